@@ -1,0 +1,92 @@
+# Everything that is built, checked or tried here goes through this file; CI
+# calls the same targets. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+# sudo drops /usr/local/go/bin from the path on most distributions.
+export PATH := $(CURDIR)/.tools/bin:$(PATH):/usr/local/go/bin
+# A clone that belongs to another user than the one who builds (sudo make up)
+# makes git refuse to answer, and with it the build; the commit is passed below.
+export GOFLAGS := $(filter-out -buildvcs=%,$(GOFLAGS)) -buildvcs=false
+
+GO      := go
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# The agent's programs are static: they start on every distribution and kernel.
+AGENT_BUILD  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# The portal embeds DuckDB, which is native code.
+PORTAL_BUILD := CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: setup-system setup-browser setup-tools ## install what building, testing and linting need (repeatable)
+
+.PHONY: setup-system
+setup-system:
+	@.ci/setup-system .ci/packages-test
+
+.PHONY: setup-browser
+setup-browser:
+	@.ci/setup-browser
+
+.PHONY: setup-tools
+setup-tools:
+	@.ci/setup-tools
+
+.PHONY: build
+build: build-agent build-portal ## build bulwark, bulwarkd (static) and bulwark-portal into bin/
+
+.PHONY: build-agent
+build-agent:
+	@mkdir -p bin
+	$(AGENT_BUILD) -o bin/ ./cmd/bulwark ./cmd/bulwarkd
+
+.PHONY: build-portal
+build-portal:
+	@mkdir -p bin
+	$(PORTAL_BUILD) -o bin/ ./cmd/bulwark-portal
+
+.PHONY: fmt
+fmt: setup-tools ## format all Go files
+	@git ls-files -co --exclude-standard '*.go' | xargs gofumpt -w
+
+.PHONY: lint
+lint: setup-tools ## run the linters of .golangci.yml
+	golangci-lint run --timeout 15m ./...
+
+.PHONY: generate
+generate: ## regenerate protocol code and eBPF objects (needs: .ci/setup-system .ci/packages-generate)
+	@.ci/setup-system .ci/packages-generate
+	$(GO) generate ./...
+
+.PHONY: test
+test: ## the whole test suite; as root it covers the kernel interfaces too
+	@.ci/test
+
+.PHONY: fuzz-short
+fuzz-short: ## run every fuzz target for FUZZTIME (default 10s)
+	@.ci/fuzz $(or $(FUZZTIME),10s)
+
+.PHONY: bench
+bench: ## run the Go benchmarks and print the resident memory and sizes of the programs
+	@bench/run.sh
+
+.PHONY: package
+package: ## build the deb and rpm packages into dist/
+	@VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/build.sh
+
+.PHONY: up
+up: ## protect this host and start a portal on loopback (root)
+	@VERSION=$(VERSION) packaging/demo/up.sh
+
+.PHONY: down
+down: ## stop and remove what `make up` installed (root)
+	@packaging/demo/down.sh
