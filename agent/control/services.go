@@ -1,0 +1,24 @@
+// Package control serves the local API (package api/control) on the agent's
+// unix socket. It asks the parts of the agent through one small interface per
+// resource, declared beside the handlers of that resource; Services brings
+// them together.
+package control
+
+// Services are the parts of the agent that the API reaches. A nil member makes
+// its resource answer "unavailable".
+type Services struct {
+	Health       Health
+	Scans        Scans
+	Threats      Threats
+	Quarantine   Quarantine
+	Definitions  Definitions
+	Config       Config
+	Exclusions   Exclusions
+	Log          Log
+	Connectivity Connectivity
+	SelfTest     SelfTest
+	Diagnostics  Diagnostics
+	Statistics   Statistics
+	EDR          EDR
+	Events       Events
+}

@@ -1,0 +1,151 @@
+package control
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Definitions are the definitions in force.
+type Definitions struct {
+	Version string    `json:"definitions_version"`
+	Engine  string    `json:"engine_version"`
+	Updated time.Time `json:"definitions_updated,omitzero"`
+	// Status: up_to_date, updating, out_of_date, unavailable.
+	Status string `json:"definitions_status"`
+	// Folder that they are in.
+	Folder Path `json:"path"`
+	// Signatures in all, Sources by file.
+	Signatures int64               `json:"signatures"`
+	Sources    []DefinitionsSource `json:"sources"`
+	Problems   []ConfigProblem     `json:"problems"`
+}
+
+// DefinitionsSource is one file of definitions.
+type DefinitionsSource struct {
+	Name       string `json:"name"`
+	Format     string `json:"format"`
+	Signatures int64  `json:"signatures"`
+	// Unsupported counts pieces of the file that the engine cannot use.
+	Unsupported int64 `json:"unsupported"`
+}
+
+// DefinitionsResult is the answer of update, reload and restore. The
+// definitions in force are the old ones when Changed is false.
+type DefinitionsResult struct {
+	Changed     bool        `json:"changed"`
+	Message     string      `json:"message"`
+	Definitions Definitions `json:"definitions"`
+}
+
+// LogLevel is the level of the daemon's log: error, warning, info, debug,
+// verbose.
+type LogLevel struct {
+	Level string `json:"level"`
+	// Persist keeps it over restarts (requests).
+	Persist bool `json:"persist,omitempty"`
+}
+
+// ConnectivityResult is the result for one address.
+type ConnectivityResult struct {
+	URL string `json:"url"`
+	// What is tested, e.g. "portal", "definitions mirror".
+	Purpose string `json:"purpose,omitempty"`
+	OK      bool   `json:"ok"`
+	// Detail is why not, Hint what to do.
+	Detail     string `json:"detail,omitempty"`
+	Hint       string `json:"hint,omitempty"`
+	DurationMS int64  `json:"duration_ms"`
+}
+
+// SelfTestStep is one step of the self-test. A step is sent once when it has
+// ended.
+type SelfTestStep struct {
+	Name string `json:"name"`
+	// Status: ok, failed, skipped.
+	Status     string  `json:"status"`
+	Detail     string  `json:"detail,omitempty"`
+	Hint       string  `json:"hint,omitempty"`
+	DurationMS float64 `json:"duration_ms"`
+}
+
+// The values of SelfTestStep.Status.
+const (
+	StepOK      = "ok"
+	StepFailed  = "failed"
+	StepSkipped = "skipped"
+)
+
+// DiagnosticRequest makes a support bundle in Folder (absolute; empty for the
+// state directory).
+type DiagnosticRequest struct {
+	Folder Path `json:"path,omitempty"`
+}
+
+// Diagnostic is the bundle that was made.
+type Diagnostic struct {
+	Path Path  `json:"path"`
+	Size int64 `json:"size"`
+}
+
+// Counter are the real-time scans that one process caused. Numbers are
+// strings, as the reference product has them.
+type Counter struct {
+	ID               int      `json:"id"` // process id
+	Active           bool     `json:"isActive"`
+	Name             string   `json:"name"`
+	Path             Path     `json:"path"`
+	MaxFileScanTime  int64    `json:"maxFileScanTime,string"` // nanoseconds
+	ResourceScanTime int64    `json:"resourceScanTime,string"`
+	ScannedFilePaths []string `json:"scannedFilePaths"`
+	EventsSent       int64    `json:"totalEventsSent,string"`
+	FilesScanned     int64    `json:"totalFilesScanned,string"`
+	ScanTime         int64    `json:"totalScanTime,string"` // nanoseconds
+}
+
+// Statistics are the counters of all processes.
+type Statistics struct {
+	Counters []Counter `json:"counters"`
+}
+
+// EDR is the state of endpoint detection and response.
+type EDR struct {
+	MachineID    string `json:"machine_id"`
+	OrgID        string `json:"org_id"`
+	GroupIDs     string `json:"group_ids"`
+	Tags         []Tag  `json:"tags"`
+	EarlyPreview bool   `json:"early_preview"`
+	Portal       string `json:"portal_url"`
+	PortalStatus string `json:"portal_status"`
+	// Sensors by event class: "process": "ebpf", ...; MissingClasses come from
+	// nowhere.
+	Sensors        map[string]string `json:"sensors"`
+	MissingClasses []string          `json:"missing_classes"`
+	EventsWaiting  int64             `json:"events_waiting"`
+	EventsLost     int64             `json:"events_lost"`
+}
+
+// GroupID sets the device's group.
+type GroupID struct {
+	GroupID string `json:"group_id"`
+}
+
+// EarlyPreview switches preview features of EDR.
+type EarlyPreview struct {
+	Enabled bool `json:"enabled"`
+}
+
+// AgentEvent is something that happened in the agent, for followers.
+type AgentEvent struct {
+	Time time.Time `json:"time"`
+	// Kind: threat, scan, health, config, definitions, alert.
+	Kind string `json:"kind"`
+	// Text is one line for people, Data the object concerned.
+	Text string          `json:"text"`
+	Data json.RawMessage `json:"data,omitempty"`
+}
+
+// Frame is one line of a stream: either Value or Error is set.
+type Frame struct {
+	Value json.RawMessage `json:"value,omitempty"`
+	Error *Error          `json:"error,omitempty"`
+}
