@@ -1,0 +1,247 @@
+package match
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"unsafe"
+)
+
+type hit struct {
+	id  uint32
+	pos int64
+}
+
+func fold(b []byte) []byte {
+	out := make([]byte, len(b))
+	for i := range b {
+		out[i] = b[i] | fold1
+	}
+	return out
+}
+
+// naive finds every place of every atom's window by comparing everywhere.
+func naive(m *Matcher, data []byte) []hit {
+	var hits []hit
+	d := fold(data)
+	for _, a := range m.atoms {
+		n := int(a.window >> 56)
+		w := make([]byte, n)
+		for k := range w {
+			w[k] = byte(a.window >> (8 * k))
+		}
+		for i := 0; i+n <= len(d); i++ {
+			if bytes.Equal(d[i:i+n], w) {
+				hits = append(hits, hit{a.id, int64(i) - int64(a.back)})
+			}
+		}
+	}
+	return sorted(hits)
+}
+
+func sorted(h []hit) []hit {
+	slices.SortFunc(h, func(a, b hit) int {
+		if a.pos != b.pos {
+			return int(a.pos - b.pos)
+		}
+		return int(a.id) - int(b.id)
+	})
+	return h
+}
+
+func mustLoad(t testing.TB, atoms []Atom) *Matcher {
+	t.Helper()
+	b, err := Build(atoms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Load(aligned(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func aligned(b []byte) []byte {
+	words := make([]uint64, (len(b)+7)/8+1)
+	out := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(words)*8)[:len(b)]
+	copy(out, b)
+	return out
+}
+
+// scanSplit scans data in pieces cut at the given step, as the engine does with
+// its windows.
+func scanSplit(m *Matcher, data []byte, step int) []hit {
+	var hits []hit
+	for from := 0; from < len(data); from += step {
+		lo := max(0, from-8)
+		hi := min(len(data), from+step+8)
+		m.Scan(data[lo:hi], int64(lo), from-lo, min(from+step, len(data))-lo, func(id uint32, pos int64) {
+			hits = append(hits, hit{id, pos})
+		})
+	}
+	return sorted(hits)
+}
+
+func TestScanAgainstNaive(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for round := range 60 {
+		alphabet := []byte("abAB\x00 \xff.")[:2+rng.IntN(7)]
+		word := func(n int) []byte {
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = alphabet[rng.IntN(len(alphabet))]
+			}
+			return b
+		}
+		var atoms []Atom
+		for i := range 1 + rng.IntN(60) {
+			atoms = append(atoms, Atom{Bytes: word(1 + rng.IntN(12)), ID: uint32(i)})
+		}
+		m := mustLoad(t, atoms)
+		data := word(rng.IntN(400))
+		want := naive(m, data)
+		for _, step := range []int{1 << 20, 64, 17, 1} {
+			if got := scanSplit(m, data, step); !slices.Equal(got, want) {
+				t.Fatalf("round %d step %d: %d hits, want %d\natoms %v\ndata %q", round, step, len(got), len(want), atoms, data)
+			}
+		}
+	}
+}
+
+// Every planted literal must be reported where it stands, whatever its window.
+func TestScanFindsPlanted(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var atoms []Atom
+	for i := range 20000 {
+		b := make([]byte, 4+rng.IntN(30))
+		for k := range b {
+			b[k] = byte(rng.Uint32())
+		}
+		atoms = append(atoms, Atom{Bytes: b, ID: uint32(i)})
+	}
+	m := mustLoad(t, atoms)
+	data := make([]byte, 1<<20)
+	want := map[hit]bool{}
+	for i := 0; i < len(data)-64; i += 64 + rng.IntN(32) {
+		a := atoms[rng.IntN(len(atoms))]
+		copy(data[i:], a.Bytes)
+		want[hit{a.ID, int64(i)}] = true
+	}
+	got := map[hit]bool{}
+	for _, h := range scanSplit(m, data, 64<<10) {
+		got[h] = true
+	}
+	for h := range want {
+		if !got[h] {
+			t.Errorf("literal %d at %d not reported", h.id, h.pos)
+		}
+	}
+}
+
+func TestLoadRefusesDamage(t *testing.T) {
+	b, err := Build([]Atom{{[]byte("something long"), 1}, {[]byte("ab"), 2}, {[]byte("x"), 3}, {[]byte("four"), 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(aligned(b[:40])); !errors.Is(err, ErrFormat) {
+		t.Errorf("short table: %v", err)
+	}
+	if _, err := Load(nil); !errors.Is(err, ErrFormat) {
+		t.Errorf("empty table: %v", err)
+	}
+	if _, err := Build([]Atom{{nil, 1}}); err == nil {
+		t.Error("an empty atom was accepted")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	b, _ := Build([]Atom{{[]byte("something long"), 1}, {[]byte("ab"), 2}, {[]byte("x"), 3}, {[]byte("four"), 4}})
+	f.Add(uint32(9), byte(3))
+	f.Fuzz(func(t *testing.T, at uint32, v byte) {
+		c := aligned(b)
+		c[int(at)%len(c)] ^= v
+		m, err := Load(c)
+		if err != nil {
+			return
+		}
+		m.Scan([]byte("something long ab four x"), 0, 0, 24, func(uint32, int64) {})
+	})
+}
+
+func FuzzScan(f *testing.F) {
+	f.Add([]byte("abc\x00http://\x00needle"), []byte("xxneedle http:// abc"), uint8(7))
+	f.Fuzz(func(t *testing.T, words, data []byte, step uint8) {
+		var atoms []Atom
+		for i, w := range bytes.Split(words, []byte{0}) {
+			if len(w) > 0 && len(atoms) < 50 {
+				atoms = append(atoms, Atom{w, uint32(i)})
+			}
+		}
+		if len(atoms) == 0 || len(data) > 4096 {
+			return
+		}
+		m := mustLoad(t, atoms)
+		if got, want := scanSplit(m, data, int(step)+1), naive(m, data); !slices.Equal(got, want) {
+			t.Fatalf("got %v want %v", got, want)
+		}
+	})
+}
+
+// corpus is up to 64 MB of the system's programs and libraries.
+func corpus(b *testing.B) []byte {
+	var data []byte
+	for _, dir := range []string{"/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"} {
+		names, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, n := range names {
+			if len(data) > 64<<20 {
+				return data
+			}
+			if f, err := os.ReadFile(n); err == nil {
+				data = append(data, f[:min(len(f), 1<<20)]...)
+			}
+		}
+	}
+	if len(data) < 1<<20 {
+		b.Skip("no system files to scan")
+	}
+	return data
+}
+
+func BenchmarkScan(b *testing.B) {
+	data := corpus(b)
+	for _, n := range []int{1000, 10000, 100000, 1000000} {
+		b.Run(fmt.Sprintf("literals=%d", n), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(5, 6))
+			atoms := make([]Atom, n)
+			for i := range atoms {
+				w := make([]byte, 8+rng.IntN(17))
+				for k := range w {
+					w[k] = byte(rng.Uint32())
+				}
+				atoms[i] = Atom{w, uint32(i)}
+			}
+			t, err := Build(atoms)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m, err := Load(aligned(t))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(data)))
+			candidates := 0
+			for b.Loop() {
+				candidates = 0
+				m.Scan(data, 0, 0, len(data), func(uint32, int64) { candidates++ })
+			}
+			b.ReportMetric(float64(len(t))/float64(n), "B/literal")
+			b.ReportMetric(float64(candidates), "candidates")
+		})
+	}
+}

@@ -1,0 +1,62 @@
+package match
+
+import (
+	_ "embed"
+	"encoding/binary"
+	"math"
+)
+
+// rarityTable says how often grams occur in ordinary files: 65,536 bytes for
+// folded byte pairs and 65,536 for hashed folded 4-byte grams, each the
+// frequency f as -4*log2(f), at most 255. Made by rarity_gen.go from the
+// programs, libraries, documents and scripts of a Debian system.
+//
+//go:embed rarity.bin
+var rarityTable []byte
+
+func logFrequency(v byte) float64 { return math.Exp2(-float64(v) / 4) }
+
+// gramFrequency estimates how often a folded gram is seen per position: the
+// larger of what a chain of byte pairs predicts and what was counted for the
+// gram's hash (which includes everything that shares it).
+func gramFrequency(g uint32) float64 {
+	p := func(sh uint) byte { return rarityTable[uint16(g>>sh)] }
+	// The middle pairs are counted half: a plain product would take the bytes
+	// of ordinary words for rare.
+	chain := logFrequency(p(0)) * math.Sqrt(logFrequency(p(8))) * logFrequency(p(16))
+	counted := logFrequency(rarityTable[65536+int(gramSlot(g))])
+	return max(chain, counted)
+}
+
+func gramSlot(g uint32) uint16 { return uint16(uint64(g) * mult >> 48) }
+
+// Cost estimates how often per position a scan has to look closer because of a
+// literal; smaller is better. Shorter literals cost more.
+func Cost(literal []byte) float64 {
+	folded := make([]byte, 0, 64)
+	for _, b := range literal[:min(len(literal), 256)] {
+		folded = append(folded, b|fold1)
+	}
+	switch len(folded) {
+	case 0:
+		return 1
+	case 1:
+		return 1.0 / 64
+	case 2, 3:
+		return max(logFrequency(rarityTable[binary.LittleEndian.Uint16(folded)])/float64(len(folded)-1), 1e-4)
+	}
+	n := min(len(folded), windowLong)
+	if n == 6 {
+		n = windowMid
+	}
+	low := math.Inf(1)
+	for off := 0; off+n <= len(folded); off++ {
+		sum := 0.0
+		for k := range n - 3 {
+			sum += gramFrequency(binary.LittleEndian.Uint32(folded[off+k:]))
+		}
+		low = min(low, sum/float64(n-3))
+	}
+	// Shorter windows are looked for at a smaller stride.
+	return low + 1e-7/float64(n-3)
+}
