@@ -23,35 +23,35 @@ const (
 // portal stores it once per ID however often it is delivered.
 type Alert struct {
 	// ID is made on the device: 32 hex digits, random.
-	ID          string
-	Time        time.Time // of the detection
-	Title       string
-	Description string
-	Severity    Severity
+	ID          string    `json:"id"`
+	Time        time.Time `json:"time"` // of the detection
+	Title       string    `json:"title"`
+	Description string    `json:"description,omitempty"`
+	Severity    Severity  `json:"severity"`
 	// Category is the ATT&CK tactic or "Malware", "UnwantedSoftware".
-	Category string
+	Category string `json:"category"`
 	// Source is what found it: one of the Source constants.
-	Source string
+	Source string `json:"source"`
 	// DetectorID is the signature or rule id.
-	DetectorID string
+	DetectorID string `json:"detector_id,omitempty"`
 	// Techniques are ATT&CK technique ids, e.g. T1059.004.
-	Techniques []string
+	Techniques []string `json:"techniques,omitempty"`
 	// ThreatName and ThreatFamily are set for antivirus alerts.
-	ThreatName   string
-	ThreatFamily string
+	ThreatName   string `json:"threat_name,omitempty"`
+	ThreatFamily string `json:"threat_family,omitempty"`
 	// Action is what was done: "blocked", "quarantined", "allowed", "killed", "none".
-	Action string
+	Action string `json:"action,omitempty"`
 	// Status of the remediation in words; empty when there was none to do.
-	ActionDetail string
-	File         File
+	ActionDetail string `json:"action_detail,omitempty"`
+	File         File   `json:"file,omitzero"`
 	// Process is the process that the alert is about (that opened the file,
 	// that the rule matched).
-	Process Process
+	Process Process `json:"process,omitzero"`
 	// Ancestry is the chain of parents of Process, nearest first, at most 32.
-	Ancestry []Process
+	Ancestry []Process `json:"ancestry,omitempty"`
 	// Event is the event that the rule matched; nil for antivirus alerts.
-	Event *Event
+	Event *Event `json:"event,omitempty"`
 	// TestID is set for alerts that a self-test raised: they prove the way to
 	// the portal and are removed when the test ends.
-	TestID string
+	TestID string `json:"test_id,omitempty"`
 }

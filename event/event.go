@@ -55,84 +55,84 @@ const (
 type Event struct {
 	// ReportID grows by one for each event of a device and survives restarts;
 	// with the device it identifies the event (column ReportId).
-	ReportID uint64
+	ReportID uint64 `json:"report_id"`
 	// Time is when it happened, by the device's clock, to the nanosecond.
-	Time  time.Time
-	Class Class
+	Time  time.Time `json:"time"`
+	Class Class     `json:"class"`
 	// Action is the ActionType column, one of the constants above or a later one.
-	Action string
+	Action string `json:"action"`
 	// Process is the subject of ClassProcess events: the process that was
 	// created or ended.
-	Process Process
+	Process Process `json:"process,omitzero"`
 	// Initiating is the process that did it (the InitiatingProcess* columns).
 	// For ProcessCreated it is the parent.
-	Initiating Process
-	File       File
-	Network    Network
-	Logon      Logon
+	Initiating Process `json:"initiating,omitzero"`
+	File       File    `json:"file,omitzero"`
+	Network    Network `json:"network,omitzero"`
+	Logon      Logon   `json:"logon,omitzero"`
 	// Additional holds what has no column of its own (AdditionalFields, a JSON
 	// object with string values).
-	Additional map[string]string
+	Additional map[string]string `json:"additional,omitempty"`
 }
 
 // Process describes a process as it was when the event happened.
 type Process struct {
 	// PID is the process id in the initial pid namespace.
-	PID int64
+	PID int64 `json:"pid,omitempty"`
 	// StartTime with PID identifies the process for its whole life, also when
 	// the kernel reuses the number.
-	StartTime   time.Time
-	FileName    string // base name of the executable
-	FolderPath  string // full path of the executable, as the reference product has it
-	CommandLine string
-	WorkingDir  string
-	SHA1        string // hex, lower case; empty when not computed
-	SHA256      string
-	MD5         string
-	FileSize    int64
-	UID         int64
-	AccountName string
+	StartTime   time.Time `json:"start_time,omitzero"`
+	FileName    string    `json:"file_name,omitempty"`   // base name of the executable
+	FolderPath  string    `json:"folder_path,omitempty"` // full path of the executable, as the reference product has it
+	CommandLine string    `json:"command_line,omitempty"`
+	WorkingDir  string    `json:"working_dir,omitempty"`
+	SHA1        string    `json:"sha1,omitempty"` // hex, lower case; empty when not computed
+	SHA256      string    `json:"sha256,omitempty"`
+	MD5         string    `json:"md5,omitempty"`
+	FileSize    int64     `json:"file_size,omitempty"`
+	UID         int64     `json:"uid"`
+	AccountName string    `json:"account_name,omitempty"`
 	// LoginUID is the audit login user id; -1 when unset.
-	LoginUID        int64
-	LoginName       string
-	SessionID       int64
-	Terminal        string
-	ContainerID     string
-	ParentPID       int64
-	ParentFileName  string
-	ParentStartTime time.Time
+	LoginUID        int64     `json:"login_uid,omitempty"`
+	LoginName       string    `json:"login_name,omitempty"`
+	SessionID       int64     `json:"session_id,omitempty"`
+	Terminal        string    `json:"terminal,omitempty"`
+	ContainerID     string    `json:"container_id,omitempty"`
+	ParentPID       int64     `json:"parent_pid,omitempty"`
+	ParentFileName  string    `json:"parent_file_name,omitempty"`
+	ParentStartTime time.Time `json:"parent_start_time,omitzero"`
 }
 
 // File is the subject of file, image load and antivirus events.
 type File struct {
-	FileName           string
-	FolderPath         string // full path
-	PreviousFileName   string // FileRenamed
-	PreviousFolderPath string
-	SHA1               string
-	SHA256             string
-	MD5                string
-	Size               int64
+	FileName           string `json:"file_name,omitempty"`
+	FolderPath         string `json:"folder_path,omitempty"`        // full path
+	PreviousFileName   string `json:"previous_file_name,omitempty"` // FileRenamed
+	PreviousFolderPath string `json:"previous_folder_path,omitempty"`
+	SHA1               string `json:"sha1,omitempty"`
+	SHA256             string `json:"sha256,omitempty"`
+	MD5                string `json:"md5,omitempty"`
+	Size               int64  `json:"size,omitempty"`
 }
 
 // Network is the subject of network events. IPs are in text form.
 type Network struct {
-	RemoteIP   string
-	RemotePort int64
-	RemoteURL  string // host name where known, e.g. of a DNS query
-	LocalIP    string
-	LocalPort  int64
-	Protocol   string // Tcp, Udp, ...
+	RemoteIP   string `json:"remote_ip,omitempty"`
+	RemotePort int64  `json:"remote_port,omitempty"`
+	RemoteURL  string `json:"remote_url,omitempty"` // host name where known, e.g. of a DNS query
+	LocalIP    string `json:"local_ip,omitempty"`
+	LocalPort  int64  `json:"local_port,omitempty"`
+	Protocol   string `json:"protocol,omitempty"` // Tcp, Udp, ...
 }
 
 // Logon is the subject of logon events.
 type Logon struct {
-	Type          string // Interactive, RemoteInteractive, Network, Batch, Service
-	AccountName   string
-	Protocol      string
-	FailureReason string
-	IsLocalAdmin  bool
-	RemoteIP      string
-	RemotePort    int64
-	RemoteDevice  string
+	Type          string `json:"type,omitempty"` // Interactive, RemoteInteractive, Network, Batch, Service
+	AccountName   string `json:"account_name,omitempty"`
+	Protocol      string `json:"protocol,omitempty"`
+	FailureReason string `json:"failure_reason,omitempty"`
+	IsLocalAdmin  bool   `json:"is_local_admin,omitempty"`
+	RemoteIP      string `json:"remote_ip,omitempty"`
+	RemotePort    int64  `json:"remote_port,omitempty"`
+	RemoteDevice  string `json:"remote_device,omitempty"`
 }
