@@ -126,7 +126,7 @@ func reap(pid int) (ended bool, status unix.WaitStatus) {
 	for {
 		var s unix.WaitStatus
 		got, err := unix.Wait4(-1, &s, unix.WNOHANG, nil)
-		if err == unix.EINTR { //nolint:errorlint // the system call's own number
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || got <= 0 {

@@ -58,8 +58,8 @@ func TestStartLimit(t *testing.T) {
 	s := starts{limit: 2, interval: time.Minute}
 	t0 := time.Unix(1000, 0)
 	var got []bool
-	for _, at := range []time.Duration{0, 1, 2, 59, 60, 60, 61} {
-		got = append(got, s.allow(t0.Add(at*time.Second)))
+	for _, second := range []int64{0, 1, 2, 59, 60, 60, 61} {
+		got = append(got, s.allow(t0.Add(time.Duration(second)*time.Second)))
 	}
 	want := []bool{true, true, false, false, true, false, true}
 	if !slices.Equal(got, want) {
