@@ -1,0 +1,395 @@
+package pattern
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/bulwarkhq/bulwark/engine/match"
+)
+
+// Errors of Compile.
+var (
+	// ErrNoLiteral is for patterns without a single fixed byte to look for.
+	ErrNoLiteral = errors.New("has no fixed byte to look for")
+	// ErrTooLarge is for patterns whose program would pass the limits.
+	ErrTooLarge = errors.New("is too large")
+)
+
+const (
+	maxInsts     = 1 << 15
+	maxVariants  = 256
+	maxLocalGap  = 256  // wider gaps split the pattern into parts
+	maxUnbounded = 4096 // bytes an unbounded repetition may cover in one match
+	maxParts     = 64
+)
+
+// Options of Compile.
+type Options struct {
+	// Split lets wide and unbounded gaps split the pattern into parts that are
+	// looked for by themselves (the gap forms of hex strings and ClamAV
+	// signatures). Without it unbounded repetitions cover at most 4096 bytes.
+	Split bool
+}
+
+// Part is a piece of a pattern between wide gaps. A pattern matches when its
+// parts match in order, each GapMin to GapMax bytes (GapMax < 0: any number)
+// behind the end of the one before.
+type Part struct {
+	GapMin, GapMax int64
+	Variants       []Variant
+}
+
+// Variant is one way to find a part: where Atom stands (in either case), run
+// Prog. A part matches when one of its variants does.
+type Variant struct {
+	Atom []byte
+	Prog []byte
+}
+
+// The program kinds; a program is a header of five little-endian 32-bit words
+// (kind, a, b, c, limit) and its body.
+const (
+	progLiteral = iota // a bytes; the atom stands b bytes in
+	progMasked         // a values, a masks; the atom stands b bytes in
+	progStates         // a forward and b backward instructions, c classes
+	progHeader  = 20
+)
+
+// The instructions of progStates, 12 bytes each: op, v, m, unused, x, y.
+const (
+	opByte   = iota // consume b with b&m == v
+	opClass         // consume one of class x
+	opSplit         // go on at x and at y
+	opJump          // go on at x
+	opAssert        // go on if assertion v holds
+	opMatch
+	instBytes = 12
+)
+
+// Compile turns a pattern into parts. The node must not be used afterwards.
+func Compile(n *Node, o Options) ([]Part, error) {
+	seq := flatten(n, nil)
+	parts := []Part{}
+	cur := Part{}
+	var nodes []*Node
+	flush := func() error {
+		vs, err := variants(nodes, 0)
+		if err != nil {
+			if len(parts) > 0 || o.Split {
+				return fmt.Errorf("part %d: %w", len(parts)+1, err)
+			}
+			return err
+		}
+		cur.Variants = vs
+		parts = append(parts, cur)
+		nodes = nil
+		return nil
+	}
+	for _, s := range seq {
+		wide := s.Kind == Repeat && s.Subs[0].IsAny() && (s.Max < 0 || s.Max > maxLocalGap)
+		if !o.Split || !wide || len(nodes) == 0 {
+			if o.Split && wide && len(parts) == 0 {
+				// A gap before everything else demands no more than its minimum.
+				for range min(s.Min, maxUnbounded) {
+					nodes = append(nodes, Any())
+				}
+				continue
+			}
+			nodes = append(nodes, s)
+			continue
+		}
+		if err := flush(); err != nil {
+			return nil, err
+		}
+		if len(parts) >= maxParts {
+			return nil, fmt.Errorf("%w: more than %d parts", ErrTooLarge, maxParts)
+		}
+		cur = Part{GapMin: int64(s.Min), GapMax: int64(s.Max)}
+	}
+	if len(nodes) == 0 && len(parts) > 0 {
+		return parts, nil // a gap at the very end
+	}
+	if err := flush(); err != nil {
+		return nil, err
+	}
+	return parts, nil
+}
+
+// run is a piece of a sequence that is a literal but for the case of letters.
+type run struct {
+	at, n int
+	atom  []byte
+	cost  float64
+}
+
+func bestRun(seq []*Node) (run, bool) {
+	best, ok := run{}, false
+	for i := 0; i < len(seq); {
+		if seq[i].Kind != Byte || seq[i].M|0x20 != 0xff {
+			i++
+			continue
+		}
+		r := run{at: i}
+		for i < len(seq) && seq[i].Kind == Byte && seq[i].M|0x20 == 0xff {
+			r.atom = append(r.atom, seq[i].V)
+			i++
+		}
+		r.n = len(r.atom)
+		r.cost = match.Cost(r.atom)
+		if !ok || r.cost < best.cost {
+			best, ok = r, true
+		}
+	}
+	return best, ok
+}
+
+// variants finds the literals of a sequence. Where it has none, or a poor one,
+// and an alternative offers better, there is one variant per branch.
+func variants(seq []*Node, depth int) ([]Variant, error) {
+	best, ok := bestRun(seq)
+	if (!ok || best.cost > 1e-4) && depth < 4 {
+		alts, cost := bestAlternative(seq)
+		if alts != nil && (!ok || cost*2 < best.cost) {
+			var out []Variant
+			for _, s := range alts {
+				v, err := variants(s, depth+1)
+				if err != nil {
+					out = nil
+					break
+				}
+				out = append(out, v...)
+			}
+			if out != nil && len(out) <= maxVariants {
+				return out, nil
+			}
+		}
+	}
+	if !ok {
+		return nil, ErrNoLiteral
+	}
+	prog, err := program(seq, best)
+	if err != nil {
+		return nil, err
+	}
+	return []Variant{{Atom: best.atom, Prog: prog}}, nil
+}
+
+// bestAlternative opens the alternative of the sequence whose branches are
+// found most cheaply; cost is the sum over the branches.
+func bestAlternative(seq []*Node) ([][]*Node, float64) {
+	var best [][]*Node
+	bestCost := 0.0
+	for i, s := range seq {
+		var branches []*Node
+		switch {
+		case s.Kind == Alt && len(s.Subs) <= 64:
+			branches = s.Subs
+		case s.Kind == Class && s.Set.Len() <= 4 && s.Set.Len() > 0:
+			for b := range 256 {
+				if s.Set.Has(byte(b)) {
+					branches = append(branches, Masked(byte(b), 0xff))
+				}
+			}
+		default:
+			continue
+		}
+		var opened [][]*Node
+		cost := 0.0
+		for _, br := range branches {
+			one := append([]*Node{}, seq[:i]...)
+			one = flatten(br, one)
+			one = append(one, seq[i+1:]...)
+			r, ok := bestRun(one)
+			if !ok {
+				r.cost = 1
+			}
+			cost += r.cost
+			opened = append(opened, one)
+		}
+		if best == nil || cost < bestCost {
+			best, bestCost = opened, cost
+		}
+	}
+	return best, bestCost
+}
+
+func header(kind, a, b, c, limit int) []byte {
+	h := make([]byte, progHeader)
+	for i, v := range []int{kind, a, b, c, limit} {
+		binary.LittleEndian.PutUint32(h[4*i:], uint32(v))
+	}
+	return h
+}
+
+// program compiles a sequence around its chosen literal.
+func program(seq []*Node, r run) ([]byte, error) {
+	fixed, exact := true, true
+	for _, s := range seq {
+		if s.Kind != Byte {
+			fixed = false
+			break
+		}
+		exact = exact && s.M == 0xff
+	}
+	if fixed {
+		kind := progMasked
+		if exact {
+			kind = progLiteral
+		}
+		p := header(kind, len(seq), r.at, 0, 0)
+		for _, s := range seq {
+			p = append(p, s.V)
+		}
+		if !exact {
+			for _, s := range seq {
+				p = append(p, s.M)
+			}
+		}
+		return p, nil
+	}
+	var fwd, rev emitter
+	for _, s := range seq[r.at:] {
+		fwd.node(s, false)
+	}
+	fwd.inst(opMatch, 0, 0, 0, 0)
+	for i := r.at - 1; i >= 0; i-- {
+		rev.node(seq[i], true)
+	}
+	rev.inst(opMatch, 0, 0, 0, 0)
+	if fwd.err != nil {
+		return nil, fwd.err
+	}
+	if rev.err != nil {
+		return nil, rev.err
+	}
+	// Class numbers of the backward program follow those of the forward one.
+	for i := 0; i < len(rev.code); i += instBytes {
+		if rev.code[i] == opClass {
+			x := binary.LittleEndian.Uint32(rev.code[i+4:])
+			binary.LittleEndian.PutUint32(rev.code[i+4:], x+uint32(len(fwd.classes)))
+		}
+	}
+	classes := append(fwd.classes, rev.classes...)
+	limit := 0
+	if fwd.unbounded || rev.unbounded {
+		limit = maxUnbounded
+	}
+	lazy := 0
+	if fwd.lazy {
+		lazy = 1 << 16
+	}
+	p := header(progStates|lazy, len(fwd.code)/instBytes, len(rev.code)/instBytes, len(classes), limit)
+	p = append(p, fwd.code...)
+	p = append(p, rev.code...)
+	for _, c := range classes {
+		for _, w := range c {
+			p = binary.LittleEndian.AppendUint64(p, w)
+		}
+	}
+	return p, nil
+}
+
+type emitter struct {
+	code      []byte
+	classes   []Set
+	unbounded bool
+	lazy      bool
+	err       error
+}
+
+func (e *emitter) pc() int { return len(e.code) / instBytes }
+
+func (e *emitter) inst(op, v, m byte, x, y int) int {
+	at := e.pc()
+	if at >= maxInsts {
+		e.err = fmt.Errorf("%w: more than %d steps", ErrTooLarge, maxInsts)
+		return 0
+	}
+	e.code = append(e.code, op, v, m, 0)
+	e.code = binary.LittleEndian.AppendUint32(e.code, uint32(x))
+	e.code = binary.LittleEndian.AppendUint32(e.code, uint32(y))
+	return at
+}
+
+func (e *emitter) patch(at, word, target int) {
+	if e.err == nil {
+		binary.LittleEndian.PutUint32(e.code[at*instBytes+4+4*word:], uint32(target))
+	}
+}
+
+func (e *emitter) node(n *Node, reverse bool) {
+	if e.err != nil {
+		return
+	}
+	switch n.Kind {
+	case Byte:
+		e.inst(opByte, n.V, n.M, 0, 0)
+	case Class:
+		id := -1
+		for i := range e.classes {
+			if e.classes[i] == n.Set {
+				id = i
+			}
+		}
+		if id < 0 {
+			id = len(e.classes)
+			e.classes = append(e.classes, n.Set)
+		}
+		e.inst(opClass, 0, 0, id, 0)
+	case Assert:
+		e.inst(opAssert, byte(n.Assert), 0, 0, 0)
+	case Seq:
+		for i := range n.Subs {
+			if reverse {
+				e.node(n.Subs[len(n.Subs)-1-i], true)
+			} else {
+				e.node(n.Subs[i], false)
+			}
+		}
+	case Alt:
+		var ends []int
+		for i, s := range n.Subs {
+			if i == len(n.Subs)-1 {
+				e.node(s, reverse)
+				break
+			}
+			split := e.inst(opSplit, 0, 0, e.pc()+1, 0)
+			e.node(s, reverse)
+			ends = append(ends, e.inst(opJump, 0, 0, 0, 0))
+			e.patch(split, 1, e.pc())
+		}
+		for _, at := range ends {
+			e.patch(at, 0, e.pc())
+		}
+	case Repeat:
+		if n.Lazy {
+			e.lazy = true
+		}
+		for range n.Min {
+			e.node(n.Subs[0], reverse)
+			if e.err != nil {
+				return
+			}
+		}
+		if n.Max < 0 {
+			e.unbounded = true
+			split := e.inst(opSplit, 0, 0, e.pc()+1, 0)
+			e.node(n.Subs[0], reverse)
+			e.inst(opJump, 0, 0, split, 0)
+			e.patch(split, 1, e.pc())
+			return
+		}
+		var splits []int
+		for range n.Max - n.Min {
+			splits = append(splits, e.inst(opSplit, 0, 0, e.pc()+1, 0))
+			e.node(n.Subs[0], reverse)
+			if e.err != nil {
+				return
+			}
+		}
+		for _, at := range splits {
+			e.patch(at, 1, e.pc())
+		}
+	}
+}
