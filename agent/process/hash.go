@@ -1,0 +1,239 @@
+package process
+
+import (
+	"container/list"
+	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Hashes of an executable, in hex.
+type Hashes struct {
+	MD5, SHA1, SHA256 string
+	Size              int64
+}
+
+// fileID identifies the content of a file as well as a stat can: any write
+// changes ctime.
+type fileID struct {
+	dev, ino       uint64
+	ctimeS, ctimeN int64
+	size           int64
+}
+
+// HasherOptions bound the work of a Hasher. Zero values mean the default.
+type HasherOptions struct {
+	MaxFile int64 // larger files are not hashed; 256 MiB
+	Cache   int   // results kept; 8192
+	Queue   int   // files waiting; 512
+}
+
+// Hasher computes and remembers the hashes of executables. One goroutine does
+// the work (Run); callers wait as long as they like.
+type Hasher struct {
+	opts  HasherOptions
+	root  string // of /proc
+	queue chan *hashJob
+
+	mu      sync.Mutex
+	cache   map[fileID]*list.Element // of *hashed
+	order   *list.List               // least recently used first
+	pending map[fileID]*hashJob
+
+	dropped, failed, computed atomic.Uint64
+}
+
+type hashed struct {
+	id fileID
+	h  Hashes
+}
+
+type hashJob struct {
+	id   fileID
+	file *os.File
+	done chan struct{}
+	h    Hashes
+	err  error
+}
+
+// NewHasher makes a Hasher that opens executables below procRoot ("/proc").
+func NewHasher(procRoot string, opts HasherOptions) *Hasher {
+	if procRoot == "" {
+		procRoot = "/proc"
+	}
+	if opts.MaxFile == 0 {
+		opts.MaxFile = 256 << 20
+	}
+	if opts.Cache == 0 {
+		opts.Cache = 8192
+	}
+	if opts.Queue == 0 {
+		opts.Queue = 512
+	}
+	return &Hasher{
+		opts: opts, root: procRoot, queue: make(chan *hashJob, opts.Queue),
+		cache: make(map[fileID]*list.Element), order: list.New(), pending: make(map[fileID]*hashJob),
+	}
+}
+
+// Run computes until ctx ends.
+func (h *Hasher) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case job := <-h.queue:
+			h.compute(ctx, job)
+		}
+	}
+}
+
+// Executable gives the hashes of p's executable. Unknown ones are computed by
+// Run; ctx bounds how long the caller waits, and an ended ctx only starts the
+// computation. The executable of a process that ended is found by its path if
+// the file there is the one that it ran (ino, 0 = any).
+func (h *Hasher) Executable(ctx context.Context, p event.Process, ino uint64) (Hashes, error) {
+	f, err := os.OpenFile(filepath.Join(h.root, strconv.FormatInt(p.PID, 10), "exe"), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
+	if err == nil {
+		// Same pid, another program: it ended, or went on to the next exec.
+		if id, ierr := identify(f); ierr != nil || ino != 0 && id.ino != ino {
+			f.Close()
+			err = os.ErrNotExist
+		}
+	}
+	if err != nil {
+		if p.FolderPath == "" || p.FolderPath[0] != '/' || p.ContainerID != "" {
+			return Hashes{}, fmt.Errorf("hash executable of process %d: %w", p.PID, err)
+		}
+		if f, err = os.OpenFile(p.FolderPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0); err != nil {
+			return Hashes{}, fmt.Errorf("hash executable of process %d: %w", p.PID, err)
+		}
+		if id, ierr := identify(f); ierr != nil || ino != 0 && id.ino != ino {
+			f.Close()
+			return Hashes{}, fmt.Errorf("hash executable of process %d: %s was replaced", p.PID, p.FolderPath)
+		}
+	}
+	return h.file(ctx, f)
+}
+
+func identify(f *os.File) (fileID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fileID{}, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fileID{}, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	return fileID{uint64(st.Dev), st.Ino, int64(st.Ctim.Sec), int64(st.Ctim.Nsec), st.Size}, nil
+}
+
+// file takes over f.
+func (h *Hasher) file(ctx context.Context, f *os.File) (Hashes, error) {
+	id, err := identify(f)
+	if err != nil {
+		f.Close()
+		return Hashes{}, err
+	}
+	h.mu.Lock()
+	if e := h.cache[id]; e != nil {
+		h.order.MoveToBack(e)
+		h.mu.Unlock()
+		f.Close()
+		return e.Value.(*hashed).h, nil
+	}
+	if id.size > h.opts.MaxFile {
+		h.mu.Unlock()
+		f.Close()
+		return Hashes{Size: id.size}, nil
+	}
+	job := h.pending[id]
+	if job != nil {
+		f.Close()
+	} else {
+		job = &hashJob{id: id, file: f, done: make(chan struct{})}
+		select {
+		case h.queue <- job:
+			h.pending[id] = job
+		default:
+			h.mu.Unlock()
+			f.Close()
+			h.dropped.Add(1)
+			return Hashes{}, fmt.Errorf("hash %s: too many files waiting", f.Name())
+		}
+	}
+	h.mu.Unlock()
+	select {
+	case <-job.done:
+		return job.h, job.err
+	case <-ctx.Done():
+		return Hashes{}, ctx.Err()
+	}
+}
+
+func (h *Hasher) compute(ctx context.Context, job *hashJob) {
+	defer close(job.done)
+	defer job.file.Close()
+	m, s1, s2 := md5.New(), sha1.New(), sha256.New()
+	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2), &ctxReader{ctx, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
+	after, ierr := identify(job.file)
+	switch {
+	case err != nil:
+		job.err = fmt.Errorf("hash %s: %w", job.file.Name(), err)
+	case ierr != nil || after != job.id || n != job.id.size:
+		job.err = fmt.Errorf("hash %s: the file changed meanwhile", job.file.Name())
+	default:
+		job.h = Hashes{hex.EncodeToString(m.Sum(nil)), hex.EncodeToString(s1.Sum(nil)), hex.EncodeToString(s2.Sum(nil)), n}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.pending, job.id)
+	if job.err != nil {
+		h.failed.Add(1)
+		return
+	}
+	h.computed.Add(1)
+	h.cache[job.id] = h.order.PushBack(&hashed{job.id, job.h})
+	if h.order.Len() > h.opts.Cache {
+		old := h.order.Front()
+		h.order.Remove(old)
+		delete(h.cache, old.Value.(*hashed).id)
+	}
+}
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// HasherStats counts what a Hasher did.
+type HasherStats struct {
+	Cached                    int
+	Computed, Failed, Dropped uint64
+}
+
+// Stats tells what the hasher did so far.
+func (h *Hasher) Stats() HasherStats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return HasherStats{h.order.Len(), h.computed.Load(), h.failed.Load(), h.dropped.Load()}
+}

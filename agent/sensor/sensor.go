@@ -1,0 +1,46 @@
+// Package sensor turns what the kernel reports into events. Each source
+// (eBPF, process connector, audit) is a Sensor; Pipeline runs the best one for
+// each class of events, detects on what they deliver and hands it on.
+//
+// Loss is part of the interface: a sensor reports every event that it knows it
+// missed, and every queue here is bounded and counts what it turns away.
+package sensor
+
+import (
+	"context"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Sink takes what a sensor sees. Its methods may be called from any goroutine,
+// do not block and do not keep a reference to ev.
+type Sink interface {
+	// Ready says that the sensor is attached: what happens from now on is seen.
+	Ready()
+	// Emit delivers an event. ino is the inode number of the executable of
+	// ev.Process where the kernel told it, else 0.
+	Emit(ev event.Event, ino uint64)
+	// Lost reports n events of a class that the sensor could not deliver.
+	Lost(class event.Class, n uint64)
+}
+
+// Sensor is one source of events.
+type Sensor interface {
+	// Name says in health what the source is, e.g. "ebpf".
+	Name() string
+	// Classes are the classes that it can deliver.
+	Classes() []event.Class
+	// Run attaches, reports to the sink until ctx ends, and detaches. An error
+	// before Ready means that this host cannot have it. only is the set of
+	// classes that are wanted.
+	Run(ctx context.Context, only []event.Class, sink Sink) error
+	// Stats are counters since Run began.
+	Stats() Stats
+}
+
+// Stats of one sensor. Seen counts what the kernel side reported, Delivered
+// what reached the sink, Malformed what could not be decoded; Seen = Delivered
+// + Lost + Malformed + Filtered once the sensor is idle.
+type Stats struct {
+	Seen, Delivered, Lost, Malformed, Filtered uint64
+}
