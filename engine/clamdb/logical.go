@@ -1,0 +1,274 @@
+package clamdb
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/engine/pattern"
+)
+
+// Logical is a logical signature: sub-signatures under an expression.
+type Logical struct {
+	Name   string
+	Target int
+	// MinSize and MaxSize bound the file's size; MaxSize < 0 is without bound.
+	MinSize, MaxSize int64
+	Expr             *Expr
+	Subs             []Body
+}
+
+// ExprKind says what an Expr is.
+type ExprKind uint8
+
+// The kinds of expressions.
+const (
+	ExprSub ExprKind = iota // sub-signature N matched
+	ExprAnd
+	ExprOr
+)
+
+// Expr is a node of a logical expression. A count condition applies to the
+// number of matches below the node: Cmp '=' , '<' or '>' (0: matched at all)
+// against Count, and at least Distinct different sub-signatures.
+type Expr struct {
+	Kind     ExprKind
+	N        int
+	Subs     []*Expr
+	Cmp      byte
+	Count    int64
+	Distinct int64
+}
+
+const (
+	maxSubs  = 64
+	maxDepth = 32
+)
+
+// parseLdb reads name;description;expression;sub0;sub1...
+func parseLdb(text string) (*Logical, error) {
+	f := strings.Split(text, ";")
+	if len(f) < 4 {
+		return nil, bad(1, "expected name;target description;expression;sub-signature...")
+	}
+	if f[0] == "" {
+		return nil, bad(1, "the name is empty")
+	}
+	subs := f[3:]
+	if len(subs) > maxSubs {
+		return nil, bad(1, "%d sub-signatures, at most %d", len(subs), maxSubs)
+	}
+	l := &Logical{Name: f[0], MaxSize: -1}
+	col := len(f[0]) + 2
+	if err := l.describe(f[1], col); err != nil {
+		return nil, err
+	}
+	col += len(f[1]) + 1
+	e := &exprParser{s: f[2], col: col, subs: len(subs)}
+	var err error
+	if l.Expr, err = e.or(0); err != nil {
+		return nil, err
+	}
+	if e.i < len(e.s) {
+		return nil, e.bad("unexpected %q", e.s[e.i])
+	}
+	col += len(f[2]) + 1
+	for _, s := range subs {
+		b, err := parseSub(s, col)
+		if err != nil {
+			return nil, err
+		}
+		b.Target = l.Target
+		l.Subs = append(l.Subs, *b)
+		col += len(s) + 1
+	}
+	return l, nil
+}
+
+// describe reads the target description block.
+func (l *Logical) describe(s string, col int) error {
+	for part := range strings.SplitSeq(s, ",") {
+		key, val, ok := strings.Cut(part, ":")
+		if !ok {
+			return bad(col, "%q in the target description is not key:value", part)
+		}
+		vcol := col + len(key) + 1
+		switch key {
+		case "Engine":
+			lo, hi, _ := strings.Cut(val, "-")
+			if err := level(lo+":"+hi, vcol); err != nil {
+				return err
+			}
+		case "Target":
+			t, err := parseTarget(val, vcol)
+			if err != nil {
+				return err
+			}
+			l.Target = t
+		case "FileSize":
+			lo, hi, ok := strings.Cut(val, "-")
+			a, ok1 := number([]byte(lo))
+			b, ok2 := number([]byte(hi))
+			if !ok || !ok1 || !ok2 {
+				return bad(vcol, "file size %q is not min-max", val)
+			}
+			l.MinSize, l.MaxSize = a, b
+		default:
+			return bad(col, "%s in the target description is not supported", key)
+		}
+		col += len(part) + 1
+	}
+	return nil
+}
+
+// parseSub reads [offset:]pattern[::modifiers].
+func parseSub(s string, col int) (*Body, error) {
+	switch {
+	case strings.HasPrefix(s, "${"):
+		return nil, bad(col, "macro sub-signatures are not supported")
+	case strings.Contains(s, "/") && !strings.HasPrefix(s, "fuzzy_img#"):
+		return nil, bad(col, "regular expression sub-signatures are not supported")
+	case strings.HasPrefix(s, "fuzzy_img#"):
+		return nil, bad(col, "image hash sub-signatures are not supported")
+	case strings.Contains(s, "#"):
+		return nil, bad(col, "byte comparison sub-signatures are not supported")
+	}
+	body, mods, _ := strings.Cut(s, "::")
+	b := &Body{}
+	if off, rest, ok := strings.Cut(body, ":"); ok {
+		o, err := parseOffset(off, col)
+		if err != nil {
+			return nil, err
+		}
+		b.Offset = o
+		col += len(off) + 1
+		body = rest
+	}
+	n, err := parseHex(body, col)
+	if err != nil {
+		return nil, err
+	}
+	col += len(body) + 2
+	wide, ascii := false, false
+	for i, m := range mods {
+		switch m {
+		case 'i':
+			n = n.NoCase()
+		case 'w':
+			wide = true
+		case 'a':
+			ascii = true
+		case 'f':
+			b.FullWord = true
+		default:
+			return nil, bad(col+i, "modifier %q is not known", m)
+		}
+	}
+	if wide {
+		if ascii {
+			n = pattern.OneOfNodes(n.Clone(), n.Wide())
+		} else {
+			n = n.Wide()
+		}
+	}
+	b.Pattern = n
+	return b, nil
+}
+
+// exprParser reads or := and {"|" and}; and := term {"&" term}; term := (number
+// | "(" or ")") [("="|"<"|">") count ["," distinct]].
+type exprParser struct {
+	s    string
+	i    int
+	col  int
+	subs int
+}
+
+func (p *exprParser) bad(format string, args ...any) error { return bad(p.col+p.i, format, args...) }
+
+func (p *exprParser) peek() byte {
+	if p.i < len(p.s) {
+		return p.s[p.i]
+	}
+	return 0
+}
+
+func (p *exprParser) list(depth int, op byte, kind ExprKind, sub func(int) (*Expr, error)) (*Expr, error) {
+	first, err := sub(depth)
+	if err != nil || p.peek() != op {
+		return first, err
+	}
+	e := &Expr{Kind: kind, Subs: []*Expr{first}}
+	for p.peek() == op {
+		p.i++
+		s, err := sub(depth)
+		if err != nil {
+			return nil, err
+		}
+		e.Subs = append(e.Subs, s)
+	}
+	return e, nil
+}
+
+func (p *exprParser) or(depth int) (*Expr, error) { return p.list(depth, '|', ExprOr, p.and) }
+
+func (p *exprParser) and(depth int) (*Expr, error) { return p.list(depth, '&', ExprAnd, p.term) }
+
+func (p *exprParser) number() (int64, error) {
+	j := p.i
+	for j < len(p.s) && p.s[j] >= '0' && p.s[j] <= '9' {
+		j++
+	}
+	v, err := strconv.ParseInt(p.s[p.i:j], 10, 31)
+	if err != nil {
+		return 0, p.bad("expected a number in the expression")
+	}
+	p.i = j
+	return v, nil
+}
+
+func (p *exprParser) term(depth int) (*Expr, error) {
+	if depth > maxDepth {
+		return nil, p.bad("the expression is nested deeper than %d", maxDepth)
+	}
+	var e *Expr
+	if p.peek() == '(' {
+		p.i++
+		var err error
+		if e, err = p.or(depth + 1); err != nil {
+			return nil, err
+		}
+		if p.peek() != ')' {
+			return nil, p.bad("expected )")
+		}
+		p.i++
+	} else {
+		at := p.i
+		v, err := p.number()
+		if err != nil {
+			return nil, err
+		}
+		if v >= int64(p.subs) {
+			p.i = at
+			return nil, p.bad("there is no sub-signature %d", v)
+		}
+		e = &Expr{Kind: ExprSub, N: int(v)}
+	}
+	if c := p.peek(); c == '=' || c == '<' || c == '>' {
+		if e.Cmp != 0 {
+			e = &Expr{Kind: ExprAnd, Subs: []*Expr{e}}
+		}
+		p.i++
+		var err error
+		e.Cmp = c
+		if e.Count, err = p.number(); err != nil {
+			return nil, err
+		}
+		if p.peek() == ',' {
+			p.i++
+			if e.Distinct, err = p.number(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return e, nil
+}
