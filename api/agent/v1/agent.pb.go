@@ -37,6 +37,66 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ErrorDetail is attached to errors (Connect's error details) so that an agent
+// need not read the message.
+type ErrorDetail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of: token_unknown, token_expired, token_revoked, token_used_up,
+	// rate_limited, bad_request, no_certificate, certificate_unknown,
+	// certificate_expired, certificate_revoked, device_revoked, reenroll (the
+	// identity belongs to other hardware: enroll again), busy, batch_unreadable,
+	// batch_too_large, internal.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When to come again at the earliest; 0: the agent's own back-off decides.
+	RetryAfterMs  int64 `protobuf:"varint,2,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorDetail) Reset() {
+	*x = ErrorDetail{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorDetail) ProtoMessage() {}
+
+func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
+func (*ErrorDetail) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ErrorDetail) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ErrorDetail) GetRetryAfterMs() int64 {
+	if x != nil {
+		return x.RetryAfterMs
+	}
+	return 0
+}
+
 type EnrollRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -53,7 +113,7 @@ type EnrollRequest struct {
 
 func (x *EnrollRequest) Reset() {
 	*x = EnrollRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -65,7 +125,7 @@ func (x *EnrollRequest) String() string {
 func (*EnrollRequest) ProtoMessage() {}
 
 func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[0]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -78,7 +138,7 @@ func (x *EnrollRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollRequest.ProtoReflect.Descriptor instead.
 func (*EnrollRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *EnrollRequest) GetToken() string {
@@ -114,8 +174,8 @@ type EnrollResponse struct {
 	// 40 hex digits.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	OrgId    string `protobuf:"bytes,2,opt,name=org_id,json=orgId,proto3" json:"org_id,omitempty"`
-	// The client certificate, DER, and when to renew it (by enrolling again over
-	// the authenticated channel).
+	// The client certificate, DER, and when to renew it (by
+	// enrolling again over the authenticated channel).
 	Certificate    []byte `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	RenewAfterUnix int64  `protobuf:"varint,4,opt,name=renew_after_unix,json=renewAfterUnix,proto3" json:"renew_after_unix,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -124,7 +184,7 @@ type EnrollResponse struct {
 
 func (x *EnrollResponse) Reset() {
 	*x = EnrollResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -136,7 +196,7 @@ func (x *EnrollResponse) String() string {
 func (*EnrollResponse) ProtoMessage() {}
 
 func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[1]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -149,7 +209,7 @@ func (x *EnrollResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollResponse.ProtoReflect.Descriptor instead.
 func (*EnrollResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EnrollResponse) GetDeviceId() string {
@@ -188,7 +248,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -200,7 +260,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[2]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -213,7 +273,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 type PingResponse struct {
@@ -226,7 +286,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +298,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[3]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +311,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PingResponse) GetPortalVersion() string {
@@ -295,7 +355,7 @@ type DeviceInfo struct {
 
 func (x *DeviceInfo) Reset() {
 	*x = DeviceInfo{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +367,7 @@ func (x *DeviceInfo) String() string {
 func (*DeviceInfo) ProtoMessage() {}
 
 func (x *DeviceInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +380,7 @@ func (x *DeviceInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceInfo.ProtoReflect.Descriptor instead.
 func (*DeviceInfo) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeviceInfo) GetHostName() string {
@@ -445,7 +505,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +517,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +530,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Tag) GetKey() string {
@@ -510,7 +570,7 @@ type DeliverRequest struct {
 
 func (x *DeliverRequest) Reset() {
 	*x = DeliverRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +582,7 @@ func (x *DeliverRequest) String() string {
 func (*DeliverRequest) ProtoMessage() {}
 
 func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +595,7 @@ func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverRequest.ProtoReflect.Descriptor instead.
 func (*DeliverRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeliverRequest) GetSpoolId() string {
@@ -590,7 +650,7 @@ type DeliverResponse struct {
 
 func (x *DeliverResponse) Reset() {
 	*x = DeliverResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +662,7 @@ func (x *DeliverResponse) String() string {
 func (*DeliverResponse) ProtoMessage() {}
 
 func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +675,7 @@ func (x *DeliverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverResponse.ProtoReflect.Descriptor instead.
 func (*DeliverResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeliverResponse) GetAcknowledgedSequence() uint64 {
@@ -638,7 +698,7 @@ type CheckInRequest struct {
 
 func (x *CheckInRequest) Reset() {
 	*x = CheckInRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +710,7 @@ func (x *CheckInRequest) String() string {
 func (*CheckInRequest) ProtoMessage() {}
 
 func (x *CheckInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +723,7 @@ func (x *CheckInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInRequest.ProtoReflect.Descriptor instead.
 func (*CheckInRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CheckInRequest) GetDevice() *DeviceInfo {
@@ -701,7 +761,7 @@ type CheckInResponse struct {
 
 func (x *CheckInResponse) Reset() {
 	*x = CheckInResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +773,7 @@ func (x *CheckInResponse) String() string {
 func (*CheckInResponse) ProtoMessage() {}
 
 func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +786,7 @@ func (x *CheckInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckInResponse.ProtoReflect.Descriptor instead.
 func (*CheckInResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CheckInResponse) GetCheckInIntervalSeconds() int64 {
@@ -758,14 +818,17 @@ func (x *CheckInResponse) GetCommandsPending() bool {
 }
 
 type CommandsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Send what is pending and end at once instead of waiting for more: for ways
+	// to the portal that do not let long streams pass.
+	Poll          bool `protobuf:"varint,1,opt,name=poll,proto3" json:"poll,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommandsRequest) Reset() {
 	*x = CommandsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +840,7 @@ func (x *CommandsRequest) String() string {
 func (*CommandsRequest) ProtoMessage() {}
 
 func (x *CommandsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +853,14 @@ func (x *CommandsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandsRequest.ProtoReflect.Descriptor instead.
 func (*CommandsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CommandsRequest) GetPoll() bool {
+	if x != nil {
+		return x.Poll
+	}
+	return false
 }
 
 type Command struct {
@@ -807,7 +877,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +889,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +902,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetId() string {
@@ -876,7 +946,7 @@ type CompleteCommandRequest struct {
 
 func (x *CompleteCommandRequest) Reset() {
 	*x = CompleteCommandRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +958,7 @@ func (x *CompleteCommandRequest) String() string {
 func (*CompleteCommandRequest) ProtoMessage() {}
 
 func (x *CompleteCommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +971,7 @@ func (x *CompleteCommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteCommandRequest.ProtoReflect.Descriptor instead.
 func (*CompleteCommandRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CompleteCommandRequest) GetId() string {
@@ -940,7 +1010,7 @@ type CompleteCommandResponse struct {
 
 func (x *CompleteCommandResponse) Reset() {
 	*x = CompleteCommandResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1022,7 @@ func (x *CompleteCommandResponse) String() string {
 func (*CompleteCommandResponse) ProtoMessage() {}
 
 func (x *CompleteCommandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1035,7 @@ func (x *CompleteCommandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteCommandResponse.ProtoReflect.Descriptor instead.
 func (*CompleteCommandResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 type FinishSelfTestRequest struct {
@@ -979,7 +1049,7 @@ type FinishSelfTestRequest struct {
 
 func (x *FinishSelfTestRequest) Reset() {
 	*x = FinishSelfTestRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1061,7 @@ func (x *FinishSelfTestRequest) String() string {
 func (*FinishSelfTestRequest) ProtoMessage() {}
 
 func (x *FinishSelfTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1074,7 @@ func (x *FinishSelfTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestRequest.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FinishSelfTestRequest) GetTestId() string {
@@ -1030,7 +1100,7 @@ type FinishSelfTestResponse struct {
 
 func (x *FinishSelfTestResponse) Reset() {
 	*x = FinishSelfTestResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1112,7 @@ func (x *FinishSelfTestResponse) String() string {
 func (*FinishSelfTestResponse) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1125,7 @@ func (x *FinishSelfTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestResponse.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FinishSelfTestResponse) GetArrivals() []*FinishSelfTestResponse_Arrival {
@@ -1076,7 +1146,7 @@ type FinishSelfTestResponse_Arrival struct {
 
 func (x *FinishSelfTestResponse_Arrival) Reset() {
 	*x = FinishSelfTestResponse_Arrival{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1158,7 @@ func (x *FinishSelfTestResponse_Arrival) String() string {
 func (*FinishSelfTestResponse_Arrival) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1171,7 @@ func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestResponse_Arrival.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestResponse_Arrival) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *FinishSelfTestResponse_Arrival) GetAlertId() string {
@@ -1129,7 +1199,10 @@ var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/agent/v1/agent.proto\x12\x10bulwark.agent.v1\"\xba\x01\n" +
+	"\x18api/agent/v1/agent.proto\x12\x10bulwark.agent.v1\"K\n" +
+	"\vErrorDetail\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12$\n" +
+	"\x0eretry_after_ms\x18\x02 \x01(\x03R\fretryAfterMs\"\xba\x01\n" +
 	"\rEnrollRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12/\n" +
 	"\x13certificate_request\x18\x02 \x01(\fR\x12certificateRequest\x12,\n" +
@@ -1195,8 +1268,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\vpolicy_json\x18\x02 \x01(\fR\n" +
 	"policyJson\x12%\n" +
 	"\x0epolicy_version\x18\x03 \x01(\tR\rpolicyVersion\x12)\n" +
-	"\x10commands_pending\x18\x04 \x01(\bR\x0fcommandsPending\"\x11\n" +
-	"\x0fCommandsRequest\"y\n" +
+	"\x10commands_pending\x18\x04 \x01(\bR\x0fcommandsPending\"%\n" +
+	"\x0fCommandsRequest\x12\x12\n" +
+	"\x04poll\x18\x01 \x01(\bR\x04poll\"y\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12'\n" +
@@ -1240,47 +1314,48 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_api_agent_v1_agent_proto_goTypes = []any{
-	(*EnrollRequest)(nil),                  // 0: bulwark.agent.v1.EnrollRequest
-	(*EnrollResponse)(nil),                 // 1: bulwark.agent.v1.EnrollResponse
-	(*PingRequest)(nil),                    // 2: bulwark.agent.v1.PingRequest
-	(*PingResponse)(nil),                   // 3: bulwark.agent.v1.PingResponse
-	(*DeviceInfo)(nil),                     // 4: bulwark.agent.v1.DeviceInfo
-	(*Tag)(nil),                            // 5: bulwark.agent.v1.Tag
-	(*DeliverRequest)(nil),                 // 6: bulwark.agent.v1.DeliverRequest
-	(*DeliverResponse)(nil),                // 7: bulwark.agent.v1.DeliverResponse
-	(*CheckInRequest)(nil),                 // 8: bulwark.agent.v1.CheckInRequest
-	(*CheckInResponse)(nil),                // 9: bulwark.agent.v1.CheckInResponse
-	(*CommandsRequest)(nil),                // 10: bulwark.agent.v1.CommandsRequest
-	(*Command)(nil),                        // 11: bulwark.agent.v1.Command
-	(*CompleteCommandRequest)(nil),         // 12: bulwark.agent.v1.CompleteCommandRequest
-	(*CompleteCommandResponse)(nil),        // 13: bulwark.agent.v1.CompleteCommandResponse
-	(*FinishSelfTestRequest)(nil),          // 14: bulwark.agent.v1.FinishSelfTestRequest
-	(*FinishSelfTestResponse)(nil),         // 15: bulwark.agent.v1.FinishSelfTestResponse
-	nil,                                    // 16: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 17: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
+	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
+	(*EnrollResponse)(nil),                 // 2: bulwark.agent.v1.EnrollResponse
+	(*PingRequest)(nil),                    // 3: bulwark.agent.v1.PingRequest
+	(*PingResponse)(nil),                   // 4: bulwark.agent.v1.PingResponse
+	(*DeviceInfo)(nil),                     // 5: bulwark.agent.v1.DeviceInfo
+	(*Tag)(nil),                            // 6: bulwark.agent.v1.Tag
+	(*DeliverRequest)(nil),                 // 7: bulwark.agent.v1.DeliverRequest
+	(*DeliverResponse)(nil),                // 8: bulwark.agent.v1.DeliverResponse
+	(*CheckInRequest)(nil),                 // 9: bulwark.agent.v1.CheckInRequest
+	(*CheckInResponse)(nil),                // 10: bulwark.agent.v1.CheckInResponse
+	(*CommandsRequest)(nil),                // 11: bulwark.agent.v1.CommandsRequest
+	(*Command)(nil),                        // 12: bulwark.agent.v1.Command
+	(*CompleteCommandRequest)(nil),         // 13: bulwark.agent.v1.CompleteCommandRequest
+	(*CompleteCommandResponse)(nil),        // 14: bulwark.agent.v1.CompleteCommandResponse
+	(*FinishSelfTestRequest)(nil),          // 15: bulwark.agent.v1.FinishSelfTestRequest
+	(*FinishSelfTestResponse)(nil),         // 16: bulwark.agent.v1.FinishSelfTestResponse
+	nil,                                    // 17: bulwark.agent.v1.DeliverRequest.LostEntry
+	(*FinishSelfTestResponse_Arrival)(nil), // 18: bulwark.agent.v1.FinishSelfTestResponse.Arrival
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	5,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
-	16, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
-	4,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	17, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
-	0,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
-	2,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
-	6,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
-	8,  // 8: bulwark.agent.v1.AgentService.CheckIn:input_type -> bulwark.agent.v1.CheckInRequest
-	10, // 9: bulwark.agent.v1.AgentService.Commands:input_type -> bulwark.agent.v1.CommandsRequest
-	12, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
-	14, // 11: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
-	1,  // 12: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
-	3,  // 13: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
-	7,  // 14: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
-	9,  // 15: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
-	11, // 16: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
-	13, // 17: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
-	15, // 18: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
+	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
+	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
+	17, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
+	5,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
+	18, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	1,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
+	3,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
+	7,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
+	9,  // 8: bulwark.agent.v1.AgentService.CheckIn:input_type -> bulwark.agent.v1.CheckInRequest
+	11, // 9: bulwark.agent.v1.AgentService.Commands:input_type -> bulwark.agent.v1.CommandsRequest
+	13, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
+	15, // 11: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
+	2,  // 12: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
+	4,  // 13: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
+	8,  // 14: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
+	10, // 15: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
+	12, // 16: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
+	14, // 17: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
+	16, // 18: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
 	12, // [12:19] is the sub-list for method output_type
 	5,  // [5:12] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
@@ -1299,7 +1374,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -72,7 +72,10 @@ const (
 
 // EnrollmentServiceClient is a client for the bulwark.agent.v1.EnrollmentService service.
 type EnrollmentServiceClient interface {
-	// Enroll gives a device its identity. Errors: unauthenticated (unknown,
+	// Enroll gives a device its identity. Over a connection with a good client
+	// certificate it renews: no token is needed and the device id stays. With a
+	// token and an expired certificate as proof of possession the id stays too.
+	// Otherwise the device gets a new id. Errors: unauthenticated (unknown,
 	// expired or revoked token: the message says which), resource_exhausted
 	// (rate limit; retry later).
 	Enroll(context.Context, *connect.Request[v1.EnrollRequest]) (*connect.Response[v1.EnrollResponse], error)
@@ -124,7 +127,10 @@ func (c *enrollmentServiceClient) Ping(ctx context.Context, req *connect.Request
 
 // EnrollmentServiceHandler is an implementation of the bulwark.agent.v1.EnrollmentService service.
 type EnrollmentServiceHandler interface {
-	// Enroll gives a device its identity. Errors: unauthenticated (unknown,
+	// Enroll gives a device its identity. Over a connection with a good client
+	// certificate it renews: no token is needed and the device id stays. With a
+	// token and an expired certificate as proof of possession the id stays too.
+	// Otherwise the device gets a new id. Errors: unauthenticated (unknown,
 	// expired or revoked token: the message says which), resource_exhausted
 	// (rate limit; retry later).
 	Enroll(context.Context, *connect.Request[v1.EnrollRequest]) (*connect.Response[v1.EnrollResponse], error)
@@ -184,6 +190,8 @@ type AgentServiceClient interface {
 	Deliver(context.Context, *connect.Request[v1.DeliverRequest]) (*connect.Response[v1.DeliverResponse], error)
 	// CheckIn reports health and inventory and returns what the agent should
 	// have: once after start, on change, and every check_in_interval.
+	// failed_precondition with reason reenroll: the hardware id is not that of
+	// the enrollment (a cloned disk).
 	CheckIn(context.Context, *connect.Request[v1.CheckInRequest]) (*connect.Response[v1.CheckInResponse], error)
 	// Commands streams response actions as they are ordered. It ends when the
 	// portal restarts; the agent reconnects with back-off and, where long
@@ -284,6 +292,8 @@ type AgentServiceHandler interface {
 	Deliver(context.Context, *connect.Request[v1.DeliverRequest]) (*connect.Response[v1.DeliverResponse], error)
 	// CheckIn reports health and inventory and returns what the agent should
 	// have: once after start, on change, and every check_in_interval.
+	// failed_precondition with reason reenroll: the hardware id is not that of
+	// the enrollment (a cloned disk).
 	CheckIn(context.Context, *connect.Request[v1.CheckInRequest]) (*connect.Response[v1.CheckInResponse], error)
 	// Commands streams response actions as they are ordered. It ends when the
 	// portal restarts; the agent reconnects with back-off and, where long
