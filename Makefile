@@ -83,6 +83,11 @@ bench: ## run the Go benchmarks and print the resident memory and sizes of the p
 package: ## build the deb and rpm packages into dist/
 	@VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/build.sh
 
+.PHONY: package-verify
+package-verify: ## install, upgrade, remove and purge the packages in a fresh Debian tree (root)
+	@.ci/setup-system .ci/packages-package
+	@packaging/verify.sh
+
 .PHONY: up
 up: ## protect this host and start a portal on loopback (root)
 	@VERSION=$(VERSION) packaging/demo/up.sh

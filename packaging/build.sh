@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Builds the packages into dist/: the agent for amd64 and arm64, the portal
+# (native code inside) for this machine's architecture.
+#
+#   VERSION=0.1.0 COMMIT=abc packaging/build.sh [agent|portal] [deb|rpm]
+#
+# Without arguments: both, each as deb and rpm. ARCHS limits the agent's
+# architectures (ARCHS=amd64).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+: "${VERSION:?set VERSION}"
+COMMIT=${COMMIT:-unknown}
+host=$(go env GOHOSTARCH)
+read -ra products <<<"${1:-agent portal}"
+read -ra formats <<<"${2:-deb rpm}"
+read -ra archs <<<"${ARCHS:-amd64 arm64}"
+ldflags="-s -w -X main.version=$VERSION -X main.commit=$COMMIT"
+out=dist/build
+mkdir -p "$out"
+# The time in the packages is the commit's: the same source gives the same bytes.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+export SOURCE_DATE_EPOCH VERSION
+
+.ci/setup-tools nfpm
+
+# pack CONFIG ARCH makes the packages of one configuration.
+pack() {
+	local config=$1 arch=$2 format
+	for format in "${formats[@]}"; do
+		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions \
+			.tools/bin/nfpm package --config "packaging/nfpm/$config.yaml" --packager "$format" --target dist/
+	done
+}
+
+build_agent() {
+	local arch shell
+	for arch in "${archs[@]}"; do
+		echo "package: agent for $arch"
+		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "$ldflags" \
+			-o "$out/$arch/" ./cmd/bulwark ./cmd/bulwarkd
+	done
+	# The completions come out of the program itself, which must run here.
+	if [[ ! -x $out/$host/bulwark ]]; then
+		CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$out/$host/" ./cmd/bulwark
+	fi
+	mkdir -p "$out/completions"
+	for shell in bash zsh fish; do
+		"$out/$host/bulwark" completion "$shell" >"$out/completions/bulwark.$shell"
+	done
+	for arch in "${archs[@]}"; do pack agent "$arch"; done
+}
+
+build_portal() {
+	echo "package: portal for $host"
+	CGO_ENABLED=1 go build -trimpath -ldflags "$ldflags" -o "$out/$host/" ./cmd/bulwark-portal
+	pack portal "$host"
+}
+
+for product in "${products[@]}"; do "build_$product"; done
+ls -l dist/*.deb dist/*.rpm 2>/dev/null || true
