@@ -1,0 +1,205 @@
+// Package access is the portal's one place of authorisation: who may do what,
+// and the router that asks before any handler runs.
+//
+// Every route of the REST API and of the web pages is registered through a
+// Router with the permission that it needs; there is no other way to add one.
+// The Router keeps the list, so a test can walk all routes and try each
+// without and with too few rights.
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Permission to do one kind of thing. The names are those of the reference
+// product where it has one.
+type Permission string
+
+// The permissions.
+const (
+	// Public is for routes that work without signing in.
+	Public Permission = ""
+	// SignedIn is for what every signed-in user may do (own password, sign out).
+	SignedIn       Permission = "SignedIn"
+	MachineRead    Permission = "Machine.Read.All"
+	MachineWrite   Permission = "Machine.ReadWrite.All"
+	AlertRead      Permission = "Alert.Read.All"
+	AlertWrite     Permission = "Alert.ReadWrite.All"
+	OnboardingRead Permission = "Onboarding.Read.All"
+	Onboarding     Permission = "Onboarding.ReadWrite.All"
+	TokenManage    Permission = "Token.ReadWrite.All"
+	AuditRead      Permission = "Audit.Read.All"
+)
+
+// Scopes are the permissions that an API token may carry.
+var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite}
+
+// Scopes returns the permissions that an API token may carry.
+func Scopes() []Permission { return slices.Clone(scopes) }
+
+// ParseScope returns the scope with the given name.
+func ParseScope(name string) (Permission, error) {
+	for _, s := range scopes {
+		if strings.EqualFold(string(s), strings.TrimSpace(name)) {
+			return s, nil
+		}
+	}
+	names := make([]string, len(scopes))
+	for i, s := range scopes {
+		names[i] = string(s)
+	}
+	return "", fmt.Errorf("unknown scope %q: one of %s", name, strings.Join(names, ", "))
+}
+
+// Role of a user.
+type Role string
+
+// The roles.
+const (
+	Administrator Role = "administrator"
+	Analyst       Role = "analyst"
+	Reader        Role = "reader"
+)
+
+// ParseRole returns the role with the given name.
+func ParseRole(name string) (Role, error) {
+	switch r := Role(strings.ToLower(strings.TrimSpace(name))); r {
+	case Administrator, Analyst, Reader:
+		return r, nil
+	}
+	return "", fmt.Errorf("unknown role %q: one of administrator, analyst, reader", name)
+}
+
+// Permissions of the role.
+func (r Role) Permissions() []Permission {
+	switch r {
+	case Administrator:
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead}
+	case Analyst:
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead}
+	case Reader:
+		return []Permission{SignedIn, MachineRead, AlertRead}
+	}
+	return nil
+}
+
+// Principal is who makes a request.
+type Principal struct {
+	// Kind is "user", "token" or "device"; empty for nobody.
+	Kind string
+	ID   string
+	Name string
+	Role Role
+	// Address is where the request came from, without the port.
+	Address string
+	// Restricted limits a user who must change the password first to the
+	// routes that are registered with SignedIn.
+	Restricted  bool
+	permissions []Permission
+}
+
+// NewPrincipal makes a principal with the given permissions.
+func NewPrincipal(kind, id, name string, permissions []Permission) Principal {
+	return Principal{Kind: kind, ID: id, Name: name, permissions: slices.Clone(permissions)}
+}
+
+// May reports whether the principal has the permission. A ReadWrite permission
+// includes its Read.
+func (p Principal) May(want Permission) bool {
+	if want == Public {
+		return true
+	}
+	if p.Kind == "" || (p.Restricted && want != SignedIn) {
+		return false
+	}
+	if slices.Contains(p.permissions, want) {
+		return true
+	}
+	if kind, ok := strings.CutSuffix(string(want), ".Read.All"); ok {
+		return slices.Contains(p.permissions, Permission(kind+".ReadWrite.All"))
+	}
+	return false
+}
+
+// Errors that an Authenticate function returns.
+var (
+	// ErrNoCredentials means that the request carries none.
+	ErrNoCredentials = errors.New("no credentials")
+	// ErrBadCredentials means that they are wrong, expired or revoked.
+	ErrBadCredentials = errors.New("credentials are not valid")
+)
+
+type principalKey struct{}
+
+// From returns the principal of the request that the context belongs to; the
+// zero Principal on public routes without credentials.
+func From(ctx context.Context) Principal {
+	p, _ := ctx.Value(principalKey{}).(Principal)
+	return p
+}
+
+// With returns a context that carries the principal.
+func With(ctx context.Context, p Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// Route is one registered route.
+type Route struct {
+	Pattern    string // as http.ServeMux takes it
+	Permission Permission
+}
+
+// Router is a mux whose every route names the permission that it needs.
+type Router struct {
+	mux    *http.ServeMux
+	routes []Route
+	// authenticate returns the principal, or an error that wraps one of the
+	// two above; any other error is the portal's own failure.
+	authenticate func(*http.Request) (Principal, error)
+	// deny answers a request that may not go on. err is nil when somebody
+	// signed in lacks the permission.
+	deny func(http.ResponseWriter, *http.Request, Principal, error)
+}
+
+// NewRouter makes a router that authenticates and refuses in its owner's way.
+func NewRouter(authenticate func(*http.Request) (Principal, error), deny func(http.ResponseWriter, *http.Request, Principal, error)) *Router {
+	return &Router{mux: http.NewServeMux(), authenticate: authenticate, deny: deny}
+}
+
+// Handle registers a handler that runs only for principals with the permission.
+func (r *Router) Handle(pattern string, need Permission, h http.HandlerFunc) {
+	r.routes = append(r.routes, Route{pattern, need})
+	r.mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+		p, err := r.authenticate(req)
+		if err != nil && (need != Public || !isCredentials(err)) {
+			r.deny(w, req, p, err)
+			return
+		}
+		if !p.May(need) {
+			r.deny(w, req, p, nil)
+			return
+		}
+		h(w, req.WithContext(With(req.Context(), p)))
+	})
+}
+
+func isCredentials(err error) bool {
+	return errors.Is(err, ErrNoCredentials) || errors.Is(err, ErrBadCredentials)
+}
+
+// Routes returns every registered route.
+func (r *Router) Routes() []Route { return slices.Clone(r.routes) }
+
+// ServeHTTP serves the registered routes.
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.mux.ServeHTTP(w, req) }
+
+// Match reports whether a route is registered for the request.
+func (r *Router) Match(req *http.Request) bool {
+	_, pattern := r.mux.Handler(req)
+	return pattern != ""
+}

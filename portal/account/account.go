@@ -1,0 +1,127 @@
+// Package account is who may use the portal: local accounts with passwords,
+// browser sessions, API tokens, and the audit log of what they did.
+package account
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+)
+
+// Errors.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	// ErrSignIn is the one answer to a wrong name, a wrong password and a
+	// disabled account, so that names cannot be guessed.
+	ErrSignIn = errors.New("the user name or the password is wrong")
+)
+
+// TooManyAttempts is returned by SignIn while an account and address must wait.
+type TooManyAttempts struct{ Wait time.Duration }
+
+// Error says how long to wait.
+func (e *TooManyAttempts) Error() string {
+	return "too many failed attempts: try again in " + e.Wait.Round(time.Second).String()
+}
+
+// WeakPassword says why a password is refused.
+type WeakPassword struct{ Reason string }
+
+// Error is the reason.
+func (e *WeakPassword) Error() string { return e.Reason }
+
+// User is a local account.
+type User struct {
+	ID   string // 16 hex digits
+	Name string // unique without regard to case
+	Role access.Role
+	// PasswordHash is an argon2id string in the PHC format.
+	PasswordHash string
+	// MustChange is set while the password is a one-time password.
+	MustChange bool
+	Disabled   bool
+	Created    time.Time
+	Changed    time.Time // of the password
+	LastSignIn time.Time
+}
+
+// Session is a signed-in browser.
+type Session struct {
+	// Hash is the SHA-256 of the cookie's secret.
+	Hash     [32]byte
+	UserID   string
+	CSRF     string // the token that its forms carry
+	Created  time.Time
+	LastUsed time.Time
+	Expires  time.Time
+	Address  string
+	Agent    string // of the browser, at most 200 bytes
+}
+
+// Token is an API token.
+type Token struct {
+	ID        string // 16 hex digits
+	Name      string
+	Hash      [32]byte // SHA-256 of the secret
+	Scopes    []access.Permission
+	CreatedBy string
+	Created   time.Time
+	Expires   time.Time // zero for never
+	LastUsed  time.Time // to the minute
+	Revoked   time.Time
+}
+
+// Audit is one entry of the audit log.
+type Audit struct {
+	ID      int64
+	Time    time.Time
+	Actor   string // user or token name, "system" for the portal itself
+	Address string
+	Action  string // what was done, e.g. "alert.update"
+	Target  string // the id of what it was done to
+	Detail  string
+	// Hash chains the entry to all before it: SHA-256 over the previous hash
+	// and the entry, hex. An entry that was changed or removed breaks it.
+	Hash string
+}
+
+// Store keeps accounts. Implementations are safe for concurrent use. Every
+// change and its audit entry are written together.
+type Store interface {
+	// CreateUser fails with ErrExists when the name is taken.
+	CreateUser(ctx context.Context, u User, a Audit) error
+	User(ctx context.Context, id string) (User, error)
+	UserByName(ctx context.Context, name string) (User, error)
+	Users(ctx context.Context) ([]User, error)
+	// SetPassword replaces the hash and ends all sessions of the user.
+	SetPassword(ctx context.Context, userID, hash string, mustChange bool, at time.Time, a Audit) error
+	// Rehash replaces the hash of the same password.
+	Rehash(ctx context.Context, userID, hash string) error
+
+	// CreateSession also notes the sign-in of the user.
+	CreateSession(ctx context.Context, s Session, a Audit) error
+	// Session returns a session that has not expired, with its user.
+	Session(ctx context.Context, hash [32]byte) (Session, User, error)
+	TouchSession(ctx context.Context, hash [32]byte, at time.Time) error
+	DeleteSession(ctx context.Context, hash [32]byte, a Audit) error
+	// DeleteExpiredSessions removes those that expired or were last used
+	// before the given times.
+	DeleteExpiredSessions(ctx context.Context, expired, idle time.Time) (int, error)
+
+	CreateToken(ctx context.Context, t Token, a Audit) error
+	TokenByHash(ctx context.Context, hash [32]byte) (Token, error)
+	Tokens(ctx context.Context) ([]Token, error)
+	RevokeToken(ctx context.Context, id string, at time.Time, a Audit) error
+	TouchToken(ctx context.Context, id string, at time.Time) error
+
+	AddAudit(ctx context.Context, a Audit) error
+	// AuditEntries returns entries with an id below before (zero for all),
+	// newest first.
+	AuditEntries(ctx context.Context, before int64, limit int) ([]Audit, error)
+	// VerifyAudit returns the id of the first entry that breaks the chain, zero
+	// when all hold.
+	VerifyAudit(ctx context.Context) (int64, error)
+}

@@ -1,0 +1,328 @@
+// Package duckdb is the embedded event store: a DuckDB database for the hours
+// that are still open, and one Parquet file per table and closed hour, which
+// stay queryable in place and readable by any other program.
+//
+// It is the only package, besides the portal's main package, that links
+// DuckDB (cgo).
+//
+// Writing: one goroutine owns the writing connection. It takes the batches
+// that wait, appends them and their sequence marks in one transaction, commits
+// (durable in DuckDB's write-ahead log) and answers all of them. So a batch is
+// stored whole or not at all, and once.
+package duckdb
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	duckdb "github.com/duckdb/duckdb-go/v2"
+
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+)
+
+// Config of the store.
+type Config struct {
+	// Dir holds events.duckdb and the folder segments.
+	Dir string
+	// Retention is how long events are kept after they arrived; zero for ever.
+	Retention time.Duration
+	// MemoryLimit bounds DuckDB's own memory, in bytes; zero for 1 GiB.
+	MemoryLimit int64
+	Logger      *slog.Logger
+	// Now is time.Now outside of tests.
+	Now func() time.Time
+}
+
+// Limits of the writer.
+const (
+	queueLength   = 256
+	groupBatches  = 128
+	groupEvents   = 100_000
+	queuePatience = 5 * time.Second
+)
+
+// Store is an open event store.
+type Store struct {
+	cfg       Config
+	tables    []table
+	connector *duckdb.Connector
+	db        *sql.DB
+	writer    driver.Conn
+	// writing is held by whoever changes the database.
+	writing sync.Mutex
+
+	queue chan *request
+	stop  chan struct{}
+	done  chan struct{}
+	once  sync.Once
+
+	mu      sync.RWMutex
+	marks   map[spool]uint64
+	garbage map[string]time.Time // files to delete, and when
+}
+
+type spool struct{ device, id string }
+
+// request is a batch on its way to the writer. The caller may give up while
+// it still waits, not while it is being written: its events are borrowed.
+type request struct {
+	batch   *eventstore.Batch
+	claimed atomic.Bool
+	reply   chan error
+}
+
+// Open opens or creates the store.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MemoryLimit == 0 {
+		cfg.MemoryLimit = 1 << 30
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("event store: %w", err)
+	}
+	if strings.ContainsAny(dir, "*?[") {
+		return nil, fmt.Errorf("event store: the path %s contains one of * ? [, which DuckDB would take for a pattern: choose another", dir)
+	}
+	cfg.Dir = dir
+	if err := os.MkdirAll(filepath.Join(dir, "segments"), 0o700); err != nil {
+		return nil, fmt.Errorf("event store: %w", err)
+	}
+	dsn := filepath.Join(dir, "events.duckdb") + "?autoinstall_known_extensions=false&autoload_known_extensions=false" +
+		"&threads=" + strconv.Itoa(max(1, min(runtime.NumCPU(), 16))) + "&memory_limit=" + strconv.FormatInt(cfg.MemoryLimit>>20, 10) + "MiB"
+	connector, err := duckdb.NewConnector(dsn, nil)
+	if err != nil {
+		return nil, fmt.Errorf("event store %s: %w", dir, err)
+	}
+	s := &Store{cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
+		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{}}
+	if err := s.prepare(ctx); err != nil {
+		s.db.Close()
+		connector.Close()
+		return nil, fmt.Errorf("event store %s: %w", dir, err)
+	}
+	go s.write()
+	return s, nil
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	if err := createSchema(ctx, s.db, s.tables); err != nil {
+		return err
+	}
+	if err := s.sweepFiles(ctx); err != nil {
+		return err
+	}
+	for _, t := range s.tables {
+		files, err := s.segmentFiles(ctx, s.db, t.Name)
+		if err != nil {
+			return err
+		}
+		if _, err := s.db.ExecContext(ctx, t.viewSQL(s.segmentDir(), files)); err != nil {
+			return fmt.Errorf("making view %s: %w", t.Name, err)
+		}
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT device_id, spool_id, sequence FROM spools`)
+	if err != nil {
+		return fmt.Errorf("reading the batches' marks: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k spool
+		var seq uint64
+		if err := rows.Scan(&k.device, &k.id, &seq); err != nil {
+			return fmt.Errorf("reading the batches' marks: %w", err)
+		}
+		s.marks[k] = seq
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("reading the batches' marks: %w", err)
+	}
+	s.writer, err = s.connector.Connect(ctx)
+	return err
+}
+
+// Close waits for the writer and closes the database.
+func (s *Store) Close() error {
+	s.once.Do(func() { close(s.stop) })
+	<-s.done
+	return errors.Join(s.writer.Close(), s.db.Close(), s.connector.Close())
+}
+
+// Append implements eventstore.Store.
+func (s *Store) Append(ctx context.Context, b *eventstore.Batch) error {
+	if n, err := s.Stored(ctx, b.DeviceID, b.SpoolID); err != nil || b.Sequence <= n {
+		return err
+	}
+	r := &request{batch: b, reply: make(chan error, 1)}
+	patience := time.NewTimer(queuePatience)
+	defer patience.Stop()
+	select {
+	case s.queue <- r:
+	case <-patience.C:
+		return fmt.Errorf("%w: %d batches wait", eventstore.ErrBusy, queueLength)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stop:
+		return errors.New("the event store is closed")
+	}
+	var cause error
+	select {
+	case err := <-r.reply:
+		return err
+	case <-ctx.Done():
+		cause = ctx.Err()
+	case <-s.done:
+		cause = errors.New("the event store is closed")
+	}
+	if r.claimed.CompareAndSwap(false, true) {
+		return cause
+	}
+	return <-r.reply
+}
+
+// Stored implements eventstore.Store.
+func (s *Store) Stored(_ context.Context, deviceID, spoolID string) (uint64, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.marks[spool{deviceID, spoolID}], nil
+}
+
+// write is the writer's loop.
+func (s *Store) write() {
+	defer close(s.done)
+	for {
+		var group []*request
+		select {
+		case <-s.stop:
+			return
+		case r := <-s.queue:
+			group = s.gather(r)
+		}
+		if len(group) == 0 {
+			continue
+		}
+		err := s.commit(group)
+		if err != nil && len(group) > 1 {
+			// One bad batch must not fail the others.
+			for _, r := range group {
+				r.reply <- s.commit([]*request{r})
+			}
+			continue
+		}
+		for _, r := range group {
+			r.reply <- err
+		}
+	}
+}
+
+// gather claims the first request and those that wait behind it.
+func (s *Store) gather(first *request) []*request {
+	var group []*request
+	events := 0
+	take := func(r *request) {
+		if r.claimed.CompareAndSwap(false, true) {
+			group = append(group, r)
+			events += len(r.batch.Events)
+		}
+	}
+	take(first)
+	for len(group) < groupBatches && events < groupEvents {
+		select {
+		case r := <-s.queue:
+			take(r)
+			continue
+		default:
+		}
+		break
+	}
+	return group
+}
+
+// commit stores a group of batches in one transaction.
+func (s *Store) commit(group []*request) (err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	// What callers want stored is stored also while they give up.
+	ctx := context.Background()
+	exec := func(q string, args ...driver.NamedValue) error {
+		_, err := s.writer.(driver.ExecerContext).ExecContext(ctx, q, args)
+		return err
+	}
+	if err := exec("BEGIN"); err != nil {
+		return fmt.Errorf("event store: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("event store: %w", errors.Join(err, exec("ROLLBACK")))
+		}
+	}()
+	marks := map[spool]uint64{}
+	fresh := make([]*eventstore.Batch, 0, len(group))
+	for _, r := range group {
+		b := r.batch
+		k := spool{b.DeviceID, b.SpoolID}
+		high, ok := marks[k]
+		if !ok {
+			high, _ = s.Stored(ctx, k.device, k.id)
+		}
+		if b.Sequence <= high {
+			continue
+		}
+		marks[k] = b.Sequence
+		fresh = append(fresh, b)
+	}
+	if err := s.append(fresh); err != nil {
+		return err
+	}
+	now := s.cfg.Now().UTC()
+	for k, seq := range marks {
+		if err := exec(`INSERT OR REPLACE INTO spools VALUES (?, ?, ?, ?)`, named(k.device, k.id, seq, now)...); err != nil {
+			return err
+		}
+	}
+	for _, b := range fresh {
+		for class, n := range b.Lost {
+			if err := exec(`INSERT INTO losses VALUES (?, ?, ?, ?)`, named(b.DeviceID, b.Received.UTC(), valid(class), n)...); err != nil {
+				return err
+			}
+		}
+	}
+	if err := exec("COMMIT"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, seq := range marks {
+		s.marks[k] = seq
+	}
+	return nil
+}
+
+func named(values ...any) []driver.NamedValue {
+	out := make([]driver.NamedValue, len(values))
+	for i, v := range values {
+		out[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return out
+}
+
+var _ eventstore.Store = (*Store)(nil)
+var _ io.Closer = (*Store)(nil)

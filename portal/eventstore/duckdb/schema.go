@@ -1,0 +1,123 @@
+package duckdb
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// ingestionTime is the column that the portal adds to every table: when the
+// batch arrived, by the portal's clock. Hours are closed and retention counts
+// by it, because a device's clock may be wrong and its spool may be old.
+const ingestionTime = "IngestionTime"
+
+// table is a hunting table as this store keeps it: rows of open hours in the
+// table hot, closed hours in Parquet files, both together as a view with the
+// name and all columns of the hunting table.
+type table struct {
+	event.Table
+	// stored are the columns that a Linux host can fill.
+	stored []event.Column
+}
+
+func (t table) hot() string { return "hot_" + t.Name }
+
+func tables() []table {
+	var out []table
+	for _, et := range event.Tables() {
+		t := table{Table: et}
+		for _, c := range et.Columns {
+			if !c.Empty() {
+				t.stored = append(t.stored, c)
+			}
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func sqlType(t event.Type) string {
+	switch t {
+	case event.Long:
+		return "BIGINT"
+	case event.Int:
+		return "INTEGER"
+	case event.Bool:
+		return "BOOLEAN"
+	case event.DateTime:
+		return "TIMESTAMP"
+	}
+	return "VARCHAR"
+}
+
+// quote makes an identifier; literal a string.
+func quote(name string) string   { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+func literal(text string) string { return `'` + strings.ReplaceAll(text, `'`, `''`) + `'` }
+
+const controlSchema = `
+CREATE TABLE IF NOT EXISTS spools (device_id VARCHAR, spool_id VARCHAR, sequence UBIGINT, received TIMESTAMP, PRIMARY KEY (device_id, spool_id));
+CREATE TABLE IF NOT EXISTS losses (device_id VARCHAR, received TIMESTAMP, class VARCHAR, lost UBIGINT);
+CREATE TABLE IF NOT EXISTS segments (table_name VARCHAR, hour TIMESTAMP, file VARCHAR PRIMARY KEY, row_count BIGINT, bytes BIGINT);
+`
+
+// createSchema makes what is missing, also columns that a newer version of the
+// schema added.
+func createSchema(ctx context.Context, db *sql.DB, ts []table) error {
+	if _, err := db.ExecContext(ctx, controlSchema); err != nil {
+		return fmt.Errorf("making the schema: %w", err)
+	}
+	for _, t := range ts {
+		var b strings.Builder
+		fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s (%s TIMESTAMP NOT NULL", quote(t.hot()), quote(ingestionTime))
+		for _, c := range t.stored {
+			fmt.Fprintf(&b, ", %s %s", quote(c.Name), sqlType(c.Type))
+		}
+		b.WriteString(");")
+		for _, c := range t.stored {
+			fmt.Fprintf(&b, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s %s;", quote(t.hot()), quote(c.Name), sqlType(c.Type))
+		}
+		if _, err := db.ExecContext(ctx, b.String()); err != nil {
+			return fmt.Errorf("making table %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// viewSQL is the statement that makes the view of a table over its hot rows
+// and the given files. Columns that no Linux host fills are NULL there, so
+// that queries written for the reference product run.
+func (t table) viewSQL(dir string, files []string) string {
+	var all, stored strings.Builder
+	has := map[string]bool{}
+	for _, c := range t.stored {
+		has[c.Name] = true
+		fmt.Fprintf(&stored, "%s, ", quote(c.Name))
+	}
+	stored.WriteString(quote(ingestionTime))
+	for _, c := range t.Columns {
+		if has[c.Name] {
+			fmt.Fprintf(&all, "%s, ", quote(c.Name))
+		} else {
+			fmt.Fprintf(&all, "NULL::%s AS %s, ", sqlType(c.Type), quote(c.Name))
+		}
+	}
+	all.WriteString(quote(ingestionTime))
+	var b strings.Builder
+	fmt.Fprintf(&b, "CREATE OR REPLACE VIEW %s AS SELECT %s FROM (SELECT %s FROM %s", quote(t.Name), &all, &stored, quote(t.hot()))
+	if len(files) > 0 {
+		b.WriteString(" UNION ALL BY NAME SELECT * FROM read_parquet([")
+		for i, f := range files {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(literal(filepath.Join(dir, f)))
+		}
+		b.WriteString("], union_by_name = true)")
+	}
+	b.WriteString(")")
+	return b.String()
+}

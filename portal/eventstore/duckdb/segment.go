@@ -1,0 +1,248 @@
+package duckdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// garbageDelay is how long a file that is no longer part of a view stays, so
+// that queries that began before can end.
+const garbageDelay = 10 * time.Minute
+
+func (s *Store) segmentDir() string { return filepath.Join(s.cfg.Dir, "segments") }
+
+// querier is a *sql.DB or *sql.Tx.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// segmentFiles returns the files of a table, oldest first.
+func (s *Store) segmentFiles(ctx context.Context, q querier, name string) ([]string, error) {
+	return column[string](ctx, q, `SELECT file FROM segments WHERE table_name = ? ORDER BY hour, file`, name)
+}
+
+func column[T any](ctx context.Context, q querier, query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// sweepFiles removes what a crash left: files that no segment names. A segment
+// whose file is gone is reported and dropped, so that the rest stays readable.
+func (s *Store) sweepFiles(ctx context.Context) error {
+	known, err := column[string](ctx, s.db, `SELECT file FROM segments`)
+	if err != nil {
+		return fmt.Errorf("reading the segments: %w", err)
+	}
+	names := map[string]bool{}
+	for _, f := range known {
+		names[f] = true
+		if _, err := os.Stat(filepath.Join(s.segmentDir(), f)); err == nil {
+			continue
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("segment %s: %w", f, err)
+		}
+		s.cfg.Logger.Error("an event segment is missing: its events are gone; restore the file from a backup before the next start to have them again", "file", f)
+		if _, err := s.db.ExecContext(ctx, `DELETE FROM segments WHERE file = ?`, f); err != nil {
+			return fmt.Errorf("segment %s: %w", f, err)
+		}
+	}
+	entries, err := os.ReadDir(s.segmentDir())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if names[e.Name()] || (!strings.HasSuffix(e.Name(), ".parquet") && !strings.HasSuffix(e.Name(), ".parquet.tmp")) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.segmentDir(), e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Maintain moves the hours that are closed into Parquet files and removes what
+// is older than the retention. It is to be called every few minutes.
+func (s *Store) Maintain(ctx context.Context) error {
+	now := s.cfg.Now().UTC()
+	for _, t := range s.tables {
+		// A batch that waits in the queue may carry a time of the last minutes
+		// of its hour: leave it time to arrive.
+		closed := now.Add(-10 * time.Minute).Truncate(time.Hour)
+		hours, err := column[time.Time](ctx, s.db, `SELECT DISTINCT date_trunc('hour', `+quote(ingestionTime)+`)::TIMESTAMP AS h FROM `+quote(t.hot())+
+			` WHERE `+quote(ingestionTime)+` < ? ORDER BY h`, closed)
+		if err != nil {
+			return fmt.Errorf("event store: %s: %w", t.Name, err)
+		}
+		for _, h := range hours {
+			if err := s.export(ctx, t, h.UTC()); err != nil {
+				return fmt.Errorf("event store: closing hour %s of %s: %w", h.Format(time.RFC3339), t.Name, err)
+			}
+		}
+		if s.cfg.Retention > 0 {
+			if err := s.expire(ctx, t, now.Add(-s.cfg.Retention)); err != nil {
+				return fmt.Errorf("event store: retention of %s: %w", t.Name, err)
+			}
+		}
+	}
+	if s.cfg.Retention > 0 {
+		cut := now.Add(-s.cfg.Retention)
+		if err := s.change(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `DELETE FROM losses WHERE received < ?`, cut)
+			return err
+		}); err != nil {
+			return fmt.Errorf("event store: retention: %w", err)
+		}
+	}
+	s.collect(now)
+	return nil
+}
+
+// change runs f in a transaction that excludes the writer.
+func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after Commit it has nothing to do
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// export moves the rows of one hour of ingestion into a file. The file is
+// written and synced while ingestion goes on (no row of that hour comes any
+// more, or it is left for the next pass: rows are deleted by what was
+// counted), then the catalogue, the view and the hot rows change together.
+func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
+	file := fmt.Sprintf("%s-%s-%d.parquet", t.Name, hour.Format("20060102T15"), s.cfg.Now().UnixNano())
+	path := filepath.Join(s.segmentDir(), file)
+	tmp := path + ".tmp"
+	bounds := fmt.Sprintf("%s >= TIMESTAMP %s AND %s < TIMESTAMP %s", quote(ingestionTime), literal(hour.Format(time.DateTime)),
+		quote(ingestionTime), literal(hour.Add(time.Hour).Format(time.DateTime)))
+	var rowCount int64
+	err := s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (SELECT * FROM %s WHERE %s ORDER BY DeviceId, Timestamp) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
+		quote(t.hot()), bounds, literal(tmp))).Scan(&rowCount)
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	size, err := settle(tmp, path)
+	if err != nil {
+		return err
+	}
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s", quote(t.hot()), bounds))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != rowCount {
+			return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", rowCount, n))
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO segments VALUES (?, ?, ?, ?, ?)`, t.Name, hour, file, rowCount, size); err != nil {
+			return err
+		}
+		return s.replaceView(ctx, tx, t)
+	})
+	if err != nil {
+		os.Remove(path)
+		return err
+	}
+	s.cfg.Logger.Info("closed an hour of events", "table", t.Name, "hour", hour, "events", rowCount, "bytes", size)
+	return nil
+}
+
+func (s *Store) replaceView(ctx context.Context, tx *sql.Tx, t table) error {
+	files, err := s.segmentFiles(ctx, tx, t.Name)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, t.viewSQL(s.segmentDir(), files))
+	return err
+}
+
+// settle makes a finished file durable under its name and returns its size.
+func settle(tmp, path string) (int64, error) {
+	f, err := os.Open(tmp)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return 0, err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	return info.Size(), dir.Sync()
+}
+
+// expire drops the segments of hours that ended before cut.
+func (s *Store) expire(ctx context.Context, t table, cut time.Time) error {
+	last := cut.Add(-time.Hour)
+	files, err := column[string](ctx, s.db, `SELECT file FROM segments WHERE table_name = ? AND hour < ?`, t.Name, last)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM segments WHERE table_name = ? AND hour < ?`, t.Name, last); err != nil {
+			return err
+		}
+		return s.replaceView(ctx, tx, t)
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range files {
+		s.garbage[f] = s.cfg.Now().Add(garbageDelay)
+	}
+	return nil
+}
+
+// collect deletes files whose time has come.
+func (s *Store) collect(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f, at := range s.garbage {
+		if now.Before(at) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.segmentDir(), f)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.cfg.Logger.Warn("cannot delete an expired event segment", "file", f, "error", err)
+			continue
+		}
+		delete(s.garbage, f)
+	}
+}

@@ -1,0 +1,110 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/inventory"
+)
+
+// metrics are the portal's counters, in a registry of their own.
+type metrics struct {
+	registry *prometheus.Registry
+	batches  prometheus.Counter
+	repeated prometheus.Counter
+	events   prometheus.Counter
+	checkIns prometheus.Counter
+	alerts   *prometheus.CounterVec
+	lost     *prometheus.CounterVec
+	requests *prometheus.HistogramVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "bulwark_portal", Name: name, Help: help})
+	}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		batches:  counter("batches_total", "Batches of agents that were stored."),
+		repeated: counter("batches_repeated_total", "Batches that came again and were stored before."),
+		events:   counter("events_total", "Events that were stored."),
+		checkIns: counter("check_ins_total", "Reports of agents about themselves."),
+		alerts:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "bulwark_portal", Name: "alerts_total", Help: "Alerts that were stored, by severity."}, []string{"severity"}),
+		lost:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "bulwark_portal", Name: "events_lost_total", Help: "Events that agents dropped before delivery, by class."}, []string{"class"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "bulwark_portal", Name: "request_seconds", Help: "Time to answer, by part of the portal.",
+			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30}}, []string{"part", "status"}),
+	}
+	m.registry.MustRegister(m.batches, m.repeated, m.events, m.checkIns, m.alerts, m.lost, m.requests,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// lossClasses are the classes that have a counter of their own; an agent could
+// otherwise make any number of them.
+var lossClasses = map[string]bool{"process": true, "file": true, "network": true, "logon": true, "image_load": true, "device": true, "alert": true}
+
+func (m *metrics) countLost(class string, n uint64) {
+	if !lossClasses[class] {
+		class = "other"
+	}
+	m.lost.WithLabelValues(class).Add(float64(n))
+}
+
+// gauges asks the stores when the metrics are read.
+type gauges struct {
+	inventory *inventory.Service
+	events    eventstore.Store
+	devices   *prometheus.Desc
+	rows      *prometheus.Desc
+	segments  *prometheus.Desc
+	bytes     *prometheus.Desc
+}
+
+func newGauges(inv *inventory.Service, events eventstore.Store) *gauges {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("bulwark_portal_"+name, help, labels, nil)
+	}
+	return &gauges{inv, events, d("devices", "Devices by health status.", "status"), d("stored_events", "Events in the store.", "where"),
+		d("segments", "Parquet files of closed hours."), d("segment_bytes", "Size of the Parquet files.")}
+}
+
+// Describe implements prometheus.Collector.
+func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.devices, g.rows, g.segments, g.bytes} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *gauges) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	counts, err := g.inventory.Counts(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(g.devices, err)
+	}
+	for status, n := range counts {
+		ch <- prometheus.MustNewConstMetric(g.devices, prometheus.GaugeValue, float64(n), status)
+	}
+	st, err := g.events.Stats(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(g.rows, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(g.rows, prometheus.GaugeValue, float64(st.Hot), "open_hours")
+	ch <- prometheus.MustNewConstMetric(g.rows, prometheus.GaugeValue, float64(st.Archived), "closed_hours")
+	ch <- prometheus.MustNewConstMetric(g.segments, prometheus.GaugeValue, float64(st.Segments))
+	ch <- prometheus.MustNewConstMetric(g.bytes, prometheus.GaugeValue, float64(st.ArchivedBytes))
+}
+
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	return mux
+}

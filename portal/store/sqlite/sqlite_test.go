@@ -1,0 +1,116 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/enroll/enrolltest"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/storetest"
+)
+
+func open(t *testing.T, path string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestEnroll(t *testing.T) {
+	enrolltest.Run(t, func(t *testing.T) enroll.Store { return open(t, filepath.Join(t.TempDir(), "c.db")).Enroll() })
+}
+
+func TestSuite(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Control { return open(t, filepath.Join(t.TempDir(), "c.db")) })
+}
+
+// The offline commands open the file beside a running portal.
+func TestTwoProcesses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "name with spaces & ?#%.db")
+	a, b := open(t, path), open(t, path)
+	id, _, err := a.Organisation(t.Context(), func() string { return "first" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _, err := b.Organisation(t.Context(), func() string { return "second" })
+	if err != nil || again != id {
+		t.Errorf("the second process sees organisation %q, %v, want %q", again, err, id)
+	}
+	errs := make(chan error, 2)
+	for i, s := range []*sqlite.Store{a, b} {
+		go func() {
+			for n := range 50 {
+				u := storetest.User(strings.Repeat("x", i+1) + string(rune('a'+n%26)) + string(rune('a'+n/26)))
+				if err := s.Accounts().CreateUser(context.Background(), u, storetest.Audit("user.create")); err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	users, err := a.Accounts().Users(t.Context())
+	if err != nil || len(users) != 100 {
+		t.Errorf("%d users, %v, want 100", len(users), err)
+	}
+	if bad, err := b.Accounts().VerifyAudit(t.Context()); err != nil || bad != 0 {
+		t.Errorf("the audit chain breaks at %d, %v", bad, err)
+	}
+}
+
+func TestAuditTampering(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := open(t, path)
+	for _, action := range []string{"a", "b", "c", "d"} {
+		if err := s.Accounts().AddAudit(t.Context(), storetest.Audit(action)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE audit SET detail = 'nothing happened' WHERE id = 3`); err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := s.Accounts().VerifyAudit(t.Context()); err != nil || bad != 3 {
+		t.Errorf("after a change of entry 3: %d, %v", bad, err)
+	}
+	if _, err := db.Exec(`DELETE FROM audit WHERE id <= 2`); err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := s.Accounts().VerifyAudit(t.Context()); err != nil || bad != 3 {
+		t.Errorf("after removing the first entries: %d, %v", bad, err)
+	}
+}
+
+func TestNewerSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	open(t, path).Close()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`INSERT INTO goose_db_version (version_id, is_applied, tstamp) VALUES (99, 1, ?)`, time.Now().Format(time.DateTime)); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	_, err = sqlite.Open(t.Context(), path)
+	if err == nil || !strings.Contains(err.Error(), "version 99") {
+		t.Errorf("a newer schema: %v", err)
+	}
+}
