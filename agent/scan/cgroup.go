@@ -1,0 +1,146 @@
+package scan
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// cgroup limits the scanner processes together. A nil *cgroup does nothing: the
+// resource limits of the processes hold without it.
+type cgroup struct {
+	dirs   []string // one in version 2, one for each controller in version 1
+	detail string   // what is in force, or why nothing is
+}
+
+const cgroupName = "bulwark-scanner"
+
+// newCgroup makes the group below the daemon's own, with memory and CPU limits
+// where the hierarchy lets us. memory is in bytes, cpuPercent 0 is no limit.
+func newCgroup(memory int64, cpuPercent int) *cgroup {
+	g := &cgroup{}
+	own, err := ownCgroups()
+	if err != nil {
+		g.detail = err.Error()
+		return g
+	}
+	// Room for the mapped definitions, which the kernel can drop and read again,
+	// and for two processes (low priority, change of definitions).
+	limit := strconv.FormatInt(3*memory, 10)
+	var errs []error
+	if path, ok := own["memory"]; ok {
+		errs = append(errs, g.make(path, map[string]string{"memory.limit_in_bytes": limit}))
+		if path, ok := own["cpu"]; ok && cpuPercent > 0 {
+			errs = append(errs, g.make(path, map[string]string{
+				"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": strconv.Itoa(cpuPercent * 1000),
+			}))
+		}
+	} else if path, ok := own[""]; ok {
+		errs = append(errs, os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+memory +cpu"), 0))
+		set := map[string]string{"memory.max": limit}
+		if cpuPercent > 0 {
+			set["cpu.max"] = fmt.Sprintf("%d 100000", cpuPercent*1000)
+		}
+		errs = append(errs, g.make(path, set))
+	} else {
+		errs = append(errs, errors.New("no cgroup hierarchy with a memory controller is mounted"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		g.remove()
+		g.dirs = nil
+		g.detail = "no cgroup limits: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		return g
+	}
+	g.detail = fmt.Sprintf("memory limited to %s bytes", limit)
+	if cpuPercent > 0 {
+		g.detail += fmt.Sprintf(", CPU to %d %%", cpuPercent)
+	}
+	return g
+}
+
+func (g *cgroup) make(parent string, set map[string]string) error {
+	dir := filepath.Join(parent, cgroupName+"-"+strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	g.dirs = append(g.dirs, dir)
+	for name, value := range set {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *cgroup) add(pid int) error {
+	if g == nil {
+		return nil
+	}
+	for _, dir := range g.dirs {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			return fmt.Errorf("moving process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+func (g *cgroup) remove() {
+	if g == nil {
+		return
+	}
+	for _, dir := range g.dirs {
+		_ = os.Remove(dir) // a directory of a virtual file system; gone with the machine at the latest
+	}
+}
+
+// ownCgroups returns the directories of the daemon's groups by controller; the
+// version 2 hierarchy has the name "" and is absent where version 1 has the
+// memory controller.
+func ownCgroups() (map[string]string, error) {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, fmt.Errorf("reading the daemon's cgroups: %w", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil, fmt.Errorf("reading the mounted cgroup hierarchies: %w", err)
+	}
+	return parseCgroups(string(data), string(mounts)), nil
+}
+
+// parseCgroups reads /proc/PID/cgroup ("4:memory:/path") and /proc/PID/mounts.
+func parseCgroups(groups, mounts string) map[string]string {
+	points := map[string]string{} // controller -> mount point
+	for line := range strings.Lines(mounts) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		switch f[2] {
+		case "cgroup2":
+			points[""] = f[1]
+		case "cgroup":
+			for _, option := range strings.Split(f[3], ",") {
+				if option == "memory" || option == "cpu" {
+					points[option] = f[1]
+				}
+			}
+		}
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(groups) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		for _, controller := range strings.Split(f[1], ",") {
+			if point, ok := points[controller]; ok {
+				out[controller] = filepath.Join(point, f[2])
+			}
+		}
+	}
+	return out
+}
