@@ -248,12 +248,18 @@ func program(seq []*Node, r run) ([]byte, error) {
 		}
 		return p, nil
 	}
+	return stateProgram(seq, r.at)
+}
+
+// stateProgram is the program of a sequence that is entered at the given
+// element.
+func stateProgram(seq []*Node, at int) ([]byte, error) {
 	var fwd, rev emitter
-	for _, s := range seq[r.at:] {
+	for _, s := range seq[at:] {
 		fwd.node(s, false)
 	}
 	fwd.inst(opMatch, 0, 0, 0, 0)
-	for i := r.at - 1; i >= 0; i-- {
+	for i := at - 1; i >= 0; i-- {
 		rev.node(seq[i], true)
 	}
 	rev.inst(opMatch, 0, 0, 0, 0)
@@ -392,4 +398,12 @@ func (e *emitter) node(n *Node, reverse bool) {
 			e.patch(at, 1, e.pc())
 		}
 	}
+}
+
+// CompileSearch compiles a pattern for Search: it needs no literal.
+func CompileSearch(n *Node) ([]byte, error) {
+	seq := flatten(n, nil)
+	// Matching starts anywhere: a leading gap that is not part of the match.
+	seq = append([]*Node{Gap(0, -1)}, seq...)
+	return stateProgram(seq, 0)
 }

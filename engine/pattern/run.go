@@ -153,6 +153,28 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 	}
 }
 
+// Search reports whether a program of CompileSearch matches anywhere in text.
+// Only texts of up to 4096 bytes are searched to their end.
+func Search(p []byte, text []byte, s *Scratch) bool {
+	found := false
+	Match(p, bytesInput(text), 0, s, func(_, _ int64) bool {
+		found = true
+		return false
+	})
+	return found
+}
+
+type bytesInput []byte
+
+func (b bytesInput) Size() int64 { return int64(len(b)) }
+
+func (b bytesInput) Slice(off int64, n int) []byte {
+	if off < 0 || off >= int64(len(b)) {
+		return nil
+	}
+	return b[off:min(int64(len(b)), off+int64(n))]
+}
+
 func maskedEqual(data, value, mask []byte) bool {
 	i := 0
 	for ; i+8 <= len(value); i += 8 {

@@ -1,0 +1,627 @@
+package yara
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/engine/pattern"
+)
+
+// Form is one way a string may stand in a file (plain, wide, one xor key...):
+// parts as in package pattern.
+type Form struct {
+	Parts    []pattern.Part
+	FullWord bool
+	Wide     bool
+}
+
+// CompiledString is a string of a rule.
+type CompiledString struct {
+	ID    string
+	Forms []Form
+	// All says that the condition asks for every match, not only whether there
+	// is one.
+	All bool
+}
+
+// CompiledRule is a rule ready to evaluate. Strings and rules are numbered in
+// Code relative to the rule and to the file.
+type CompiledRule struct {
+	Rule    *Rule
+	Strings []CompiledString
+	Code    []byte
+	// Always says that the condition can hold although no string was found, so
+	// the rule must be evaluated for every file.
+	Always bool
+}
+
+// The code is the condition in prefix order: an operation byte, its operands as
+// varints, then its arguments. The operations are those of the syntax tree
+// where they can be, and these.
+const (
+	codeExternal byte = 128 + iota // n
+	codeRule                       // n
+	codeVar                        // slot
+	codeOfStrings
+	codeOfRules
+	codeForStrings
+	codeForRange
+	codeForList
+	codeMatches // length, program; argument
+)
+
+// Externals are the external variables that rules may use; all are strings,
+// empty where the scan does not know them.
+var Externals = []string{"filename", "filepath", "extension", "filetype", "owner"}
+
+// reads are the functions that read an integer from the file.
+var reads = []string{
+	"int8", "int16", "int32", "uint8", "uint16", "uint32",
+	"int8be", "int16be", "int32be", "uint8be", "uint16be", "uint32be",
+}
+
+type valueType uint8
+
+const (
+	typeAny valueType = iota
+	typeBool
+	typeInt
+	typeFloat
+	typeText
+	typeRegex
+)
+
+func (t valueType) String() string {
+	return [...]string{"a value", "a boolean", "an integer", "a float", "a string", "a regular expression"}[t]
+}
+
+type compiler struct {
+	file    map[string]int // rule name -> index
+	imports map[string]bool
+	rule    *Rule
+	out     *CompiledRule
+	index   map[string]int // string id -> index
+	code    []byte
+	vars    []string
+	inSet   int // depth of "for of" bodies, where $ means the current string
+}
+
+// maxVars is how many loop variables can be in scope.
+const maxVars = 32
+
+// Compile turns the rules of a file into code. Rules that cannot be compiled
+// are left out and reported.
+func Compile(f *File) ([]*CompiledRule, []*Error) {
+	var rules []*CompiledRule
+	var errs []*Error
+	c := &compiler{file: map[string]int{}, imports: map[string]bool{}}
+	for _, im := range f.Imports {
+		c.imports[im.Name] = true
+	}
+	for _, r := range f.Rules {
+		if _, dup := c.file[r.Name]; dup {
+			errs = append(errs, &Error{r.Pos, r.Name, "a rule of this name exists already"})
+			continue
+		}
+		out, err := c.compile(r)
+		if err != nil {
+			err.Rule = r.Name
+			errs = append(errs, err)
+			continue
+		}
+		c.file[r.Name] = len(rules)
+		rules = append(rules, out)
+	}
+	return rules, errs
+}
+
+func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
+	c.rule, c.out = r, &CompiledRule{Rule: r}
+	c.index, c.code, c.vars, c.inSet = map[string]int{}, nil, nil, 0
+	for i, s := range r.Strings {
+		cs := CompiledString{ID: s.ID}
+		forms, err := stringForms(s)
+		if err != nil {
+			return nil, errAt(s.Pos, "string %s %v", s.ID, err)
+		}
+		cs.Forms = forms
+		if s.ID != "$" {
+			c.index[s.ID] = i
+		}
+		c.out.Strings = append(c.out.Strings, cs)
+	}
+	if _, err := c.expr(r.Condition); err != nil {
+		return nil, err
+	}
+	c.out.Code = c.code
+	c.out.Always = constant(r.Condition) != no
+	return c.out, nil
+}
+
+func (c *compiler) op(o Op) { c.code = append(c.code, byte(o)) }
+
+func (c *compiler) num(v int) { c.code = binary.AppendUvarint(c.code, uint64(v)) }
+
+// str appends the number of a string plus one; 0 is the current string of a
+// loop.
+func (c *compiler) str(e *Expr, all bool) *Error {
+	if e.Str == "$" {
+		if c.inSet == 0 {
+			return errAt(e.Pos, "$ without a name stands only inside for ... of")
+		}
+		c.num(0)
+		return nil
+	}
+	i, ok := c.index[e.Str]
+	if !ok {
+		return errAt(e.Pos, "undefined string %s", e.Str)
+	}
+	if all {
+		c.out.Strings[i].All = true
+	}
+	c.num(i + 1)
+	return nil
+}
+
+// want compiles an expression that must have one of the types.
+func (c *compiler) want(e *Expr, types ...valueType) (valueType, *Error) {
+	t, err := c.expr(e)
+	if err != nil || t == typeAny {
+		return t, err
+	}
+	for _, w := range types {
+		if t == w {
+			return t, nil
+		}
+	}
+	return t, errAt(e.Pos, "expected %v, found %v", types[0], t)
+}
+
+func (c *compiler) expr(e *Expr) (valueType, *Error) {
+	switch e.Op {
+	case OpInt:
+		c.op(OpInt)
+		c.code = binary.AppendVarint(c.code, e.Int)
+		return typeInt, nil
+	case OpBool:
+		c.op(OpBool)
+		c.num(int(e.Int))
+		return typeBool, nil
+	case OpFloat:
+		c.op(OpFloat)
+		c.code = binary.LittleEndian.AppendUint64(c.code, math.Float64bits(e.Float))
+		return typeFloat, nil
+	case OpString:
+		c.op(OpString)
+		c.num(len(e.Str))
+		c.code = append(c.code, e.Str...)
+		return typeText, nil
+	case OpFilesize:
+		c.op(OpFilesize)
+		return typeInt, nil
+	case OpEntrypoint:
+		return 0, errAt(e.Pos, "entrypoint is not supported")
+	case OpName:
+		return c.name(e)
+	case OpMember, OpIndex, OpCall:
+		return 0, c.module(e)
+	case OpRegex:
+		return 0, errAt(e.Pos, "a regular expression stands only behind matches")
+	case OpFound, OpAt, OpIn, OpCount, OpOffset, OpLength:
+		return c.stringOp(e)
+	case OpRead:
+		c.op(OpRead)
+		for i, n := range reads {
+			if n == e.Str {
+				c.num(i)
+			}
+		}
+		_, err := c.want(e.Args[0], typeInt)
+		return typeInt, err
+	case OpNot:
+		c.op(OpNot)
+		_, err := c.want(e.Args[0], typeBool, typeInt, typeFloat, typeText)
+		return typeBool, err
+	case OpDefined:
+		c.op(OpDefined)
+		_, err := c.expr(e.Args[0])
+		return typeBool, err
+	case OpNeg:
+		c.op(OpNeg)
+		return c.want(e.Args[0], typeInt, typeFloat)
+	case OpBitNot:
+		c.op(OpBitNot)
+		return c.want(e.Args[0], typeInt)
+	case OpAnd, OpOr:
+		c.op(e.Op)
+		c.num(len(e.Args))
+		for _, a := range e.Args {
+			if _, err := c.sized(a, typeBool, typeInt, typeFloat, typeText); err != nil {
+				return 0, err
+			}
+		}
+		return typeBool, nil
+	case OpEq, OpNe, OpLt, OpLe, OpGt, OpGe:
+		return c.compare(e)
+	case OpAdd, OpSub, OpMul, OpDiv:
+		c.op(e.Op)
+		a, err := c.want(e.Args[0], typeInt, typeFloat)
+		if err != nil {
+			return 0, err
+		}
+		b, err := c.want(e.Args[1], typeInt, typeFloat)
+		if a == typeFloat || b == typeFloat {
+			a = typeFloat
+		}
+		return a, err
+	case OpMod, OpBitAnd, OpBitOr, OpBitXor, OpShl, OpShr:
+		c.op(e.Op)
+		if _, err := c.want(e.Args[0], typeInt); err != nil {
+			return 0, err
+		}
+		_, err := c.want(e.Args[1], typeInt)
+		return typeInt, err
+	case OpContains, OpIContains, OpStartsWith, OpIStartsWith, OpEndsWith, OpIEndsWith, OpIEquals:
+		c.op(e.Op)
+		if _, err := c.want(e.Args[0], typeText); err != nil {
+			return 0, err
+		}
+		_, err := c.want(e.Args[1], typeText)
+		return typeBool, err
+	case OpMatches:
+		r := e.Args[1]
+		if r.Op != OpRegex {
+			return 0, errAt(r.Pos, "expected a regular expression")
+		}
+		prog, err := pattern.CompileSearch(r.Node.Clone())
+		if err != nil {
+			return 0, errAt(r.Pos, "the regular expression %v", err)
+		}
+		c.code = append(c.code, codeMatches)
+		c.num(len(prog))
+		c.code = append(c.code, prog...)
+		_, werr := c.want(e.Args[0], typeText)
+		return typeBool, werr
+	case OpOf:
+		return c.of(e)
+	case OpForOf:
+		return c.forOf(e)
+	case OpForIn:
+		return c.forIn(e)
+	}
+	return 0, errAt(e.Pos, "this expression is not supported")
+}
+
+// sized compiles an argument with its length before it, so that evaluation can
+// skip it.
+func (c *compiler) sized(e *Expr, types ...valueType) (valueType, *Error) {
+	at := len(c.code)
+	c.code = append(c.code, 0, 0, 0, 0)
+	t, err := c.want(e, types...)
+	binary.LittleEndian.PutUint32(c.code[at:], uint32(len(c.code)-at-4))
+	return t, err
+}
+
+func (c *compiler) compare(e *Expr) (valueType, *Error) {
+	c.op(e.Op)
+	a, err := c.want(e.Args[0], typeInt, typeFloat, typeText, typeBool)
+	if err != nil {
+		return 0, err
+	}
+	b, err := c.want(e.Args[1], typeInt, typeFloat, typeText, typeBool)
+	if err != nil {
+		return 0, err
+	}
+	if a != typeAny && b != typeAny && (a == typeText) != (b == typeText) {
+		return 0, errAt(e.Pos, "%v and %v cannot be compared", a, b)
+	}
+	return typeBool, nil
+}
+
+func (c *compiler) name(e *Expr) (valueType, *Error) {
+	for i := len(c.vars) - 1; i >= 0; i-- {
+		if c.vars[i] == e.Str {
+			c.code = append(c.code, codeVar)
+			c.num(i)
+			return typeAny, nil
+		}
+	}
+	if i, ok := c.file[e.Str]; ok {
+		c.code = append(c.code, codeRule)
+		c.num(i)
+		return typeBool, nil
+	}
+	for i, x := range Externals {
+		if x == e.Str {
+			c.code = append(c.code, codeExternal)
+			c.num(i)
+			return typeText, nil
+		}
+	}
+	if c.imports[e.Str] {
+		return 0, errAt(e.Pos, "module %q is not supported", e.Str)
+	}
+	return 0, errAt(e.Pos, "undefined identifier %q", e.Str)
+}
+
+// module is the error about a value of a module.
+func (c *compiler) module(e *Expr) *Error {
+	root := e
+	for len(root.Args) > 0 && root.Op != OpName {
+		root = root.Args[0]
+	}
+	if root.Op != OpName {
+		return errAt(e.Pos, "this value has no members")
+	}
+	if !c.imports[root.Str] {
+		_, err := c.name(root)
+		if err == nil {
+			err = errAt(e.Pos, "%q has no members and cannot be called", root.Str)
+		}
+		return err
+	}
+	return errAt(root.Pos, "module %q is not supported", root.Str)
+}
+
+func (c *compiler) stringOp(e *Expr) (valueType, *Error) {
+	c.op(e.Op)
+	t := typeBool
+	if e.Op == OpCount || e.Op == OpOffset || e.Op == OpLength {
+		t = typeInt
+	}
+	if err := c.str(e, e.Op != OpFound); err != nil {
+		return 0, err
+	}
+	if e.Op == OpCount || e.Op == OpOffset || e.Op == OpLength {
+		c.num(len(e.Args))
+	}
+	for _, a := range e.Args {
+		if _, err := c.want(a, typeInt); err != nil {
+			return 0, err
+		}
+	}
+	return t, nil
+}
+
+// members resolves a set of strings to their numbers.
+func (c *compiler) members(s *Set, pos Pos, all bool) ([]int, *Error) {
+	var out []int
+	seen := map[int]bool{}
+	add := func(i int) {
+		if !seen[i] {
+			seen[i] = true
+			out = append(out, i)
+			if all {
+				c.out.Strings[i].All = true
+			}
+		}
+	}
+	if s.Them {
+		for i := range c.rule.Strings {
+			add(i)
+		}
+		if len(out) == 0 {
+			return nil, errAt(pos, "the rule has no strings")
+		}
+	}
+	for _, name := range s.Strings {
+		prefix, many := strings.CutSuffix(name, "*")
+		found := false
+		for i, st := range c.rule.Strings {
+			if st.ID == name && !many || many && strings.HasPrefix(st.ID, prefix) {
+				add(i)
+				found = true
+			}
+		}
+		if !found {
+			return nil, errAt(pos, "undefined string %s", name)
+		}
+	}
+	return out, nil
+}
+
+func (c *compiler) ruleMembers(s *Set, pos Pos) ([]int, *Error) {
+	var out []int
+	for _, name := range s.Rules {
+		prefix, many := strings.CutSuffix(name, "*")
+		found := false
+		for n, i := range c.file {
+			if n == name && !many || many && strings.HasPrefix(n, prefix) {
+				out = append(out, i)
+				found = true
+			}
+		}
+		if !found {
+			return nil, errAt(pos, "undefined rule %s", name)
+		}
+	}
+	return out, nil
+}
+
+func (c *compiler) quantifier(q *Quantifier) *Error {
+	c.num(int(q.Kind))
+	if q.N == nil {
+		return nil
+	}
+	_, err := c.want(q.N, typeInt)
+	return err
+}
+
+func (c *compiler) list(ids []int) {
+	c.num(len(ids))
+	for _, i := range ids {
+		c.num(i)
+	}
+}
+
+func (c *compiler) of(e *Expr) (valueType, *Error) {
+	op := codeOfStrings
+	var ids []int
+	var err *Error
+	if len(e.Set.Rules) > 0 {
+		op = codeOfRules
+		if len(e.Args) > 0 {
+			return 0, errAt(e.Pos, "rules have no offset")
+		}
+		ids, err = c.ruleMembers(e.Set, e.Pos)
+	} else {
+		ids, err = c.members(e.Set, e.Pos, len(e.Args) > 0)
+	}
+	if err != nil {
+		return 0, err
+	}
+	c.code = append(c.code, op)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.list(ids)
+	if op == codeOfStrings {
+		c.num(len(e.Args))
+		for _, a := range e.Args {
+			if _, err := c.want(a, typeInt); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return typeBool, nil
+}
+
+func (c *compiler) forOf(e *Expr) (valueType, *Error) {
+	if len(e.Set.Rules) > 0 {
+		return 0, errAt(e.Pos, "for ... of does not run over rules")
+	}
+	ids, err := c.members(e.Set, e.Pos, true)
+	if err != nil {
+		return 0, err
+	}
+	c.code = append(c.code, codeForStrings)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.list(ids)
+	c.inSet++
+	_, err = c.sized(e.Args[0], typeBool, typeInt, typeFloat, typeText)
+	c.inSet--
+	return typeBool, err
+}
+
+func (c *compiler) forIn(e *Expr) (valueType, *Error) {
+	if e.Iter.Value != nil {
+		return 0, c.module(e.Iter.Value)
+	}
+	if len(e.Vars) != 1 {
+		return 0, errAt(e.Pos, "this loop has one variable")
+	}
+	if len(c.vars) >= maxVars {
+		return 0, errAt(e.Pos, "more than %d loop variables", maxVars)
+	}
+	items := e.Iter.List
+	op := codeForList
+	if e.Iter.From != nil {
+		op = codeForRange
+		items = []*Expr{e.Iter.From, e.Iter.To}
+	}
+	c.code = append(c.code, op)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.num(len(c.vars))
+	if op == codeForList {
+		c.num(len(items))
+	}
+	for _, a := range items {
+		types := []valueType{typeInt}
+		if op == codeForList {
+			types = append(types, typeText, typeFloat)
+		}
+		if _, err := c.want(a, types...); err != nil {
+			return 0, err
+		}
+	}
+	c.vars = append(c.vars, e.Vars[0])
+	_, err := c.sized(e.Args[0], typeBool, typeInt, typeFloat, typeText)
+	c.vars = c.vars[:len(c.vars)-1]
+	return typeBool, err
+}
+
+var errNoForms = errors.New("has no form to look for")
+
+// stringForms lists the ways a string may stand in a file.
+func stringForms(s *String) ([]Form, error) {
+	var out []Form
+	m := s.Mods
+	ascii := m.ASCII || !m.Wide
+	add := func(n *pattern.Node, wide bool) error {
+		parts, err := pattern.Compile(n, pattern.Options{Split: s.Kind == Hex})
+		if err != nil {
+			return err
+		}
+		out = append(out, Form{Parts: parts, FullWord: m.FullWord, Wide: wide})
+		return nil
+	}
+	both := func(n *pattern.Node) error {
+		if m.Wide {
+			if err := add(n.Clone().Wide(), true); err != nil {
+				return err
+			}
+		}
+		if ascii {
+			return add(n, false)
+		}
+		return nil
+	}
+	switch {
+	case s.Kind != Text:
+		if err := both(s.Node); err != nil {
+			return nil, err
+		}
+	case m.Base64 || m.Base64Wide:
+		for _, t := range base64Forms(s) {
+			if err := add(pattern.Literal(t), false); err != nil {
+				return nil, err
+			}
+		}
+	case m.Xor:
+		for key := m.XorMin; key <= m.XorMax; key++ {
+			texts := [][]byte{}
+			if ascii {
+				texts = append(texts, s.Text)
+			}
+			if m.Wide {
+				texts = append(texts, wide(s.Text))
+			}
+			for i, t := range texts {
+				x := make([]byte, len(t))
+				for k := range t {
+					x[k] = t[k] ^ byte(key)
+				}
+				if err := add(pattern.Literal(x), m.Wide && i == len(texts)-1); err != nil {
+					return nil, err
+				}
+			}
+		}
+	default:
+		n := pattern.Literal(s.Text)
+		if m.NoCase {
+			n = n.NoCase()
+		}
+		if err := both(n); err != nil {
+			return nil, err
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w", errNoForms)
+	}
+	return out, nil
+}
+
+func wide(b []byte) []byte {
+	out := make([]byte, 0, 2*len(b))
+	for _, c := range b {
+		out = append(out, c, 0)
+	}
+	return out
+}

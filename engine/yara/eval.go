@@ -1,0 +1,618 @@
+package yara
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+
+	"github.com/bulwarkhq/bulwark/engine/pattern"
+)
+
+// Span is where a string was found.
+type Span struct{ Start, End int64 }
+
+// Env is what a condition asks for while it is evaluated.
+type Env interface {
+	pattern.Input
+	// Found reports whether string n of the rule was found; Matches returns
+	// where, ordered by start and without duplicates.
+	Found(n int) bool
+	Matches(n int) []Span
+	// Rule is the outcome of rule n of the file.
+	Rule(n int) bool
+	// External is the value of external variable n (see Externals).
+	External(n int) string
+	// Stop reports that evaluation must end (the scan's time is over).
+	Stop() bool
+}
+
+// ErrCode is the error of Eval for code that Compile did not make.
+var ErrCode = errors.New("damaged rule code")
+
+// errStopped ends an evaluation whose Env says stop.
+var errStopped = errors.New("evaluation stopped")
+
+// value is a result; the zero value is YARA's undefined.
+type value struct {
+	kind valueType // typeAny: undefined
+	i    int64
+	f    float64
+	s    []byte
+}
+
+func boolean(b bool) value {
+	if b {
+		return value{kind: typeBool, i: 1}
+	}
+	return value{kind: typeBool}
+}
+
+func integer(i int64) value { return value{kind: typeInt, i: i} }
+
+// truth is the value as a condition; undefined is false.
+func (v value) truth() bool {
+	switch v.kind {
+	case typeBool, typeInt:
+		return v.i != 0
+	case typeFloat:
+		return v.f != 0
+	case typeText:
+		return len(v.s) > 0
+	}
+	return false
+}
+
+// evaluator walks the code of one condition.
+type evaluator struct {
+	env     Env
+	code    []byte
+	pc      int
+	vars    [maxVars]value
+	current int // string of the innermost for ... of loop
+	depth   int
+	steps   int
+	scratch *pattern.Scratch
+}
+
+// maxSteps bounds the operations of one evaluation, whatever its loops say.
+const maxSteps = 20_000_000
+
+// Eval evaluates a rule's condition. Faults of the code and an end demanded by
+// the Env are errors.
+func Eval(code []byte, env Env, scratch *pattern.Scratch) (result bool, err error) {
+	e := &evaluator{env: env, code: code, current: -1, scratch: scratch}
+	defer func() {
+		if r := recover(); r != nil {
+			x, ok := r.(error)
+			if !ok || !errors.Is(x, ErrCode) && !errors.Is(x, errStopped) {
+				panic(r)
+			}
+			result, err = false, x
+		}
+	}()
+	return e.eval().truth(), nil
+}
+
+// Stopped reports whether an error of Eval means that the Env said stop.
+func Stopped(err error) bool { return errors.Is(err, errStopped) }
+
+func (e *evaluator) fail() { panic(ErrCode) }
+
+func (e *evaluator) byte() byte {
+	if e.pc >= len(e.code) {
+		e.fail()
+	}
+	e.pc++
+	return e.code[e.pc-1]
+}
+
+func (e *evaluator) num() int {
+	v, n := binary.Uvarint(e.code[min(e.pc, len(e.code)):])
+	if n <= 0 || v > 1<<31 {
+		e.fail()
+	}
+	e.pc += n
+	return int(v)
+}
+
+func (e *evaluator) bytes(n int) []byte {
+	if n < 0 || n > len(e.code)-e.pc {
+		e.fail()
+	}
+	e.pc += n
+	return e.code[e.pc-n : e.pc]
+}
+
+// sub reads the length before a sized argument and returns where it ends.
+func (e *evaluator) sub() int {
+	n := int(binary.LittleEndian.Uint32(e.bytes(4)))
+	if n > len(e.code)-e.pc {
+		e.fail()
+	}
+	return e.pc + n
+}
+
+// str reads a string number.
+func (e *evaluator) str() int {
+	n := e.num() - 1
+	if n < 0 {
+		if e.current < 0 {
+			e.fail()
+		}
+		return e.current
+	}
+	return n
+}
+
+func (e *evaluator) eval() value {
+	if e.depth++; e.depth > 4*maxExprDepth {
+		e.fail()
+	}
+	defer func() { e.depth-- }()
+	if e.steps++; e.steps > maxSteps || e.steps&0xfff == 0 && e.env.Stop() {
+		panic(errStopped)
+	}
+	switch op := e.byte(); op {
+	case byte(OpInt):
+		v, n := binary.Varint(e.code[e.pc:])
+		if n <= 0 {
+			e.fail()
+		}
+		e.pc += n
+		return integer(v)
+	case byte(OpBool):
+		return boolean(e.num() != 0)
+	case byte(OpFloat):
+		return value{kind: typeFloat, f: math.Float64frombits(binary.LittleEndian.Uint64(e.bytes(8)))}
+	case byte(OpString):
+		return value{kind: typeText, s: e.bytes(e.num())}
+	case byte(OpFilesize):
+		return integer(e.env.Size())
+	case codeExternal:
+		return value{kind: typeText, s: []byte(e.env.External(e.num()))}
+	case codeRule:
+		return boolean(e.env.Rule(e.num()))
+	case codeVar:
+		n := e.num()
+		if n >= maxVars {
+			e.fail()
+		}
+		return e.vars[n]
+	case byte(OpFound):
+		return boolean(e.env.Found(e.str()))
+	case byte(OpAt):
+		n, at := e.str(), e.eval()
+		return boolean(at.kind == typeInt && e.foundIn(n, at.i, at.i))
+	case byte(OpIn):
+		n, from, to := e.str(), e.eval(), e.eval()
+		if from.kind != typeInt || to.kind != typeInt {
+			return value{}
+		}
+		return boolean(e.foundIn(n, from.i, to.i))
+	case byte(OpCount):
+		return e.count()
+	case byte(OpOffset), byte(OpLength):
+		return e.offset(op)
+	case byte(OpRead):
+		return e.read(e.num())
+	case byte(OpNot):
+		v := e.eval()
+		if v.kind == typeAny {
+			return v
+		}
+		return boolean(!v.truth())
+	case byte(OpDefined):
+		return boolean(e.eval().kind != typeAny)
+	case byte(OpNeg):
+		v := e.eval()
+		v.i, v.f = -v.i, -v.f
+		return v
+	case byte(OpBitNot):
+		v := e.eval()
+		v.i = ^v.i
+		return v
+	case byte(OpAnd), byte(OpOr):
+		return e.logic(op == byte(OpOr))
+	case codeMatches:
+		prog := e.bytes(e.num())
+		v := e.eval()
+		if v.kind != typeText {
+			return value{}
+		}
+		if _, err := pattern.Check(prog); err != nil {
+			e.fail()
+		}
+		return boolean(pattern.Search(prog, v.s, e.scratch))
+	case codeOfStrings, codeOfRules:
+		return e.of(op)
+	case codeForStrings, codeForRange, codeForList:
+		return e.loop(op)
+	default:
+		if Op(op) < OpEq || Op(op) > OpIEquals {
+			e.fail()
+		}
+		a, b := e.eval(), e.eval()
+		return binaryOp(Op(op), a, b)
+	}
+}
+
+func (e *evaluator) foundIn(n int, from, to int64) bool {
+	for _, m := range e.env.Matches(n) {
+		if m.Start > to {
+			break
+		}
+		if m.Start >= from {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *evaluator) count() value {
+	n, args := e.str(), e.num()
+	if args == 0 {
+		return integer(int64(len(e.env.Matches(n))))
+	}
+	from, to := e.eval(), e.eval()
+	if from.kind != typeInt || to.kind != typeInt {
+		return value{}
+	}
+	c := int64(0)
+	for _, m := range e.env.Matches(n) {
+		if m.Start >= from.i && m.Start <= to.i {
+			c++
+		}
+	}
+	return integer(c)
+}
+
+func (e *evaluator) offset(op byte) value {
+	n, args := e.str(), e.num()
+	i := integer(1)
+	if args > 0 {
+		i = e.eval()
+	}
+	m := e.env.Matches(n)
+	if i.kind != typeInt || i.i < 1 || i.i > int64(len(m)) {
+		return value{}
+	}
+	if op == byte(OpOffset) {
+		return integer(m[i.i-1].Start)
+	}
+	return integer(m[i.i-1].End - m[i.i-1].Start)
+}
+
+// read evaluates intXX and uintXX; which is an index of reads.
+func (e *evaluator) read(which int) value {
+	at := e.eval()
+	width := []int{1, 2, 4}[which%3]
+	if at.kind != typeInt || at.i < 0 || at.i > e.env.Size()-int64(width) {
+		return value{}
+	}
+	b := e.env.Slice(at.i, width)
+	if len(b) < width {
+		return value{}
+	}
+	var v uint32
+	for k := range width {
+		if which < 6 {
+			v |= uint32(b[k]) << (8 * k)
+		} else {
+			v = v<<8 | uint32(b[k])
+		}
+	}
+	if which%6 < 3 { // signed
+		shift := 32 - 8*width
+		return integer(int64(int32(v<<shift) >> shift))
+	}
+	return integer(int64(v))
+}
+
+// logic evaluates and, or with as few arguments as decide it.
+func (e *evaluator) logic(or bool) value {
+	result := !or
+	for n := e.num(); n > 0; n-- {
+		end := e.sub()
+		if result != or {
+			if e.eval().truth() == or {
+				result = or
+			}
+		}
+		e.pc = end
+	}
+	return boolean(result)
+}
+
+// quantity is a quantifier with its number.
+type quantity struct {
+	kind QuantKind
+	n    value
+}
+
+func (e *evaluator) quantifier() quantity {
+	q := quantity{kind: QuantKind(e.num())}
+	if q.kind >= QuantCount {
+		q.n = e.eval()
+	}
+	return q
+}
+
+// holds says whether hits out of total satisfy the quantifier.
+func (q quantity) holds(hits, total int) value {
+	switch q.kind {
+	case QuantAll:
+		return boolean(hits == total && total > 0)
+	case QuantAny:
+		return boolean(hits > 0)
+	case QuantNone:
+		return boolean(hits == 0)
+	}
+	if q.n.kind != typeInt {
+		return value{}
+	}
+	want := q.n.i
+	if q.kind == QuantPercent {
+		want = int64(math.Ceil(float64(total) * float64(want) / 100))
+	}
+	return boolean(int64(hits) >= want)
+}
+
+func (e *evaluator) of(op byte) value {
+	q := e.quantifier()
+	total := e.num()
+	if total > len(e.code) {
+		e.fail()
+	}
+	at := e.pc
+	for range total {
+		e.num()
+	}
+	var args []value
+	if op == codeOfStrings {
+		for n := e.num(); n > 0; n-- {
+			args = append(args, e.eval())
+		}
+		for _, a := range args {
+			if a.kind != typeInt {
+				return value{}
+			}
+		}
+	}
+	end := e.pc
+	e.pc = at
+	hits := 0
+	for range total {
+		n := e.num()
+		hit := false
+		switch {
+		case op == codeOfRules:
+			hit = e.env.Rule(n)
+		case len(args) == 0:
+			hit = e.env.Found(n)
+		default:
+			hit = e.foundIn(n, args[0].i, args[len(args)-1].i)
+		}
+		if hit {
+			hits++
+		}
+	}
+	e.pc = end
+	return q.holds(hits, total)
+}
+
+// loop evaluates the for expressions.
+func (e *evaluator) loop(op byte) value {
+	q := e.quantifier()
+	var items []value
+	slot, from, to := -1, int64(1), int64(0)
+	switch op {
+	case codeForStrings:
+		for n := e.num(); n > 0; n-- {
+			items = append(items, integer(int64(e.num())))
+		}
+	default:
+		slot = e.num()
+		if slot >= maxVars {
+			e.fail()
+		}
+		if op == codeForList {
+			for n := e.num(); n > 0; n-- {
+				items = append(items, e.eval())
+			}
+			break
+		}
+		lo, hi := e.eval(), e.eval()
+		if lo.kind != typeInt || hi.kind != typeInt {
+			e.pc = e.sub()
+			return value{}
+		}
+		from, to = lo.i, hi.i
+	}
+	end := e.sub()
+	body := e.pc
+	hits, total := 0, 0
+	one := func(v value) bool {
+		saved := e.current
+		if slot >= 0 {
+			e.vars[slot] = v
+		} else {
+			e.current = int(v.i)
+		}
+		e.pc = body
+		total++
+		if e.eval().truth() {
+			hits++
+		}
+		e.current = saved
+		// Decided early?
+		switch q.kind {
+		case QuantAny:
+			return hits == 0
+		case QuantNone:
+			return hits == 0
+		case QuantAll:
+			return hits == total
+		case QuantCount:
+			return q.n.kind == typeInt && int64(hits) < q.n.i
+		}
+		return true
+	}
+	if op == codeForRange {
+		for i := from; i <= to; i++ {
+			if !one(integer(i)) || i == math.MaxInt64 {
+				break
+			}
+		}
+	} else {
+		for _, v := range items {
+			if !one(v) {
+				break
+			}
+		}
+	}
+	e.pc = end
+	return q.holds(hits, total)
+}
+
+func compareInts(op Op, a, b int64) bool {
+	switch op {
+	case OpEq:
+		return a == b
+	case OpNe:
+		return a != b
+	case OpLt:
+		return a < b
+	case OpLe:
+		return a <= b
+	case OpGt:
+		return a > b
+	}
+	return a >= b
+}
+
+// arithmetic is integer arithmetic; ok is false where YARA's is undefined.
+func arithmetic(op Op, a, b int64) (int64, bool) {
+	switch op {
+	case OpAdd:
+		return a + b, true
+	case OpSub:
+		return a - b, true
+	case OpMul:
+		return a * b, true
+	case OpDiv, OpMod:
+		if b == 0 || a == math.MinInt64 && b == -1 {
+			return 0, false
+		}
+		if op == OpDiv {
+			return a / b, true
+		}
+		return a % b, true
+	case OpBitAnd:
+		return a & b, true
+	case OpBitOr:
+		return a | b, true
+	case OpBitXor:
+		return a ^ b, true
+	}
+	// Shifts.
+	if b < 0 {
+		return 0, false
+	}
+	if b >= 64 {
+		return 0, true
+	}
+	if op == OpShl {
+		return a << b, true
+	}
+	return a >> b, true
+}
+
+func binaryOp(op Op, a, b value) value {
+	if a.kind == typeAny || b.kind == typeAny {
+		return value{}
+	}
+	if op >= OpContains {
+		if a.kind != typeText || b.kind != typeText {
+			return value{}
+		}
+		return boolean(textOp(op, a.s, b.s))
+	}
+	if a.kind == typeText || b.kind == typeText {
+		if a.kind != b.kind || op > OpGe {
+			return value{}
+		}
+		return boolean(compareInts(op, int64(bytes.Compare(a.s, b.s)), 0))
+	}
+	if a.kind == typeFloat || b.kind == typeFloat {
+		return floatOp(op, a, b)
+	}
+	if op <= OpGe {
+		return boolean(compareInts(op, a.i, b.i))
+	}
+	v, ok := arithmetic(op, a.i, b.i)
+	if !ok {
+		return value{}
+	}
+	return integer(v)
+}
+
+func floatOp(op Op, a, b value) value {
+	x, y := a.f, b.f
+	if a.kind != typeFloat {
+		x = float64(a.i)
+	}
+	if b.kind != typeFloat {
+		y = float64(b.i)
+	}
+	switch op {
+	case OpAdd:
+		return value{kind: typeFloat, f: x + y}
+	case OpSub:
+		return value{kind: typeFloat, f: x - y}
+	case OpMul:
+		return value{kind: typeFloat, f: x * y}
+	case OpDiv:
+		return value{kind: typeFloat, f: x / y}
+	case OpEq:
+		return boolean(x == y)
+	case OpNe:
+		return boolean(x != y)
+	case OpLt:
+		return boolean(x < y)
+	case OpLe:
+		return boolean(x <= y)
+	case OpGt:
+		return boolean(x > y)
+	case OpGe:
+		return boolean(x >= y)
+	}
+	return value{}
+}
+
+func textOp(op Op, a, b []byte) bool {
+	switch op {
+	case OpIContains, OpIStartsWith, OpIEndsWith, OpIEquals:
+		a, b = lower(a), lower(b)
+	}
+	switch op {
+	case OpContains, OpIContains:
+		return bytes.Contains(a, b)
+	case OpStartsWith, OpIStartsWith:
+		return bytes.HasPrefix(a, b)
+	case OpEndsWith, OpIEndsWith:
+		return bytes.HasSuffix(a, b)
+	}
+	return bytes.Equal(a, b)
+}
+
+// lower folds ASCII letters only, as libyara does.
+func lower(b []byte) []byte {
+	out := bytes.Clone(b)
+	for i, c := range out {
+		if c >= 'A' && c <= 'Z' {
+			out[i] = c + 32
+		}
+	}
+	return out
+}
