@@ -863,6 +863,9 @@ func (x *CommandsRequest) GetPoll() bool {
 	return false
 }
 
+// A Command without id is a sign of life: the portal sends one at least every
+// 30 seconds on an open stream, so that proxies keep it and the agent notices a
+// dead one.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`

