@@ -1,0 +1,258 @@
+package detect
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Limits of a folder of rules.
+const (
+	maxRuleFiles = 20000
+	maxRules     = 20000
+)
+
+// Source is a folder of rule files (*.yml, *.yaml), with its subfolders.
+type Source struct {
+	// Name stands before the path of a file in messages; the folder's path for
+	// administrators' rules.
+	Name string
+	FS   fs.FS
+	// Builtin is for the product's own rules.
+	Builtin bool
+}
+
+// Match is a rule that an event matched.
+type Match struct{ Rule *Rule }
+
+// Options of an Engine. Zero values mean the default.
+type Options struct {
+	Log *slog.Logger
+	// Window is how long further matches of a rule in one process tree are
+	// counted instead of reported; 10 minutes.
+	Window time.Duration
+	// MaxTrees bounds what is remembered for that; 8192.
+	MaxTrees int
+	Now      func() time.Time
+}
+
+// Engine evaluates the loaded rules. It is safe for use by many goroutines,
+// also during Load.
+type Engine struct {
+	log    *slog.Logger
+	active atomic.Pointer[active]
+	dedupe *dedupe
+
+	loading sync.Mutex
+	good    map[string][]*Rule // by file: what was last read without error
+}
+
+type active struct {
+	sets map[string]*ruleset
+	list []RuleInfo
+}
+
+// Report says what a Load made of the sources.
+type Report struct {
+	Loaded   int // rules that events are evaluated against
+	Inactive int // rules for events that no sensor here delivers
+	Problems []Problem
+}
+
+// RuleInfo describes a loaded rule.
+type RuleInfo struct {
+	Rule *Rule
+	// Inactive says why no event reaches the rule; empty when it is in use.
+	Inactive           string
+	Evaluated, Matched uint64
+}
+
+// New makes an engine without rules.
+func New(opts Options) *Engine {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Window == 0 {
+		opts.Window = 10 * time.Minute
+	}
+	if opts.MaxTrees == 0 {
+		opts.MaxTrees = 8192
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	e := &Engine{log: opts.Log, good: map[string][]*Rule{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now)}
+	e.active.Store(&active{})
+	return e
+}
+
+// Load reads the sources and replaces the rules at once. A file that cannot be
+// read or parsed is reported and keeps the rules that it gave before; the
+// others are used. Of two rules with the same id the later source's counts, so
+// that an administrator can replace a rule of the product.
+func (e *Engine) Load(sources ...Source) Report {
+	e.loading.Lock()
+	defer e.loading.Unlock()
+	var rep Report
+	var all []*Rule
+	byID := make(map[string]int)
+	good := make(map[string][]*Rule)
+	for _, src := range sources {
+		for _, r := range e.loadSource(src, good, &rep) {
+			if i, ok := byID[r.ID]; ok {
+				if src.Builtin || !all[i].Builtin {
+					rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("replaces the rule of the same id %s in %s", r.ID, all[i].File)})
+				}
+				all[i] = r
+				continue
+			}
+			if len(all) >= maxRules {
+				rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("more than %d rules", maxRules)})
+				break
+			}
+			byID[r.ID] = len(all)
+			all = append(all, r)
+		}
+	}
+	next := &active{sets: make(map[string]*ruleset)}
+	by := make(map[string][]*Rule)
+	for _, r := range all {
+		why := r.inactive()
+		next.list = append(next.list, RuleInfo{Rule: r, Inactive: why})
+		if why != "" {
+			rep.Inactive++
+			continue
+		}
+		rep.Loaded++
+		by[r.Category] = append(by[r.Category], r)
+	}
+	for category, rules := range by {
+		next.sets[category] = newRuleset(rules)
+	}
+	e.good = good
+	e.active.Store(next)
+	e.log.Info("behaviour rules loaded", "rules", rep.Loaded, "inactive", rep.Inactive, "problems", len(rep.Problems))
+	return rep
+}
+
+// inactive says why no event can match the rule.
+func (r *Rule) inactive() string {
+	switch {
+	case r.Product != "" && !strings.EqualFold(r.Product, "linux"):
+		return "is for product " + r.Product
+	case r.Status == "deprecated" || r.Status == "unsupported":
+		return "has status " + r.Status
+	case r.Service != "":
+		return "no sensor delivers events of service " + r.Service
+	case !knownCategories[r.Category]:
+		return fmt.Sprintf("no sensor delivers events of category %q", r.Category)
+	}
+	return ""
+}
+
+func (e *Engine) loadSource(src Source, good map[string][]*Rule, rep *Report) []*Rule {
+	var rules []*Rule
+	files := 0
+	err := fs.WalkDir(src.FS, ".", func(name string, d fs.DirEntry, err error) error {
+		file := path.Join(src.Name, name)
+		if err != nil {
+			rep.Problems = append(rep.Problems, Problem{File: file, Err: err})
+			return nil
+		}
+		if d.IsDir() {
+			if strings.Count(name, "/") > 8 || name == "testdata" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if ext := path.Ext(name); ext != ".yml" && ext != ".yaml" {
+			return nil
+		}
+		if files++; files > maxRuleFiles {
+			rep.Problems = append(rep.Problems, Problem{File: src.Name, Err: fmt.Errorf("more than %d files; the rest is not read", maxRuleFiles)})
+			return fs.SkipAll
+		}
+		got, problems := readFile(src.FS, name, file)
+		if len(problems) > 0 {
+			if old, ok := e.good[file]; ok && len(got) == 0 {
+				got = old
+				for i := range problems {
+					problems[i].Err = fmt.Errorf("%w (its previous version stays in use)", problems[i].Err)
+				}
+			}
+			rep.Problems = append(rep.Problems, problems...)
+		}
+		for _, r := range got {
+			r.Builtin = src.Builtin
+			r.SelfTest = r.SelfTest && src.Builtin
+		}
+		good[file] = got
+		rules = append(rules, got...)
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		rep.Problems = append(rep.Problems, Problem{File: src.Name, Err: err})
+	}
+	return rules
+}
+
+func readFile(fsys fs.FS, name, file string) ([]*Rule, []Problem) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, []Problem{{File: file, Err: err}}
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
+		return nil, []Problem{{File: file, Err: errors.New("not a regular file")}}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil {
+		return nil, []Problem{{File: file, Err: err}}
+	}
+	return ParseRules(file, data)
+}
+
+// Evaluate gives the rules that ev matches; it allocates only when there are
+// any.
+func (e *Engine) Evaluate(ev *event.Event) []Match {
+	sets := e.active.Load().sets
+	if len(sets) == 0 {
+		return nil
+	}
+	var out []Match
+	for _, category := range categoriesOf(ev.Action) {
+		if s := sets[category]; s != nil {
+			out = s.evaluate(ev, out)
+		}
+	}
+	return out
+}
+
+// Rules lists the loaded rules with their statistics, by title.
+func (e *Engine) Rules() []RuleInfo {
+	a := e.active.Load()
+	counts := make(map[*Rule]*compiled)
+	for _, s := range a.sets {
+		for _, c := range s.rules {
+			counts[c.rule] = c
+		}
+	}
+	list := append([]RuleInfo(nil), a.list...)
+	for i := range list {
+		if c := counts[list[i].Rule]; c != nil {
+			list[i].Evaluated, list[i].Matched = c.evaluated.Load(), c.matched.Load()
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Rule.Title < list[j].Rule.Title })
+	return list
+}
