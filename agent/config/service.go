@@ -1,0 +1,291 @@
+package config
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+func (m *Manager) setting(e policy.Effective, k policy.Key) (api.Setting, error) {
+	v := e.Get(k.Name)
+	value, err := policy.EncodeValue(v.Value)
+	if err != nil {
+		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
+	}
+	def, err := policy.EncodeValue(k.Default)
+	if err != nil {
+		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
+	}
+	return api.Setting{Key: k.Name, Value: value, Origin: string(v.Origin), Locked: v.Locked, Default: def, Restart: k.Restart, Doc: k.Doc}, nil
+}
+
+func find(name string) (policy.Key, error) {
+	k, err := policy.Find(name)
+	var unknown *policy.UnknownKeyError
+	if errors.As(err, &unknown) {
+		return k, &api.Error{Code: api.NotFound, Message: err.Error(), Hint: "bulwark config show lists all settings"}
+	}
+	return k, err
+}
+
+// Settings returns every setting in force.
+func (m *Manager) Settings(context.Context) (api.Settings, error) {
+	e := m.Current()
+	out := api.Settings{Settings: []api.Setting{}, Problems: APIProblems(m.Problems())}
+	for _, k := range policy.Keys() {
+		s, err := m.setting(e, k)
+		if err != nil {
+			return out, err
+		}
+		out.Settings = append(out.Settings, s)
+	}
+	return out, nil
+}
+
+// Setting returns one setting in force.
+func (m *Manager) Setting(_ context.Context, key string) (api.Setting, error) {
+	k, err := find(key)
+	if err != nil {
+		return api.Setting{}, err
+	}
+	return m.setting(m.Current(), k)
+}
+
+func managed(what string, o policy.Origin) error {
+	by := "the managed configuration file"
+	if o == policy.OriginPortal {
+		by = "the portal's policy"
+	}
+	return &api.Error{Code: api.Managed, Message: fmt.Sprintf("%s is managed by %s and cannot be changed here", what, by),
+		Hint: "ask your administrator"}
+}
+
+// Set makes a local setting. The deprecated keys about the enforcement level
+// set the level itself.
+func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error) {
+	k, err := find(r.Key)
+	if err != nil {
+		return api.Setting{}, err
+	}
+	if v := m.Current().Get(k.Name); v.Locked {
+		return api.Setting{}, managed(k.Name, v.Origin)
+	}
+	if k.Kind == policy.Exclusions {
+		return api.Setting{}, &api.Error{Code: api.InvalidArgument, Message: k.Name + " is changed one exclusion at a time", Hint: "use bulwark exclusion"}
+	}
+	err = m.changeLocal(func(s *policy.LocalStore) error {
+		if level, ok := levelFor(k.Name, string(r.Value), m.Current().EnforcementLevel()); ok {
+			return s.SetLevel(level)
+		}
+		if k.Name == policy.KeyEnforcementLevel {
+			var level string
+			if err := json.Unmarshal(r.Value, &level); err == nil {
+				return s.SetLevel(level)
+			}
+		}
+		return s.Set(k.Name, r.Value)
+	})
+	if err != nil {
+		return api.Setting{}, storeError(err)
+	}
+	m.log.Info("setting changed", "key", k.Name, "value", string(r.Value))
+	return m.Setting(ctx, k.Name)
+}
+
+// levelFor translates the switches of real-time protection and passive mode.
+// Turning passive mode off leaves real-time protection off until it is turned
+// on: nothing starts to block that nobody asked for.
+func levelFor(key, value, now string) (string, bool) {
+	switch key + "=" + strings.TrimSpace(value) {
+	case policy.KeyRealTime + "=true":
+		return policy.RealTime, true
+	case policy.KeyRealTime + "=false":
+		if now == policy.Passive {
+			return policy.Passive, true
+		}
+		return policy.OnDemand, true
+	case policy.KeyPassiveMode + "=true":
+		return policy.Passive, true
+	case policy.KeyPassiveMode + "=false":
+		if now == policy.Passive {
+			return policy.OnDemand, true
+		}
+		return now, true
+	}
+	return "", false
+}
+
+// storeError tells a value that is wrong from a disk that is full.
+func storeError(err error) error {
+	var path interface{ Timeout() bool } // fs.PathError and syscall.Errno have it
+	if errors.As(err, &path) {
+		return &api.Error{Code: api.Internal, Message: "the setting could not be stored: " + err.Error(), Hint: "look at the space on the disk with df"}
+	}
+	return &api.Error{Code: api.InvalidArgument, Message: err.Error()}
+}
+
+// Unset removes a local setting.
+func (m *Manager) Unset(ctx context.Context, key string) (api.Setting, error) {
+	k, err := find(key)
+	if err != nil {
+		return api.Setting{}, err
+	}
+	if v := m.Current().Get(k.Name); v.Locked {
+		return api.Setting{}, managed(k.Name, v.Origin)
+	}
+	names := []string{k.Name}
+	if k.Name == policy.KeyEnforcementLevel {
+		names = append(names, policy.KeyRealTime, policy.KeyPassiveMode)
+	}
+	if err := m.changeLocal(func(s *policy.LocalStore) error { return s.Unset(names...) }); err != nil {
+		return api.Setting{}, storeError(err)
+	}
+	return m.Setting(ctx, k.Name)
+}
+
+// APIProblems converts problems for the local API.
+func APIProblems(problems []Problem) []api.ConfigProblem {
+	out := []api.ConfigProblem{}
+	for _, p := range problems {
+		out = append(out, api.ConfigProblem{File: p.File, Line: p.Line, Column: p.Column, Key: p.Key,
+			Message: p.Message, Suggestion: p.Suggestion, Warning: p.Warning})
+	}
+	return out
+}
+
+func fromAPI(x api.Exclusion) (policy.Exclusion, error) {
+	out := policy.Exclusion{Type: policy.ExclusionType(x.Type), Owner: x.Owner, Reason: x.Reason, Expires: x.Expires}
+	set := 0
+	for _, v := range []string{string(x.Path), x.Extension, x.Name} {
+		if v != "" {
+			set++
+			out.Value = v
+		}
+	}
+	if set > 1 {
+		return out, &api.Error{Code: api.InvalidArgument, Message: "an exclusion has one path, extension or name"}
+	}
+	scopes := x.Scopes
+	if len(scopes) == 0 {
+		scopes = []string{"epp"} // the command line's default
+	}
+	var err error
+	if out.Scopes, err = policy.ParseScope(scopes); err == nil {
+		out, err = out.Normalize()
+	}
+	if err != nil {
+		return out, &api.Error{Code: api.InvalidArgument, Message: err.Error()}
+	}
+	return out, nil
+}
+
+func toAPI(x policy.Exclusion, now time.Time) api.Exclusion {
+	out := api.Exclusion{Type: string(x.Type), Scopes: x.Scopes.Names(), Origin: string(x.Origin), Owner: x.Owner, Reason: x.Reason, Expires: x.Expires}
+	switch {
+	case x.Type == policy.ExcludeExtension:
+		out.Extension = x.Value
+	case x.Type == policy.ExcludeProcess && !strings.ContainsRune(x.Value, '/'):
+		out.Name = x.Value
+	default:
+		out.Path = api.Path(x.Value)
+	}
+	switch {
+	case x.Expired(now):
+		out.Warning = "expired: it does not apply any more"
+	case x.Resolved() != x.Value:
+		out.Warning = fmt.Sprintf("%s is or goes through a symbolic link: %s is excluded", x.Value, x.Resolved())
+	default:
+		out.Warning = x.Broad()
+	}
+	return out
+}
+
+// Exclusions returns all exclusions in force.
+func (m *Manager) Exclusions(context.Context) ([]api.Exclusion, error) {
+	var out []api.Exclusion
+	for _, x := range m.Current().Exclusions().All() {
+		out = append(out, toAPI(x, m.now()))
+	}
+	return out, nil
+}
+
+func (m *Manager) exclusionsLocked() error {
+	for _, k := range []string{policy.KeyExclusionsMerge, policy.KeyScopedMerge} {
+		if v := m.Current().Get(k); v.Value == policy.AdminOnly {
+			return managed("exclusions", v.Origin)
+		}
+	}
+	return nil
+}
+
+// AddExclusion stores a local exclusion.
+func (m *Manager) AddExclusion(_ context.Context, x api.Exclusion) (api.Exclusion, error) {
+	if err := m.exclusionsLocked(); err != nil {
+		return x, err
+	}
+	add, err := fromAPI(x)
+	if err != nil {
+		return x, err
+	}
+	if add.Scopes&policy.ScopeGlobal != 0 {
+		if _, err := filepath.EvalSymlinks(add.Value); err != nil {
+			return x, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("%s: a global exclusion needs a path that exists", add.Value)}
+		}
+	}
+	if err := m.changeLocal(func(s *policy.LocalStore) error { _, err := s.AddExclusion(add); return err }); err != nil {
+		return x, storeError(err)
+	}
+	m.log.Info("exclusion added", "type", add.Type, "value", add.Value, "scopes", strings.Join(add.Scopes.Names(), ","))
+	add.Origin = policy.OriginLocal
+	for _, now := range m.Current().Exclusions().All() { // with its links resolved
+		if now.Same(add) && now.Origin == policy.OriginLocal {
+			add = now
+		}
+	}
+	return toAPI(add, m.now()), nil
+}
+
+// RemoveExclusion removes a local exclusion.
+func (m *Manager) RemoveExclusion(_ context.Context, x api.Exclusion) (api.Exclusion, error) {
+	remove, err := fromAPI(x)
+	if err != nil {
+		return x, err
+	}
+	err = m.changeLocal(func(s *policy.LocalStore) error { _, err := s.RemoveExclusion(remove); return err })
+	if errors.Is(err, policy.ErrNoSuch) {
+		for _, now := range m.Current().Exclusions().All() {
+			if now.Same(remove) && now.Origin.Administrative() {
+				return x, managed("this exclusion", now.Origin)
+			}
+		}
+		return x, &api.Error{Code: api.NotFound,
+			Message: fmt.Sprintf("there is no %s exclusion of %q with the scope %s", remove.Type, remove.Value, strings.Join(remove.Scopes.Names(), ", ")),
+			Hint:    "bulwark exclusion list shows them; the scope must be the one it was added with"}
+	}
+	if err != nil {
+		return x, storeError(err)
+	}
+	m.log.Info("exclusion removed", "type", remove.Type, "value", remove.Value)
+	return toAPI(remove, m.now()), nil
+}
+
+// TestExclusion says which exclusions apply to a file in real time or in scans.
+func (m *Manager) TestExclusion(_ context.Context, q api.ExclusionQuery) (api.ExclusionAnswer, error) {
+	resolved, exe := resolveLinks(string(q.Path)), string(q.Process)
+	if exe != "" {
+		exe = resolveLinks(exe)
+	}
+	a := api.ExclusionAnswer{Path: q.Path, Resolved: api.Path(resolved), Matches: []api.Exclusion{}}
+	for _, x := range m.Current().Exclusions().Matches(policy.UseRealTime, resolved, exe, m.now()) {
+		a.Matches = append(a.Matches, toAPI(x, m.now()))
+	}
+	a.Excluded = len(a.Matches) > 0
+	return a, nil
+}
