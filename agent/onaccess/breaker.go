@@ -1,0 +1,113 @@
+package onaccess
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// load decides whether it is any use to hold an access. It follows how long
+// scans take and whether they end at all.
+type load struct {
+	workers  int64
+	stallAt  int64 // missed deadlines in a row that mean "the scanner hangs"
+	average  atomic.Int64
+	missed   atomic.Int64 // since a scan last ended well
+	stalled  atomic.Bool
+	saturate atomic.Bool
+}
+
+func newLoad(workers int) *load {
+	return &load{workers: int64(workers), stallAt: int64(max(4, workers))}
+}
+
+// done records a scan that ended with a verdict.
+func (l *load) done(d time.Duration) {
+	// Exponential average over about 16 scans; a lost update does no harm.
+	old := l.average.Load()
+	l.average.Store(old + (int64(d)-old)/16)
+	l.missed.Store(0)
+	l.stalled.Store(false)
+}
+
+// miss records a deadline that passed.
+func (l *load) miss() {
+	if l.missed.Add(1) >= l.stallAt {
+		l.stalled.Store(true)
+	}
+}
+
+// hopeless reports whether an access would most likely only be held until its
+// deadline: when nothing was scanned while deadline after deadline passed, or
+// when those who wait before it already need longer than half its time.
+func (l *load) hopeless(kind Kind, before int, allowed time.Duration) bool {
+	if l.stalled.Load() {
+		return true
+	}
+	wait := l.average.Load() * int64(before) / l.workers
+	full := wait > int64(allowed)/2
+	if kind == Open {
+		l.saturate.Store(full)
+	}
+	return full
+}
+
+// costs remembers which files took long to scan, so that a big file that
+// somebody keeps changing is not held until its deadline over and over, nor
+// scanned after each of a thousand small changes.
+type costs struct {
+	mu    sync.Mutex
+	files map[fileKey]cost
+	any   atomic.Bool
+}
+
+type cost struct {
+	ended time.Time
+	took  time.Duration
+}
+
+const (
+	maxCosts = 4096
+	// costly is how long a scan takes to be remembered.
+	costly = 50 * time.Millisecond
+	// costShare: a file's repeated scans may take one part in so many of the
+	// time.
+	costShare = 20
+	maxRest   = 10 * time.Minute
+)
+
+func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
+	if took < costly && !c.any.Load() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if took < costly {
+		delete(c.files, k)
+		c.any.Store(len(c.files) > 0)
+		return
+	}
+	if c.files == nil {
+		c.files = make(map[fileKey]cost)
+	}
+	for victim := range c.files {
+		if len(c.files) < maxCosts {
+			break
+		}
+		delete(c.files, victim)
+	}
+	c.files[k] = cost{ended: now, took: took}
+	c.any.Store(true)
+}
+
+// resting reports whether a file that took at least atLeast was scanned so
+// recently that it should be left alone.
+func (c *costs) resting(k fileKey, atLeast time.Duration, now time.Time) bool {
+	if !c.any.Load() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.files[k]
+	return ok && e.took >= atLeast && now.Sub(e.ended) < min(costShare*e.took, maxRest)
+}

@@ -1,0 +1,468 @@
+package onaccess
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// helperEnv makes the test binary another process: the watcher allows its own
+// process everything, so accesses that count come from here.
+const helperEnv = "BULWARK_ONACCESS_HELPER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperEnv) {
+	case "accessor":
+		accessor()
+		return
+	case "daemon":
+		helperDaemon()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// bad is what the tests' scanner finds.
+const bad = "this content is what the test's scanner looks for"
+
+// request is one thing the accessor is to do.
+type request struct {
+	Op   string // open, exec, write, hold, ...
+	Path string
+	To   string
+	Data string
+	Off  int64
+	N    int
+	Flag int
+}
+
+type reply struct {
+	Errno   int
+	Err     string
+	Took    time.Duration
+	Content string
+}
+
+// accessor executes requests, one JSON object per line.
+func accessor() {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<20)
+	out := json.NewEncoder(os.Stdout)
+	held := map[string]*holder{}
+	for in.Scan() {
+		var q request
+		if err := json.Unmarshal(in.Bytes(), &q); err != nil {
+			panic(err)
+		}
+		start := time.Now()
+		content, err := perform(q, held)
+		r := reply{Took: time.Since(start), Content: content}
+		if err != nil {
+			r.Err = err.Error()
+			var no syscall.Errno
+			if errors.As(err, &no) {
+				r.Errno = int(no)
+			}
+		}
+		if err := out.Encode(r); err != nil {
+			return
+		}
+	}
+}
+
+// holder is a file that the accessor keeps open and mapped.
+type holder struct {
+	f   *os.File
+	mem []byte
+}
+
+func perform(q request, held map[string]*holder) (string, error) {
+	switch q.Op {
+	case "read":
+		b, err := os.ReadFile(q.Path)
+		return string(b), err
+	case "open":
+		f, err := os.OpenFile(q.Path, q.Flag, 0o644)
+		if err != nil {
+			return "", err
+		}
+		return "", f.Close()
+	case "exec":
+		out, err := exec.Command(q.Path).Output()
+		return string(out), err
+	case "write": // create or overwrite
+		return "", os.WriteFile(q.Path, []byte(q.Data), 0o755)
+	case "patch":
+		f, err := os.OpenFile(q.Path, os.O_WRONLY, 0)
+		if err != nil {
+			return "", err
+		}
+		_, err = f.WriteAt([]byte(q.Data), q.Off)
+		return "", errors.Join(err, f.Close())
+	case "truncate":
+		return "", os.Truncate(q.Path, q.Off)
+	case "punch":
+		f, err := os.OpenFile(q.Path, os.O_WRONLY, 0)
+		if err != nil {
+			return "", err
+		}
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, q.Off, int64(q.N))
+		return "", errors.Join(err, f.Close())
+	case "clone":
+		src, err := os.Open(q.Path)
+		if err != nil {
+			return "", err
+		}
+		defer src.Close()
+		dst, err := os.OpenFile(q.To, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err != nil {
+			return "", err
+		}
+		err = unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
+		return "", errors.Join(err, dst.Close())
+	case "copyrange":
+		src, err := os.Open(q.Path)
+		if err != nil {
+			return "", err
+		}
+		defer src.Close()
+		dst, err := os.OpenFile(q.To, os.O_WRONLY, 0o644)
+		if err != nil {
+			return "", err
+		}
+		_, err = unix.CopyFileRange(int(src.Fd()), nil, int(dst.Fd()), nil, 1<<20, 0)
+		return "", errors.Join(err, dst.Close())
+	case "splice":
+		pr, pw, err := os.Pipe()
+		if err != nil {
+			return "", err
+		}
+		defer pr.Close()
+		if _, err := io.WriteString(pw, q.Data); err != nil {
+			return "", err
+		}
+		pw.Close()
+		dst, err := os.OpenFile(q.Path, os.O_WRONLY, 0)
+		if err != nil {
+			return "", err
+		}
+		off := q.Off
+		_, err = unix.Splice(int(pr.Fd()), nil, int(dst.Fd()), &off, len(q.Data), 0)
+		return "", errors.Join(err, dst.Close())
+	case "rename":
+		return "", os.Rename(q.Path, q.To)
+	case "remove":
+		return "", os.Remove(q.Path)
+	case "map": // open and map shared, keep both
+		f, err := os.OpenFile(q.Path, os.O_RDWR, 0)
+		if err != nil {
+			return "", err
+		}
+		mem, err := unix.Mmap(int(f.Fd()), 0, q.N, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return "", errors.Join(err, f.Close())
+		}
+		held[q.Path] = &holder{f: f, mem: mem}
+		return "", nil
+	case "closefd": // the mapping stays
+		return "", held[q.Path].f.Close()
+	case "store":
+		copy(held[q.Path].mem[q.Off:], q.Data)
+		return "", nil
+	case "unmap":
+		h := held[q.Path]
+		delete(held, q.Path)
+		err := unix.Munmap(h.mem)
+		h.f.Close()
+		return "", err
+	case "loop": // q.N opens and closes; the median in ns
+		var best []time.Duration
+		const batch = 100
+		for range max(1, q.N/batch) {
+			t := time.Now()
+			for range batch {
+				fd, err := unix.Open(q.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					return "", err
+				}
+				unix.Close(fd)
+			}
+			best = append(best, time.Since(t)/batch)
+		}
+		return fmt.Sprint(median(best).Nanoseconds()), nil
+	case "pid":
+		return fmt.Sprint(os.Getpid()), nil
+	}
+	return "", fmt.Errorf("unknown operation %q", q.Op)
+}
+
+func median(d []time.Duration) time.Duration {
+	for i := range d { // few values: insertion sort
+		for j := i; j > 0 && d[j] < d[j-1]; j-- {
+			d[j], d[j-1] = d[j-1], d[j]
+		}
+	}
+	return d[len(d)/2]
+}
+
+// process is a running accessor.
+type process struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	in  *json.Encoder
+	out *json.Decoder
+}
+
+func startAccessor(t testing.TB) *process {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperEnv+"=accessor")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		defer timer.Stop()
+		cmd.Wait()
+	})
+	return &process{t: t, cmd: cmd, in: json.NewEncoder(in), out: json.NewDecoder(out)}
+}
+
+func (p *process) do(q request) reply {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.in.Encode(q); err != nil {
+		p.t.Fatalf("accessor: %v", err)
+	}
+	var r reply
+	if err := p.out.Decode(&r); err != nil {
+		p.t.Fatalf("accessor: %v", err)
+	}
+	return r
+}
+
+// must fails the test when the request failed.
+func (p *process) must(q request) reply {
+	p.t.Helper()
+	r := p.do(q)
+	if r.Err != "" {
+		p.t.Fatalf("%s %s: %s", q.Op, q.Path, r.Err)
+	}
+	return r
+}
+
+// tmpfs mounts a file system of the test's own.
+func tmpfs(t testing.TB) string {
+	t.Helper()
+	need.Root(t)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// scanner is the tests' scan function: a search for bad.
+type scanner struct {
+	scans atomic.Int64
+	// before, when set, is called first.
+	before atomic.Pointer[func(ctx context.Context, a Access) error]
+}
+
+func (s *scanner) scan(ctx context.Context, f *os.File, a Access) (verdict.Verdict, error) {
+	s.scans.Add(1)
+	if b := s.before.Load(); b != nil {
+		if err := (*b)(ctx, a); err != nil {
+			return verdict.Verdict{}, err
+		}
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+	if err != nil {
+		return verdict.Verdict{}, err
+	}
+	v := verdict.Verdict{Size: int64(len(data))}
+	if bytes.Contains(data, []byte(bad)) {
+		v.Matches = []verdict.Match{{Threat: "Test:Bad", Type: verdict.Test, Signature: "bad"}}
+	}
+	return v, nil
+}
+
+func (s *scanner) setBefore(f func(ctx context.Context, a Access) error) {
+	if f == nil {
+		s.before.Store(nil)
+		return
+	}
+	s.before.Store(&f)
+}
+
+// bench is a watcher on file systems of its own, with an accessor.
+type rig struct {
+	*Watcher
+	dir        string
+	scanner    *scanner
+	accessor   *process
+	detections chan Detection
+	log        *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// newRig starts a watcher on a tmpfs. change adapts the configuration.
+func newRig(t testing.TB, change func(*Config)) *rig {
+	t.Helper()
+	return newRigOn(t, tmpfs(t), change)
+}
+
+func newRigOn(t testing.TB, dir string, change func(*Config)) *rig {
+	t.Helper()
+	r := &rig{dir: dir, scanner: &scanner{}, detections: make(chan Detection, 1000), log: &lockedBuffer{}}
+	r.accessor = startAccessor(t)
+	cfg := Config{
+		Log:        slog.New(slog.NewTextHandler(r.log, nil)),
+		Scan:       r.scanner.scan,
+		OnlyMounts: []string{dir},
+		OnDetection: func(d Detection) {
+			d.File.Close()
+			select {
+			case r.detections <- d:
+			default:
+			}
+		},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	w, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Watcher = w
+	if !w.Capabilities().Available {
+		need.Missing(t, "needs fanotify: %s", w.Capabilities().Reason)
+	}
+	run(t, w)
+	return r
+}
+
+// run runs a watcher until the test ends, with a deadman: should the test
+// hang, its groups are closed and the kernel lets everybody go.
+func run(t testing.TB, w *Watcher) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	deadman := time.AfterFunc(30*time.Second, func() {
+		for _, g := range w.groups {
+			g.close()
+		}
+		panic("deadman: the test held accesses for 30 seconds")
+	})
+	go func() { done <- w.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			deadman.Stop()
+		})
+	}
+	t.Cleanup(stop)
+	<-w.Ready()
+	return stop
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+// put writes a file without anybody noticing (our own process) and lets its
+// time stamps settle.
+func (r *rig) put(t testing.TB, name, content string) string {
+	t.Helper()
+	p := r.path(name)
+	if err := os.WriteFile(p, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	settle()
+	return p
+}
+
+// settle waits until new files' verdicts may be kept.
+func settle() { time.Sleep(40 * time.Millisecond) }
+
+// wait polls until f is true.
+func wait(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for !f() {
+		if time.Now().After(end) {
+			t.Fatalf("did not happen within 20 s: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// detection waits for the next detection.
+func (r *rig) detection(t testing.TB) Detection {
+	t.Helper()
+	select {
+	case d := <-r.detections:
+		return d
+	case <-time.After(20 * time.Second):
+		t.Fatal("no detection within 20 s")
+		return Detection{}
+	}
+}

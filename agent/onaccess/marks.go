@@ -1,0 +1,358 @@
+package onaccess
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MarkedMount is a mount point with what is done about it.
+type MarkedMount struct {
+	Point      string `json:"point"`
+	Filesystem string `json:"filesystem"`
+	// Scope is "mount" or "filesystem" for watched ones.
+	Scope string `json:"scope,omitempty"`
+	// Reason says why it is not watched.
+	Reason string `json:"reason,omitempty"`
+	// Process is one whose mount namespace the mount is in; 0 for ours.
+	Process int32 `json:"process,omitempty"`
+}
+
+// markState is what the last look at the mount tables led to.
+type markState struct {
+	own, foreign []MarkedMount // of our mount namespace, and of others
+	// covered are the file systems of our namespace with a file-system mark.
+	covered map[uint64]bool
+	// noHold: remote file systems cannot be held; see stopHolding.
+	noHold map[*group]bool
+	// namespaces are the mount namespaces of the processes seen so far.
+	namespaces map[int]string
+	// forget is when namespaces is emptied: processes can change theirs.
+	forget time.Time
+}
+
+// reapply is applyMarks for those who do not hold marksMu.
+func (w *Watcher) reapply() {
+	w.marksMu.Lock()
+	defer w.marksMu.Unlock()
+	if !w.running {
+		return
+	}
+	if err := w.applyMarks(); err != nil {
+		w.notice(err.Error())
+	}
+}
+
+// applyMarks makes the marks fit the mode: none, or those that hold, or those
+// that only observe. w.marksMu is held.
+func (w *Watcher) applyMarks() error {
+	w.mu.Lock()
+	yield := w.cfg.YieldToOthers && len(w.conflicts) > 0
+	w.mu.Unlock()
+	hold := w.Mode() == RealTime && w.caps.Permission && !yield
+	if hold != w.holding.Load() || !w.Mode().watches() {
+		var errs []error
+		for _, g := range w.groups {
+			errs = append(errs, g.flushMarks(w.caps))
+		}
+		w.holding.Store(hold)
+		w.ignores.flush()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+	if !w.Mode().watches() {
+		w.marks.own, w.marks.foreign, w.marks.covered = nil, nil, nil
+		w.publish()
+		return nil
+	}
+	return errors.Join(w.syncOwn(), w.syncForeign())
+}
+
+// publish lets Stats see the marks without waiting for file systems.
+func (w *Watcher) publish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = slices.Concat(w.marks.own, w.marks.foreign)
+}
+
+// syncOwn marks what should be marked of our mount namespace. Marks that exist
+// already stay as they are; those of mounts that are gone went with them.
+// w.marksMu is held.
+func (w *Watcher) syncOwn() error {
+	mounts, err := readMounts("/proc/self/mountinfo")
+	devs := make(map[uint64]fsClass)
+	for _, m := range mounts {
+		if c := classOfType(m.fsType); c != fsUnknown {
+			devs[m.dev] = c
+		}
+	}
+	w.classes.set(devs)
+	w.marks.covered = make(map[uint64]bool)
+	var markErr error
+	w.marks.own, markErr = w.markMounts(mounts, "", 0, w.marks.covered)
+	w.publish()
+	return errors.Join(err, markErr)
+}
+
+// syncForeign marks mounts that exist in other mount namespaces only. Their
+// mount tables are read, never kept open: an open one would keep a finished
+// container's mounts alive. w.marksMu is held.
+func (w *Watcher) syncForeign() error {
+	if len(w.cfg.OnlyMounts) > 0 {
+		return nil
+	}
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return fmt.Errorf("own mount namespace: %w", err)
+	}
+	pids, err := processIDs()
+	if err != nil {
+		return fmt.Errorf("list processes: %w", err)
+	}
+	if now := time.Now(); w.marks.namespaces == nil || now.After(w.marks.forget) {
+		w.marks.namespaces = make(map[int]string, len(pids))
+		w.marks.forget = now.Add(namespaceForget)
+	}
+	// A copy: what is marked there is marked again every time, because a device
+	// number can go to another file system without our noticing.
+	covered := maps.Clone(w.marks.covered)
+	done := map[string]bool{own: true, "": true}
+	var all []MarkedMount
+	var errs []error
+	for _, pid := range pids {
+		dir := "/proc/" + strconv.Itoa(pid)
+		ns, known := w.marks.namespaces[pid]
+		if !known {
+			ns, _ = os.Readlink(dir + "/ns/mnt") // "": gone, or a kernel thread
+			w.marks.namespaces[pid] = ns
+		}
+		if done[ns] {
+			continue
+		}
+		mounts, err := readMounts(dir + "/mountinfo")
+		if err != nil {
+			continue // gone; another process may stand for the namespace
+		}
+		done[ns] = true
+		marked, err := w.markMounts(mounts, dir+"/root", int32(pid), covered)
+		all = append(all, marked...)
+		if err != nil && len(errs) < 8 {
+			errs = append(errs, err)
+		}
+	}
+	w.marks.foreign = all
+	w.publish()
+	return errors.Join(errs...)
+}
+
+// markMounts marks the mounts of one namespace, whose root is seen at prefix,
+// and returns what it did about each. With file-system marks, covered are the
+// devices that need none.
+func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool) ([]MarkedMount, error) {
+	var out []MarkedMount
+	var errs []error
+	scope := w.scope()
+	mute := w.cfg.NonExecMountPolicy == "mute"
+	for _, m := range mounts {
+		if len(w.cfg.OnlyMounts) > 0 && !slices.Contains(w.cfg.OnlyMounts, m.point) {
+			continue
+		}
+		seen := MarkedMount{Point: m.point, Filesystem: m.fsType, Process: pid}
+		seen.Reason = skipReason(m, w.cfg.UnmonitoredFilesystems, mute)
+		switch {
+		case seen.Reason != "":
+			// The file system may be watched through another mount; the mark then
+			// needs an exception for this one.
+			if scope == ScopeFilesystem && mute && m.has("noexec") && classOfType(m.fsType) != fsUnknown {
+				w.muteMount(m, prefix)
+			}
+			if pid != 0 {
+				continue
+			}
+		case scope == ScopeFilesystem && covered[m.dev]:
+			if pid != 0 {
+				continue
+			}
+			seen.Scope = string(scope)
+		default:
+			if err := w.markMount(m, prefix, scope); err != nil {
+				seen.Reason = err.Error()
+				errs = append(errs, err)
+				break
+			}
+			covered[m.dev] = true
+			seen.Scope = string(scope)
+		}
+		out = append(out, seen)
+	}
+	return out, errors.Join(errs...)
+}
+
+func (w *Watcher) scope() MarkScope {
+	switch {
+	case w.cfg.Scope == ScopeMount || !w.caps.FilesystemMarks:
+		return ScopeMount
+	case w.cfg.Scope == ScopeFilesystem:
+		return ScopeFilesystem
+	case len(w.cfg.OnlyMounts) > 0:
+		return ScopeMount
+	}
+	return ScopeFilesystem
+}
+
+// groupOf is the group that a file system belongs to.
+func (w *Watcher) groupOf(fsType string) *group {
+	if classOfType(fsType) == fsRemote {
+		return w.groups[1]
+	}
+	return w.groups[0]
+}
+
+func (w *Watcher) markMount(m mount, prefix string, scope MarkScope) error {
+	fd, err := openMount(prefix+m.point, m.id)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	g := w.groupOf(m.fsType)
+	flags := uint(unix.FAN_MARK_ADD | unix.FAN_MARK_MOUNT)
+	if scope == ScopeFilesystem {
+		flags = unix.FAN_MARK_ADD | unix.FAN_MARK_FILESYSTEM
+	}
+	mask := w.caps.eventMask(w.holding.Load() && !w.marks.noHold[g])
+	if err := g.markPathFD(flags, mask, fd); err != nil {
+		return fmt.Errorf("watch %s (%s): %w", m.point, m.fsType, err)
+	}
+	return nil
+}
+
+// muteMount makes a file-system mark leave out one mount.
+func (w *Watcher) muteMount(m mount, prefix string) {
+	fd, err := openMount(prefix+m.point, m.id)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	mask := w.caps.eventMask(true) | w.caps.eventMask(false)
+	if err := w.groupOf(m.fsType).markPathFD(unix.FAN_MARK_ADD|unix.FAN_MARK_MOUNT|
+		unix.FAN_MARK_IGNORED_MASK|unix.FAN_MARK_IGNORED_SURV_MODIFY, mask, fd); err != nil {
+		w.notice("mute " + m.point + ": " + err.Error())
+	}
+}
+
+// stopHolding makes a group observe only, after the kernel could not open a
+// held file for us: it denies such accesses, and they were not ours to deny.
+func (w *Watcher) stopHolding(g *group, why error) {
+	go func() {
+		w.marksMu.Lock()
+		defer w.marksMu.Unlock()
+		if w.marks.noHold[g] || !w.running {
+			return
+		}
+		if w.marks.noHold == nil {
+			w.marks.noHold = make(map[*group]bool)
+		}
+		w.marks.noHold[g] = true
+		w.notice("files of the " + g.name + " file systems cannot be opened by this daemon (" + why.Error() +
+			"); accesses to them are only observed from now on")
+		if err := errors.Join(g.flushMarks(w.caps), w.applyMarks()); err != nil {
+			w.notice(err.Error())
+		}
+	}()
+}
+
+// processIDs lists /proc.
+func processIDs() ([]int, error) {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+const (
+	// mountSettle lets a burst of mounts finish before the table is read.
+	mountSettle = 50 * time.Millisecond
+	// namespaceEvery is how often other namespaces are looked at; the kernel
+	// announces changes of our own only.
+	namespaceEvery = time.Second
+	// namespaceForget is how long a process is believed to stay in its
+	// namespace.
+	namespaceForget = 30 * time.Second
+)
+
+// mountLoop marks new mounts.
+func (w *Watcher) mountLoop(ctx context.Context) {
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		w.notice("new mounts will not be noticed at once: " + err.Error())
+	} else {
+		defer unix.Close(fd)
+	}
+	last := time.Now()
+	for ctx.Err() == nil {
+		changed := false
+		if fd >= 0 {
+			// A change of the table is announced as an error condition.
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(w.stopFD), Events: unix.POLLIN}}
+			n, _ := unix.Poll(fds, int(namespaceEvery/time.Millisecond))
+			changed = n > 0 && fds[0].Revents != 0
+		} else if !sleep(ctx, namespaceEvery) {
+			return
+		}
+		if w.stopping.Load() {
+			return
+		}
+		foreign := time.Since(last) >= namespaceEvery
+		if !changed && !foreign {
+			continue
+		}
+		if changed && !sleep(ctx, mountSettle) {
+			return
+		}
+		last = time.Now()
+		w.marksMu.Lock()
+		if w.running && w.Mode().watches() {
+			var err error
+			if changed {
+				err = w.syncOwn()
+			}
+			if err = errors.Join(err, w.syncForeign()); err != nil {
+				w.notice("new mounts: " + err.Error())
+			}
+		}
+		w.marksMu.Unlock()
+	}
+}
+
+// sleep waits; false when ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,290 @@
+package onaccess
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+)
+
+// reader takes events from one group. One reader per group does all the work
+// in order; others are started only while it is stuck inside the kernel (the
+// read opens the file, and some file systems wait in open for a program that
+// may itself be waiting for us).
+type reader struct {
+	group *group
+	// since is when the read in progress started, in ns; 0: not reading.
+	since atomic.Int64
+	extra bool
+}
+
+// readLoop runs until the Watcher stops. An extra reader ends as soon as the
+// queue is empty.
+func (w *Watcher) readLoop(r *reader) {
+	// A thread of its own: waking up does not depend on the scheduler finding
+	// one while the workers are busy.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	buf := make([]byte, readEvents*eventLen)
+	fds := []unix.PollFd{
+		{Fd: int32(r.group.fd), Events: unix.POLLIN},
+		{Fd: int32(w.stopFD), Events: unix.POLLIN},
+	}
+	for !w.stopping.Load() {
+		r.since.Store(time.Now().UnixNano())
+		n, err := r.group.read(buf)
+		r.since.Store(0)
+		switch {
+		case err == unix.EAGAIN:
+			if r.extra {
+				return
+			}
+			_, _ = unix.Poll(fds, -1) // EINTR and errors: just read again
+			continue
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			// The kernel could not open the file of the first event for us and
+			// has answered it. Never stop because of that.
+			w.readFailed(r.group, err)
+			continue
+		}
+		if !w.handleBatch(r.group, buf[:n]) {
+			return
+		}
+	}
+}
+
+// handleBatch handles the events of one read; false when the kernel speaks
+// another format, which no reader can repair.
+func (w *Watcher) handleBatch(g *group, batch []byte) bool {
+	for len(batch) > 0 {
+		ev, rest, err := nextEvent(batch)
+		if err != nil {
+			w.fail(err)
+			return false
+		}
+		batch = rest
+		w.handle(g, ev)
+	}
+	return true
+}
+
+// readFailed counts a read error and slows down if they come in a row.
+func (w *Watcher) readFailed(g *group, err error) {
+	w.n.readErrors.Add(1)
+	switch {
+	case err == unix.EMFILE || err == unix.ENFILE:
+		// Descriptors come back as scans end; nobody else can free them.
+		w.notice("too many open files: an access could not be looked at")
+		time.Sleep(time.Millisecond)
+	case g.remote && (err == unix.EACCES || err == unix.EPERM || err == unix.ESTALE || err == unix.EIO):
+		// The kernel denies a held access whose file we may not open (NFS with
+		// root_squash). Such file systems cannot be held.
+		w.stopHolding(g, err)
+	default:
+		w.notice("reading fanotify events: " + err.Error())
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// handle decides about one event: answers it at once or hands it on.
+func (w *Watcher) handle(g *group, ev kernelEvent) {
+	if ev.mask&unix.FAN_Q_OVERFLOW != 0 {
+		w.n.overflows.Add(1)
+		w.Forget() // a CLOSE_WRITE may be among what was lost
+		w.notice("the kernel lost fanotify events; all verdicts are forgotten")
+	}
+	if ev.fd < 0 {
+		return
+	}
+	held := ev.mask&permMask != 0
+	kind := Open
+	switch {
+	case ev.mask&(unix.FAN_OPEN_EXEC_PERM|unix.FAN_OPEN_EXEC) != 0:
+		kind = Exec
+		w.n.execs.Add(1)
+	case ev.mask&(unix.FAN_OPEN_PERM|unix.FAN_OPEN) != 0:
+		w.n.opens.Add(1)
+	default:
+		kind = CloseWrite
+	}
+	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
+		w.n.closeWrites.Add(1)
+	}
+	if w.stopping.Load() || ev.pid == w.self || w.trustedPID(ev.pid) {
+		// Our own writes need no scan, but what they wrote over is forgotten.
+		if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
+			if s, err := stat(int(ev.fd), w.caps.Statx); err == nil {
+				w.wrote(g, ev.fd, s)
+			}
+		}
+		w.n.inline.Add(1)
+		w.allow(g, ev.fd, held)
+		return
+	}
+	s, err := stat(int(ev.fd), w.caps.Statx)
+	if err != nil || !s.regular() {
+		w.n.inline.Add(1)
+		w.allow(g, ev.fd, held)
+		return
+	}
+	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
+		w.wrote(g, ev.fd, s)
+	}
+	now := time.Now()
+	empty := s.size == 0 && !g.remote
+	if empty || kind != CloseWrite && w.trustedFile(s) {
+		w.n.inline.Add(1)
+		w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++ })
+		w.allow(g, ev.fd, held)
+		return
+	}
+	stamp := w.stamp()
+	known, infected := w.cache.get(s, stamp)
+	if known && w.classes.known(s.dev) == fsMemory && mayHaveWriters(int(ev.fd)) {
+		known, infected = false, false
+	}
+	if known && !infected {
+		w.n.hits.Add(1)
+		w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++; p.CacheHits++ })
+		w.allow(g, ev.fd, held)
+		return
+	}
+	w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++ })
+	var matches *verdict.Verdict
+	if known {
+		matches = w.cache.verdict(s.key())
+	}
+	w.enqueue(&pending{
+		group: g, fd: ev.fd, pid: ev.pid, kind: kind, state: s, stamp: stamp,
+		held: held, arrived: now,
+	}, matches)
+}
+
+// wrote forgets what is known about a file that a writer closed.
+func (w *Watcher) wrote(g *group, fd int32, s fileState) {
+	w.cache.forget(s.key())
+	w.flights.wrote(s.key())
+	if w.cfg.Ignore != IgnoreOff {
+		w.ignores.remove(g, int(fd))
+	}
+}
+
+// allow answers an event that nobody else knows about, and closes it.
+func (w *Watcher) allow(g *group, fd int32, held bool) {
+	if held {
+		if err := g.respond(fd, unix.FAN_ALLOW); err != nil {
+			w.n.responseErrors.Add(1)
+		}
+	}
+	unix.Close(int(fd))
+}
+
+// enqueue makes an access wait for its scan, or lets it pass at once where
+// waiting is no use, and then looks at it in the background.
+func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
+	prio := prioBackground
+	if p.held {
+		prio = prioOpen
+		allowed := w.cfg.Deadline
+		if p.kind == Exec {
+			prio, allowed = prioExec, w.cfg.ExecDeadline
+		}
+		p.deadline = p.arrived.Add(allowed)
+		if known == nil {
+			prio = w.admit(p, prio, allowed)
+		}
+	}
+	if p.kind == CloseWrite && w.costs.resting(p.state.key(), costly, p.arrived) {
+		w.n.rescansSkipped.Add(1)
+		p.close()
+		return
+	}
+	w.submit(p, prio, known)
+}
+
+// admit lets a held access pass at once if it would only wait for its
+// deadline. It returns the priority of its scan.
+func (w *Watcher) admit(p *pending, prio priority, allowed time.Duration) priority {
+	before, _, _ := w.queue.depth(prio)
+	switch {
+	case w.load.hopeless(p.kind, before, allowed):
+		if w.load.stalled.Load() {
+			w.n.stalled.Add(1)
+		} else {
+			w.n.saturated.Add(1)
+		}
+	case p.kind == Open && w.costs.resting(p.state.key(), w.cfg.Deadline, p.arrived):
+		w.n.resting.Add(1)
+	default:
+		return prio
+	}
+	w.release(p)
+	return prioBackground
+}
+
+// submit registers the access and queues its scan.
+func (w *Watcher) submit(p *pending, prio priority, known *verdict.Verdict) {
+	if prio != prioBackground {
+		w.deadlines.add(p)
+	}
+	queue := w.queue
+	if known != nil {
+		// What only has to be refused never waits behind scans.
+		queue = w.refusals
+	}
+	f, result := w.flights.enter(p, prio, known)
+	switch result {
+	case joinJoined:
+		w.n.joined.Add(1)
+	case joinUpgrade:
+		w.n.joined.Add(1)
+		w.queue.push(f, prio) // no room: it keeps its old place
+	case joinDrop:
+		w.n.rescansSkipped.Add(1)
+		w.finish(p)
+	case joinFull:
+		w.n.full.Add(1)
+		w.finish(p)
+	case joinNew:
+		if queue.push(f, prio) {
+			return
+		}
+		if prio != prioBackground {
+			w.n.full.Add(1)
+			w.release(p)
+			if queue.push(f, prioBackground) {
+				return
+			}
+		}
+		w.n.bgDropped.Add(1)
+		w.abandon(f)
+	}
+}
+
+// release lets a held process go on without a verdict.
+func (w *Watcher) release(p *pending) {
+	if _, err := p.answer(unix.FAN_ALLOW); err != nil {
+		w.n.responseErrors.Add(1)
+	}
+	w.deadlines.remove(p)
+}
+
+// finish releases an access and gives it up.
+func (w *Watcher) finish(p *pending) {
+	w.release(p)
+	p.close()
+}
+
+// abandon gives up a flight that no worker has; who joined it is released.
+func (w *Watcher) abandon(f *flight) {
+	joiners := w.flights.leave(f)
+	w.finish(f.owner)
+	for _, j := range joiners {
+		w.finish(j)
+	}
+}

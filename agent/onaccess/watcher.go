@@ -1,0 +1,355 @@
+package onaccess
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Watcher watches file accesses; make one with New and run it once with Run.
+type Watcher struct {
+	cfg  Config
+	caps Capabilities
+	self int32
+
+	mode     atomic.Pointer[Mode]
+	holding  atomic.Bool // accesses are held, not only observed
+	started  atomic.Bool
+	stopping atomic.Bool
+	epoch    atomic.Uint64
+	broken   atomic.Pointer[string] // why events are no longer understood
+	stopFD   int                    // eventfd: readable when stopping
+
+	groups     []*group
+	deadlines  *deadlines
+	queue      *queue
+	refusals   *queue // accesses with a known verdict
+	flights    *flights
+	cache      *cache
+	ignores    *ignores
+	classes    classes
+	load       *load
+	costs      costs
+	processes  *processTable
+	paths      pathTable
+	detections chan Detection
+	describing chan struct{} // calls of Describe in progress
+	notices    chan string
+	n          counters
+
+	pids  atomic.Pointer[map[int32]struct{}]
+	files atomic.Pointer[map[fileKey]fileState]
+
+	// marksMu orders changes of mode and marks. Whoever has it may wait for a
+	// file system, so nothing that answers accesses takes it.
+	marksMu sync.Mutex
+	running bool
+	marks   markState
+
+	mu        sync.Mutex // of what follows; held for moments only
+	readers   []*reader
+	workers   []*worker
+	conflicts []Holder
+	seen      []MarkedMount // for Stats
+
+	ready chan struct{}
+}
+
+const (
+	// maxReaders per group: one, and those that help while it is stuck.
+	maxReaders = 8
+	// stuckRead is how long a read takes before another reader helps.
+	stuckRead = 250 * time.Millisecond
+	// drainTime is how long the end of Run waits for scans to return.
+	drainTime     = 2 * time.Second
+	maxDetections = 256
+)
+
+// New checks the configuration and finds out what the kernel can do. Without
+// fanotify it succeeds too: Capabilities and Stats say that nothing is
+// watched and why.
+func New(cfg Config) (*Watcher, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	w := &Watcher{
+		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
+		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
+		cache:      newCache(cfg.CacheSize),
+		describing: make(chan struct{}, 8), notices: make(chan string, 64),
+		ready: make(chan struct{}),
+	}
+	size := w.fitDescriptors(cfg.QueueSize)
+	w.queue, w.refusals, w.flights = newQueue(size), newQueue(size), newFlights(size)
+	w.detections = make(chan Detection, min(size, maxDetections))
+	w.ignores = newIgnores(w.caps, &w.holding)
+	w.mode.Store(&cfg.Mode)
+	w.pids.Store(&map[int32]struct{}{})
+	if err := w.TrustFiles(cfg.Trusted); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// fitDescriptors makes the queues small enough for the limit of open files,
+// after raising it as far as it goes: the kernel refuses a held access for
+// which it can give us no descriptor.
+func (w *Watcher) fitDescriptors(size int) int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return size
+	}
+	if lim.Cur < lim.Max {
+		raised := unix.Rlimit{Cur: lim.Max, Max: lim.Max}
+		if unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
+			lim = raised
+		}
+	}
+	// Two queues of three rings each, those who joined, and as much again for
+	// everything else the daemon has open.
+	fits := int(min(lim.Cur, math.MaxInt32) / 14)
+	if fits < size {
+		w.cfg.Log.Warn("on-access queues are smaller than configured: the limit of open files (RLIMIT_NOFILE) is low",
+			"limit", lim.Cur, "queue", fits, "configured", size)
+	}
+	return max(16, min(size, fits))
+}
+
+// Capabilities says what the kernel lets the Watcher use.
+func (w *Watcher) Capabilities() Capabilities { return w.caps }
+
+// Mode is the current mode.
+func (w *Watcher) Mode() Mode { return *w.mode.Load() }
+
+// Ready is closed when the first marks are in place (or are known to be
+// impossible).
+func (w *Watcher) Ready() <-chan struct{} { return w.ready }
+
+// Forget drops every cached verdict and ignore mark: call it when definitions
+// or the policy changed. (Generation is also looked at once a second.)
+func (w *Watcher) Forget() {
+	w.epoch.Add(1)
+	w.ignores.flush()
+}
+
+func (w *Watcher) stamp() stamp { return stamp{w.cfg.Generation(), w.epoch.Load()} }
+
+// TrustPID lets a process (the scanner) access everything at once, until
+// UntrustPID. Call it as soon as the process is started: what it opens before
+// has to wait for a scanner.
+func (w *Watcher) TrustPID(pid int) {
+	w.changePIDs(func(m map[int32]struct{}) { m[int32(pid)] = struct{}{} })
+}
+
+// UntrustPID takes the trust back; call it before the process is waited for.
+func (w *Watcher) UntrustPID(pid int) {
+	w.changePIDs(func(m map[int32]struct{}) { delete(m, int32(pid)) })
+}
+
+func (w *Watcher) changePIDs(change func(map[int32]struct{})) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next := make(map[int32]struct{})
+	for pid := range *w.pids.Load() {
+		next[pid] = struct{}{}
+	}
+	change(next)
+	w.pids.Store(&next)
+}
+
+func (w *Watcher) trustedPID(pid int32) bool {
+	_, ok := (*w.pids.Load())[pid]
+	return ok
+}
+
+// TrustFiles replaces the list of our own programs (Config.Trusted), as they
+// are now; call it again after an upgrade.
+func (w *Watcher) TrustFiles(paths []string) error {
+	next := make(map[fileKey]fileState, len(paths))
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("trusted program %s: %w", path, err)
+		}
+		s, err := stat(fd, w.caps.Statx)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("trusted program %s: %w", path, err)
+		}
+		next[s.key()] = s
+	}
+	w.files.Store(&next)
+	return nil
+}
+
+func (w *Watcher) trustedFile(s fileState) bool {
+	t, ok := (*w.files.Load())[s.key()]
+	return ok && t.same(s)
+}
+
+// SetMode changes what is watched and whether accesses are held, at once.
+func (w *Watcher) SetMode(m Mode) error {
+	if !m.Valid() {
+		return fmt.Errorf("mode %q is not one of real_time, audit, on_demand, passive", m)
+	}
+	w.marksMu.Lock()
+	defer w.marksMu.Unlock()
+	w.mode.Store(&m)
+	if !w.running {
+		return nil
+	}
+	return w.applyMarks()
+}
+
+// Run watches until ctx ends. Then everybody who is held is let go, the marks
+// and the group go away, and Run returns. It may be called once.
+func (w *Watcher) Run(ctx context.Context) error {
+	if w.started.Swap(true) {
+		return errors.New("on-access watcher was started before")
+	}
+
+	// Callbacks and loops end with this context; it ends after the last answer.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var loops sync.WaitGroup
+	loop := func(f func(context.Context)) {
+		loops.Go(func() { f(work) })
+	}
+	loop(w.logLoop)
+	if !w.caps.Available {
+		w.cfg.Log.Error("real-time protection is not available", "reason", w.caps.Reason)
+		close(w.ready)
+		<-ctx.Done()
+		w.stopping.Store(true)
+		cancel()
+		loops.Wait()
+		return nil
+	}
+	if err := w.open(); err != nil {
+		close(w.ready)
+		cancel()
+		loops.Wait()
+		return err
+	}
+	loop(w.deadlineLoop)
+	loop(w.nameLoop)
+	var handled sync.WaitGroup
+	handled.Go(func() { w.detectionLoop(work) })
+	scans, stopScans := context.WithCancel(work)
+	defer stopScans()
+	for range w.cfg.Workers {
+		w.startWorker(scans, w.queue)
+	}
+	w.startWorker(scans, w.refusals)
+	for _, g := range w.groups {
+		w.startReader(g, false)
+	}
+	loop(func(ctx context.Context) { w.superviseLoop(ctx, scans) })
+	loop(w.mountLoop)
+	loop(w.conflictLoop)
+
+	w.marksMu.Lock()
+	w.running = true
+	err := w.applyMarks()
+	w.marksMu.Unlock()
+	if err != nil {
+		w.cfg.Log.Warn("not every file system is watched", "error", err)
+	}
+	close(w.ready)
+	<-ctx.Done()
+	w.shutdown(stopScans)
+	cancel()
+	loops.Wait()
+	handled.Wait()
+	return nil
+}
+
+// open makes the groups and the descriptor that wakes the readers.
+func (w *Watcher) open() error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("create eventfd: %w", err)
+	}
+	w.stopFD = fd
+	for _, remote := range []bool{false, true} {
+		name := "local"
+		if remote {
+			name = "remote"
+		}
+		g, err := openGroup(name, remote, w.caps)
+		if err != nil {
+			for _, other := range w.groups {
+				other.close()
+			}
+			return err
+		}
+		w.groups = append(w.groups, g)
+	}
+	w.ignores.mu.Lock()
+	w.ignores.groups = w.groups
+	w.ignores.mu.Unlock()
+	return nil
+}
+
+// shutdown lets everybody go. The marks go first: kernels before 5.1 can hang
+// when a group is closed while events arrive.
+func (w *Watcher) shutdown(stopScans func()) {
+	w.stopping.Store(true)
+	w.marksMu.Lock()
+	w.running = false
+	for _, g := range w.groups {
+		if err := g.flushMarks(w.caps); err != nil {
+			w.cfg.Log.Error("on-access shutdown", "error", err)
+		}
+	}
+	w.marksMu.Unlock()
+	_, _ = unix.Write(w.stopFD, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	for {
+		p, next := w.deadlines.due(time.Unix(math.MaxInt32, 0))
+		if p != nil {
+			_, _ = p.answer(unix.FAN_ALLOW)
+			continue
+		}
+		if next.IsZero() {
+			break
+		}
+	}
+	for _, q := range []*queue{w.queue, w.refusals} {
+		for _, f := range q.close() {
+			w.abandon(f)
+		}
+	}
+	stopScans()
+	// What was queued in the kernel before the marks went.
+	buf := make([]byte, readEvents*eventLen)
+	for _, g := range w.groups {
+		for {
+			n, err := g.read(buf)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || n <= 0 || !w.handleBatch(g, buf[:n]) {
+				break
+			}
+		}
+	}
+	end := time.Now().Add(drainTime)
+	for w.busy() && time.Now().Before(end) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	for _, g := range w.groups {
+		g.close()
+	}
+	// The number of the eventfd may only be used again when no reader polls it.
+	if !w.busy() {
+		unix.Close(w.stopFD)
+	}
+}

@@ -1,0 +1,255 @@
+package onaccess
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+)
+
+// worker runs scans until the queue closes.
+type worker struct {
+	// since is when the scan in progress began, in ns; 0: idle.
+	since atomic.Int64
+	// replaced: the worker hung for too long and another one was started.
+	replaced atomic.Bool
+}
+
+func (w *Watcher) workLoop(ctx context.Context, from *queue, self *worker) {
+	for !self.replaced.Load() {
+		f := from.pop()
+		if f == nil {
+			return
+		}
+		if !w.flights.start(f) {
+			continue
+		}
+		self.since.Store(time.Now().UnixNano())
+		w.fly(ctx, f)
+		self.since.Store(0)
+	}
+}
+
+// outcome is what a flight found.
+type outcome struct {
+	verdict verdict.Verdict
+	known   bool // there is a verdict
+	kept    bool // and it holds for everybody who waited
+	scanned fileState
+}
+
+// fly runs one scan and answers everybody who waits for it.
+func (w *Watcher) fly(ctx context.Context, f *flight) {
+	p := f.owner
+	var out outcome
+	var path string
+	func() {
+		// Whatever a callback does, nobody stays held.
+		defer func() {
+			if r := recover(); r != nil {
+				w.n.panics.Add(1)
+				w.release(p)
+				w.notice(fmt.Sprintf("panic while looking at %s (allowed): %v\n%s", path, r, debug.Stack()))
+			}
+		}()
+		path = pathOf(p.fd)
+		out = w.look(ctx, f, path)
+		if out.known {
+			w.settle(p, path, out.verdict)
+		}
+	}()
+	joiners := w.flights.leave(f)
+	w.finish(p)
+	for _, j := range joiners {
+		w.land(j, out)
+	}
+}
+
+// look finds the verdict for a flight's owner.
+func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
+	p := f.owner
+	a := w.access(p, path)
+	if w.cfg.Excluded != nil && w.cfg.Excluded(a) {
+		w.n.excluded.Add(1)
+		w.release(p)
+		return outcome{}
+	}
+	if f.known != nil {
+		return outcome{verdict: *f.known, known: true, kept: true, scanned: p.state}
+	}
+	before, err := stat(int(p.fd), w.caps.Statx)
+	if err != nil {
+		w.release(p)
+		return outcome{}
+	}
+	began, under := time.Now(), w.stamp()
+	v, err := w.scan(ctx, p, path, a)
+	took := time.Since(began)
+	w.n.scans.Add(1)
+	w.costs.record(before.key(), took, time.Now())
+	if err != nil {
+		w.n.scanErrors.Add(1)
+		w.release(p)
+		w.notice("scan of " + path + ": " + err.Error())
+		return outcome{}
+	}
+	w.load.done(took)
+	w.paths.count(path, took)
+	w.processes.count(p.pid, time.Now(), false, func(s *ProcessStats) {
+		s.Files++
+		s.Bytes += uint64(max(0, before.size))
+		s.TotalScan += took
+		s.MaxScan = max(s.MaxScan, took)
+	})
+	return outcome{verdict: v, known: true, kept: w.keep(f, before, began, under, v), scanned: before}
+}
+
+// scan calls the scanner with a duplicate of the descriptor: the number of
+// the event's own must stay taken until the kernel has its answer, even if the
+// scanner closes what it was given.
+func (w *Watcher) scan(ctx context.Context, p *pending, path string, a Access) (verdict.Verdict, error) {
+	fd, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return verdict.Verdict{}, fmt.Errorf("duplicate descriptor: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), path)
+	defer file.Close()
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.ScanTimeout)
+	defer cancel()
+	return w.cfg.Scan(ctx, file, a)
+}
+
+// land gives a flight's outcome to an access that joined it.
+func (w *Watcher) land(j *pending, out outcome) {
+	if out.known && out.kept && j.state.same(out.scanned) {
+		if !out.verdict.Infected() {
+			w.finish(j)
+			return
+		}
+		// The scanner is not needed, but exclusions and the process are its own.
+		w.again(j, &out.verdict)
+		return
+	}
+	w.again(j, nil)
+}
+
+// again queues an access that could not use the flight it joined.
+func (w *Watcher) again(j *pending, known *verdict.Verdict) {
+	prio := prioBackground
+	if j.waiting() {
+		prio = prioOpen
+		if j.kind == Exec {
+			prio = prioExec
+		}
+	}
+	w.submit(j, prio, known)
+}
+
+// settle answers an access that has a verdict, and reports a detection.
+func (w *Watcher) settle(p *pending, path string, v verdict.Verdict) {
+	if !v.Infected() {
+		w.release(p)
+		return
+	}
+	w.n.detections.Add(1)
+	block := w.cfg.Blocks == nil || w.cfg.Blocks(v)
+	held := p.waiting()
+	d := Detection{Access: w.access(p, path), Verdict: v, Blocked: block}
+	d.Process = w.describe(p)
+	if block && w.holding.Load() && w.Mode() == RealTime {
+		did, err := p.answer(unix.FAN_DENY)
+		if err != nil {
+			w.n.responseErrors.Add(1)
+		}
+		d.Denied = did && err == nil
+		held = held && did
+		if d.Denied {
+			w.n.denied.Add(1)
+			w.processes.count(p.pid, time.Now(), false, func(s *ProcessStats) { s.Denied++ })
+		}
+	}
+	w.release(p)
+	d.Late = p.held && !held
+	fd, err := unix.FcntlInt(uintptr(p.fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		w.n.detectionsLost.Add(1)
+		w.notice("detection lost: duplicate descriptor: " + err.Error())
+		return
+	}
+	d.File = os.NewFile(uintptr(fd), path)
+	select {
+	case w.detections <- d:
+	default:
+		w.n.detectionsLost.Add(1)
+		d.File.Close()
+		w.notice("detection of " + path + " lost: the handler does not keep up")
+	}
+}
+
+// describe asks for the process while it is held, for a bounded time.
+func (w *Watcher) describe(p *pending) any {
+	if w.cfg.Describe == nil {
+		return nil
+	}
+	limit := w.cfg.DescribeTimeout
+	if p.waiting() {
+		limit = min(limit, time.Until(p.deadline)-10*time.Millisecond)
+	}
+	if limit <= 0 {
+		return nil
+	}
+	select {
+	case w.describing <- struct{}{}:
+	default:
+		return nil // earlier ones hang
+	}
+	got := make(chan any, 1)
+	go func() {
+		defer func() { <-w.describing }()
+		defer func() {
+			if r := recover(); r != nil {
+				w.n.panics.Add(1)
+				got <- nil
+			}
+		}()
+		got <- w.cfg.Describe(p.pid)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case v := <-got:
+		return v
+	case <-timer.C:
+		return nil
+	}
+}
+
+// access is what callbacks get to know about an access.
+func (w *Watcher) access(p *pending, path string) Access {
+	name, deleted := strings.CutSuffix(path, " (deleted)")
+	if p.state.nlink > 0 {
+		name, deleted = path, false
+	}
+	return Access{
+		Kind: p.kind, PID: p.pid, Path: name, Deleted: deleted,
+		Dev: p.state.dev, Inode: p.state.ino, Size: p.state.size,
+		Held: p.held, Arrived: p.arrived, Deadline: p.deadline,
+	}
+}
+
+// pathOf reads the name of an open descriptor.
+func pathOf(fd int32) string {
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd)))
+	if err != nil {
+		return ""
+	}
+	return path
+}
