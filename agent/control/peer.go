@@ -64,7 +64,8 @@ func Listen(path string) (net.Listener, error) {
 	case info.Mode().Type() != os.ModeSocket:
 		return nil, fmt.Errorf("control socket %s: something else is there; remove it", path)
 	default:
-		if c, err := net.Dial("unix", path); err == nil {
+		var probe net.Dialer
+		if c, err := probe.DialContext(context.Background(), "unix", path); err == nil {
 			c.Close()
 			return nil, fmt.Errorf("control socket %s: another daemon answers there; stop it first", path)
 		}

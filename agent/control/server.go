@@ -32,14 +32,15 @@ const (
 
 // Server serves the local API.
 type Server struct {
-	mux    *http.ServeMux
-	log    *slog.Logger
-	admins adminCheck
+	mux      *http.ServeMux
+	log      *slog.Logger
+	admins   adminCheck
+	licensed func() bool
 }
 
 // New returns a server of the given parts.
 func New(parts Services, log *slog.Logger) *Server {
-	s := &Server{mux: http.NewServeMux(), log: log, admins: adminCheck{group: api.Group}}
+	s := &Server{mux: http.NewServeMux(), log: log, admins: adminCheck{group: api.Group}, licensed: parts.Licensed}
 	s.healthRoutes(parts.Health)
 	s.scanRoutes(parts.Scans)
 	s.threatRoutes(parts.Threats)
@@ -354,6 +355,9 @@ func (s *Server) recover(next http.Handler) http.Handler {
 				s.fail(w, r, errors.New("a fault in the daemon; its log has the particulars"))
 			}
 		}()
+		if s.licensed != nil && !s.licensed() {
+			w.Header().Set(api.LicenseHeader, "missing")
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -7,6 +7,11 @@ package control
 // Services are the parts of the agent that the API reaches. A nil member makes
 // its resource answer "unavailable".
 type Services struct {
+	// Licensed reports whether the host is enrolled, for the warning that the
+	// command line prints before everything else. It must answer at once; nil
+	// means yes.
+	Licensed func() bool
+
 	Health       Health
 	Scans        Scans
 	Threats      Threats

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -25,8 +26,14 @@ const DialTimeout = 5 * time.Second
 
 // Client calls the local API. It is safe for concurrent use.
 type Client struct {
-	socket string
-	http   *http.Client
+	// OnUnlicensed, when set before the first call, is called once when the
+	// daemon says that the host is not enrolled, before the call returns or
+	// passes on anything.
+	OnUnlicensed func()
+
+	socket     string
+	http       *http.Client
+	unlicensed sync.Once
 }
 
 // Dial prepares a client of the daemon at the unix socket. It does not connect
@@ -68,6 +75,9 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.transportError(ctx, path, err)
+	}
+	if resp.Header.Get(LicenseHeader) == "missing" && c.OnUnlicensed != nil {
+		c.unlicensed.Do(c.OnUnlicensed)
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil

@@ -62,6 +62,10 @@ const (
 	MaxResponseBytes = 256 << 20
 )
 
+// LicenseHeader is set to "missing" in every answer of a daemon that is not
+// enrolled.
+const LicenseHeader = "Bulwark-License"
+
 // Group is the name of the system group whose members may make changes.
 const Group = "bulwark"
 
