@@ -146,7 +146,9 @@ func TestConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		local := int64(c.LocalAddr().(*net.TCPAddr).Port)
-		mine := func(e *event.Event) bool { return e.Initiating.PID == int64(os.Getpid()) && e.Initiating.FolderPath != "" }
+		mine := func(e *event.Event) bool {
+			return e.Initiating.PID == int64(os.Getpid()) && e.Initiating.FolderPath != ""
+		}
 		sink.Wait(t, 1, "listen", func(e *event.Event) bool {
 			return e.Action == event.ListeningConnection && e.Network.LocalPort == port && mine(e)
 		})

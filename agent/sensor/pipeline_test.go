@@ -1,0 +1,253 @@
+package sensor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/detect"
+	"github.com/bulwarkhq/bulwark/agent/process"
+	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/agent/sensor/ebpf"
+	"github.com/bulwarkhq/bulwark/agent/sensor/procfs"
+	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
+	"github.com/bulwarkhq/bulwark/content/rules"
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+type fake struct {
+	name    string
+	classes []event.Class
+	run     func(ctx context.Context, only []event.Class, sink sensor.Sink) error
+}
+
+func (f *fake) Name() string           { return f.name }
+func (f *fake) Classes() []event.Class { return f.classes }
+func (f *fake) Stats() sensor.Stats    { return sensor.Stats{} }
+func (f *fake) Run(ctx context.Context, only []event.Class, sink sensor.Sink) error {
+	return f.run(ctx, only, sink)
+}
+
+type results struct {
+	mu     sync.Mutex
+	events []event.Event
+	alerts []event.Alert
+}
+
+func (r *results) event(ev *event.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ev.ReportID = uint64(len(r.events) + 1)
+	r.events = append(r.events, *ev)
+}
+
+func (r *results) alert(a event.Alert) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.alerts = append(r.alerts, a)
+}
+
+func (r *results) wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		r.mu.Lock()
+		ok := done()
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("%s: not after 20 s; %d events, %d alerts", what, len(r.events), len(r.alerts))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func start(t *testing.T, p *sensor.Pipeline) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("Run did not return")
+		}
+	})
+	t.Cleanup(stop)
+	select {
+	case <-p.Ready():
+	case <-time.After(30 * time.Second):
+		t.Fatal("not ready")
+	}
+	return stop
+}
+
+func both() []event.Class { return []event.Class{event.ClassProcess, event.ClassNetwork} }
+
+func TestBestSensorIsUsedAndReplaced(t *testing.T) {
+	fail := make(chan struct{})
+	var r results
+	p := &sensor.Pipeline{Table: sensortest.Table(t), OnEvent: r.event, Log: sensortest.Log(t), Sensors: []sensor.Sensor{
+		&fake{"refused", both(), func(context.Context, []event.Class, sensor.Sink) error { return errors.New("no BTF") }},
+		&fake{"panics", both(), func(context.Context, []event.Class, sensor.Sink) error { panic("broken") }},
+		&fake{"good", both(), func(ctx context.Context, only []event.Class, s sensor.Sink) error {
+			s.Ready()
+			s.Emit(event.Event{Class: event.ClassProcess, Action: "a"}, 0)
+			<-fail
+			return errors.New("died")
+		}},
+		&fake{"spare", []event.Class{event.ClassProcess}, func(ctx context.Context, only []event.Class, s sensor.Sink) error {
+			s.Ready()
+			s.Emit(event.Event{Class: event.ClassProcess, Action: "b"}, 0)
+			<-ctx.Done()
+			return nil
+		}},
+	}}
+	start(t, p)
+	h := p.Health()
+	if len(h) != 2 || h[0].Source != "good" || h[1].Source != "good" || h[0].Reason == "" || p.Stats().Panics != 1 {
+		t.Fatalf("%+v %+v", h, p.Stats())
+	}
+	close(fail)
+	r.wait(t, "event of the spare", func() bool { return len(r.events) == 2 && r.events[1].Action == "b" })
+	h = p.Health()
+	if h[0].Source != "spare" || h[1].Source != "" || h[0].Events != 2 {
+		t.Errorf("%+v", h)
+	}
+}
+
+// Everything that a sensor delivers arrives or is counted, also when the
+// consumer hangs, and the stream says how much is missing.
+func TestLossIsCounted(t *testing.T) {
+	const n = 5000
+	release := make(chan struct{})
+	var r results
+	p := &sensor.Pipeline{Queue: 100, Table: sensortest.Table(t), Log: sensortest.Log(t),
+		OnEvent: func(ev *event.Event) {
+			<-release
+			r.event(ev)
+			if ev.Action == "panic" {
+				panic("callback")
+			}
+		},
+		Sensors: []sensor.Sensor{&fake{"flood", both(), func(ctx context.Context, _ []event.Class, s sensor.Sink) error {
+			s.Ready()
+			for i := range n {
+				action := "x"
+				if i == 0 {
+					action = "panic"
+				}
+				s.Emit(event.Event{Class: event.ClassNetwork, Action: action}, 0)
+			}
+			s.Lost(event.ClassNetwork, 7)
+			close(release)
+			<-ctx.Done()
+			return nil
+		}}},
+	}
+	stop := start(t, p)
+	<-release
+	stop()
+	h := p.Health()[1]
+	if h.Events+h.Lost != n+7 || h.Lost < n-200 || p.Stats().Panics != 1 {
+		t.Errorf("%+v %+v", h, p.Stats())
+	}
+	last := r.events[len(r.events)-1]
+	if last.Action != event.EventsLost || last.Additional["Count"] != fmt.Sprint(h.Lost) || last.Additional["Class"] != "DeviceNetworkEvents" {
+		t.Errorf("%+v", last)
+	}
+}
+
+// The whole way on the real kernel: a process is started, its event has
+// hashes and ancestry, the rule matches, one alert comes of it.
+func TestRealProcessRaisesAlert(t *testing.T) {
+	need.Root(t)
+	for _, name := range []string{"ebpf", "proc-connector"} {
+		t.Run(name, func(t *testing.T) {
+			table := sensortest.Table(t)
+			engine := detect.New(detect.Options{})
+			if rep := engine.Load(detect.Source{Name: "builtin", FS: rules.FS(), Builtin: true}); len(rep.Problems) > 0 {
+				t.Fatal(rep.Problems)
+			}
+			var s sensor.Sensor = ebpf.New(table, sensortest.Log(t))
+			if name != "ebpf" {
+				s = procfs.New(table, sensortest.Log(t))
+			}
+			var r results
+			p := &sensor.Pipeline{Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
+				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t)}
+			start(t, p)
+
+			data, err := os.ReadFile("/bin/sleep")
+			if err != nil {
+				t.Fatal(err)
+			}
+			prog := filepath.Join(t.TempDir(), "bulwark-selftest-abc1")
+			if err := os.WriteFile(prog, data, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			// It fails at once, for it is no option of sleep.
+			cmd := exec.Command(prog, "--behaviour-alert=abc1")
+			_ = cmd.Run()
+			// A rule of behaviour, twice from one shell: one alert.
+			twice := exec.Command("/bin/sh", "-c", `for i in 1 2; do HISTFILE= /bin/bash -c 'sleep 0.2; : unset HISTFILE'; done; sleep 0.1; exit 3`)
+			_ = twice.Run()
+			r.wait(t, "end of the shell", func() bool {
+				for _, e := range r.events {
+					if e.Action == event.ProcessTerminated && e.Process.PID == int64(twice.Process.Pid) {
+						return true
+					}
+				}
+				return false
+			})
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			var self, history []event.Alert
+			for _, a := range r.alerts {
+				switch {
+				case a.Source == event.SourceSelfTest && a.TestID == "abc1":
+					self = append(self, a)
+				case a.Process.ParentPID == int64(twice.Process.Pid) || a.Process.PID == int64(twice.Process.Pid):
+					history = append(history, a)
+				}
+			}
+			// Without eBPF a program that ends at once may have ended before its
+			// command line was read.
+			if len(self) != 1 && name == "ebpf" {
+				t.Errorf("%d self-test alerts", len(self))
+			}
+			if len(history) != 1 {
+				t.Fatalf("%d alerts: %+v", len(history), history)
+			}
+			a := history[0]
+			if a.Category != "DefenseEvasion" || a.Techniques[0] != "T1070.003" || a.Source != event.SourceEDR {
+				t.Errorf("%+v", a)
+			}
+			if len(a.Process.SHA256) != 64 || len(a.Process.MD5) != 32 || a.Process.FileSize == 0 {
+				t.Errorf("no hashes: %+v", a.Process)
+			}
+			if a.Event == nil || a.Event.ReportID == 0 {
+				t.Errorf("event of the alert: %+v", a.Event)
+			}
+			if len(a.Ancestry) < 2 || a.Ancestry[0].PID != a.Process.ParentPID {
+				t.Errorf("ancestry: %+v", a.Ancestry)
+			}
+		})
+	}
+}
