@@ -1,0 +1,456 @@
+package threat
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+)
+
+const crashVariable = "BULWARK_TEST_THREAT_HISTORY"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashVariable); path != "" {
+		if err := recordForEver(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func open(t *testing.T) *History {
+	t.Helper()
+	h, err := Open(filepath.Join(t.TempDir(), "threats.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func hash(n int) string { return fmt.Sprintf("%064x", n) }
+
+var start = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+func detection(n int) Detection {
+	return Detection{
+		Time: start.Add(time.Duration(n) * time.Hour), Name: "Virus:Test/Number", Type: verdict.Malware, Signature: "sig", Source: "main.ndb",
+		Path: fmt.Sprintf("/tmp/file-%d", n), SHA256: hash(n), Size: 68, User: "root", Status: StatusBlocked,
+		Process: Process{PID: 7, Name: "cat", Path: "/bin/cat", CommandLine: "cat x"}, Scan: Scan{Type: "real_time"},
+	}
+}
+
+func TestOneRowForOneContent(t *testing.T) {
+	h := open(t)
+	d := detection(1)
+	first, fresh, err := h.Record(d)
+	if err != nil || !fresh {
+		t.Fatalf("%v, %v", fresh, err)
+	}
+	d.Path, d.Time, d.Status, d.QuarantineID, d.User = "/tmp/\xff\nother", d.Time.Add(time.Minute), StatusQuarantined, "q1", "bob"
+	second, fresh, err := h.Record(d)
+	if err != nil || fresh {
+		t.Fatalf("%v, %v", fresh, err)
+	}
+	want := first
+	want.Paths = []string{"/tmp/\xff\nother", "/tmp/file-1"}
+	want.Last, want.Count, want.Status, want.QuarantineIDs, want.User = d.Time, 2, StatusQuarantined, []string{"q1"}, "bob"
+	want.History = []Change{{Time: start.Add(time.Hour), Status: StatusBlocked}, {Time: d.Time, Status: StatusQuarantined}}
+	for name, get := range map[string]func() (Threat, error){
+		"Record": func() (Threat, error) { return second, nil },
+		"Get":    func() (Threat, error) { return h.Get(first.TrackingID) },
+		"ByHash": func() (Threat, error) { return h.ByHash(hash(1)) },
+		"List": func() (Threat, error) {
+			l, err := h.List(0)
+			if len(l) != 1 {
+				return Threat{}, fmt.Errorf("%d rows", len(l))
+			}
+			return l[0], err
+		},
+	} {
+		got, err := get()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	// The same again and again is one line of history, and bounded paths.
+	for i := range 3 * MaxPaths {
+		d.Path = fmt.Sprintf("/x/%d", i)
+		if _, _, err := h.Record(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := h.Get(first.TrackingID)
+	if err != nil || len(got.History) != 2 || len(got.Paths) != MaxPaths || got.Count != 2+3*MaxPaths || got.Paths[0] != d.Path {
+		t.Errorf("%d changes, %d paths, %d times, %v", len(got.History), len(got.Paths), got.Count, err)
+	}
+	for i := range 2 * MaxHistory {
+		if _, err := h.SetStatus(first.TrackingID, Change{Status: StatusRestored, Detail: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err = h.Get(first.TrackingID)
+	if err != nil || len(got.History) != MaxHistory || got.History[0].Status != StatusBlocked || got.Status != StatusRestored {
+		t.Errorf("%d changes, %+v, %v", len(got.History), got.History[0], err)
+	}
+}
+
+func TestBadDetections(t *testing.T) {
+	h := open(t)
+	for name, change := range map[string]func(*Detection){
+		"no hash":       func(d *Detection) { d.SHA256 = "" },
+		"bad hash":      func(d *Detection) { d.SHA256 = strings.Repeat("Z", 64) },
+		"no name":       func(d *Detection) { d.Name = "" },
+		"relative path": func(d *Detection) { d.Path = "x" },
+		"no status":     func(d *Detection) { d.Status = "" },
+	} {
+		d := detection(1)
+		change(&d)
+		if _, _, err := h.Record(d); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if n, err := h.Count(); n != 0 || err != nil {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	for _, id := range []string{"", "x", "../x"} {
+		if _, err := h.Get(id); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+		if _, err := h.SetStatus(id, Change{Status: StatusRemoved}); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+func TestListAndPrune(t *testing.T) {
+	h := open(t)
+	for n := range 10 {
+		if _, _, err := h.Record(detection(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A new detection of an old row makes it the newest.
+	again := detection(0)
+	again.Time = start.Add(100 * time.Hour)
+	if _, _, err := h.Record(again); err != nil {
+		t.Fatal(err)
+	}
+	hashes := func(limit int) (out []string) {
+		l, err := h.List(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range l {
+			out = append(out, strings.TrimLeft(r.SHA256, "0"))
+		}
+		return out
+	}
+	if diff := cmp.Diff([]string{"", "9", "8"}, hashes(3)); diff != "" {
+		t.Error(diff)
+	}
+	if n, err := h.Prune(start.Add(4*time.Hour), 0); n != 3 || err != nil { // 1, 2, 3
+		t.Errorf("%d, %v", n, err)
+	}
+	if diff := cmp.Diff([]string{"", "9", "8", "7", "6", "5", "4"}, hashes(0)); diff != "" {
+		t.Error(diff)
+	}
+	if n, err := h.Prune(time.Time{}, 2); n != 5 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if diff := cmp.Diff([]string{"", "9"}, hashes(0)); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := h.ByHash(hash(5)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("pruned row still has its hash: %v", err)
+	}
+	if _, fresh, err := h.Record(detection(5)); !fresh || err != nil {
+		t.Errorf("%v, %v", fresh, err)
+	}
+}
+
+func TestAllowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "threats.db")
+	h, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []Allowed{
+		{Kind: AllowedName, Value: "EICAR", By: "root"},
+		{Kind: AllowedHash, Value: strings.ToUpper(hash(0xabc))},
+		{Kind: AllowedName, Value: "Past", Until: time.Now().Add(-time.Second)},
+	} {
+		if err := h.Allow(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range []Allowed{{Kind: AllowedName}, {Kind: AllowedName, Value: "a\nb"}, {Kind: AllowedHash, Value: "12"}, {Kind: "x", Value: "y"}} {
+		if err := h.Allow(a); err == nil {
+			t.Errorf("%+v accepted", a)
+		}
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if h, err = Open(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for _, tt := range []struct {
+		name, hash string
+		want       bool
+	}{
+		{"EICAR", hash(1), true}, {"eicar", hash(1), false}, {"Other", hash(0xabc), true}, {"Past", hash(2), false}, {hash(0xabc), "EICAR", false},
+	} {
+		if got := h.IsAllowed(tt.name, tt.hash); got != tt.want {
+			t.Errorf("%q, %s: %v", tt.name, tt.hash, got)
+		}
+	}
+	if l, err := h.AllowedList(); err != nil || len(l) != 2 || l[0].Value != "EICAR" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if err := h.Disallow(AllowedName, "EICAR"); err != nil || h.IsAllowed("EICAR", "") {
+		t.Errorf("%v", err)
+	}
+	if err := h.Disallow(AllowedName, "EICAR"); !errors.Is(err, ErrNotAllowed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDocument(t *testing.T) {
+	h := open(t)
+	if b, err := json.Marshal(NewDocument(nil)); err != nil || string(b) != `{"threats":{"scans":[]}}` {
+		t.Errorf("%s, %v", b, err)
+	}
+	for n, scan := range []Scan{{Type: "real_time"}, {ID: "s1", Type: "quick"}, {Type: "real_time"}} {
+		d := detection(n)
+		d.Scan = scan
+		if _, _, err := h.Record(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := h.List(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(NewDocument(rows))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Threats struct {
+			Scans []struct {
+				Type    string
+				Threats []struct {
+					Threat  map[string]any
+					History []map[string]string
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	scans := doc.Threats.Scans
+	if len(scans) != 2 || scans[0].Type != "real_time" || len(scans[0].Threats) != 2 || scans[1].Type != "quick" {
+		t.Fatalf("%s", b)
+	}
+	first := scans[0].Threats[0]
+	if first.Threat["tracking_id"] != rows[0].TrackingID || first.Threat["path"] != "/tmp/file-2" ||
+		first.History[0]["key"] != "1795874400000" || first.History[0]["value"] != "blocked" {
+		t.Errorf("%s", b)
+	}
+}
+
+func TestDamagedDatabase(t *testing.T) {
+	for name, damage := range map[string]func(b []byte) []byte{
+		"garbage":       func([]byte) []byte { return []byte(strings.Repeat("garbage ", 2000)) },
+		"cut":           func(b []byte) []byte { return b[:len(b)/2+100] },
+		"pages zeroed":  func(b []byte) []byte { clear(b[2*4096 : 6*4096]); return b },
+		"pages swapped": func(b []byte) []byte { copy(b[3*4096:4*4096], b[5*4096:6*4096]); return b },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "threats.db")
+			h, err := Open(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 50 {
+				if _, _, err := h.Record(detection(n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, damage(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h, err = Open(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close()
+			if _, _, err := h.Record(detection(1)); err != nil {
+				t.Error(err)
+			}
+			if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
+				t.Errorf("set aside: %q", aside)
+			}
+		})
+	}
+}
+
+func TestHeldByAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "threats.db")
+	h, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if _, err := Open(path, nil); !errors.Is(err, bolt.ErrTimeout) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error("the database in use was moved away")
+	}
+}
+
+func TestParallel(t *testing.T) {
+	h := open(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for n := range 10 {
+				if _, _, err := h.Record(detection(n)); err != nil {
+					t.Error(err)
+				}
+				if _, err := h.List(3); err != nil {
+					t.Error(err)
+				}
+				if err := h.Allow(Allowed{Kind: AllowedName, Value: fmt.Sprint(i)}); err != nil {
+					t.Error(err)
+				}
+				h.IsAllowed("x", "y")
+			}
+		})
+	}
+	wg.Wait()
+	if n, err := h.Count(); n != 10 || err != nil {
+		t.Errorf("%d rows, %v", n, err)
+	}
+	if l, err := h.AllowedList(); len(l) != 8 || err != nil {
+		t.Errorf("%d allowed, %v", len(l), err)
+	}
+	for _, a := range []string{"0", "7"} {
+		if !h.IsAllowed(a, "") {
+			t.Errorf("%s is lost", a)
+		}
+	}
+}
+
+// recordForEver prints the number of each row once Record has returned.
+func recordForEver(path string) error {
+	h, err := Open(path, nil)
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		if _, _, err := h.Record(detection(n)); err != nil {
+			return err
+		}
+		fmt.Println(n)
+	}
+}
+
+func TestKilledAtAnyPoint(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "threats.db")
+	rows := 0
+	for range 15 {
+		cmd := exec.Command(exe)
+		cmd.Env = append(os.Environ(), crashVariable+"="+path)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(20*time.Millisecond+time.Duration(rand.IntN(80_000))*time.Microsecond, func() { cmd.Process.Kill() })
+		last := -1
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if _, err := fmt.Sscan(lines.Text(), &last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = cmd.Wait() // killed
+		kill.Stop()
+		h, err := Open(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n <= last; n++ {
+			if got, err := h.ByHash(hash(n)); err != nil || got.Paths[0] != fmt.Sprintf("/tmp/file-%d", n) {
+				t.Fatalf("row %d is lost: %+v, %v", n, got, err)
+			}
+		}
+		rows = max(rows, last+1)
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows == 0 {
+		t.Error("nothing was ever written")
+	}
+	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 0 {
+		t.Errorf("taken for damaged: %q", aside)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	good, err := encode(Threat{TrackingID: "x", SHA256: hash(1), Paths: []string{"/a\xff"}, History: []Change{{Time: start, Status: StatusBlocked}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"tracking_id":"x","sha256":"` + hash(2) + `","raw_paths":[null,"AA=="]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		row, err := decode(b)
+		if err != nil {
+			return
+		}
+		again, err := encode(row)
+		if err != nil {
+			return // times outside of what JSON can say
+		}
+		if got, err := decode(again); err != nil || got.TrackingID != row.TrackingID {
+			t.Fatalf("%v: %q", err, again)
+		}
+	})
+}
