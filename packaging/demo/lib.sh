@@ -109,13 +109,15 @@ install_packages() {
 
 # remove_packages purges our packages in whatever state they are.
 remove_packages() {
-	local p
+	local p log
+	log=$(mktemp)
 	for p in bulwark bulwark-portal; do
 		installed "$p" || continue
 		case $(package_format) in
-		deb) dpkg --purge --force-remove-reinstreq "$p" >/dev/null || die "dpkg cannot remove $p; see the lines above" ;;
-		rpm) rpm -e "$p" || die "rpm cannot remove $p; see the lines above" ;;
-		esac
+		deb) dpkg --purge --force-remove-reinstreq "$p" >"$log" 2>&1 ;;
+		rpm) rpm -e "$p" >"$log" 2>&1 ;;
+		esac || { cat "$log" >&2; die "cannot remove the package $p; see the lines above"; }
 		note "removed package $p"
 	done
+	rm -f "$log"
 }
