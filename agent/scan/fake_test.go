@@ -127,15 +127,7 @@ func newTestPool(t *testing.T, change func(*Config)) (*Pool, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not t.TempDir: the scanner's user must get through the path.
-	base, err := os.MkdirTemp("", "bulwark-scan")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(base) })
-	if err := os.Chmod(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	base := t.TempDir()
 	sources := filepath.Join(base, "sources")
 	if err := os.Mkdir(sources, 0o755); err != nil {
 		t.Fatal(err)

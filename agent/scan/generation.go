@@ -220,6 +220,7 @@ func (p *Pool) switchTo(file *os.File, first *child) error {
 	old, wasUnloaded := p.gen, p.unloaded
 	p.lastGen++
 	p.gen = &generation{number: p.lastGen, file: file, info: first.hello.Info}
+	p.number.Store(p.lastGen)
 	p.gen.main = p.startLaneLocked(first.lane, first)
 	p.starting, p.unloaded, p.loadErr = false, false, nil
 	clear(p.poison)

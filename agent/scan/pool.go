@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/scan/wire"
@@ -84,8 +85,9 @@ type Config struct {
 	Log *slog.Logger
 	// Dir keeps the compiled definitions; it is made if absent. Required.
 	Dir string
-	// Sources are the folders and files that definitions are compiled from,
-	// readable by User. Absent ones are skipped.
+	// Sources are the folders and files that definitions are compiled from.
+	// Absent ones are skipped. Without Landlock in the kernel User must be able to
+	// read them.
 	Sources []string
 	// Program and Args start a scanner: this program with "scanner". Env is
 	// added to its otherwise empty environment.
@@ -164,6 +166,8 @@ type Pool struct {
 	limits *cgroup
 	reload chan struct{} // token: one Reload at a time
 	wg     sync.WaitGroup
+
+	number atomic.Uint64 // of the generation in use
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before
@@ -320,12 +324,7 @@ func (p *Pool) Scan(ctx context.Context, req Request) (verdict.Verdict, error) {
 // Generation grows by one with each set of definitions that is put to use; 0
 // before the first. Verdicts of different generations are not comparable.
 func (p *Pool) Generation() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gen == nil {
-		return 0
-	}
-	return p.gen.number
+	return p.number.Load()
 }
 
 // Unload ends the scanner processes once they have nothing to do; the next scan

@@ -409,11 +409,22 @@ func TestUnload(t *testing.T) {
 
 func TestNoDefinitions(t *testing.T) {
 	need.Root(t)
-	p, _ := newTestPool(t, func(c *Config) { c.Sources = []string{"/nonexistent/definitions"} })
+	p, sources := newTestPool(t, func(c *Config) { writeFile(t, filepath.Join(c.Sources[0], "b.txt"), "bad\n") })
 	if _, err := scan(t, p, "x"); !errors.Is(err, ErrNoDefinitions) {
 		t.Errorf("%v", err)
 	}
-	waitFor(t, "the reason", func() bool { return strings.Contains(p.Status().LoadError, "/nonexistent/definitions") })
+	waitFor(t, "the reason", func() bool { return strings.Contains(p.Status().LoadError, "b.txt:1: not a signature") })
+	// It goes on by itself once they are good.
+	writeFile(t, filepath.Join(sources, "b.txt"), "worm\n")
+	waitFor(t, "the definitions", func() bool { return p.Generation() == 1 })
+	wantMatch(t, p, "worm", "Found-worm")
+}
+
+// Without any source the engine has its built-in rules.
+func TestNoSources(t *testing.T) {
+	need.Root(t)
+	p, _ := newTestPool(t, func(c *Config) { c.Sources = []string{"/nonexistent/definitions"} })
+	wantMatch(t, p, "x", "")
 }
 
 func TestStopped(t *testing.T) {

@@ -116,10 +116,7 @@ func (p *Pool) compileAndSwitch(ctx context.Context) (Report, error) {
 
 // compile has a sandboxed process compile the sources to out.
 func (p *Pool) compile(ctx context.Context, out *os.File) (Report, error) {
-	sources := p.presentSources()
-	if len(sources) == 0 {
-		return Report{}, &CompileError{Reason: "none of the folders exists: " + strings.Join(p.cfg.Sources, ", ")}
-	}
+	sources := p.presentSources() // without any, the engine's built-in rules are all there is
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.CompileTimeout)
 	defer cancel()
 	c, err := p.startProcess(ctx, out, &wire.Setup{

@@ -36,12 +36,11 @@ var allowed = []string{
 	"getresuid", "getresgid", "getppid", "getrlimit", "prlimit64", "capget",
 }
 
-// Additionally for a process that may read some folders and write its result
-// to a descriptor.
-var allowedReading = []string{
-	"newfstatat", "getdents64", "readlinkat", "statx", "fstatfs",
-	"pwrite64", "pwritev", "ftruncate", "fsync", "fdatasync", "fallocate",
-}
+// Additionally for a process that may read some folders.
+var allowedReading = []string{"newfstatat", "getdents64", "readlinkat", "statx", "fstatfs"}
+
+// Additionally for a process that writes its result to a descriptor.
+var allowedOutput = []string{"pwrite64", "pwritev", "ftruncate", "fsync", "fdatasync", "fallocate"}
 
 // No correct code of ours comes near these: whoever calls them has taken the
 // process over, so it ends at once.
@@ -58,8 +57,8 @@ var deadly = []string{
 }
 
 // policy builds the filter. reading allows opening files for reading (Landlock
-// and the user decide which).
-func policy(reading bool, pid int) (seccomp.Policy, error) {
+// and the user decide which), output writing to descriptors at any offset.
+func policy(reading, output bool, pid int) (seccomp.Policy, error) {
 	info, err := arch.GetInfo("")
 	if err != nil {
 		return seccomp.Policy{}, fmt.Errorf("seccomp on %s: %w", runtime.GOARCH, err)
@@ -93,6 +92,9 @@ func policy(reading bool, pid int) (seccomp.Policy, error) {
 		when("prctl", bit(0, seccomp.Equal, unix.PR_GET_NO_NEW_PRIVS)),
 	}
 	names := known(allowed)
+	if output {
+		names = append(names, known(allowedOutput)...)
+	}
 	if reading {
 		names = append(names, known(allowedReading)...)
 		const writing = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC | unix.O_APPEND
@@ -112,8 +114,8 @@ func policy(reading bool, pid int) (seccomp.Policy, error) {
 }
 
 // installFilter puts the filter on every thread.
-func installFilter(reading bool) error {
-	p, err := policy(reading, unix.Getpid())
+func installFilter(reading, output bool) error {
+	p, err := policy(reading, output, unix.Getpid())
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 
 // reduceCapabilities leaves every thread only what changing root directory and
 // user still needs; the change of user takes that too.
-func reduceCapabilities() error {
+func reduceCapabilities(readAll bool) error {
 	// The bounding set needs CAP_SETPCAP, so it goes first.
 	for c := uintptr(0); c <= 63; c++ {
 		if on, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil || on == 0 {
@@ -24,14 +24,37 @@ func reduceCapabilities() error {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 && errno != unix.EINVAL {
 		return fmt.Errorf("clearing ambient capabilities: %w", errno)
 	}
+	keep := uint32(1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SYS_CHROOT)
+	if readAll {
+		keep |= 1 << unix.CAP_DAC_READ_SEARCH
+	}
+	return setCapabilities(keep)
+}
+
+// setCapabilities makes keep the permitted and effective set of every thread.
+func setCapabilities(keep uint32) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	const keep = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SYS_CHROOT
 	sets := [2]unix.CapUserData{{Effective: keep, Permitted: keep}}
 	_, _, errno := psx.Syscall3(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
 	if errno != 0 {
 		return fmt.Errorf("reducing the capability sets: %w", errno)
 	}
 	return nil
+}
+
+// dropUserKeepReading changes to the user with CAP_DAC_READ_SEARCH as the only
+// capability left.
+func dropUserKeepReading(uid, gid int) error {
+	if err := allThreadsPrctl(unix.PR_SET_KEEPCAPS, 1); err != nil {
+		return fmt.Errorf("keeping a capability: %w", err)
+	}
+	if err := dropUser(uid, gid); err != nil {
+		return err
+	}
+	if err := allThreadsPrctl(unix.PR_SET_KEEPCAPS, 0); err != nil {
+		return fmt.Errorf("keeping a capability: %w", err)
+	}
+	return setCapabilities(1 << unix.CAP_DAC_READ_SEARCH)
 }
 
 // userProperties asks the kernel who the process now is.
@@ -54,8 +77,14 @@ func (r *Report) userProperties() {
 		r.add(PropertyCapabilities, fmt.Errorf("reading capabilities: %w", err), "")
 		return
 	}
-	for _, h := range have {
-		if h.Effective|h.Permitted|h.Inheritable != 0 {
+	detail := "none"
+	for i, h := range have {
+		held := h.Effective | h.Permitted | h.Inheritable
+		if i == 0 && held == 1<<unix.CAP_DAC_READ_SEARCH {
+			detail = "only CAP_DAC_READ_SEARCH, which Landlock confines"
+			held = 0
+		}
+		if held != 0 {
 			r.add(PropertyCapabilities, fmt.Errorf("still holds capabilities %#x", h.Permitted), "")
 			return
 		}
@@ -66,7 +95,7 @@ func (r *Report) userProperties() {
 			bounding++
 		}
 	}
-	r.add(PropertyCapabilities, nil, "none; %d in the bounding set", bounding)
+	r.add(PropertyCapabilities, nil, "%s; %d in the bounding set", detail, bounding)
 }
 
 func ifname(fd int, req *unix.Ifreq) error {

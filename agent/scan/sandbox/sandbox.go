@@ -33,6 +33,12 @@ type Profile struct {
 	// ReadDirs may be opened for reading; empty means that no file at all may be
 	// opened.
 	ReadDirs []string
+	// ReadAll lets the process read ReadDirs whatever the permissions of files
+	// and of the folders above say (CAP_DAC_READ_SEARCH). It has no effect without
+	// Landlock, which is what confines the capability to ReadDirs.
+	ReadAll bool
+	// Output lets the process write to descriptors it holds, up to MaxFileSize.
+	Output bool
 	// MaxFileSize is RLIMIT_FSIZE in bytes. 0 makes the kernel refuse every write
 	// to a regular file, also through a descriptor that is open for writing.
 	MaxFileSize uint64
@@ -128,19 +134,22 @@ func Enter(p Profile) (Report, error) {
 	// What is done thread by thread comes while /proc is still visible: with cgo
 	// (race detector) the list of threads is read there.
 	if root && !p.KeepRoot {
-		if err := reduceCapabilities(); err != nil {
+		if err := reduceCapabilities(p.readAll()); err != nil {
 			return r, fmt.Errorf("sandbox: dropping capabilities: %w", err)
 		}
 	}
 	err = allThreadsPrctl(unix.PR_SET_NO_NEW_PRIVS, 1)
 	r.add(PropertyNoNewPrivs, err, "set on every thread")
+	if root && p.readAll() && !p.KeepRoot {
+		if err := dropUserKeepReading(p.UID, p.GID); err != nil {
+			return r, fmt.Errorf("sandbox: giving up root: %w", err)
+		}
+		root = false
+	}
 	r.add(PropertyLandlock, restrictFiles(p.ReadDirs), "%s", landlockDetail(p.ReadDirs))
 
 	if p.Root != nil {
 		err = chroot(p.Root)
-		if err != nil && !root {
-			err = fmt.Errorf("not started as root: %w", err)
-		}
 		r.add(PropertyRoot, err, "removed empty directory")
 	}
 	if root && !p.KeepRoot {
@@ -151,7 +160,7 @@ func Enter(p Profile) (Report, error) {
 	err = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	r.add(PropertyNotDumpable, err, "not traceable by its own user, no core files")
 	r.userProperties()
-	err = installFilter(len(p.ReadDirs) > 0)
+	err = installFilter(len(p.ReadDirs) > 0, p.Output)
 	r.add(PropertySeccomp, err, "on every thread; unknown calls are refused, attacks end the process")
 	if len(p.ReadDirs) == 0 {
 		err = probeOpen()
@@ -161,6 +170,10 @@ func Enter(p Profile) (Report, error) {
 		}
 	}
 	return r, nil
+}
+
+func (p Profile) readAll() bool {
+	return p.ReadAll && len(p.ReadDirs) > 0 && landlockVersion() > 0
 }
 
 func setLimits(p Profile) error {
@@ -251,7 +264,10 @@ func restrictFiles(readDirs []string) error {
 		rules = append(rules, landlock.RODirs(readDirs...))
 	}
 	// Best effort: every right that this kernel knows is taken away.
-	return landlock.V11.BestEffort().Restrict(rules...)
+	if err := landlock.V11.BestEffort().Restrict(rules...); err != nil {
+		return fmt.Errorf("landlock: %w", err)
+	}
+	return nil
 }
 
 func landlockDetail(readDirs []string) string {

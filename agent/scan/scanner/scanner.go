@@ -133,7 +133,7 @@ func (p *process) run() error {
 	}
 	root := os.NewFile(descriptorRoot, "empty directory")
 	if setup.Compile {
-		profile.ReadDirs = setup.Sources
+		profile.ReadDirs, profile.ReadAll, profile.Output = setup.Sources, true, true
 	} else {
 		profile.Root = root
 	}
