@@ -63,3 +63,13 @@ func SharedTestdata(t testing.TB, name string) string {
 	}
 	return path
 }
+
+// NoRaceDetector is for tests that the race detector makes impossible, such as
+// those of memory limits. It skips under the detector, also under CI: packages
+// that call it are tested once more without (see .ci/test).
+func NoRaceDetector(t testing.TB) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("not under the race detector")
+	}
+}
