@@ -236,7 +236,7 @@ type process struct {
 func startAccessor(t testing.TB) *process {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=accessor")
+	cmd.Env = append(os.Environ(), helperEnv+"=accessor", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -301,17 +301,26 @@ const (
 	namespaceForget = 30 * time.Second
 )
 
-// mountLoop marks new mounts.
-func (w *Watcher) mountLoop(ctx context.Context) {
+// openMountTable opens the table whose changes mountLoop waits for. It must be
+// open before the table is read for the first marks, so that no mount falls
+// between; -1 when that is not possible.
+func (w *Watcher) openMountTable() int {
 	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		w.notice("new mounts will not be noticed at once: " + err.Error())
-	} else {
+		return -1
+	}
+	return fd
+}
+
+// mountLoop marks new mounts. fd is the open mount table, which it closes.
+func (w *Watcher) mountLoop(ctx context.Context, fd int) {
+	if fd >= 0 {
 		defer unix.Close(fd)
 	}
 	last := time.Now()
 	for ctx.Err() == nil {
-		changed := false
+		changed := fd < 0 // not known: look every time
 		if fd >= 0 {
 			// A change of the table is announced as an error condition.
 			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}, {Fd: int32(w.stopFD), Events: unix.POLLIN}}

@@ -33,8 +33,10 @@ func (w *Watcher) readLoop(r *reader) {
 		{Fd: int32(r.group.fd), Events: unix.POLLIN},
 		{Fd: int32(w.stopFD), Events: unix.POLLIN},
 	}
+	spin := spinner{off: runtime.NumCPU() == 1}
 	for !w.stopping.Load() {
-		r.since.Store(time.Now().UnixNano())
+		now := time.Now()
+		r.since.Store(now.UnixNano())
 		n, err := r.group.read(buf)
 		r.since.Store(0)
 		switch {
@@ -42,7 +44,9 @@ func (w *Watcher) readLoop(r *reader) {
 			if r.extra {
 				return
 			}
-			_, _ = unix.Poll(fds, -1) // EINTR and errors: just read again
+			if !spin.again(now) {
+				_, _ = unix.Poll(fds, -1) // EINTR and errors: just read again
+			}
 			continue
 		case err == unix.EINTR:
 			continue
@@ -52,11 +56,50 @@ func (w *Watcher) readLoop(r *reader) {
 			w.readFailed(r.group, err)
 			continue
 		}
+		spin.found()
 		if !w.handleBatch(r.group, buf[:n]) {
 			return
 		}
 	}
 }
+
+// spinner decides whether the reader looks again before it goes to sleep.
+// Falling asleep and being woken costs more than the whole decision, and a
+// process that opens many files comes back within microseconds. It spins only
+// while events come like that: after a fruitless spin it sleeps at once for
+// the next spinPenalty times.
+type spinner struct {
+	off     bool      // one processor: nobody could come back meanwhile
+	empty   time.Time // first fruitless read since the last event
+	penalty int
+}
+
+const (
+	spinTime    = 15 * time.Microsecond
+	spinPenalty = 8
+)
+
+// again reports whether to read once more although there was nothing.
+func (s *spinner) again(now time.Time) bool {
+	switch {
+	case s.off:
+		return false
+	case s.penalty > 0:
+		s.penalty--
+		return false
+	case s.empty.IsZero():
+		s.empty = now
+		return true
+	case now.Sub(s.empty) < spinTime:
+		return true
+	}
+	s.empty = time.Time{}
+	s.penalty = spinPenalty
+	return false
+}
+
+// found resets the time when there were events.
+func (s *spinner) found() { s.empty = time.Time{} }
 
 // handleBatch handles the events of one read; false when the kernel speaks
 // another format, which no reader can repair.

@@ -253,7 +253,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 		w.startReader(g, false)
 	}
 	loop(func(ctx context.Context) { w.superviseLoop(ctx, scans) })
-	loop(w.mountLoop)
+	table := w.openMountTable()
+	loop(func(ctx context.Context) { w.mountLoop(ctx, table) })
 	loop(w.conflictLoop)
 
 	w.marksMu.Lock()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -141,7 +142,7 @@ func TestEveryWayOfWriting(t *testing.T) {
 					return
 				}
 				if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
-					t.Errorf("opened after bad content was written: %q", got.Err)
+					t.Errorf("opened after bad content was written: %q\n%+v\n%s", got.Err, r.Stats(3), r.log)
 				}
 			})
 		}
@@ -203,8 +204,8 @@ func TestMappedWriterIsNeverTrusted(t *testing.T) {
 }
 
 func TestNewGenerationScansAgain(t *testing.T) {
-	var generation uint64
-	r := newRig(t, func(c *Config) { c.Generation = func() uint64 { return generation } })
+	var generation atomic.Uint64
+	r := newRig(t, func(c *Config) { c.Generation = generation.Load })
 	p := r.put(t, "file", "harmless")
 	r.accessor.must(request{Op: "open", Path: p})
 	r.accessor.must(request{Op: "open", Path: p})
@@ -216,6 +217,12 @@ func TestNewGenerationScansAgain(t *testing.T) {
 	if n := r.scanner.scans.Load(); n != 2 {
 		t.Errorf("scanned %d times after Forget, want twice", n)
 	}
+	// Without being told, the ignore marks go within a second.
+	generation.Add(1)
+	wait(t, "the new generation is noticed", func() bool {
+		r.accessor.must(request{Op: "open", Path: p})
+		return r.scanner.scans.Load() == 3
+	})
 }
 
 func TestWrittenFileIsScannedOnClose(t *testing.T) {
