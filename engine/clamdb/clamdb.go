@@ -75,6 +75,8 @@ type Body struct {
 	Target  int
 	Offset  Offset
 	Pattern *pattern.Node
+	// Also is a second form of the pattern (its wide one), or nil.
+	Also *pattern.Node
 	// FullWord demands a non-alphanumeric byte, or nothing, on both sides.
 	FullWord bool
 }

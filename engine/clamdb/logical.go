@@ -3,8 +3,6 @@ package clamdb
 import (
 	"strconv"
 	"strings"
-
-	"github.com/bulwarkhq/bulwark/engine/pattern"
 )
 
 // Logical is a logical signature: sub-signatures under an expression.
@@ -165,7 +163,7 @@ func parseSub(s string, col int) (*Body, error) {
 	}
 	if wide {
 		if ascii {
-			n = pattern.OneOfNodes(n.Clone(), n.Wide())
+			b.Also = n.Clone().Wide()
 		} else {
 			n = n.Wide()
 		}

@@ -444,3 +444,13 @@ func ordered(starts []uint32, n int) bool {
 	}
 	return int(prev) <= n
 }
+
+// EachID asks ok about the id of every atom; the first refusal is an error.
+func (m *Matcher) EachID(ok func(id uint32) bool) error {
+	for i := range m.atoms {
+		if !ok(m.atoms[i].id) {
+			return fmt.Errorf("%w: unknown id %d", ErrFormat, m.atoms[i].id)
+		}
+	}
+	return nil
+}

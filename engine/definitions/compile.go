@@ -1,0 +1,459 @@
+package definitions
+
+import (
+	"bufio"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/engine/clamdb"
+	"github.com/bulwarkhq/bulwark/engine/match"
+	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/yara"
+)
+
+// CompileOptions are the options of Compile.
+type CompileOptions struct {
+	// Version to write; empty: YYYY.MMDD.<hash of the contents>.
+	Version string
+	// Created is the time to write; zero: now.
+	Created time.Time
+}
+
+// Problem is a line or rule that was left out.
+type Problem struct {
+	File         string
+	Line, Column int // from 1; 0 where the whole file or line is meant
+	Reason       string
+}
+
+func (p Problem) String() string {
+	switch {
+	case p.Line == 0:
+		return fmt.Sprintf("%s: %s", p.File, p.Reason)
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Reason)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Reason)
+}
+
+// Report says what Compile did.
+type Report struct {
+	Version string
+	Counts  Counts
+	// Problems are at most MaxProblems; Dropped counts them all.
+	Problems []Problem
+	Dropped  int
+	// Files are the sources that were read, Unknown those whose extension says
+	// nothing to us.
+	Files   []string
+	Unknown []string
+	// Bytes is the length of the compiled file.
+	Bytes int64
+}
+
+// MaxProblems bounds the problems a Report lists.
+const MaxProblems = 10000
+
+const (
+	maxYaraFile = 64 << 20
+	maxInclude  = 16
+)
+
+type compiler struct {
+	ctx    context.Context
+	report Report
+	out    tables
+	hashes [lists][Algorithms]hashBuilder
+	atoms  []match.Atom
+	ignore map[string][]string // name -> MD5s of the lines, "" for any
+	source uint32
+	file   sourceFile
+}
+
+// Compile reads the sources and writes one compiled file to out, which should
+// be empty and is not closed. A bad line or rule is left out and reported; a
+// source that cannot be read at all is an error that names it.
+func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOptions) (Report, error) {
+	c := &compiler{ctx: ctx, ignore: map[string][]string{}}
+	c.out.names = append(c.out.names, 0, 0) // name 0 is empty
+	files, unknown, err := find(ctx, sources)
+	if err != nil {
+		return c.report, err
+	}
+	c.report.Unknown = unknown
+	c.report.Counts.BuiltIn = BuiltInRules
+	if len(files) > sourceMask {
+		return c.report, fmt.Errorf("definitions: %d source files, at most %d", len(files), sourceMask)
+	}
+	for _, f := range files {
+		if err := ctx.Err(); err != nil {
+			return c.report, err
+		}
+		c.file = f
+		c.source = uint32(len(c.out.sources))
+		c.out.sources = append(c.out.sources, f.name)
+		c.report.Files = append(c.report.Files, f.path)
+		if f.yara {
+			err = c.yaraFile(f)
+		} else {
+			err = c.clamFile(f)
+		}
+		if err != nil {
+			return c.report, fmt.Errorf("definitions source %s: %w", f.path, err)
+		}
+	}
+	return c.report, c.write(out, opts)
+}
+
+func (c *compiler) problem(line, column int, reason string) {
+	c.report.Dropped++
+	if len(c.report.Problems) < MaxProblems {
+		c.report.Problems = append(c.report.Problems, Problem{c.file.path, line, column, reason})
+	}
+}
+
+func (c *compiler) ignored(name string, line []byte) bool {
+	lines, ok := c.ignore[name]
+	if !ok {
+		return false
+	}
+	sum := ""
+	for _, want := range lines {
+		if want == "" {
+			return true
+		}
+		if sum == "" {
+			s := md5.Sum(line)
+			sum = hex.EncodeToString(s[:])
+		}
+		if sum == want {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *compiler) clamFile(f sourceFile) error {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	pua := f.clam.PUA()
+	skipped, err := clamdb.Read(&ctxReader{c.ctx, bufio.NewReaderSize(file, 1<<20)}, f.clam,
+		func(line int, text []byte, rec clamdb.Record) {
+			switch {
+			case rec.Ignore != nil:
+				c.ignore[rec.Ignore.Name] = append(c.ignore[rec.Ignore.Name], rec.Ignore.Line)
+			case rec.Hash != nil:
+				if !c.ignored(rec.Hash.Name, text) {
+					c.hash(line, rec.Hash, pua)
+				} else {
+					c.report.Counts.Ignored++
+				}
+			case rec.Body != nil:
+				if c.ignored(rec.Body.Name, text) {
+					c.report.Counts.Ignored++
+				} else if err := c.body(rec.Body, pua); err != nil {
+					c.problem(line, 0, err.Error())
+				}
+			case rec.Logical != nil:
+				if c.ignored(rec.Logical.Name, text) {
+					c.report.Counts.Ignored++
+				} else if err := c.logical(rec.Logical, pua); err != nil {
+					c.problem(line, 0, err.Error())
+				}
+			}
+		},
+		func(p clamdb.Problem) { c.problem(p.Line, p.Column, p.Reason) })
+	c.report.Counts.Level += skipped.Level
+	return err
+}
+
+// ctxReader ends reading when the context ends.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+func (c *compiler) hash(line int, h *clamdb.Hash, pua bool) {
+	list, alg := Detect, MD5
+	switch len(h.Sum) {
+	case 20:
+		alg = SHA1
+	case 32:
+		alg = SHA256
+	}
+	size := uint32(anySize)
+	if h.Size >= anySize {
+		c.problem(line, 0, "files of four gigabytes and more cannot be named by size")
+		return
+	}
+	if h.Size >= 0 {
+		size = uint32(h.Size)
+	}
+	if h.Allow {
+		list = Allow
+		c.report.Counts.Allow++
+	} else {
+		switch alg {
+		case MD5:
+			c.report.Counts.MD5++
+		case SHA1:
+			c.report.Counts.SHA1++
+		case SHA256:
+			c.report.Counts.SHA256++
+		}
+	}
+	tail := c.source
+	if pua || isPUA(h.Name) {
+		tail |= flagPUA
+	}
+	c.hashes[list][alg].add(h.Sum, size, c.out.name(h.Name), tail)
+}
+
+// isPUA knows ClamAV's naming of potentially unwanted applications.
+func isPUA(name string) bool { return strings.HasPrefix(name, "PUA.") }
+
+func typeOf(name string, pua bool) uint8 {
+	if pua || isPUA(name) {
+		return TypePUA
+	}
+	return TypeMalware
+}
+
+func (c *compiler) body(b *clamdb.Body, pua bool) error {
+	forms, err := bodyForms(b)
+	if err != nil {
+		return err
+	}
+	name := c.out.name(b.Name)
+	rule := Rule{Kind: KindBody, Type: typeOf(b.Name, pua), Target: uint8(b.Target), ID: name, Threat: name,
+		Source: c.source, Strings: uint32(len(c.out.strings)), NStrings: 1, MaxSize: -1}
+	c.out.rules = append(c.out.rules, rule)
+	if err := c.addString(forms, StringTrigger); err != nil {
+		return err
+	}
+	c.report.Counts.Body++
+	return nil
+}
+
+// form is a form with its parts, before it gets its place in the tables.
+type form struct {
+	Form
+	parts []pattern.Part
+}
+
+func bodyForms(b *clamdb.Body) ([]form, error) {
+	var out []form
+	for i, n := range []*pattern.Node{b.Pattern, b.Also} {
+		if n == nil {
+			continue
+		}
+		parts, err := pattern.Compile(n, pattern.Options{Split: true})
+		if err != nil {
+			return nil, fmt.Errorf("the pattern %w", err)
+		}
+		f := form{parts: parts}
+		f.Anchor, f.N, f.Shift = uint8(b.Offset.Kind), b.Offset.N, uint32(min(b.Offset.Shift, 1<<31))
+		if b.FullWord {
+			f.Flags |= FormFullWord
+		}
+		if i == 1 {
+			f.Flags |= FormWide
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
+	var forms [][]form
+	for i := range l.Subs {
+		f, err := bodyForms(&l.Subs[i])
+		if err != nil {
+			return fmt.Errorf("sub-signature %d: %w", i, err)
+		}
+		forms = append(forms, f)
+	}
+	code := l.Expr.AppendCode(nil)
+	none, err := clamdb.EvalLogical(code, func(int) int64 { return 0 })
+	if err != nil {
+		return err
+	}
+	name := c.out.name(l.Name)
+	rule := Rule{Kind: KindLogical, Type: typeOf(l.Name, pua), Target: uint8(l.Target), ID: name, Threat: name,
+		Source: c.source, Strings: uint32(len(c.out.strings)), NStrings: uint32(len(forms)),
+		MinSize: l.MinSize, MaxSize: l.MaxSize}
+	rule.Code, rule.CodeLen = c.out.addCode(code)
+	if none {
+		rule.Flags |= RuleAlways
+		c.out.always = append(c.out.always, uint32(len(c.out.rules)))
+	}
+	c.out.rules = append(c.out.rules, rule)
+	for _, f := range forms {
+		if err := c.addString(f, StringAll); err != nil {
+			return err
+		}
+	}
+	c.report.Counts.Logical++
+	return nil
+}
+
+// addString gives a string of the last rule its place in the tables.
+func (c *compiler) addString(forms []form, flags uint32) error {
+	s := uint32(len(c.out.strings))
+	c.out.strings = append(c.out.strings, String{Rule: uint32(len(c.out.rules) - 1), Flags: flags})
+	for _, f := range forms {
+		f.Form.String = s
+		f.FirstPart = uint32(len(c.out.parts))
+		f.Form.Parts = uint16(len(f.parts))
+		fi := uint32(len(c.out.forms))
+		c.out.forms = append(c.out.forms, f.Form)
+		for i, p := range f.parts {
+			part := Part{Form: fi, Index: uint32(i), GapMin: uint32(p.GapMin), GapMax: noOffset}
+			if p.GapMax >= 0 {
+				part.GapMax = uint32(p.GapMax)
+			}
+			pi := uint32(len(c.out.parts))
+			c.out.parts = append(c.out.parts, part)
+			for _, v := range p.Variants {
+				at, err := c.out.addProg(v.Prog)
+				if err != nil {
+					return err
+				}
+				c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, ID: uint32(len(c.out.variants))})
+				c.out.variants = append(c.out.variants, Variant{Prog: at, Part: pi})
+			}
+		}
+	}
+	return nil
+}
+
+func (c *compiler) yaraFile(f sourceFile) error {
+	file, err := c.parseYara(f.path, map[string]bool{}, 0)
+	if err != nil {
+		return err
+	}
+	rules, errs := yara.Compile(file)
+	for _, e := range errs {
+		c.yaraProblem(e)
+	}
+	base := uint32(len(c.out.rules))
+	for _, r := range rules {
+		id := c.out.name(r.Rule.Name)
+		threat := id
+		if t := r.Rule.MetaString("threat"); t != "" {
+			threat = c.out.name(t)
+		}
+		rule := Rule{Kind: KindYARA, ID: id, Threat: threat, Source: c.source, Base: base, NBase: uint32(len(rules)),
+			Strings: uint32(len(c.out.strings)), NStrings: uint32(len(r.Strings)), MaxSize: -1}
+		switch r.Rule.MetaString("type") {
+		case "potentially_unwanted_application", "pua":
+			rule.Type = TypePUA
+		case "test":
+			rule.Type = TypeTest
+		}
+		rule.Code, rule.CodeLen = c.out.addCode(r.Code)
+		if r.Rule.Private {
+			rule.Flags |= RulePrivate
+		}
+		if r.Rule.Global {
+			rule.Flags |= RuleGlobal
+			c.out.globals = append(c.out.globals, uint32(len(c.out.rules)))
+		}
+		if r.Always {
+			rule.Flags |= RuleAlways
+			c.out.always = append(c.out.always, uint32(len(c.out.rules)))
+		}
+		c.out.rules = append(c.out.rules, rule)
+		for _, s := range r.Strings {
+			var forms []form
+			for _, yf := range s.Forms {
+				f := form{parts: yf.Parts}
+				if yf.FullWord {
+					f.Flags |= FormFullWord
+				}
+				if yf.Wide {
+					f.Flags |= FormWide
+				}
+				forms = append(forms, f)
+			}
+			flags := uint32(0)
+			if s.All {
+				flags = StringAll
+			}
+			if err := c.addString(forms, flags); err != nil {
+				return err
+			}
+		}
+		c.report.Counts.YARA++
+	}
+	return nil
+}
+
+func (c *compiler) yaraProblem(e *yara.Error) {
+	reason := e.Reason
+	if e.Rule != "" {
+		reason = "rule " + e.Rule + ": " + reason
+	}
+	c.problem(e.Pos.Line, e.Pos.Column, reason)
+}
+
+// parseYara reads a rule file with its includes, which are sought beside it.
+func (c *compiler) parseYara(path string, seen map[string]bool, depth int) (*yara.File, error) {
+	seen[path] = true
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(&ctxReader{c.ctx, f}, maxYaraFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(src) > maxYaraFile {
+		return nil, errors.New("rule file larger than 64 MB")
+	}
+	outer := c.file
+	c.file.path = path
+	defer func() { c.file = outer }()
+	file, errs := yara.Parse(src)
+	for _, e := range errs {
+		c.yaraProblem(e)
+	}
+	for _, inc := range file.Includes {
+		p := filepath.Join(filepath.Dir(path), inc.Name)
+		if filepath.IsAbs(inc.Name) || !filepath.IsLocal(inc.Name) {
+			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q leaves the folder of the rule file", inc.Name))
+			continue
+		}
+		if depth >= maxInclude || seen[p] {
+			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q is read already, or too deep", inc.Name))
+			continue
+		}
+		sub, err := c.parseYara(p, seen, depth+1)
+		if err != nil {
+			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q: %v", inc.Name, err))
+			continue
+		}
+		file.Imports = append(file.Imports, sub.Imports...)
+		file.Rules = append(sub.Rules, file.Rules...)
+	}
+	return file, nil
+}

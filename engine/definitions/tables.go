@@ -1,0 +1,222 @@
+package definitions
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"os"
+	"slices"
+	"sort"
+	"time"
+	"unsafe"
+
+	"github.com/bulwarkhq/bulwark/engine/match"
+)
+
+// tables is everything of a set but its hashes, while it is built.
+type tables struct {
+	names    []byte
+	sources  []string
+	variants []Variant
+	parts    []Part
+	forms    []Form
+	strings  []String
+	rules    []Rule
+	progs    []byte
+	code     []byte
+	always   []uint32
+	globals  []uint32
+}
+
+// name adds a text and returns its place; texts are cut at 64 KB.
+func (t *tables) name(s string) uint32 {
+	if s == "" || len(t.names)+2+len(s) > math.MaxUint32 {
+		return 0
+	}
+	at := uint32(len(t.names))
+	s = s[:min(len(s), math.MaxUint16)]
+	t.names = binary.LittleEndian.AppendUint16(t.names, uint16(len(s)))
+	t.names = append(t.names, s...)
+	return at
+}
+
+var errTooMuch = errors.New("the signatures do not fit into one file")
+
+func (t *tables) addProg(p []byte) (uint32, error) {
+	for len(t.progs)%4 != 0 {
+		t.progs = append(t.progs, 0)
+	}
+	if len(t.progs)+len(p) > math.MaxUint32 {
+		return 0, errTooMuch
+	}
+	at := uint32(len(t.progs))
+	t.progs = append(t.progs, p...)
+	return at, nil
+}
+
+func (t *tables) addCode(c []byte) (at, n uint32) {
+	at = uint32(len(t.code))
+	t.code = append(t.code, c...)
+	return at, uint32(len(c))
+}
+
+// hashBuilder collects the records of one hash table.
+type hashBuilder struct {
+	recs  []byte
+	width int
+	sizes map[uint32]struct{}
+}
+
+func (h *hashBuilder) add(sum []byte, size, name, tail uint32) {
+	h.width = len(sum) + hashExtra
+	h.recs = append(h.recs, sum...)
+	h.recs = binary.LittleEndian.AppendUint32(h.recs, size)
+	h.recs = binary.LittleEndian.AppendUint32(h.recs, name)
+	h.recs = binary.LittleEndian.AppendUint32(h.recs, tail)
+	if h.sizes == nil {
+		h.sizes = map[uint32]struct{}{}
+	}
+	h.sizes[size] = struct{}{}
+}
+
+func (h *hashBuilder) Len() int { return len(h.recs) / max(h.width, 1) }
+
+func (h *hashBuilder) Less(i, j int) bool {
+	// Size behind the hash takes part, so that the order is fixed.
+	n := h.width - 8
+	return bytes.Compare(h.recs[i*h.width:i*h.width+n], h.recs[j*h.width:j*h.width+n]) < 0
+}
+
+func (h *hashBuilder) Swap(i, j int) {
+	var tmp [64]byte
+	a, b := h.recs[i*h.width:(i+1)*h.width], h.recs[j*h.width:(j+1)*h.width]
+	n := copy(tmp[:], a)
+	copy(a, b)
+	copy(b, tmp[:n])
+}
+
+// finish sorts the table and returns its fan-out and its sizes.
+func (h *hashBuilder) finish() (fanout, sizes []uint32) {
+	sort.Sort(h)
+	fanout = make([]uint32, 65537)
+	for i := range h.Len() {
+		fanout[uint32(binary.BigEndian.Uint16(h.recs[i*h.width:]))+1]++
+	}
+	for i := 1; i < len(fanout); i++ {
+		fanout[i] += fanout[i-1]
+	}
+	for s := range h.sizes {
+		sizes = append(sizes, s)
+	}
+	slices.Sort(sizes)
+	return fanout, sizes
+}
+
+// section is a section to write.
+type section struct {
+	id   uint32
+	data []byte
+}
+
+func raw[T any](s []T) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	var zero T
+	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(zero)))
+}
+
+func (c *compiler) write(out *os.File, opts CompileOptions) error {
+	matcher, err := match.Build(c.atoms)
+	if err != nil {
+		return err
+	}
+	t := &c.out
+	secs := []section{
+		{secNames, t.names}, {secMatcher, matcher}, {secVariants, raw(t.variants)}, {secParts, raw(t.parts)},
+		{secForms, raw(t.forms)}, {secStrings, raw(t.strings)}, {secRules, raw(t.rules)}, {secProgs, t.progs},
+		{secCode, t.code}, {secAlways, raw(t.always)}, {secGlobals, raw(t.globals)},
+	}
+	for l := range lists {
+		for a := range Algorithms {
+			h := &c.hashes[l][a]
+			if h.Len() == 0 {
+				continue
+			}
+			if err := c.ctx.Err(); err != nil {
+				return err
+			}
+			fanout, sizes := h.finish()
+			k := uint32(4*int(l) + int(a))
+			secs = append(secs, section{secHash + k, h.recs}, section{secFanout + k, raw(fanout)}, section{secSizes + k, raw(sizes)})
+		}
+	}
+	created := opts.Created
+	if created.IsZero() {
+		created = time.Now()
+	}
+	created = created.UTC().Truncate(time.Second)
+	version := opts.Version
+	if version == "" {
+		sum := sha256.New()
+		for _, s := range secs {
+			_, _ = sum.Write(s.data) // never fails
+		}
+		version = created.Format("2006.0102.") + hex.EncodeToString(sum.Sum(nil)[:4])
+	}
+	c.report.Version = version
+	meta, err := json.Marshal(Meta{Version: version, Created: created, Counts: c.report.Counts, Sources: t.sources})
+	if err != nil {
+		return fmt.Errorf("definitions: %w", err)
+	}
+	secs = append([]section{{secMeta, meta}}, secs...)
+	c.report.Bytes, err = writeSections(out, secs)
+	if err != nil {
+		return fmt.Errorf("writing definitions: %w", err)
+	}
+	return nil
+}
+
+// writeSections writes the file from its beginning and syncs it.
+func writeSections(out *os.File, secs []section) (int64, error) {
+	at := int64(headerBytes + len(secs)*tableEntry)
+	table := make([]byte, 0, len(secs)*tableEntry)
+	place := make([]int64, len(secs))
+	for i, s := range secs {
+		at = (at + align - 1) / align * align
+		place[i] = at
+		table = binary.LittleEndian.AppendUint32(table, s.id)
+		table = binary.LittleEndian.AppendUint32(table, crc32.Checksum(s.data, castagnoli))
+		table = binary.LittleEndian.AppendUint64(table, uint64(at))
+		table = binary.LittleEndian.AppendUint64(table, uint64(len(s.data)))
+		at += int64(len(s.data))
+	}
+	head := make([]byte, 0, headerBytes)
+	head = append(head, magic...)
+	head = binary.LittleEndian.AppendUint32(head, formatVersion)
+	head = binary.LittleEndian.AppendUint32(head, uint32(len(secs)))
+	head = binary.LittleEndian.AppendUint64(head, uint64(at))
+	head = binary.LittleEndian.AppendUint32(head, crc32.Checksum(append(bytes.Clone(head), table...), castagnoli))
+	head = binary.LittleEndian.AppendUint32(head, 0)
+	if _, err := out.WriteAt(append(head, table...), 0); err != nil {
+		return 0, err
+	}
+	for i, s := range secs {
+		if len(s.data) == 0 {
+			continue
+		}
+		if _, err := out.WriteAt(s.data, place[i]); err != nil {
+			return 0, err
+		}
+	}
+	if err := out.Truncate(at); err != nil {
+		return 0, err
+	}
+	return at, out.Sync()
+}

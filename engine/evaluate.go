@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/bulwarkhq/bulwark/engine/clamdb"
+	"github.com/bulwarkhq/bulwark/engine/definitions"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/engine/yara"
+)
+
+// rules evaluates the rules of which something was found, and those that can
+// hold without.
+func (w *worker) rules() []verdict.Match {
+	for _, r := range w.set.Always {
+		w.want(r)
+	}
+	slices.Sort(w.rulesIn)
+	var out []verdict.Match
+	for _, ri := range w.rulesIn {
+		if w.s.stop() {
+			break
+		}
+		r := &w.set.Rules[ri]
+		if r.Flags&definitions.RulePrivate != 0 || !w.holds(ri, r) {
+			continue
+		}
+		m := verdict.Match{
+			Threat:    w.set.Name(r.Threat),
+			Signature: w.set.Name(r.ID),
+			Source:    w.set.SourceName(r.Source),
+			Offset:    w.firstOffset(r),
+			Type:      verdict.Malware,
+		}
+		switch r.Type {
+		case definitions.TypePUA:
+			m.Type = verdict.PUA
+		case definitions.TypeTest:
+			m.Type = verdict.Test
+		}
+		out = append(out, m)
+		if len(out) >= maxMatches {
+			break
+		}
+	}
+	return out
+}
+
+func (w *worker) holds(ri uint32, r *definitions.Rule) bool {
+	switch r.Kind {
+	case definitions.KindBody:
+		return true // its one string was found, at its offset and in its target
+	case definitions.KindLogical:
+		if !w.targets[r.Target&15] || w.size < r.MinSize || r.MaxSize >= 0 && w.size > r.MaxSize {
+			return false
+		}
+		ok, err := clamdb.EvalLogical(w.set.Code(r), func(n int) int64 {
+			if uint32(n) >= r.NStrings {
+				return 0
+			}
+			return int64(len(w.matches(r.Strings + uint32(n))))
+		})
+		return err == nil && ok
+	}
+	if !w.yara(ri) {
+		return false
+	}
+	for _, g := range w.set.Globals {
+		if g >= r.Base && g < r.Base+r.NBase && !w.yara(g) {
+			return false
+		}
+	}
+	return true
+}
+
+// yara evaluates a YARA rule once per object.
+func (w *worker) yara(ri uint32) bool {
+	if v, ok := w.results[ri]; ok {
+		return v
+	}
+	r := &w.set.Rules[ri]
+	if r.Kind != definitions.KindYARA {
+		return false
+	}
+	if r.Flags&definitions.RuleAlways == 0 && w.seen[ri>>6]>>(ri&63)&1 == 0 {
+		return false // none of its strings was found
+	}
+	w.results[ri] = false // ends references in a circle
+	ok, err := yara.Eval(w.set.Code(r), &yaraEnv{w, r}, &w.scratch)
+	ok = ok && err == nil
+	w.results[ri] = ok
+	return ok
+}
+
+func (w *worker) firstOffset(r *definitions.Rule) int64 {
+	at := int64(-1)
+	for i := range r.NStrings {
+		if f, ok := w.first[r.Strings+i]; ok && (at < 0 || f < at) {
+			at = f
+		}
+	}
+	return at
+}
+
+// matches are the places of a string, ordered and each once.
+func (w *worker) matches(str uint32) []yara.Span {
+	list := w.spans[str]
+	if len(list) > 1 && !w.sorted[str] {
+		sortSpans(list)
+		list = slices.CompactFunc(list, func(a, b yara.Span) bool { return a.Start == b.Start })
+		w.spans[str] = list
+		w.sorted[str] = true
+	}
+	return list
+}
+
+// yaraEnv is the worker as a rule sees it.
+type yaraEnv struct {
+	*worker
+	rule *definitions.Rule
+}
+
+func (e *yaraEnv) str(n int) (uint32, bool) {
+	return e.rule.Strings + uint32(n), uint32(n) < e.rule.NStrings
+}
+
+// Found reports whether the rule's string was found.
+func (e *yaraEnv) Found(n int) bool {
+	str, ok := e.str(n)
+	return ok && e.found[str>>6]>>(str&63)&1 != 0
+}
+
+// Matches are the places of the rule's string.
+func (e *yaraEnv) Matches(n int) []yara.Span {
+	str, ok := e.str(n)
+	if !ok {
+		return nil
+	}
+	return e.matches(str)
+}
+
+// Rule is the outcome of another rule of the file.
+func (e *yaraEnv) Rule(n int) bool {
+	return uint32(n) < e.rule.NBase && e.yara(e.rule.Base+uint32(n))
+}
+
+// External is the value of a variable of yara.Externals.
+func (e *yaraEnv) External(n int) string {
+	name := e.s.opts.Name
+	switch n {
+	case 0:
+		if name == "" {
+			return ""
+		}
+		return filepath.Base(name)
+	case 1:
+		return name
+	case 2:
+		return filepath.Ext(name)
+	case 3:
+		return e.fileType
+	}
+	return ""
+}
+
+// Stop reports that the scan's time is over.
+func (e *yaraEnv) Stop() bool { return e.s.stop() }

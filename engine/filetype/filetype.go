@@ -1,0 +1,199 @@
+// Package filetype names the format of a file by its contents. It drives the
+// unpackers and the target types of signatures, so it prefers what a program
+// would take the file for over what a standard says.
+package filetype
+
+import (
+	"bytes"
+	"encoding/binary"
+	"unicode/utf8"
+)
+
+// HeadSize is how many bytes of a file's beginning Detect wants.
+const HeadSize = 4096
+
+// The names of formats that others refer to.
+const (
+	Empty  = "empty"
+	Data   = "data"
+	Text   = "text"
+	Script = "script"
+	HTML   = "html"
+	ELF    = "elf"
+	PE     = "pe"
+	MachO  = "macho"
+	Zip    = "zip"
+	Gzip   = "gzip"
+	Bzip2  = "bzip2"
+	XZ     = "xz"
+	LZMA   = "lzma"
+	Zstd   = "zstd"
+	LZ4    = "lz4"
+	Tar    = "tar"
+	SevenZ = "7z"
+	RAR    = "rar"
+	CAB    = "cab"
+	AR     = "ar"
+	CPIO   = "cpio"
+	RPM    = "rpm"
+	OLE2   = "ole2"
+	PDF    = "pdf"
+	RTF    = "rtf"
+	Mail   = "mail"
+)
+
+type magic struct {
+	at   int
+	text string
+	name string
+}
+
+// The first entry that fits decides.
+var table = []magic{
+	{0, "\x7fELF", ELF},
+	{0, "PK\x03\x04", Zip}, {0, "PK\x05\x06", Zip}, {0, "PK\x07\x08PK\x03\x04", Zip},
+	{0, "\x1f\x8b", Gzip},
+	{0, "BZh", Bzip2},
+	{0, "\xfd7zXZ\x00", XZ},
+	{0, "\x28\xb5\x2f\xfd", Zstd},
+	{0, "\x04\x22\x4d\x18", LZ4},
+	{0, "7z\xbc\xaf\x27\x1c", SevenZ},
+	{0, "Rar!\x1a\x07", RAR},
+	{0, "MSCF\x00\x00\x00\x00", CAB}, {0, "ISc(", "installshield"},
+	{0, "!<arch>\n", AR},
+	{0, "070701", CPIO}, {0, "070702", CPIO}, {0, "070707", CPIO}, {0, "\xc7\x71", CPIO}, {0, "\x71\xc7", CPIO},
+	{0, "\xed\xab\xee\xdb", RPM},
+	{0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OLE2},
+	{0, "{\\rt", RTF},
+	{0, "\xfe\xed\xfa\xce", MachO}, {0, "\xfe\xed\xfa\xcf", MachO}, {0, "\xce\xfa\xed\xfe", MachO}, {0, "\xcf\xfa\xed\xfe", MachO},
+	{0, "\x89PNG\r\n\x1a\n", "png"}, {0, "\xff\xd8\xff", "jpeg"}, {0, "GIF87a", "gif"}, {0, "GIF89a", "gif"},
+	{0, "II*\x00", "tiff"}, {0, "MM\x00*", "tiff"},
+	{0, "FWS", "swf"}, {0, "CWS", "swf"}, {0, "ZWS", "swf"},
+	{0, "hsqs", "squashfs"}, {0, "sqsh", "squashfs"},
+	{0, "ITSF", "chm"}, {0, "SZDD\x88\xf0\x27\x33", "szdd"}, {0, "\x60\xea", "arj"}, {0, "\x78\x9f\x3e\x22", "tnef"},
+	{2, "-lh", "lha"}, {0, "LZIP\x01", "lzip"}, {0, "SQLite format 3\x00", "sqlite"},
+	{0, "\x00asm", "wasm"}, {0, "OggS", "ogg"}, {0, "ID3", "mp3"}, {0, "fLaC", "flac"}, {4, "ftyp", "mp4"},
+	{257, "ustar", Tar},
+}
+
+// Detect names the format of a file that begins with head (the first HeadSize
+// bytes, or all of it).
+func Detect(head []byte) string {
+	if len(head) == 0 {
+		return Empty
+	}
+	if len(head) >= 4 && binary.BigEndian.Uint32(head) == 0xcafebabe {
+		// A Java class has its version there, a fat Mach-O the number of parts.
+		if len(head) >= 8 && binary.BigEndian.Uint32(head[4:]) < 40 {
+			return MachO
+		}
+		return "java"
+	}
+	for _, m := range table {
+		if len(head) >= m.at+len(m.text) && string(head[m.at:m.at+len(m.text)]) == m.text {
+			return m.name
+		}
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte("MZ")):
+		if len(head) >= 64 {
+			at := int64(binary.LittleEndian.Uint32(head[60:]))
+			if at+4 <= int64(len(head)) && string(head[at:at+4]) != "PE\x00\x00" {
+				return "dos"
+			}
+		}
+		return PE
+	case bytes.HasPrefix(head, []byte("BM")) && len(head) >= 18 && head[14] == 40:
+		return "bmp"
+	case bytes.Contains(head[:min(len(head), 1024)], []byte("%PDF-")):
+		return PDF
+	case bytes.HasPrefix(head, []byte("#!")):
+		return Script
+	case isOldTar(head):
+		return Tar
+	case len(head) > 13 && head[0] == 0x5d && head[1] == 0 && head[2] == 0 && head[12] < 2:
+		return LZMA
+	}
+	return detectText(head)
+}
+
+// isOldTar checks the header checksum of a tar without the ustar mark.
+func isOldTar(h []byte) bool {
+	if len(h) < 512 || h[0] == 0 {
+		return false
+	}
+	want, digits := 0, 0
+	for _, c := range h[148:156] {
+		if c >= '0' && c <= '7' {
+			want = want*8 + int(c-'0')
+			digits++
+		} else if digits > 0 {
+			break
+		} else if c != ' ' {
+			return false
+		}
+	}
+	sum := 8 * int(' ')
+	for i, c := range h[:512] {
+		if i < 148 || i >= 156 {
+			sum += int(c)
+		}
+	}
+	return digits > 0 && sum == want
+}
+
+func detectText(head []byte) string {
+	text := bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
+	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
+		return Text
+	}
+	odd := 0
+	for _, c := range text {
+		if c == 0 {
+			return Data
+		}
+		if c < 9 || c > 13 && c < 32 && c != 27 {
+			odd++
+		}
+	}
+	if odd*50 > len(text) || !utf8.Valid(text) && highBytes(text)*3 > len(text) {
+		return Data
+	}
+	start := bytes.ToLower(bytes.TrimLeft(text[:min(len(text), 1024)], " \t\r\n"))
+	for _, p := range []string{"<!doctype html", "<html", "<head", "<body", "<script", "<iframe"} {
+		if bytes.HasPrefix(start, []byte(p)) {
+			return HTML
+		}
+	}
+	for _, p := range []string{"from ", "received:", "return-path:", "delivered-to:", "mime-version:", "message-id:", "x-mozilla-status"} {
+		if bytes.HasPrefix(start, []byte(p)) && bytes.IndexByte(start, '\n') > 0 {
+			return Mail
+		}
+	}
+	if bytes.HasPrefix(start, []byte("<?xml")) {
+		return "xml"
+	}
+	if bytes.HasPrefix(start, []byte("<?php")) {
+		return Script
+	}
+	return Text
+}
+
+func highBytes(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if c >= 0x80 {
+			n++
+		}
+	}
+	return n
+}
+
+// IsGraphics reports whether a format is a picture (ClamAV's target type 5).
+func IsGraphics(name string) bool {
+	switch name {
+	case "png", "jpeg", "gif", "tiff", "bmp":
+		return true
+	}
+	return false
+}

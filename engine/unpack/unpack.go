@@ -1,0 +1,303 @@
+// Package unpack opens containers in memory. Every member is handed to the
+// caller, which decides whether to open it in turn; all members of one scanned
+// file share one Budget, so that no nesting gets around a limit.
+//
+// A format is one function in one file and one line in formats. It reads the
+// container through io.ReaderAt and gives its members to the Walker: Section
+// for a piece of the container as it stands, Stream for what has to be
+// decompressed. It never keeps a member, allocates from a length in the file
+// without bound, or starts a goroutine.
+package unpack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/engine/filetype"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+)
+
+// Object is something to look at: the scanned file or a member.
+type Object struct {
+	Name string
+	Data io.ReaderAt
+	Size int64
+}
+
+// Budget bounds the work on one scanned file.
+type Budget struct {
+	Files    int   // members left
+	Bytes    int64 // extracted bytes left
+	Ratio    int   // extracted bytes per byte of the scanned file
+	Deadline time.Time
+	// MaxMember is the size at which a decompressed member is cut, MaxHeld how
+	// many bytes of them may be in memory at a time.
+	MaxMember, MaxHeld int64
+
+	top       int64 // size of the scanned file
+	extracted int64
+	held      int64
+}
+
+// NewBudget is a budget for a scanned file of the given size.
+func NewBudget(size int64, files int, bytes int64, ratio int, deadline time.Time) *Budget {
+	return &Budget{Files: files, Bytes: bytes, Ratio: ratio, Deadline: deadline,
+		MaxMember: 100 << 20, MaxHeld: 256 << 20, top: max(size, 1)}
+}
+
+// Bomb reports whether more was extracted than the ratio allows.
+func (b *Budget) Bomb() bool { return b.Ratio > 0 && b.extracted/int64(b.Ratio) > b.top }
+
+var (
+	// errLimit ends a container because a limit was reached; the limit is noted.
+	errLimit = errors.New("limit reached")
+	// errDamaged is wrapped by formats for contents they cannot read.
+	errDamaged = errors.New("damaged container")
+)
+
+// Visit receives a member. An error ends the unpacking.
+type Visit func(Object) error
+
+// Walker is what a format gives its members to.
+type Walker struct {
+	ctx    context.Context
+	budget *Budget
+	visit  Visit
+	note   func(verdict.Limit)
+}
+
+type format func(w *Walker, o Object) error
+
+// formats are the containers by file type.
+var formats = map[string]format{
+	filetype.Zip:   unzip,
+	filetype.Tar:   untar,
+	filetype.Gzip:  gunzip,
+	filetype.Bzip2: bunzip2,
+	filetype.XZ:    unxz,
+	filetype.Zstd:  unzstd,
+	filetype.AR:    unar,
+	filetype.CPIO:  uncpio,
+}
+
+// Supports reports whether a file type can be opened.
+func Supports(fileType string) bool { return formats[fileType] != nil }
+
+// Open hands every member of a container to visit. Limits that cut it short,
+// encryption and damage are noted, not errors: the error is visit's or the
+// context's.
+func Open(ctx context.Context, fileType string, o Object, b *Budget, note func(verdict.Limit), visit Visit) (err error) {
+	f := formats[fileType]
+	if f == nil {
+		return nil
+	}
+	w := &Walker{ctx: ctx, budget: b, visit: visit, note: note}
+	err = w.run(f, o)
+	var v *visitError
+	switch {
+	case errors.As(err, &v):
+		return v.err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, errLimit):
+	case err != nil:
+		note(verdict.Damaged)
+	}
+	return nil
+}
+
+// visitError carries an error of visit through a format.
+type visitError struct{ err error }
+
+func (e *visitError) Error() string { return e.err.Error() }
+
+// run calls a format; a panic in it, or in the library it uses, is damage.
+// Panics of visit pass through as its error.
+func (w *Walker) run(f format, o Object) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return f(w, o)
+}
+
+// check is called between steps of work.
+func (w *Walker) check() error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if !w.budget.Deadline.IsZero() && time.Now().After(w.budget.Deadline) {
+		w.note(verdict.LimitTime)
+		return errLimit
+	}
+	return nil
+}
+
+// encrypted notes a member that cannot be read.
+func (w *Walker) encrypted() { w.note(verdict.Encrypted) }
+
+func (w *Walker) member() error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	if w.budget.Files <= 0 {
+		w.note(verdict.LimitFiles)
+		return errLimit
+	}
+	w.budget.Files--
+	return nil
+}
+
+// give calls visit; a panic there must not be taken for damage of the
+// container.
+func (w *Walker) give(o Object) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &visitError{fmt.Errorf("panic at member %q: %v", o.Name, r)}
+		}
+	}()
+	if err := w.visit(o); err != nil {
+		return &visitError{err}
+	}
+	return nil
+}
+
+// Section gives a piece of the container as a member. It counts against the
+// bytes, so that overlapping members end too, but takes no memory.
+func (w *Walker) Section(name string, o Object, off, size int64) error {
+	if err := w.member(); err != nil {
+		return err
+	}
+	if off < 0 || size < 0 || off > o.Size {
+		return fmt.Errorf("%w: member %q lies outside", errDamaged, name)
+	}
+	if size > o.Size-off {
+		w.note(verdict.Damaged)
+		size = o.Size - off
+	}
+	if size > w.budget.Bytes {
+		w.note(verdict.LimitBytes)
+		return errLimit
+	}
+	w.budget.Bytes -= size
+	w.budget.extracted += size
+	return w.give(Object{Name: name, Data: io.NewSectionReader(o.Data, off, size), Size: size})
+}
+
+// Stream gives what r yields as a member. Reading ends at the limits; what was
+// read until then is looked at. A read error is damage of that member only.
+func (w *Walker) Stream(name string, r io.Reader) error {
+	if err := w.member(); err != nil {
+		return err
+	}
+	m := &memory{}
+	limit := min(w.budget.Bytes, w.budget.MaxMember, w.budget.MaxHeld-w.budget.held)
+	var stop error
+	for {
+		if stop = w.check(); stop != nil {
+			break
+		}
+		if m.size >= limit {
+			// One byte more says whether the member ends here.
+			var one [1]byte
+			if n, _ := io.ReadFull(r, one[:]); n == 0 {
+				break
+			}
+			w.note(verdict.LimitBytes)
+			if w.budget.Bytes-m.size <= 0 {
+				stop = errLimit
+			}
+			break
+		}
+		n, err := m.readFrom(r, limit-m.size)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || n == 0 {
+			w.note(verdict.Damaged)
+			break
+		}
+	}
+	if stop != nil && !errors.Is(stop, errLimit) {
+		return stop
+	}
+	w.budget.Bytes -= m.size
+	w.budget.extracted += m.size
+	w.budget.held += m.size
+	err := w.give(Object{Name: name, Data: m, Size: m.size})
+	w.budget.held -= m.size
+	if err != nil {
+		return err
+	}
+	if w.budget.Bomb() && m.size >= limit {
+		w.note(verdict.LimitRatio)
+		return errLimit
+	}
+	return stop
+}
+
+const memoryChunk = 1 << 20
+
+// memory is a member in memory, in chunks so that growing copies nothing.
+type memory struct {
+	chunks [][]byte
+	size   int64
+}
+
+// readFrom reads up to most bytes, at most a chunk.
+func (m *memory) readFrom(r io.Reader, most int64) (int, error) {
+	used := int(m.size % memoryChunk)
+	if used == 0 {
+		n := int64(memoryChunk)
+		if len(m.chunks) == 0 {
+			n = 16 << 10 // most members are small
+		}
+		m.chunks = append(m.chunks, make([]byte, 0, n))
+	}
+	last := &m.chunks[len(m.chunks)-1]
+	if len(*last) == cap(*last) {
+		grown := make([]byte, len(*last), min(memoryChunk, 4*cap(*last)))
+		copy(grown, *last)
+		*last = grown
+	}
+	space := (*last)[len(*last):min(int64(cap(*last)), int64(len(*last))+most)]
+	for range 100 {
+		n, err := r.Read(space)
+		if n > 0 {
+			*last = (*last)[:len(*last)+n]
+			m.size += int64(n)
+			if err == io.EOF {
+				return n, nil
+			}
+			return n, err
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return 0, io.ErrNoProgress
+}
+
+func (m *memory) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("negative offset %d", off)
+	}
+	n := 0
+	for n < len(p) && off < m.size {
+		c := m.chunks[off/memoryChunk]
+		k := copy(p[n:], c[off%memoryChunk:])
+		n += k
+		off += int64(k)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// reader is the whole object as a stream.
+func (o Object) reader() *io.SectionReader { return io.NewSectionReader(o.Data, 0, o.Size) }
