@@ -85,8 +85,6 @@ type ExclusionQuery struct {
 	Path Path `json:"path"`
 	// Process is the program of the opening process; may be empty.
 	Process Path `json:"process,omitempty"`
-	// Folder says that Path is a folder.
-	Folder bool `json:"folder,omitempty"`
 }
 
 // ExclusionAnswer says which exclusions apply.
