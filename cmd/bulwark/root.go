@@ -95,6 +95,10 @@ var unknownFlag = regexp.MustCompile(`^unknown flag: (--\S+)`)
 
 // flagError adds the flag that was probably meant.
 func flagError(c *cobra.Command, err error) error {
+	if c.HasSubCommands() && c.Flags().NArg() > 0 {
+		// The flag is of a sub-command that there is not.
+		return unknownCommand(c, c.Flags().Arg(0))
+	}
 	m := unknownFlag.FindStringSubmatch(err.Error())
 	if m == nil {
 		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/config"
+	"github.com/bulwarkhq/bulwark/agent/control"
+	"github.com/bulwarkhq/bulwark/agent/health"
+	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/logging"
+	api "github.com/bulwarkhq/bulwark/api/control"
+)
+
+// The tests here hold the command line to its contract with the API: the
+// server, the configuration, health and log are the real ones, the rest of the
+// agent is fakeAgent. Whole-system tests with the real daemon are in test/.
+
+var start = time.Date(2026, 11, 28, 21, 4, 5, 0, time.UTC)
+
+// fakeAgent answers with fixed data and remembers what it was asked to do.
+type fakeAgent struct {
+	mu         sync.Mutex
+	threats    []api.Threat
+	quarantine []api.QuarantineItem
+	scans      []api.Scan
+	running    chan struct{} // closed when the running scan is cancelled
+	offline    bool          // the connectivity test fails
+}
+
+func eicar(path string) api.Threat {
+	return api.Threat{
+		ID: "3f2a", Name: "EICAR-Test-File", Type: "test", Status: "quarantined", Path: api.Path(path),
+		SHA256: strings.Repeat("27", 32), Size: 68, Time: start, Source: "real_time", Signature: "EICAR", Definitions: "7",
+		Process: &api.ThreatProcess{PID: 4242, Name: "cat", Path: "/usr/bin/cat", CommandLine: "cat eicar.com"},
+		User:    "alice",
+		History: []api.ThreatHistory{{Time: start, Status: "blocked", Detail: "open"}, {Time: start.Add(time.Second), Status: "quarantined"}},
+	}
+}
+
+func newFakeAgent() *fakeAgent {
+	return &fakeAgent{
+		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname")},
+		quarantine: []api.QuarantineItem{{ID: "q1", Name: "EICAR-Test-File", Type: "test", Path: "/tmp/eicar.com",
+			SHA256: strings.Repeat("27", 32), Size: 68, Owner: "alice", Mode: "-rw-r--r--", Time: start}},
+		scans: []api.Scan{{ID: "s1", Type: api.ScanQuick, State: api.ScanSucceeded, Start: start, End: start.Add(time.Minute), Files: 12345, Bytes: 1 << 30}},
+	}
+}
+
+func (f *fakeAgent) StartScan(_ context.Context, r api.ScanRequest) (api.Scan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.scans[0].State == api.ScanRunning {
+		return api.Scan{}, &api.Error{Code: api.Conflict, Message: "a scan is running already", Hint: "bulwark scan cancel ends it"}
+	}
+	s := api.Scan{ID: "s2", Type: r.Type, State: api.ScanRunning, Paths: r.Paths, Start: start, StartedBy: "root"}
+	f.running = make(chan struct{})
+	f.scans = append([]api.Scan{s}, f.scans...)
+	return s, nil
+}
+
+// FollowScan ends a scan by itself unless its path says otherwise: "infected"
+// finds a threat, "endless" runs until it is cancelled, "failing" fails.
+func (f *fakeAgent) FollowScan(ctx context.Context, id string, send func(api.ScanProgress) error) error {
+	f.mu.Lock()
+	s := f.scans[0]
+	running := f.running
+	f.mu.Unlock()
+	if id == control.CurrentScan {
+		id = s.ID
+	}
+	if s.ID != id {
+		return &api.Error{Code: api.NotFound, Message: "there is no scan " + id}
+	}
+	kind := ""
+	if len(s.Paths) > 0 {
+		kind = filepath.Base(string(s.Paths[0]))
+	}
+	s.Files, s.Bytes = 1, 100
+	if err := send(api.ScanProgress{Scan: s, Current: "/tmp/x", FilesTotal: 3, BytesTotal: 300, Counted: true}); err != nil {
+		return err
+	}
+	s.Files, s.Bytes, s.State, s.End = 3, 300, api.ScanSucceeded, start.Add(2*time.Second)
+	p := api.ScanProgress{}
+	switch kind {
+	case "endless":
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-running:
+			s.State, s.Reason = api.ScanCancelled, "by root"
+		}
+	case "infected":
+		s.Threats, s.ThreatIDs = 1, []string{"3f2a"}
+		p.Detections = []api.ScanDetection{{ID: "3f2a", Name: "EICAR-Test-File", Path: "/tmp/infected/a.zip", Inside: []string{"b/eicar.com"}, Action: "quarantined"}}
+	case "failing":
+		s.State, s.Reason = api.ScanFailed, "the scanner does not start"
+	}
+	p.Scan = s
+	f.mu.Lock()
+	f.scans[0] = s
+	f.mu.Unlock()
+	return send(p)
+}
+
+func (f *fakeAgent) CancelScan(_ context.Context, id string) (api.Scan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.scans[0]
+	if s.State != api.ScanRunning || id != s.ID && id != control.CurrentScan {
+		return api.Scan{}, &api.Error{Code: api.NotFound, Message: "no scan is running"}
+	}
+	close(f.running)
+	s.State = api.ScanCancelled
+	return s, nil
+}
+
+func (f *fakeAgent) ScanHistory(context.Context) ([]api.Scan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]api.Scan(nil), f.scans...), nil
+}
+
+// threatsWithPolicy joins the history with the configuration's part, as the
+// daemon does.
+type threatsWithPolicy struct {
+	*config.Manager
+	agent *fakeAgent
+}
+
+func (t threatsWithPolicy) ListThreats(context.Context) ([]api.Threat, error) {
+	t.agent.mu.Lock()
+	defer t.agent.mu.Unlock()
+	return append([]api.Threat(nil), t.agent.threats...), nil
+}
+
+func (t threatsWithPolicy) Threat(ctx context.Context, id string) (api.Threat, error) {
+	all, err := t.ListThreats(ctx)
+	for _, th := range all {
+		if th.ID == id {
+			return th, err
+		}
+	}
+	return api.Threat{}, &api.Error{Code: api.NotFound, Message: "there is no threat " + id, Hint: "bulwark threat list shows them"}
+}
+
+func (f *fakeAgent) ListQuarantine(context.Context) ([]api.QuarantineItem, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]api.QuarantineItem(nil), f.quarantine...), nil
+}
+
+func (f *fakeAgent) AddToQuarantine(_ context.Context, id string) error {
+	if id != "3f2a" {
+		return &api.Error{Code: api.NotFound, Message: "there is no threat " + id}
+	}
+	return nil
+}
+
+func (f *fakeAgent) RemoveFromQuarantine(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.quarantine) == 0 || f.quarantine[0].ID != id {
+		return &api.Error{Code: api.NotFound, Message: "there is no quarantined file " + id}
+	}
+	f.quarantine = nil
+	return nil
+}
+
+func (f *fakeAgent) EmptyQuarantine(context.Context) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.quarantine)
+	f.quarantine = nil
+	return n, nil
+}
+
+func (f *fakeAgent) RestoreFromQuarantine(_ context.Context, r api.RestoreRequest) (api.Restored, error) {
+	if r.ID != "q1" && r.Path != "/tmp/eicar.com" {
+		return api.Restored{}, &api.Error{Code: api.NotFound, Message: "there is no such quarantined file"}
+	}
+	folder := "/tmp"
+	if r.Destination != "" {
+		folder = string(r.Destination)
+	}
+	return api.Restored{ID: "q1", Path: api.Path(filepath.Join(folder, "eicar.com"))}, nil
+}
+
+func (f *fakeAgent) Definitions(context.Context) (api.Definitions, error) {
+	return api.Definitions{Version: "7", Engine: "1.0", Updated: start, Status: "up_to_date", Folder: "/var/opt/bulwark/definitions", Signatures: 1234,
+		Sources: []api.DefinitionsSource{{Name: "own.ndb", Format: "ndb", Signatures: 1234, Unsupported: 2}}, Problems: []api.ConfigProblem{}}, nil
+}
+
+func (f *fakeAgent) UpdateDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
+	d, err := f.Definitions(ctx)
+	return api.DefinitionsResult{Message: "Definitions are up to date", Definitions: d}, err
+}
+
+func (f *fakeAgent) ReloadDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
+	d, err := f.Definitions(ctx)
+	d.Problems = []api.ConfigProblem{{File: "/defs/broken.ndb", Line: 2, Message: "not a signature: expected name:type:offset:pattern"}}
+	return api.DefinitionsResult{Changed: true, Message: "Definitions reloaded", Definitions: d}, err
+}
+
+func (f *fakeAgent) RestoreDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
+	d, err := f.Definitions(ctx)
+	return api.DefinitionsResult{Changed: true, Message: "Definitions restored", Definitions: d}, err
+}
+
+func (f *fakeAgent) TestConnectivity(_ context.Context, send func(api.ConnectivityResult) error) error {
+	if err := send(api.ConnectivityResult{URL: "https://portal.example:8443/", Purpose: "portal", OK: true, DurationMS: 12}); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	offline := f.offline
+	f.mu.Unlock()
+	if !offline {
+		return nil
+	}
+	return send(api.ConnectivityResult{URL: "https://mirror.example/", Purpose: "definitions", Detail: "connection refused", Hint: "look at the proxy setting"})
+}
+
+func (f *fakeAgent) SelfTest(_ context.Context, send func(api.SelfTestStep) error) error {
+	return errors.Join(
+		send(api.SelfTestStep{Name: "a test file is blocked", Status: api.StepOK, DurationMS: 1.5}),
+		send(api.SelfTestStep{Name: "the alert reaches the portal", Status: api.StepSkipped, Detail: "not enrolled", Hint: "enroll"}))
+}
+
+func (f *fakeAgent) CreateDiagnostic(_ context.Context, r api.DiagnosticRequest) (api.Diagnostic, error) {
+	folder := "/var/opt/bulwark/diagnostic"
+	if r.Folder != "" {
+		folder = string(r.Folder)
+	}
+	return api.Diagnostic{Path: api.Path(folder + "/bundle.zip"), Size: 1000}, nil
+}
+
+func (f *fakeAgent) RealTimeStatistics(context.Context) ([]api.Counter, error) {
+	return []api.Counter{
+		{ID: 10, Name: "cat", Path: "/usr/bin/cat", FilesScanned: 5, ScanTime: 5000, MaxFileScanTime: 4000},
+		{ID: 20, Active: true, Name: "make", Path: "/usr/bin/make", FilesScanned: 50, ScanTime: 50000, MaxFileScanTime: 9000},
+	}, nil
+}
+
+func (f *fakeAgent) FollowEvents(ctx context.Context, send func(api.AgentEvent) error) error {
+	if err := send(api.AgentEvent{Time: start, Kind: "health", Text: "healthy"}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// fakeEDR keeps tags in the configuration, as the daemon does.
+type fakeEDR struct{ manager *config.Manager }
+
+func (e fakeEDR) EDR(context.Context) (api.EDR, error) {
+	out := api.EDR{MachineID: strings.Repeat("ab", 20), OrgID: "org", Portal: "https://portal.example:8443/", PortalStatus: "connected",
+		Sensors: map[string]string{"process": "ebpf"}, MissingClasses: []string{"dns"}, Tags: []api.Tag{}}
+	for _, t := range e.manager.Current().Tags() {
+		out.Tags = append(out.Tags, api.Tag{Key: t.Key, Value: t.Value})
+	}
+	return out, nil
+}
+
+func (e fakeEDR) set(ctx context.Context, key string, value any) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	_, err = e.manager.Set(ctx, api.SetRequest{Key: key, Value: data})
+	return err
+}
+
+func (e fakeEDR) SetTag(ctx context.Context, t api.Tag) error { return e.set(ctx, "edr.tags", []api.Tag{t}) }
+
+func (e fakeEDR) RemoveTag(ctx context.Context, t api.Tag) error {
+	return e.set(ctx, "edr.tags", []api.Tag{})
+}
+func (e fakeEDR) SetGroup(ctx context.Context, id string) error { return e.set(ctx, "edr.groupIds", id) }
+func (e fakeEDR) SetEarlyPreview(ctx context.Context, on bool) error {
+	return e.set(ctx, "edr.earlyPreview", map[bool]string{true: "enabled", false: "disabled"}[on])
+}
+
+// daemon is a running fake daemon.
+type daemon struct {
+	agent    *fakeAgent
+	manager  *config.Manager
+	dirs     layout.Dirs
+	licensed bool
+}
+
+// startDaemon serves the API below root until the returned function is called.
+func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
+	dirs := layout.Under(root)
+	discard := slog.New(slog.DiscardHandler)
+	manager, err := config.Open(config.PathsUnder(dirs.Managed(), dirs.State), discard)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := logging.Open(logging.Options{Dir: dirs.Log})
+	if err != nil {
+		return nil, nil, err
+	}
+	d := &daemon{agent: newFakeAgent(), manager: manager, dirs: dirs, licensed: licensed}
+	product := health.Product{Version: version, Commit: commit, Built: start.AddDate(0, -1, 0), MachineGUID: "guid"}
+	registry := health.NewRegistry(discard)
+	registry.Register("product", product.Source(func() time.Time { return start }))
+	registry.Register("config", manager.HealthReport)
+	registry.Register("portal", func(context.Context) health.Report {
+		r := health.Report{Fill: func(h *api.Health) {
+			h.Licensed = licensed
+			if licensed {
+				h.OrgID, h.PortalStatus, h.PortalURL = "org", "connected", "https://portal.example:8443/"
+			}
+		}, Details: []api.Field{{Name: "portal_status", Value: "connected"}, {Name: "attempts", Value: 3}}}
+		if !licensed {
+			r.Issues = []api.Issue{health.NotEnrolled(dirs.Onboarding())}
+		}
+		return r
+	})
+	registry.Register("definitions", func(context.Context) health.Report {
+		return health.Report{Fill: func(h *api.Health) {
+			h.EngineVersion, h.EngineLoadStatus, h.DefinitionsVersion, h.DefinitionsStatus = "1.0", "Engine load succeeded", "7", "up_to_date"
+			h.DefinitionsUpdated, h.DefinitionsUpdatedMinAgo = start, 5
+		}, Issues: []api.Issue{{ID: "definitions are old", Warning: true, Message: "they are 8 days old", Remedy: "run bulwark definitions update"}}}
+	})
+	server := control.New(control.Services{
+		Licensed: func() bool { return licensed },
+		Health:   health.Service{Registry: registry, Product: product},
+		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
+		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
+		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, EDR: fakeEDR{manager}, Events: d.agent,
+	}, discard)
+	listener, err := control.Listen(dirs.Socket())
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	return d, func() error {
+		cancel()
+		return errors.Join(<-served, log.Close(5*time.Second))
+	}, nil
+}
+
+func runDaemon(t *testing.T, licensed bool) *daemon {
+	t.Helper()
+	d, stop, err := startDaemon(t.TempDir(), licensed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
