@@ -217,7 +217,7 @@ func (s *Service) ChangePassword(ctx context.Context, u User, current, next, add
 }
 
 // tokenPrefix makes a token recognisable in logs and to secret scanners.
-const tokenPrefix = "bwt_"
+const tokenPrefix = "bwa_"
 
 // CreateToken makes an API token and returns its secret, which is shown once.
 func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.Permission, lifetime time.Duration, by, address string) (Token, string, error) {

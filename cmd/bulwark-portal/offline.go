@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bulwarkhq/bulwark/portal"
+	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+)
+
+// actor names offline commands in the audit log.
+const actor = "bulwark-portal (command line)"
+
+// withAccounts runs f on the accounts of the data folder, beside a running
+// portal or without one.
+func withAccounts(cmd *cobra.Command, f func(s *sqlite.Store, a *account.Service, at served) error) (err error) {
+	dir, err := dataDir(cmd)
+	if err != nil {
+		return err
+	}
+	at, err := readServed(dir)
+	if err != nil {
+		return err
+	}
+	s, err := sqlite.Open(cmd.Context(), controlPath(dir))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return f(s, account.New(s.Accounts(), account.DefaultHashCost(), time.Now), at)
+}
+
+func adminCommand(use, short string, create bool) *cobra.Command {
+	var name string
+	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, at served) error {
+			var password string
+			var err error
+			if create {
+				password, err = a.CreateUser(cmd.Context(), name, access.Administrator, actor, "")
+				if errors.Is(err, account.ErrExists) {
+					return fmt.Errorf("the account %s exists already; to get a new one-time password: bulwark-portal admin reset-password --name %s", name, name)
+				}
+			} else {
+				password, err = a.ResetPassword(cmd.Context(), name, actor, "")
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Address:           %s\nUser name:         %s\nOne-time password: %s\nThe password must be changed at the first sign-in.\n", at.URL, name, password)
+			return nil
+		})
+	}}
+	c.Flags().StringVar(&name, "name", "admin", "user name")
+	return c
+}
+
+func onboardingCommand() *cobra.Command {
+	var out, name, portalURL string
+	var tags []string
+	var uses int64
+	expires := days(enroll.DefaultTokenValidity)
+	c := &cobra.Command{Use: "create", Short: "Make an onboarding package", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		if out == "" {
+			return usage("--out FILE is needed (onboard.json, or - for standard output)")
+		}
+		spec := enroll.PackageSpec{Name: name, CreatedBy: actor, Validity: time.Duration(expires), MaxUses: uses}
+		for _, t := range tags {
+			k, v, ok := strings.Cut(t, "=")
+			if !ok {
+				return usage("--tag %q is not of the form KEY=VALUE", t)
+			}
+			spec.Tags = append(spec.Tags, enroll.Tag{Key: k, Value: v})
+		}
+		return withAccounts(cmd, func(s *sqlite.Store, a *account.Service, at served) error {
+			if portalURL != "" {
+				u, err := url.Parse(portalURL)
+				if err != nil || u.Scheme != "https" || u.Hostname() == "" {
+					return usage("--portal-url %q is not of the form https://host[:port]", portalURL)
+				}
+				at.URL = portalURL
+			}
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			ca, err := openCA(dir, at.Names, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return err
+			}
+			org, _, err := s.Organisation(cmd.Context(), portal.NewOrganisationID)
+			if err != nil {
+				return err
+			}
+			svc := enroll.New(enroll.Config{Store: s.Enroll(), CA: ca, OrgID: org, PortalURL: at.URL, Version: version})
+			t, text, err := svc.NewPackage(cmd.Context(), spec)
+			if err != nil {
+				return err
+			}
+			if err := a.Record(cmd.Context(), actor, "", "onboarding.create", t.ID, name); err != nil {
+				return err
+			}
+			if out == "-" {
+				_, err = cmd.OutOrStdout().Write(text)
+				return err
+			}
+			if err := writePrivate(out, text); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "Onboarding package %s for %s, good until %s: %s\n", t.ID, at.URL, t.Expires.UTC().Format("2006-01-02 15:04 MST"), out)
+			return nil
+		})
+	}}
+	f := c.Flags()
+	f.StringVar(&out, "out", "", "file to write, - for standard output")
+	f.StringVar(&name, "name", "", "what the package is for, shown in the portal")
+	f.StringVar(&portalURL, "portal-url", "", "address under which the agents reach the portal (default: that of the portal that runs)")
+	f.StringArrayVar(&tags, "tag", nil, "tag for devices that enroll, KEY=VALUE; may be repeated")
+	f.Int64Var(&uses, "max-devices", 0, "how many devices may enroll; 0 for any number")
+	f.Var(&expires, "expires", "how long devices can enroll with it")
+	return c
+}
+
+// writePrivate writes a file that holds a secret: only its owner may read it,
+// also when it was there before.
+func writePrivate(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it was renamed
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func tokenCommand() *cobra.Command {
+	var name string
+	var scopes []string
+	expires := days(365 * 24 * time.Hour)
+	c := &cobra.Command{Use: "create", Short: "Make an API token and print it", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+		var list []access.Permission
+		for _, n := range scopes {
+			sc, err := access.ParseScope(n)
+			if err != nil {
+				return &usageError{err}
+			}
+			list = append(list, sc)
+		}
+		if name == "" {
+			return usage("--name is needed")
+		}
+		return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, _ served) error {
+			t, secret, err := a.CreateToken(cmd.Context(), name, list, time.Duration(expires), actor, "")
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), secret)
+			fmt.Fprintf(cmd.ErrOrStderr(), "Token %s (%s). It is not shown again.\n", t.ID, name)
+			return nil
+		})
+	}}
+	var all []string
+	for _, s := range access.Scopes() {
+		all = append(all, string(s))
+	}
+	c.Flags().StringVar(&name, "name", "", "what the token is for")
+	c.Flags().StringSliceVar(&scopes, "scope", []string{string(access.MachineRead), string(access.AlertRead)}, "what it may do: "+strings.Join(all, ", "))
+	c.Flags().Var(&expires, "expires", "how long it is good; 0 for ever")
+	return c
+}

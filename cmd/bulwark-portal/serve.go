@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/portal"
+	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
+	"github.com/bulwarkhq/bulwark/portal/pki"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+)
+
+type serveOptions struct {
+	listen, metricsListen, hostName, portalURL, logLevel, logFormat string
+	retention, checkIn                                              days
+	eventMemory                                                     int
+}
+
+func serveCommand() *cobra.Command {
+	o := serveOptions{retention: days(30 * 24 * time.Hour)}
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the portal", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := dataDir(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := newLogger(cmd, o.logLevel, o.logFormat)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), dir, o, log)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8443", "address and port for agents, browsers and programs")
+	f.StringVar(&o.metricsListen, "metrics-listen", "off", "loopback address and port of /metrics for Prometheus, or off")
+	f.StringVar(&o.hostName, "host-name", "localhost,127.0.0.1", "host names and addresses of the portal, separated by commas; the first is the main one")
+	f.StringVar(&o.portalURL, "portal-url", "", "address under which agents reach the portal (default: the first host name and the port)")
+	f.Var(&o.retention, "retention", "how long events are kept")
+	f.Var(&o.checkIn, "check-in-interval", "how often agents report (default 5m)")
+	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	return c
+}
+
+func newLogger(cmd *cobra.Command, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usage("log level %q: use debug, info, warn or error", level)
+	}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l})), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l})), nil
+	}
+	return nil, usage("log format %q: use text or json", format)
+}
+
+func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (err error) {
+	start := time.Now()
+	hosts, err := portal.Names(o.hostName)
+	if err != nil {
+		return usage("--host-name: %w", err)
+	}
+	if o.eventMemory < 64 {
+		return usage("--event-memory: at least 64 MiB are needed")
+	}
+	unlock, err := lock(filepath.Join(dir, "serve.lock"), false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", o.listen, err)
+	}
+	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing used it
+	metricsListener, err := listenMetrics(o.metricsListen)
+	if err != nil {
+		return err
+	}
+	if metricsListener != nil {
+		defer metricsListener.Close() //nolint:errcheck // as above
+	}
+	url := o.portalURL
+	if url == "" {
+		url = portalURL(hosts[0], listener.Addr())
+	}
+	if err := writeServed(dir, served{URL: url, Names: hosts}); err != nil {
+		return err
+	}
+	ca, err := openCA(dir, hosts, log)
+	if err != nil {
+		return err
+	}
+	control, err := sqlite.Open(ctx, controlPath(dir))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	events, err := duckdb.Open(ctx, duckdb.Config{Dir: filepath.Join(dir, "events"), Retention: time.Duration(o.retention), MemoryLimit: int64(o.eventMemory) << 20, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, CA: ca, URL: url, Version: version, CheckInInterval: time.Duration(o.checkIn), Logger: log})
+	if err != nil {
+		return err
+	}
+	log.Info("the portal serves", "url", url, "listen", listener.Addr().String(), "data", dir, "version", version, "started_in", time.Since(start).Round(time.Millisecond).String())
+	if err := p.Serve(ctx, listener, metricsListener); err != nil {
+		return err
+	}
+	log.Info("the portal has stopped")
+	return nil
+}
+
+func listenMetrics(address string) (net.Listener, error) {
+	if address == "off" || address == "" {
+		return nil, nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, usage("--metrics-listen: %w", err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, usage("--metrics-listen %s: metrics have no sign-in and are served on loopback only", address)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for metrics on %s: %w", address, err)
+	}
+	return l, nil
+}
+
+func portalURL(host string, addr net.Addr) string {
+	_, port, err := net.SplitHostPort(addr.String())
+	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
+		host = "[" + host + "]"
+	}
+	if err != nil || port == "443" {
+		return "https://" + host
+	}
+	return "https://" + host + ":" + port
+}
+
+func controlPath(dir string) string { return filepath.Join(dir, "control.db") }
+
+// dataDir returns the data folder, which it makes.
+func dataDir(cmd *cobra.Command) (string, error) {
+	dir, err := cmd.Flags().GetString("data-dir")
+	if err != nil {
+		return "", err
+	}
+	if dir == "" {
+		return "", usage("--data-dir is empty")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	return dir, nil
+}
+
+// openCA opens or makes the certificate authority, one process at a time.
+func openCA(dir string, hosts []string, log *slog.Logger) (*pki.Authority, error) {
+	unlock, err := lock(filepath.Join(dir, "pki.lock"), true)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return pki.Open(filepath.Join(dir, "pki"), pki.Options{Names: hosts, Organization: "Bulwark", Log: log})
+}
+
+// lock takes an exclusive lock, waiting for it or failing when it is taken.
+func lock(path string, wait bool) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		f.Close() //nolint:errcheck // only read
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another portal runs with the data folder %s: stop it first, or give this one another --data-dir", filepath.Dir(path))
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil //nolint:errcheck // closing releases the lock
+}

@@ -1,0 +1,348 @@
+// Package portal is the server: it puts the stores, the certificate authority,
+// the agent protocol, the REST API and the pages together behind one TLS
+// listener.
+package portal
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/ingest"
+	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/pki"
+	"github.com/bulwarkhq/bulwark/portal/rest"
+	"github.com/bulwarkhq/bulwark/portal/web"
+)
+
+// Control is the store of control data; portal/store/sqlite implements it.
+type Control interface {
+	Organisation(ctx context.Context, newID func() string) (id, name string, err error)
+	Enroll() enroll.Store
+	Inventory() inventory.Store
+	Alerts() alert.Store
+	Accounts() account.Store
+	Commands() ingest.Commands
+}
+
+// Maintainer is an event store that needs regular maintenance.
+type Maintainer interface {
+	Maintain(ctx context.Context) error
+}
+
+// Config of a Portal. The stores stay the caller's: it closes them after Serve
+// returned.
+type Config struct {
+	Control Control
+	Events  eventstore.Store
+	CA      *pki.Authority
+	// URL is the address under which agents reach the portal, https://host[:port].
+	URL     string
+	Version string
+	// CheckInInterval is what agents are told; zero for the default of package
+	// ingest.
+	CheckInInterval time.Duration
+	Thresholds      inventory.Thresholds // zero for the defaults
+	HashCost        account.HashCost     // zero for the default
+	Logger          *slog.Logger
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+}
+
+// Portal is a portal that is ready to serve.
+type Portal struct {
+	cfg       Config
+	log       *slog.Logger
+	handler   http.Handler
+	metrics   *metrics
+	accounts  *account.Service
+	alerts    *alert.Service
+	inventory *inventory.Service
+	enroll    *enroll.Service
+	ingest    *ingest.Service
+	api       *rest.API
+	site      *web.Site
+}
+
+// New puts a portal together.
+func New(ctx context.Context, cfg Config) (*Portal, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Thresholds == (inventory.Thresholds{}) {
+		cfg.Thresholds = inventory.DefaultThresholds()
+	}
+	if cfg.HashCost == (account.HashCost{}) {
+		cfg.HashCost = account.DefaultHashCost()
+	}
+	if err := checkURL(cfg.URL); err != nil {
+		return nil, err
+	}
+	org, _, err := cfg.Control.Organisation(ctx, NewOrganisationID)
+	if err != nil {
+		return nil, err
+	}
+	p := &Portal{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
+	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now)
+	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
+	p.inventory = inventory.New(cfg.Control.Inventory(), cfg.Thresholds, cfg.Now)
+	p.enroll = enroll.New(enroll.Config{Store: cfg.Control.Enroll(), CA: cfg.CA, OrgID: org, PortalURL: cfg.URL, Version: cfg.Version, Log: cfg.Logger, Now: cfg.Now})
+	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
+	if p.ingest, err = ingest.New(ingest.Config{
+		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
+		Sink:          newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics),
+		Commands:      cfg.Control.Commands(), CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
+	}); err != nil {
+		return nil, err
+	}
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Logger: cfg.Logger, Now: cfg.Now})
+	if p.site, err = web.New(web.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
+		Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now}); err != nil {
+		return nil, err
+	}
+	p.handler = p.mount()
+	return p, nil
+}
+
+// NewOrganisationID returns a new organisation's id: 32 hex digits.
+func NewOrganisationID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || (u.Path != "" && u.Path != "/") {
+		return fmt.Errorf("the portal's address %q is not of the form https://host[:port]", text)
+	}
+	return nil
+}
+
+// Accounts are the portal's accounts, for offline commands and tests.
+func (p *Portal) Accounts() *account.Service { return p.accounts }
+
+// Enrollment makes onboarding packages.
+func (p *Portal) Enrollment() *enroll.Service { return p.enroll }
+
+// Handler serves everything that the TLS listener serves. Requests must come
+// with the TLS state of a listener with the configuration of Config.CA.
+func (p *Portal) Handler() http.Handler { return p.handler }
+
+func (p *Portal) mount() http.Handler {
+	mux := http.NewServeMux()
+	path, h := p.enroll.Handler()
+	mux.Handle(path, p.observed("enroll", limitBody(h, 256<<10)))
+	path, h = p.ingest.Handler()
+	mux.Handle(path, p.observed("agent", h))
+	mux.Handle("/api/", p.observed("api", deadline(p.api)))
+	mux.Handle("/", p.observed("web", deadline(p.site)))
+	return mux
+}
+
+// pageTime is how long a request of a person or program may take.
+const pageTime = 30 * time.Second
+
+// deadline bounds requests that are not streams of agents.
+func deadline(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		at := time.Now().Add(pageTime)
+		rc := http.NewResponseController(w)
+		// Not every server can set deadlines; then its own hold.
+		_ = errors.Join(rc.SetReadDeadline(at), rc.SetWriteDeadline(at.Add(pageTime)))
+		ctx, cancel := context.WithDeadline(r.Context(), at)
+		defer cancel()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+func limitBody(h http.Handler, limit int64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// observed counts requests and keeps a panic to its request.
+func (p *Portal) observed(part string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if v := recover(); v != nil && v != http.ErrAbortHandler { //nolint:errorlint // recover returns any
+				p.log.ErrorContext(r.Context(), "a request panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+				if rec.status == 0 {
+					http.Error(rec, "the portal failed; its log says why", http.StatusInternalServerError)
+				}
+			}
+			status := rec.status
+			if status == 0 {
+				status = http.StatusOK
+			}
+			p.metrics.requests.WithLabelValues(part, strconv.Itoa(status)).Observe(time.Since(start).Seconds())
+			p.log.DebugContext(r.Context(), "request", "part", part, "method", r.Method, "path", r.URL.Path, "status", status, "from", r.RemoteAddr, "took", time.Since(start))
+		}()
+		h.ServeHTTP(rec, r)
+	})
+}
+
+// recorder remembers the status.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader remembers the first status.
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Flush is for streams.
+func (r *recorder) Flush() {
+	if f, ok := r.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// shutdownTime is how long requests may finish when the portal stops.
+const shutdownTime = 10 * time.Second
+
+// Serve answers on the listener, and metrics on metricsListener when that is
+// not nil, until ctx ends; then it lets requests finish. It closes both
+// listeners.
+func (p *Portal) Serve(ctx context.Context, listener, metricsListener net.Listener) error {
+	errorLog := slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
+	server := &http.Server{
+		Handler: p.handler, TLSConfig: p.cfg.CA.TLSConfig(), ErrorLog: errorLog,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 5 * time.Minute,
+		MaxHeaderBytes: 32 << 10,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: 100, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 2)
+	fail := func(err error) {
+		failed <- err
+		cancel()
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { p.maintain(ctx) })
+	wg.Go(func() {
+		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("serving on %s: %w", listener.Addr(), err))
+		}
+	})
+	var side *http.Server
+	if metricsListener != nil {
+		side = &http.Server{Handler: p.metrics.handler(), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+			WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+		wg.Go(func() {
+			if err := side.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("serving metrics on %s: %w", metricsListener.Addr(), err))
+			}
+		})
+	}
+	<-ctx.Done()
+	p.ingest.Close() // ends the agents' streams
+	stop, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer done()
+	err := server.Shutdown(stop)
+	if errors.Is(err, context.DeadlineExceeded) {
+		p.log.Warn("some requests did not finish in time and were cut off")
+		err = server.Close()
+	}
+	if side != nil {
+		err = errors.Join(err, side.Close())
+	}
+	wg.Wait()
+	close(failed)
+	for f := range failed {
+		err = errors.Join(f, err)
+	}
+	return err
+}
+
+// maintainEvery is how often the stores are looked after.
+const maintainEvery = 5 * time.Minute
+
+// maintain looks after the stores until ctx ends.
+func (p *Portal) maintain(ctx context.Context) {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		p.maintainOnce(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *Portal) maintainOnce(ctx context.Context) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.log.ErrorContext(ctx, "the maintenance panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	for _, job := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"sessions", func(ctx context.Context) error { _, err := p.accounts.Sweep(ctx); return err }},
+		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
+		{"events", func(ctx context.Context) error {
+			if m, ok := p.cfg.Events.(Maintainer); ok {
+				return m.Maintain(ctx)
+			}
+			return nil
+		}},
+	} {
+		if err := job.run(ctx); err != nil && ctx.Err() == nil {
+			p.log.ErrorContext(ctx, "maintenance failed; it is tried again", "of", job.name, "error", err)
+		}
+	}
+}
+
+// Names splits a list of host names and addresses at commas and checks it.
+func Names(list string) ([]string, error) {
+	var out []string
+	for n := range strings.SplitSeq(list, ",") {
+		n = strings.TrimSpace(n)
+		if n == "" {
+			continue
+		}
+		if strings.ContainsAny(n, "/: \t") && net.ParseIP(n) == nil {
+			return nil, fmt.Errorf("%q is neither a host name nor an IP address (no scheme, no port)", n)
+		}
+		out = append(out, n)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no host name given")
+	}
+	return out, nil
+}

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/query"
+)
+
+// sources are the values of the filter "source".
+var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceSelfTest}
+
+type alertsPage struct {
+	listing
+	Severities, Statuses, Sources []string
+	Alerts                        []alert.Alert
+}
+
+func (s *Site) alerts(w http.ResponseWriter, r *http.Request) error {
+	l := newListing(r.URL, []string{"severity", "status", "source", "assigned"},
+		[]string{"severity", "title", "status", "computerDnsName", "category", "firstEventTime", "assignedTo"}, "-firstEventTime")
+	var status query.Expr
+	switch v := l.Filter("status"); {
+	case v == "Open":
+		status = alert.Open()
+	default:
+		status = l.equals("status", "status", alert.Statuses())
+	}
+	filter := query.All(l.contains("title", "computerDnsName", "threatName", "fileName", "filePath", "sha256", "assignedTo", "id"),
+		l.equals("severity", "severity", alert.Severities()), status, l.equals("source", "detectionSource", sources), l.equals("assigned", "assignedTo", nil))
+	list, total, err := s.cfg.Alerts.List(r.Context(), l.query(filter))
+	if err != nil {
+		return err
+	}
+	l.Total, l.Shown = total, len(list)
+	return s.render(w, r, http.StatusOK, "alerts", frame{Title: "Alerts", Section: "alerts",
+		Page: alertsPage{l, alert.Severities(), append([]string{"Open"}, alert.Statuses()...), sources, list}})
+}
+
+type alertPage struct {
+	Alert                                    alert.Alert
+	Tree                                     *node
+	Statuses, Classifications, Determination []string
+	Assignees                                []string
+	CSRF                                     string
+	MayWrite                                 bool
+	Me                                       string
+}
+
+// node is a process in the tree of an alert's ancestry.
+type node struct {
+	Process event.Process
+	// Subject is set for the process that the alert is about.
+	Subject bool
+	// File is what it touched, for the subject.
+	File   *event.File
+	Action string
+	Child  *node
+}
+
+// tree puts an alert's process under its ancestors; nil without a process.
+func tree(d *event.Alert) *node {
+	known := func(p event.Process) bool { return p.PID != 0 || p.FolderPath != "" || p.CommandLine != "" }
+	var top *node
+	if known(d.Process) {
+		top = &node{Process: d.Process, Subject: true, Action: d.Action}
+		if d.File.FolderPath != "" || d.File.FileName != "" {
+			top.File = &d.File
+		}
+	}
+	for _, p := range d.Ancestry {
+		if known(p) {
+			top = &node{Process: p, Child: top}
+		}
+	}
+	return top
+}
+
+func (s *Site) alert(w http.ResponseWriter, r *http.Request) error {
+	a, err := s.cfg.Alerts.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return s.showAlert(w, r, http.StatusOK, a, "", "")
+}
+
+func (s *Site) showAlert(w http.ResponseWriter, r *http.Request, status int, a alert.Alert, flash, problem string) error {
+	ctx := r.Context()
+	users, err := s.cfg.Accounts.Users(ctx)
+	if err != nil {
+		return err
+	}
+	p := alertPage{Alert: a, Tree: tree(&a.Detection), Statuses: alert.Statuses(), Classifications: alert.Classifications(), Determination: alert.Determinations(),
+		CSRF: visitOf(ctx).session.CSRF, MayWrite: access.From(ctx).May(access.AlertWrite), Me: visitOf(ctx).user.Name}
+	for _, u := range users {
+		if !u.Disabled {
+			p.Assignees = append(p.Assignees, u.Name)
+		}
+	}
+	if a.AssignedTo != "" && !slices.Contains(p.Assignees, a.AssignedTo) {
+		p.Assignees = append(p.Assignees, a.AssignedTo)
+	}
+	return s.render(w, r, status, "alert", frame{Title: a.Detection.Title, Section: "alerts", Flash: flash, Problem: problem, Page: p})
+}
+
+// updateAlert changes the handling. A form sends all members; only those that
+// differ change. The buttons "assign to me" and "resolve" send their own.
+func (s *Site) updateAlert(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	before, err := s.cfg.Alerts.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	c := alert.Change{Comment: r.PostForm.Get("comment")}
+	take := func(name, current string) *string {
+		if !r.PostForm.Has(name) || r.PostForm.Get(name) == current {
+			return nil
+		}
+		v := r.PostForm.Get(name)
+		return &v
+	}
+	c.Status, c.AssignedTo = take("status", before.Status), take("assigned", before.AssignedTo)
+	c.Classification, c.Determination = take("classification", before.Classification), take("determination", before.Determination)
+	switch r.PostForm.Get("do") {
+	case "assign":
+		me := visitOf(ctx).user.Name
+		c.AssignedTo = &me
+		if before.Status == alert.New {
+			status := alert.InProgress
+			c.Status = &status
+		}
+	case "resolve":
+		status := alert.Resolved
+		c.Status = &status
+	case "reopen":
+		status := alert.InProgress
+		c.Status = &status
+	}
+	if c.Status == nil && c.AssignedTo == nil && c.Classification == nil && c.Determination == nil && c.Comment == "" {
+		return s.showAlert(w, r, http.StatusOK, before, "Nothing was changed.", "")
+	}
+	p := access.From(ctx)
+	a, err := s.cfg.Alerts.Update(ctx, before.Detection.ID, c, p.Name, p.Address)
+	if err != nil {
+		return err
+	}
+	if r.Header.Get("HX-Request") == "true" {
+		return s.showAlert(w, r, http.StatusOK, a, "Saved.", "")
+	}
+	redirect(w, r, "/alerts/"+a.Detection.ID)
+	return nil
+}

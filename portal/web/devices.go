@@ -1,0 +1,168 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/query"
+)
+
+var healthStatuses = []string{inventory.Active, inventory.Inactive, inventory.Impaired, inventory.NoSensorData, inventory.NoSensorDataImpaired}
+
+type devicesPage struct {
+	listing
+	Statuses []string
+	Devices  []inventory.Device
+}
+
+func (s *Site) devices(w http.ResponseWriter, r *http.Request) error {
+	l := newListing(r.URL, []string{"health", "tag"}, []string{"computerDnsName", "healthStatus", "riskScore", "openAlerts", "osDistribution", "agentVersion", "lastSeen", "firstSeen"}, "computerDnsName")
+	var tag query.Expr
+	if t := l.Filter("tag"); t != "" {
+		tag = query.Any{Field: "machineTags", Value: t}
+	}
+	search := l.contains("computerDnsName", "lastIpAddress", "lastExternalIpAddress", "id", "osDistribution", "agentVersion")
+	if search != nil {
+		search = query.Or{Left: search, Right: query.Any{Field: "machineTags", Match: query.Contains, Value: l.Search}}
+	}
+	list, total, err := s.cfg.Inventory.List(r.Context(), l.query(query.All(search, l.equals("health", "healthStatus", healthStatuses), tag)))
+	if err != nil {
+		return err
+	}
+	l.Total, l.Shown = total, len(list)
+	return s.render(w, r, http.StatusOK, "devices", frame{Title: "Devices", Section: "devices", Page: devicesPage{l, healthStatuses, list}})
+}
+
+type devicePage struct {
+	Device   inventory.Device
+	Healthy  bool
+	Facts    []fact
+	Issues   []string
+	Alerts   []alert.Alert
+	AlertsOf int
+	Lost     uint64
+	Timeline timelinePart
+	CSRF     string
+	MayTag   bool
+}
+
+func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	d, err := s.cfg.Inventory.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite)}
+	p.Healthy, p.Facts, p.Issues = healthFacts(d.Health)
+	p.Alerts, p.AlertsOf, err = s.cfg.Alerts.List(ctx, query.Query{Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID},
+		Order: []query.Order{{Field: "firstEventTime", Descending: true}}, Top: 10, Count: true})
+	if err != nil {
+		return err
+	}
+	lost, err := s.cfg.Events.Lost(ctx, d.ID, s.cfg.Now().Add(-7*24*time.Hour))
+	if err != nil {
+		return err
+	}
+	for _, n := range lost {
+		p.Lost += n
+	}
+	if p.Timeline, err = s.readTimeline(r, d.ID); err != nil {
+		return err
+	}
+	return s.render(w, r, http.StatusOK, "device", frame{Title: d.HostName, Section: "devices", Page: p})
+}
+
+// timelineRows is the number of rows that the timeline shows at first and
+// adds at a time.
+const timelineRows = 40
+
+type timelinePart struct {
+	Path   string
+	Search string
+	Table  string
+	Tables []string
+	Rows   []eventstore.Row
+	// More is the address of the rows behind these, empty at the end.
+	More string
+	// NoScript is the address of the page that shows them.
+	NoScript string
+}
+
+func (s *Site) readTimeline(r *http.Request, device string) (timelinePart, error) {
+	in := r.URL.Query()
+	p := timelinePart{Path: "/devices/" + device, Search: in.Get("q"), Table: in.Get("table"), Tables: eventstore.TableNames()}
+	q := eventstore.TimelineQuery{DeviceID: device, Limit: timelineRows + 1}
+	if len(p.Search) > 200 {
+		p.Search = p.Search[:200]
+	}
+	q.Text = p.Search
+	if slices.Contains(p.Tables, p.Table) {
+		q.Tables = []string{p.Table}
+	} else {
+		p.Table = ""
+	}
+	if us, err := strconv.ParseInt(in.Get("before"), 10, 64); err == nil && us > 0 {
+		report, err := strconv.ParseInt(in.Get("report"), 10, 64)
+		if err != nil {
+			report = 0
+		}
+		q.After = &eventstore.Cursor{Time: time.UnixMicro(us).UTC(), ReportID: report}
+	}
+	rows, err := s.cfg.Events.Timeline(r.Context(), q)
+	if err != nil {
+		return p, err
+	}
+	if len(rows) > timelineRows {
+		rows = rows[:timelineRows]
+		last := rows[timelineRows-1]
+		v := url.Values{"before": {strconv.FormatInt(last.Time.UnixMicro(), 10)}, "report": {strconv.FormatInt(last.ReportID, 10)}}
+		if p.Search != "" {
+			v.Set("q", p.Search)
+		}
+		if p.Table != "" {
+			v.Set("table", p.Table)
+		}
+		p.More = p.Path + "/timeline?" + v.Encode()
+		p.NoScript = p.Path + "?" + v.Encode() + "#timeline"
+	}
+	p.Rows = rows
+	return p, nil
+}
+
+// timeline answers with more rows, for htmx.
+func (s *Site) timeline(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.cfg.Inventory.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	p, err := s.readTimeline(r, d.ID)
+	if err != nil {
+		return err
+	}
+	return s.fragment(w, "device", "timeline-rows", p)
+}
+
+func (s *Site) tagDevice(w http.ResponseWriter, r *http.Request) error {
+	id, tag, add := r.PathValue("id"), r.PostForm.Get("tag"), r.PostForm.Get("action") != "remove"
+	d, err := s.cfg.Inventory.Get(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Inventory.Tag(r.Context(), d.ID, tag, add); err != nil {
+		return &invalid{http.StatusBadRequest, err.Error()}
+	}
+	p := access.From(r.Context())
+	if err := s.cfg.Accounts.Record(r.Context(), p.Name, p.Address, "machine.tag", d.ID, fmt.Sprintf("add %v %q", add, tag)); err != nil {
+		return err
+	}
+	redirect(w, r, "/devices/"+d.ID)
+	return nil
+}

@@ -1,0 +1,366 @@
+// Package web is the portal's pages for people: server-rendered templates,
+// htmx where a part of a page changes, and everything also works without
+// scripts. Styles and scripts are files of our own, so that the Content
+// Security Policy can forbid everything else.
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/inventory"
+)
+
+//go:embed templates/*.html static
+var files embed.FS
+
+// maxForm is the largest form body in bytes.
+const maxForm = 64 << 10
+
+// cookieName carries the prefix that makes browsers insist on Secure, Path=/
+// and no Domain.
+const cookieName = "__Host-bulwark-session"
+
+// Onboarding makes and lists onboarding packages.
+type Onboarding interface {
+	NewPackage(ctx context.Context, spec enroll.PackageSpec) (enroll.Token, []byte, error)
+}
+
+// EnrollmentTokens is what the onboarding page needs of enroll.Store.
+type EnrollmentTokens interface {
+	Tokens(ctx context.Context) ([]enroll.Token, error)
+	RevokeToken(ctx context.Context, id string, at time.Time) error
+}
+
+// Config is what the pages show and change.
+type Config struct {
+	Inventory  *inventory.Service
+	Alerts     *alert.Service
+	Accounts   *account.Service
+	Events     eventstore.Store
+	Onboarding Onboarding
+	Tokens     EnrollmentTokens
+	Version    string
+	Logger     *slog.Logger
+	// Now is time.Now outside of tests.
+	Now func() time.Time
+}
+
+// Site is the handler of the pages.
+type Site struct {
+	cfg     Config
+	router  *access.Router
+	static  http.Handler
+	pages   map[string]*template.Template
+	origins *http.CrossOriginProtection
+}
+
+// New makes the pages.
+func New(cfg Config) (*Site, error) {
+	s := &Site{cfg: cfg, origins: http.NewCrossOriginProtection()}
+	var err error
+	if s.pages, err = parsePages(cfg.Now); err != nil {
+		return nil, fmt.Errorf("templates of the portal: %w", err)
+	}
+	static, err := fs.Sub(files, "static")
+	if err != nil {
+		return nil, fmt.Errorf("files of the portal: %w", err)
+	}
+	s.static = http.FileServerFS(static)
+	s.router = access.NewRouter(principal, s.deny)
+	s.routes()
+	return s, nil
+}
+
+func (s *Site) routes() {
+	get := func(pattern string, need access.Permission, h func(http.ResponseWriter, *http.Request) error) {
+		s.router.Handle("GET "+pattern, need, s.handler(h))
+	}
+	post := func(pattern string, need access.Permission, h func(http.ResponseWriter, *http.Request) error) {
+		s.router.Handle("POST "+pattern, need, s.handler(func(w http.ResponseWriter, r *http.Request) error {
+			if err := s.form(w, r, need != access.Public); err != nil {
+				return err
+			}
+			return h(w, r)
+		}))
+	}
+	get("/static/", access.Public, s.file)
+	get("/sign-in", access.Public, s.signInPage)
+	post("/sign-in", access.Public, s.signIn)
+	post("/sign-out", access.SignedIn, s.signOut)
+	get("/account/password", access.SignedIn, s.passwordPage)
+	post("/account/password", access.SignedIn, s.changePassword)
+
+	get("/{$}", access.AlertRead, s.overview)
+	get("/devices", access.MachineRead, s.devices)
+	get("/devices/{id}", access.MachineRead, s.device)
+	get("/devices/{id}/timeline", access.MachineRead, s.timeline)
+	post("/devices/{id}/tags", access.MachineWrite, s.tagDevice)
+	get("/alerts", access.AlertRead, s.alerts)
+	get("/alerts/{id}", access.AlertRead, s.alert)
+	post("/alerts/{id}", access.AlertWrite, s.updateAlert)
+	get("/onboarding", access.OnboardingRead, s.onboarding)
+	post("/onboarding", access.Onboarding, s.createPackage)
+	post("/onboarding/{id}/revoke", access.Onboarding, s.revokePackage)
+	get("/tokens", access.TokenManage, s.tokens)
+	post("/tokens", access.TokenManage, s.createToken)
+	post("/tokens/{id}/revoke", access.TokenManage, s.revokeToken)
+	get("/audit", access.AuditRead, s.audit)
+}
+
+// Routes returns the routes and the permission that each needs.
+func (s *Site) Routes() []access.Route { return s.router.Routes() }
+
+// securityHeaders are sent with every answer.
+var securityHeaders = map[string]string{
+	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+		"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+	"X-Content-Type-Options":       "nosniff",
+	"X-Frame-Options":              "DENY",
+	"Referrer-Policy":              "no-referrer",
+	"Cross-Origin-Opener-Policy":   "same-origin",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Permissions-Policy":           "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+	"Strict-Transport-Security":    "max-age=31536000",
+	"Cache-Control":                "no-store",
+}
+
+// ServeHTTP serves the pages.
+func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for k, v := range securityHeaders {
+		w.Header().Set(k, v)
+	}
+	if err := s.origins.Check(r); err != nil {
+		s.problem(w, r, http.StatusForbidden, "This request came from another site", "The portal only accepts forms of its own pages.")
+		return
+	}
+	if !s.router.Match(r) {
+		s.problem(w, r.WithContext(s.withVisit(r)), http.StatusNotFound, "There is nothing here", "The page may have moved, or the address is mistyped.")
+		return
+	}
+	s.router.ServeHTTP(w, r.WithContext(s.withVisit(r)))
+}
+
+// visit is the session of a request, or why there is none.
+type visit struct {
+	session account.Session
+	user    account.User
+	err     error
+}
+
+type visitKey struct{}
+
+func visitOf(ctx context.Context) visit {
+	v, ok := ctx.Value(visitKey{}).(visit)
+	if !ok {
+		v.err = access.ErrNoCredentials
+	}
+	return v
+}
+
+func (s *Site) withVisit(r *http.Request) context.Context {
+	v := visit{err: access.ErrNoCredentials}
+	if c, err := r.Cookie(cookieName); err == nil && !strings.HasPrefix(r.URL.Path, "/static/") {
+		v.session, v.user, v.err = s.cfg.Accounts.Session(r.Context(), c.Value)
+	}
+	return context.WithValue(r.Context(), visitKey{}, v)
+}
+
+func principal(r *http.Request) (access.Principal, error) {
+	v := visitOf(r.Context())
+	if v.err != nil {
+		return access.Principal{}, v.err
+	}
+	p := access.NewPrincipal("user", v.user.ID, v.user.Name, v.user.Role.Permissions())
+	p.Role, p.Address, p.Restricted = v.user.Role, address(r), v.user.MustChange
+	return p, nil
+}
+
+func address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// deny sends who is not signed in to the sign-in page and who must change the
+// password to that page; others are told what they lack.
+func (s *Site) deny(w http.ResponseWriter, r *http.Request, p access.Principal, err error) {
+	switch {
+	case errors.Is(err, access.ErrNoCredentials), errors.Is(err, access.ErrBadCredentials):
+		to := "/sign-in"
+		if r.Method == http.MethodGet && r.URL.Path != "/" {
+			to += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
+		}
+		redirect(w, r, to)
+	case err != nil:
+		s.fail(w, r, err)
+	case p.Restricted:
+		redirect(w, r, "/account/password")
+	default:
+		s.problem(w, r, http.StatusForbidden, "You may not do this", fmt.Sprintf("Your role (%s) does not include it. An administrator can change that.", p.Role))
+	}
+}
+
+// redirect also works for requests that htmx makes.
+func redirect(w http.ResponseWriter, r *http.Request, to string) {
+	if r.Header.Get("HX-Request") == "true" {
+		w.Header().Set("HX-Redirect", to)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// invalid is an error of the user's that a page can show.
+type invalid struct {
+	status  int
+	message string
+}
+
+func (e *invalid) Error() string { return e.message }
+
+func (s *Site) handler(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var inv *invalid
+	var wrong *alert.Invalid
+	switch {
+	case errors.As(err, &inv):
+		s.problem(w, r, inv.status, "This did not work", inv.message)
+	case errors.As(err, &wrong):
+		s.problem(w, r, http.StatusBadRequest, "This did not work", wrong.Message)
+	case errors.Is(err, inventory.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such device", "It may have been removed.")
+	case errors.Is(err, alert.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such alert", "It may have been removed: alerts of a self-test go when the test ends.")
+	case errors.Is(err, account.ErrNotFound), errors.Is(err, enroll.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
+	case errors.Is(err, context.Canceled):
+	default:
+		s.cfg.Logger.ErrorContext(r.Context(), "a page failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		s.problem(w, r, http.StatusInternalServerError, "The portal could not do this", "Its log says why. Nothing of your change was kept.")
+	}
+}
+
+// form reads a form body within limits and checks its CSRF token.
+func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return &invalid{http.StatusRequestEntityTooLarge, fmt.Sprintf("The form is larger than %d KiB.", maxForm>>10)}
+		}
+		return &invalid{http.StatusBadRequest, "The form cannot be read."}
+	}
+	if !session {
+		return nil
+	}
+	want := visitOf(r.Context()).session.CSRF
+	got := r.Header.Get("X-CSRF-Token")
+	if got == "" {
+		got = r.PostForm.Get("csrf")
+	}
+	if want == "" || subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
+		return &invalid{http.StatusForbidden, "The form is out of date: load the page again and repeat it."}
+	}
+	return nil
+}
+
+func (s *Site) file(w http.ResponseWriter, r *http.Request) error {
+	r2 := r.Clone(r.Context())
+	r2.URL.Path = path.Clean("/" + strings.TrimPrefix(r.URL.Path, "/static/"))
+	if r2.URL.Path == "/" {
+		return &invalid{http.StatusNotFound, "There is no such file."}
+	}
+	w.Header().Set("Cache-Control", "public, max-age=3600")
+	s.static.ServeHTTP(w, r2)
+	return nil
+}
+
+// frame is what the layout of every page needs.
+type frame struct {
+	Title   string
+	Section string // of the navigation
+	Flash   string
+	Problem string
+	User    string
+	Role    access.Role
+	CSRF    string
+	Version string
+	May     func(string) bool
+	Page    any
+}
+
+// render writes a page. Nothing is sent before all of it is made.
+func (s *Site) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame) error {
+	v := visitOf(r.Context())
+	if v.err == nil {
+		f.User, f.Role, f.CSRF = v.user.Name, v.user.Role, v.session.CSRF
+	}
+	p := access.From(r.Context())
+	f.May = func(permission string) bool { return p.May(access.Permission(permission)) }
+	f.Version = s.cfg.Version
+	var b bytes.Buffer
+	if err := s.pages[name].ExecuteTemplate(&b, "layout", f); err != nil {
+		return fmt.Errorf("page %s: %w", name, err)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	b.WriteTo(w) //nolint:errcheck // the client is gone
+	return nil
+}
+
+// fragment writes a part of a page.
+func (s *Site) fragment(w http.ResponseWriter, page, name string, data any) error {
+	var b bytes.Buffer
+	if err := s.pages[page].ExecuteTemplate(&b, name, data); err != nil {
+		return fmt.Errorf("part %s of page %s: %w", name, page, err)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	b.WriteTo(w) //nolint:errcheck // the client is gone
+	return nil
+}
+
+// problem shows an error page.
+func (s *Site) problem(w http.ResponseWriter, r *http.Request, status int, title, text string) {
+	if err := s.render(w, r, status, "problem", frame{Title: title, Page: text}); err != nil {
+		s.cfg.Logger.ErrorContext(r.Context(), "the error page failed", "error", err)
+		http.Error(w, title, status)
+	}
+}
+
+// setCookie hands the session to the browser, or takes it away.
+func setCookie(w http.ResponseWriter, secret string) {
+	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		MaxAge: int(account.SessionLifetime.Seconds())}
+	if secret == "" {
+		c.MaxAge = -1
+	}
+	http.SetCookie(w, c)
+}
