@@ -100,7 +100,8 @@ type Hello struct {
 // Problem is something wrong in the definitions' sources.
 type Problem struct {
 	File   string `json:"file"`
-	Line   int    `json:"line,omitempty"` // from 1; 0 when it concerns the file
+	Line   int    `json:"line,omitempty"`   // from 1; 0 when it concerns the file
+	Column int    `json:"column,omitempty"` // from 1; 0 when it concerns the line
 	Reason string `json:"reason"`
 	// Fatal problems keep the whole set from being used; others cost the
 	// signature in question.

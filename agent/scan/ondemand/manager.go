@@ -1,0 +1,360 @@
+// Package ondemand runs the scans that somebody asks for: quick, full and
+// custom ones.
+//
+// A scan walks folders by descriptor, so that nobody can lead it astray with
+// links or by exchanging folders, and hands open files to the scanner pool. One
+// scan runs at a time; its state and the past scans survive restarts.
+package ondemand
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/google/uuid"
+)
+
+// Errors of the Manager.
+var (
+	// ErrRunning: one scan at a time.
+	ErrRunning = errors.New("a scan is running already; wait for it or cancel it")
+	// ErrNoScan: no scan has the id, or none is running.
+	ErrNoScan = errors.New("no such scan")
+	// ErrSpec: the scan that is asked for makes no sense.
+	ErrSpec = errors.New("invalid scan")
+)
+
+// Scanner gives verdicts; *scan.Pool is one.
+type Scanner interface {
+	Scan(ctx context.Context, r scan.Request) (verdict.Verdict, error)
+}
+
+// Spec is a scan that is asked for.
+type Spec struct {
+	Type control.ScanType
+	// Paths to scan, absolute; custom scans only.
+	Paths            []string
+	IgnoreExclusions bool
+	// Threads is how many files are scanned at a time; 0 takes Config.Threads.
+	Threads int
+	// Archives also looks into containers.
+	Archives    bool
+	LowPriority bool
+	// Remediate is handed on with each finding.
+	Remediate bool
+	Scheduled bool
+	StartedBy string
+}
+
+// Finding is a file with a threat in it.
+type Finding struct {
+	ScanID string
+	Type   control.ScanType
+	// File is open for reading until Found returns.
+	File      *os.File
+	Path      string
+	Verdict   verdict.Verdict
+	Remediate bool
+}
+
+// Outcome is what the caller did about a finding.
+type Outcome struct {
+	// TrackingID in the threat history; empty leaves the finding out of the
+	// scan's result (an allowed threat).
+	TrackingID string
+	// Action as in the threat history: "quarantined", "detected", ...
+	Action string
+}
+
+// Config of a Manager.
+type Config struct {
+	Log     *slog.Logger
+	Scanner Scanner
+	// History is the path of the database. Required.
+	History string
+	// Found deals with a threat. Required. It is called from many goroutines.
+	Found func(ctx context.Context, f Finding) Outcome
+	// Excluded reports whether a file is excluded from scans; nil excludes none.
+	Excluded func(path string) bool
+	// Unmonitored returns the types of file systems that quick and full scans
+	// leave out; nil is none.
+	Unmonitored func() []string
+	// Threads returns the default number of files at a time; nil: the CPUs.
+	Threads func() int
+	// Own are folders that are never scanned: the quarantine, definitions.
+	Own []string
+	// FileTimeout bounds the scan of one file; default 10 min.
+	FileTimeout time.Duration
+	// QuickPaths and Root are for tests; defaults are the reference product's
+	// list and "/".
+	QuickPaths []string
+	Root       string
+}
+
+// quickPaths is the reference product's list, with the home of root and shared
+// memory, where much malware starts.
+var quickPaths = []string{"/home", "/root", "/tmp", "/var", "/srv", "/opt", "/etc", "/run", "/lib", "/usr", "/boot", "/dev/shm"}
+
+// Manager runs scans.
+type Manager struct {
+	cfg     Config
+	log     *slog.Logger
+	history *history
+
+	mu      sync.Mutex
+	current *run
+	closed  bool
+}
+
+// Open opens the history; scans that a crash interrupted become failed ones.
+func Open(cfg Config) (*Manager, error) {
+	if cfg.Scanner == nil || cfg.Found == nil || cfg.History == "" {
+		return nil, errors.New("ondemand: Scanner, Found and History are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.FileTimeout <= 0 {
+		cfg.FileTimeout = 10 * time.Minute
+	}
+	if cfg.QuickPaths == nil {
+		cfg.QuickPaths = quickPaths
+	}
+	if cfg.Root == "" {
+		cfg.Root = "/"
+	}
+	h, err := openHistory(cfg.History)
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{cfg: cfg, log: cfg.Log, history: h}, nil
+}
+
+// Close cancels the running scan and closes the history.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	r := m.current
+	m.mu.Unlock()
+	if r != nil {
+		r.cancel("the daemon was stopped")
+		<-r.done
+	}
+	return m.history.db.Close()
+}
+
+// Start begins a scan and returns it as it stands; ctx bounds the start only.
+func (m *Manager) Start(ctx context.Context, s Spec) (control.Scan, error) {
+	roots, err := m.roots(s)
+	if err != nil {
+		return control.Scan{}, err
+	}
+	if s.Threads < 0 || s.Threads > 64 {
+		return control.Scan{}, fmt.Errorf("%w: %d threads, 1 to 64 are possible", ErrSpec, s.Threads)
+	}
+	if s.Threads == 0 {
+		s.Threads = runtime.NumCPU()
+		if m.cfg.Threads != nil {
+			s.Threads = max(1, m.cfg.Threads())
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return control.Scan{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.closed:
+		return control.Scan{}, scan.ErrClosed
+	case m.current != nil:
+		return control.Scan{}, ErrRunning
+	}
+	record := Record{Scan: control.Scan{
+		ID: uuid.NewString(), Type: s.Type, State: control.ScanRunning, Start: time.Now().UTC(),
+		Scheduled: s.Scheduled, StartedBy: s.StartedBy,
+	}}
+	for _, p := range s.Paths {
+		record.Paths = append(record.Paths, control.Path(p))
+	}
+	if err := m.history.put(record); err != nil {
+		return control.Scan{}, err
+	}
+	r := newRun(m, s, roots, record)
+	m.current = r
+	go m.run(r)
+	return record.Scan, nil
+}
+
+// run carries a scan out and records its end.
+func (m *Manager) run(r *run) {
+	defer func() {
+		if v := recover(); v != nil {
+			m.log.Error("panic in an on-demand scan", "panic", v, "stack", string(debug.Stack()))
+			r.end(fmt.Errorf("panic: %v", v))
+		}
+		if err := m.history.put(r.snapshot()); err != nil {
+			m.log.Error("the end of a scan is not recorded", "error", err)
+		}
+		m.mu.Lock()
+		m.current = nil
+		m.mu.Unlock()
+		close(r.done)
+	}()
+	r.end(r.carryOut())
+}
+
+// roots checks a spec and returns what to walk.
+func (m *Manager) roots(s Spec) ([]string, error) {
+	switch s.Type {
+	case control.ScanQuick, control.ScanFull:
+		if len(s.Paths) > 0 {
+			return nil, fmt.Errorf("%w: a %s scan takes no paths", ErrSpec, s.Type)
+		}
+		if s.Type == control.ScanFull {
+			return []string{m.cfg.Root}, nil
+		}
+		var out []string
+		for _, p := range m.cfg.QuickPaths {
+			// /lib is a link to usr/lib today: what it means is scanned once.
+			real, err := filepath.EvalSymlinks(p)
+			if err == nil && !slices.ContainsFunc(out, func(o string) bool { return within(real, o) }) {
+				out = append(out, real)
+			}
+		}
+		return slices.DeleteFunc(out, func(p string) bool {
+			return slices.ContainsFunc(out, func(o string) bool { return o != p && within(p, o) })
+		}), nil
+	case control.ScanCustom:
+		if len(s.Paths) == 0 || len(s.Paths) > 1000 {
+			return nil, fmt.Errorf("%w: a custom scan takes 1 to 1000 paths", ErrSpec)
+		}
+		var out []string
+		for _, p := range s.Paths {
+			if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
+				return nil, fmt.Errorf("%w: the path %q is not absolute", ErrSpec, p)
+			}
+			real, err := filepath.EvalSymlinks(p)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrSpec, err)
+			}
+			out = append(out, real)
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("%w: unknown type %q", ErrSpec, s.Type)
+}
+
+func within(path, folder string) bool {
+	return path == folder || folder == "/" || strings.HasPrefix(path, folder) && path[len(folder)] == '/'
+}
+
+// find returns the running scan of that id; "current" is any.
+func (m *Manager) find(id string) *run {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.current != nil && (id == "current" || id == m.current.id) {
+		return m.current
+	}
+	return nil
+}
+
+// Cancel ends the running scan of that id ("current": whichever runs) and waits
+// for its end.
+func (m *Manager) Cancel(ctx context.Context, id string) (control.Scan, error) {
+	r := m.find(id)
+	if r == nil {
+		return control.Scan{}, fmt.Errorf("%q: %w", id, ErrNoScan)
+	}
+	r.cancel("cancelled")
+	select {
+	case <-r.done:
+		return r.snapshot().Scan, nil
+	case <-ctx.Done():
+		return control.Scan{}, ctx.Err()
+	}
+}
+
+// Get returns a scan with what it skipped, running or past.
+func (m *Manager) Get(id string) (Record, error) {
+	if r := m.find(id); r != nil {
+		return r.snapshot(), nil
+	}
+	all, err := m.history.list(0)
+	if err != nil {
+		return Record{}, err
+	}
+	for _, r := range all {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return Record{}, fmt.Errorf("%q: %w", id, ErrNoScan)
+}
+
+// List returns scans newest first, the running one as it stands; limit 0 is
+// all.
+func (m *Manager) List(limit int) ([]control.Scan, error) {
+	records, err := m.history.list(limit)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]control.Scan, 0, len(records))
+	for _, rec := range records {
+		if r := m.find(rec.ID); r != nil {
+			rec = r.snapshot()
+		}
+		out = append(out, rec.Scan)
+	}
+	return out, nil
+}
+
+// Follow calls each with the progress of a scan, at most once in every, and a
+// last time with its final state. A past scan gives that at once. It ends with
+// ctx or an error of each.
+func (m *Manager) Follow(ctx context.Context, id string, every time.Duration, each func(control.ScanProgress) error) error {
+	r := m.find(id)
+	if r == nil {
+		rec, err := m.Get(id)
+		if err != nil {
+			return err
+		}
+		return each(control.ScanProgress{Scan: rec.Scan, FilesTotal: rec.Files, BytesTotal: rec.Bytes, Counted: true})
+	}
+	ticker := time.NewTicker(max(every, 10*time.Millisecond))
+	defer ticker.Stop()
+	seen := 0
+	for {
+		ended := false
+		select {
+		case <-r.done:
+			ended = true
+		default:
+		}
+		var p control.ScanProgress
+		p, seen = r.progress(seen)
+		if err := each(p); err != nil {
+			return err
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.done:
+		case <-ticker.C:
+		}
+	}
+}
