@@ -9,16 +9,21 @@ import (
 // load decides whether it is any use to hold an access. It follows how long
 // scans take and whether they end at all.
 type load struct {
-	workers  int64
-	stallAt  int64 // missed deadlines in a row that mean "the scanner hangs"
-	average  atomic.Int64
+	workers int64
+	// The scanner hangs when this many deadlines passed in a row and no scan
+	// ended well for that long. A few big files at once are not enough.
+	stallMisses int64
+	stallTime   time.Duration
+
+	average  atomic.Int64 // ns
 	missed   atomic.Int64 // since a scan last ended well
+	ended    atomic.Int64 // when that was, ns
 	stalled  atomic.Bool
 	saturate atomic.Bool
 }
 
-func newLoad(workers int) *load {
-	return &load{workers: int64(workers), stallAt: int64(max(4, workers))}
+func newLoad(workers int, deadline time.Duration) *load {
+	return &load{workers: int64(workers), stallMisses: int64(max(8, 2*workers)), stallTime: 2 * deadline}
 }
 
 // done records a scan that ended with a verdict.
@@ -27,12 +32,13 @@ func (l *load) done(d time.Duration) {
 	old := l.average.Load()
 	l.average.Store(old + (int64(d)-old)/16)
 	l.missed.Store(0)
+	l.ended.Store(time.Now().UnixNano())
 	l.stalled.Store(false)
 }
 
 // miss records a deadline that passed.
 func (l *load) miss() {
-	if l.missed.Add(1) >= l.stallAt {
+	if l.missed.Add(1) >= l.stallMisses && time.Now().UnixNano()-l.ended.Load() > int64(l.stallTime) {
 		l.stalled.Store(true)
 	}
 }

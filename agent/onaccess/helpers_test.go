@@ -6,10 +6,15 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
+
+func itoa(n int) string { return strconv.Itoa(n) }
 
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
@@ -17,8 +22,16 @@ func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, ni
 // far away. It ends by itself after 30 seconds, killed or not.
 func helperDaemon() {
 	time.AfterFunc(30*time.Second, func() { os.Exit(3) })
+	deadline := 10 * time.Minute
+	if limit, err := strconv.ParseUint(os.Getenv("BULWARK_ONACCESS_NOFILE"), 10, 32); err == nil {
+		deadline = 300 * time.Millisecond
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	w, err := New(Config{
-		Log: discard(), Deadline: 10 * time.Minute,
+		Log: discard(), Deadline: deadline,
 		OnlyMounts: []string{os.Getenv("BULWARK_ONACCESS_DIR")},
 		Scan: func(context.Context, *os.File, Access) (verdict.Verdict, error) {
 			select {}

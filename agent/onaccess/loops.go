@@ -40,9 +40,9 @@ func (w *Watcher) startReader(g *group, extra bool) {
 	}()
 }
 
-// startWorker starts a worker on a queue.
-func (w *Watcher) startWorker(ctx context.Context, from *queue) {
-	self := &worker{}
+// startWorker starts a worker on a queue, for scans up to a priority.
+func (w *Watcher) startWorker(ctx context.Context, from *queue, upTo priority) {
+	self := &worker{from: from, upTo: upTo}
 	w.mu.Lock()
 	w.workers = append(w.workers, self)
 	w.mu.Unlock()
@@ -56,7 +56,7 @@ func (w *Watcher) startWorker(ctx context.Context, from *queue) {
 			w.workers = slices.DeleteFunc(w.workers, func(o *worker) bool { return o == self })
 			w.mu.Unlock()
 		}()
-		w.workLoop(ctx, from, self)
+		w.workLoop(ctx, self)
 	}()
 }
 
@@ -123,9 +123,9 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 				w.startReader(g, true)
 			}
 		}
-		for range w.replaceWorkers(now) {
+		for _, k := range w.hungWorkers(now) {
 			w.notice("a scan does not return; another worker takes its place")
-			w.startWorker(scans, w.queue)
+			w.startWorker(scans, k.from, k.upTo)
 		}
 	}
 }
@@ -145,24 +145,23 @@ func (w *Watcher) readersStuck(g *group, now time.Time) bool {
 	return true
 }
 
-// replaceWorkers finds workers that hang for longer than any scan may take,
-// and returns how many new ones to start. There never are more than four
-// times as many as configured.
-func (w *Watcher) replaceWorkers(now time.Time) (n int) {
+// hungWorkers finds workers that hang for longer than any scan may take and
+// retires them. There never are more than four times as many as configured.
+func (w *Watcher) hungWorkers(now time.Time) (hung []*worker) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, k := range w.workers {
 		since := k.since.Load()
-		if since == 0 || k.replaced.Load() || now.UnixNano()-since < int64(w.cfg.ScanTimeout+5*time.Second) {
+		if since == 0 || k.replaced.Load() || now.UnixNano()-since < int64(w.cfg.ScanTimeout+hangGrace) {
 			continue
 		}
-		if len(w.workers)+n >= 4*w.cfg.Workers+1 {
+		if len(w.workers)+len(hung) >= 4*(w.cfg.Workers+2) {
 			break
 		}
 		k.replaced.Store(true)
-		n++
+		hung = append(hung, k)
 	}
-	return n
+	return hung
 }
 
 // detectionLoop hands detections on, also those made while everything ends.

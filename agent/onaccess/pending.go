@@ -2,6 +2,7 @@ package onaccess
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ type pending struct {
 	held     bool  // the kernel waits for an answer
 	arrived  time.Time
 	deadline time.Time
+	owned    *atomic.Int64 // descriptors that pendings own
 
 	// mu makes the answer happen once, and makes whoever wants to close the
 	// descriptor wait until an answer in progress is written: the number names
@@ -60,6 +62,7 @@ func (p *pending) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	unix.Close(int(p.fd))
+	p.owned.Add(-1)
 }
 
 // deadlineLane is a list of held accesses with the same duration until their

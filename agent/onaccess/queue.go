@@ -16,7 +16,8 @@ const (
 // more urgent first.
 type queue struct {
 	mu     sync.Mutex
-	ready  sync.Cond
+	ready  sync.Cond // for those who take everything
+	urgent sync.Cond // for those who take executions only
 	rings  [priorities]ring
 	closed bool
 	max    int // most that ever waited, over all rings
@@ -30,7 +31,7 @@ type ring struct {
 // newQueue makes a queue with room for size scans per priority.
 func newQueue(size int) *queue {
 	q := &queue{}
-	q.ready.L = &q.mu
+	q.ready.L, q.urgent.L = &q.mu, &q.mu
 	for i := range q.rings {
 		q.rings[i].buf = make([]*flight, size)
 	}
@@ -51,18 +52,26 @@ func (q *queue) push(f *flight, p priority) bool {
 		q.max = n
 	}
 	q.ready.Signal()
+	if p == prioExec {
+		q.urgent.Signal()
+	}
 	return true
 }
 
-// pop waits for a scan; nil when the queue is closed.
-func (q *queue) pop() *flight {
+// pop waits for a scan of a priority up to upTo (prioExec or prioBackground);
+// nil when the queue is closed.
+func (q *queue) pop(upTo priority) *flight {
+	ready := &q.ready
+	if upTo == prioExec {
+		ready = &q.urgent
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
 		if q.closed {
 			return nil
 		}
-		for i := range q.rings {
+		for i := range upTo + 1 {
 			r := &q.rings[i]
 			if r.used > 0 {
 				f := r.buf[r.first]
@@ -72,7 +81,7 @@ func (q *queue) pop() *flight {
 				return f
 			}
 		}
-		q.ready.Wait()
+		ready.Wait()
 	}
 }
 
@@ -82,6 +91,7 @@ func (q *queue) close() []*flight {
 	defer q.mu.Unlock()
 	q.closed = true
 	q.ready.Broadcast()
+	q.urgent.Broadcast()
 	var left []*flight
 	for i := range q.rings {
 		r := &q.rings[i]

@@ -175,10 +175,24 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		w.allow(g, ev.fd, held)
 		return
 	}
-	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
-		w.wrote(g, ev.fd, s)
-	}
 	now := time.Now()
+	stamp := w.stamp()
+	class := w.classes.known(s.dev)
+	known, infected := w.cache.get(s, stamp)
+	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
+		if known && class == fsDisk {
+			// Closed by a writer who wrote nothing: any change since the verdict
+			// was kept would show in ctime.
+			if kind == CloseWrite {
+				w.n.rescansSkipped.Add(1)
+				w.allow(g, ev.fd, held)
+				return
+			}
+		} else {
+			w.wrote(g, ev.fd, s)
+			known, infected = false, false
+		}
+	}
 	empty := s.size == 0 && !g.remote
 	if empty || kind != CloseWrite && w.trustedFile(s) {
 		w.n.inline.Add(1)
@@ -186,9 +200,7 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		w.allow(g, ev.fd, held)
 		return
 	}
-	stamp := w.stamp()
-	known, infected := w.cache.get(s, stamp)
-	if known && w.classes.known(s.dev) == fsMemory && mayHaveWriters(int(ev.fd)) {
+	if known && class == fsMemory && mayHaveWriters(int(ev.fd)) {
 		known, infected = false, false
 	}
 	if known && !infected {
@@ -202,9 +214,17 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	if known {
 		matches = w.cache.verdict(s.key())
 	}
+	// Descriptors are kept back for the kernel's next events: it refuses
+	// accesses for which it can give us none.
+	if w.owned.Add(1) > w.ownedMax {
+		w.owned.Add(-1)
+		w.n.full.Add(1)
+		w.allow(g, ev.fd, held)
+		return
+	}
 	w.enqueue(&pending{
 		group: g, fd: ev.fd, pid: ev.pid, kind: kind, state: s, stamp: stamp,
-		held: held, arrived: now,
+		held: held, arrived: now, owned: &w.owned,
 	}, matches)
 }
 

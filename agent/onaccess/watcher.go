@@ -44,6 +44,10 @@ type Watcher struct {
 	notices    chan string
 	n          counters
 
+	// owned counts the descriptors of accesses on their way; see pending.
+	owned    atomic.Int64
+	ownedMax int64
+
 	pids  atomic.Pointer[map[int32]struct{}]
 	files atomic.Pointer[map[fileKey]fileState]
 
@@ -68,7 +72,9 @@ const (
 	// stuckRead is how long a read takes before another reader helps.
 	stuckRead = 250 * time.Millisecond
 	// drainTime is how long the end of Run waits for scans to return.
-	drainTime     = 2 * time.Second
+	drainTime = 2 * time.Second
+	// hangGrace is how long after its time-out a scan may return.
+	hangGrace     = 5 * time.Second
 	maxDetections = 256
 )
 
@@ -82,7 +88,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	w := &Watcher{
 		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
-		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
+		deadlines: newDeadlines(), load: newLoad(cfg.Workers, cfg.Deadline), processes: newProcessTable(),
 		cache:      newCache(cfg.CacheSize),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
 		ready: make(chan struct{}),
@@ -100,12 +106,11 @@ func New(cfg Config) (*Watcher, error) {
 }
 
 // fitDescriptors makes the queues small enough for the limit of open files,
-// after raising it as far as it goes: the kernel refuses a held access for
-// which it can give us no descriptor.
+// after raising it as far as it goes. It returns the size of a queue.
 func (w *Watcher) fitDescriptors(size int) int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return size
+		lim.Cur = 1024
 	}
 	if lim.Cur < lim.Max {
 		raised := unix.Rlimit{Cur: lim.Max, Max: lim.Max}
@@ -113,9 +118,10 @@ func (w *Watcher) fitDescriptors(size int) int {
 			lim = raised
 		}
 	}
-	// Two queues of three rings each, those who joined, and as much again for
-	// everything else the daemon has open.
-	fits := int(min(lim.Cur, math.MaxInt32) / 14)
+	// Half for accesses, half for duplicates and the rest of the daemon.
+	w.ownedMax = max(1, (int64(min(lim.Cur, math.MaxInt32))-2*readEvents-32)/2)
+	// Two queues of three rings each, and those who joined.
+	fits := int(w.ownedMax / 7)
 	if fits < size {
 		w.cfg.Log.Warn("on-access queues are smaller than configured: the limit of open files (RLIMIT_NOFILE) is low",
 			"limit", lim.Cur, "queue", fits, "configured", size)
@@ -246,9 +252,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 	scans, stopScans := context.WithCancel(work)
 	defer stopScans()
 	for range w.cfg.Workers {
-		w.startWorker(scans, w.queue)
+		w.startWorker(scans, w.queue, prioBackground)
 	}
-	w.startWorker(scans, w.refusals)
+	// One more for executions only: whoever opens many files that are slow to
+	// scan does not delay or escape the scan of what he executes then.
+	w.startWorker(scans, w.queue, prioExec)
+	w.startWorker(scans, w.refusals, prioBackground)
 	for _, g := range w.groups {
 		w.startReader(g, false)
 	}

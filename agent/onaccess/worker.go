@@ -17,15 +17,17 @@ import (
 
 // worker runs scans until the queue closes.
 type worker struct {
+	from *queue
+	upTo priority // least urgent scans it does
 	// since is when the scan in progress began, in ns; 0: idle.
 	since atomic.Int64
 	// replaced: the worker hung for too long and another one was started.
 	replaced atomic.Bool
 }
 
-func (w *Watcher) workLoop(ctx context.Context, from *queue, self *worker) {
+func (w *Watcher) workLoop(ctx context.Context, self *worker) {
 	for !self.replaced.Load() {
-		f := from.pop()
+		f := self.from.pop(self.upTo)
 		if f == nil {
 			return
 		}

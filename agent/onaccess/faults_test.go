@@ -1,0 +1,232 @@
+package onaccess
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestFewDescriptors: the kernel refuses accesses for which it can give us no
+// descriptor, so a daemon with few of them must not use them up, even with a
+// scanner that never returns one.
+func TestFewDescriptors(t *testing.T) {
+	dir := tmpfs(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperEnv+"=daemon", "BULWARK_ONACCESS_DIR="+dir, "BULWARK_ONACCESS_NOFILE=150")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer deadman.Stop()
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		if err := os.WriteFile(filepath.Join(dir, "f"+strconv.Itoa(i)), []byte("harmless"+strconv.Itoa(i)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle()
+	var wg sync.WaitGroup
+	for i := range 60 {
+		o := startAccessor(t)
+		wg.Go(func() {
+			for j := range 3 {
+				p := filepath.Join(dir, "f"+strconv.Itoa((i+20*j)%60))
+				if r := o.do(request{Op: "read", Path: p}); r.Err != "" {
+					t.Error(r.Err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestDescribeThatHangs costs its own time only.
+func TestDescribeThatHangs(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	r := newRig(t, func(c *Config) {
+		c.DescribeTimeout = 30 * time.Millisecond
+		c.Describe = func(int32) any { <-hang; return nil }
+	})
+	p := r.put(t, "evil", bad)
+	for range 12 { // more than may hang at once
+		if got := r.accessor.do(request{Op: "read", Path: p}); got.Errno != eperm {
+			t.Fatalf("%q", got.Err)
+		}
+		if d := r.detection(t); d.Process != nil || d.Late {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// TestHandlerThatHangs loses detections, counts them, and still denies.
+func TestHandlerThatHangs(t *testing.T) {
+	hang := make(chan struct{})
+	r := newRig(t, func(c *Config) {
+		c.QueueSize = 16
+		c.OnDetection = func(d Detection) { d.File.Close(); <-hang }
+	})
+	defer close(hang)
+	p := r.put(t, "evil", bad)
+	for range 40 {
+		if got := r.accessor.do(request{Op: "read", Path: p}); got.Errno != eperm {
+			t.Fatalf("%q", got.Err)
+		}
+	}
+	wait(t, "losses are counted", func() bool { return r.Stats(0).DetectionsLost > 0 })
+}
+
+// TestSlowScanFilesDoNotHideExecution: files that take for ever to scan keep
+// all workers busy; what is executed meanwhile is still looked at.
+func TestSlowFilesDoNotHideExecution(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Deadline = 100 * time.Millisecond })
+	if !r.Capabilities().ExecEvents {
+		t.Skip("the kernel has no FAN_OPEN_EXEC_PERM")
+	}
+	release := make(chan struct{})
+	defer close(release)
+	r.scanner.setBefore(func(_ context.Context, a Access) error {
+		if filepath.Ext(a.Path) == ".slow" {
+			<-release
+		}
+		return nil
+	})
+	for i := range 6 {
+		r.accessor.must(request{Op: "read", Path: r.put(t, strconv.Itoa(i)+".slow", "harmless")})
+	}
+	evil := r.put(t, "evil", "#!/bin/sh\n#"+bad)
+	if got := r.accessor.do(request{Op: "exec", Path: evil}); got.Errno != eperm {
+		t.Errorf("executed: %q", got.Err)
+	}
+}
+
+// TestBusyBigFileIsHeldOnce: a file that takes longer than the deadline and is
+// kept open by a writer does not cost everybody the deadline again and again.
+func TestBusyBigFileIsHeldOnce(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Deadline = 100 * time.Millisecond })
+	r.scanner.setBefore(func(context.Context, Access) error { time.Sleep(200 * time.Millisecond); return nil })
+	p := r.put(t, "database", "harmless")
+	r.accessor.must(request{Op: "map", Path: p, N: 8})
+	wait(t, "the first scan ends", func() bool { return r.Stats(0).Scans > 0 })
+	for range 10 {
+		r.accessor.must(request{Op: "open", Path: p})
+	}
+	if s := r.Stats(0); s.DeadlinesMissed > 2 || s.AllowedResting < 8 {
+		t.Errorf("%d deadlines missed, %d allowed at once", s.DeadlinesMissed, s.AllowedResting)
+	}
+	r.accessor.must(request{Op: "unmap", Path: p})
+}
+
+// TestStorm lets many processes loose on a scanner that is slow, fails and
+// panics at random, while modes and generations change; nobody may stay held
+// and nothing may leak.
+func TestStorm(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Deadline = 50 * time.Millisecond
+		c.ExecDeadline = 100 * time.Millisecond
+		c.QueueSize = 32
+	})
+	r.scanner.setBefore(func(context.Context, Access) error {
+		switch rand.IntN(20) {
+		case 0:
+			time.Sleep(150 * time.Millisecond)
+		case 1:
+			return fmt.Errorf("scanner restarts")
+		case 2:
+			panic("scanner bug")
+		}
+		return nil
+	})
+	for i := range 40 {
+		r.put(t, "f"+strconv.Itoa(i), "harmless"+strconv.Itoa(i))
+	}
+	before := openDescriptors(t)
+	stop := make(chan struct{})
+	var churn sync.WaitGroup
+	churn.Go(func() {
+		modes := []Mode{RealTime, RealTime, Audit, RealTime, Passive}
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			r.Forget()
+			if i%10 == 0 {
+				if err := r.SetMode(modes[i/10%len(modes)]); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var took []time.Duration
+	for range 12 {
+		o := startAccessor(t)
+		wg.Go(func() {
+			for range 80 {
+				name := r.path("f" + strconv.Itoa(rand.IntN(40)))
+				q := request{Op: "read", Path: name}
+				if rand.IntN(4) == 0 {
+					q = request{Op: "write", Path: name, Data: "harmless again"}
+				}
+				got := o.do(q)
+				if got.Err != "" {
+					t.Errorf("%s: %s", q.Op, got.Err)
+				}
+				mu.Lock()
+				took = append(took, got.Took)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	churn.Wait()
+	slices.Sort(took)
+	t.Logf("median %v, longest %v", took[len(took)/2], took[len(took)-1])
+	r.scanner.setBefore(nil)
+	wait(t, "nothing is held or queued", func() bool { s := r.Stats(0); return s.Held == 0 && s.QueueDepth == 0 })
+	wait(t, "all descriptors are closed", func() bool { return openDescriptors(t) <= before+2 })
+	wait(t, "every scan is off the register", func() bool {
+		r.flights.mu.Lock()
+		defer r.flights.mu.Unlock()
+		return len(r.flights.byFile) == 0 && r.flights.joined == 0
+	})
+}
+
+// openDescriptors counts descriptors that fanotify may have given us: regular
+// files.
+func openDescriptors(t testing.TB) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		target, err := os.Readlink("/proc/self/fd/" + fd.Name())
+		if err == nil && filepath.IsAbs(target) && filepath.Dir(filepath.Dir(target)) != "/proc" {
+			n++
+		}
+	}
+	return n
+}

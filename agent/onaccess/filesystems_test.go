@@ -1,0 +1,248 @@
+package onaccess
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// loopFS makes a file system of a type in a file and mounts it.
+func loopFS(t testing.TB, fsType string) string {
+	t.Helper()
+	need.Root(t)
+	known, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(known), "\t"+fsType+"\n") {
+		t.Skipf("this kernel has no %s", fsType)
+	}
+	mount := need.Command(t, "mount")
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-t", fsType, "none", point}
+	switch fsType {
+	case "ramfs":
+	case "overlay":
+		lower := tmpfs(t)
+		for _, d := range []string{"lower", "upper", "work"} {
+			if err := os.Mkdir(filepath.Join(lower, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		args = []string{"-t", "overlay", "-o", "lowerdir=" + lower + "/lower,upperdir=" + lower + "/upper,workdir=" + lower + "/work", "none", point}
+	default:
+		image := filepath.Join(dir, "image")
+		if err := os.WriteFile(image, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(image, 400<<20); err != nil {
+			t.Fatal(err)
+		}
+		force := "-F"
+		if fsType == "xfs" || fsType == "btrfs" {
+			force = "-f"
+		}
+		if out, err := exec.Command(need.Command(t, "mkfs."+fsType), "-q", force, image).CombinedOutput(); err != nil {
+			t.Fatalf("mkfs.%s: %v\n%s", fsType, err, out)
+		}
+		args = []string{"-t", fsType, "-o", "loop", image, point}
+	}
+	if out, err := exec.Command(mount, args...).CombinedOutput(); err != nil {
+		t.Fatalf("mount %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	t.Cleanup(func() {
+		// Scans that end later still have files open.
+		var err error
+		for range 100 {
+			if err = unix.Unmount(point, 0); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		unix.Unmount(point, unix.MNT_DETACH)
+		t.Errorf("unmount %s (a descriptor was left open?): %v", point, err)
+	})
+	return point
+}
+
+// TestFilesystems checks on each type: denial on open and execution, one scan
+// for a clean file, and that every way of writing is noticed.
+func TestFilesystems(t *testing.T) {
+	for _, fsType := range []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "ramfs", "overlay"} {
+		t.Run(fsType, func(t *testing.T) {
+			r := newRigOn(t, loopFS(t, fsType), func(c *Config) { c.Ignore = IgnoreAll })
+			evil := r.put(t, "evil", "#!/bin/sh\n#"+bad)
+			for _, op := range []string{"read", "exec"} {
+				if got := r.accessor.do(request{Op: op, Path: evil}); got.Errno != eperm {
+					t.Errorf("%s of a bad file: %q", op, got.Err)
+				}
+			}
+			p := r.put(t, "file", string(make([]byte, 8192)))
+			r.accessor.must(request{Op: "open", Path: p})
+			scans := r.scanner.scans.Load()
+			for range 10 {
+				r.accessor.must(request{Op: "open", Path: p})
+			}
+			if n := r.scanner.scans.Load(); n != scans {
+				t.Errorf("a clean file was scanned %d times more", n-scans)
+			}
+			marks := r.Stats(0).IgnoreMarks
+			if (fsType == "overlay") != (marks == 0) {
+				t.Errorf("%d ignore marks", marks)
+			}
+			r.accessor.must(request{Op: "patch", Path: p, Data: bad, Off: 100})
+			if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+				t.Errorf("after a write: %q", got.Err)
+			}
+			m := r.put(t, "mapped", string(make([]byte, 8192)))
+			r.accessor.must(request{Op: "open", Path: m})
+			r.accessor.must(request{Op: "map", Path: m, N: 8192})
+			r.accessor.must(request{Op: "closefd", Path: m})
+			r.accessor.must(request{Op: "store", Path: m, Data: bad, Off: 100})
+			r.accessor.must(request{Op: "unmap", Path: m})
+			wait(t, "the mapped write is noticed", func() bool {
+				return r.accessor.do(request{Op: "open", Path: m}).Errno == eperm
+			})
+			if s := r.Stats(0); s.DeadlinesMissed+s.ReadErrors+s.ResponseErrors != 0 {
+				t.Errorf("%d deadlines missed, %d read errors, %d response errors", s.DeadlinesMissed, s.ReadErrors, s.ResponseErrors)
+			}
+		})
+	}
+}
+
+func TestReflinkIsNoticed(t *testing.T) {
+	for _, fsType := range []string{"xfs", "btrfs"} {
+		t.Run(fsType, func(t *testing.T) {
+			r := newRigOn(t, loopFS(t, fsType), func(c *Config) {
+				c.Ignore = IgnoreAll
+				c.Excluded = func(a Access) bool { return strings.HasSuffix(a.Path, ".source") }
+			})
+			src := r.put(t, "evil.source", bad)
+			p := r.put(t, "file", "harmless")
+			r.accessor.must(request{Op: "open", Path: p})
+			r.accessor.must(request{Op: "clone", Path: src, To: p})
+			if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+				t.Errorf("after a reflink: %q", got.Err)
+			}
+		})
+	}
+}
+
+// TestWithoutFeatures runs the main promises as older kernels would.
+func TestWithoutFeatures(t *testing.T) {
+	for name, without := range map[string][]Feature{
+		"5.4":             {FeatureEvictable},
+		"4.18":            {FeatureEvictable, FeatureExecEvents, FeatureFilesystemMarks},
+		"3.10":            {FeatureEvictable, FeatureExecEvents, FeatureFilesystemMarks, FeatureStatx},
+		"3.10 no holding": {FeatureEvictable, FeatureExecEvents, FeatureFilesystemMarks, FeatureStatx, FeaturePermission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Without = without })
+			evil := r.put(t, "evil", "#!/bin/sh\n#"+bad)
+			want := eperm
+			if !r.Capabilities().Permission {
+				want = 0
+			}
+			for _, op := range []string{"read", "exec"} {
+				if got := r.accessor.do(request{Op: op, Path: evil}); got.Errno != want {
+					t.Errorf("%s of a bad file: %q", op, got.Err)
+				}
+				r.detection(t)
+			}
+			p := r.put(t, "file", "harmless")
+			r.accessor.must(request{Op: "open", Path: p})
+			wait(t, "the scan", func() bool { return r.Stats(0).IgnoreMarks > 0 })
+			scans := r.scanner.scans.Load()
+			r.accessor.must(request{Op: "open", Path: p})
+			if n := r.scanner.scans.Load(); n != scans {
+				t.Errorf("a clean file was scanned %d times more", n-scans)
+			}
+			r.accessor.must(request{Op: "write", Path: p, Data: bad})
+			r.detection(t)
+			if got := r.accessor.do(request{Op: "read", Path: p}); got.Errno != want {
+				t.Errorf("after a write: %q", got.Err)
+			}
+		})
+	}
+}
+
+// TestFilesystemMark covers a bind mount and another mount namespace with one
+// mark. The file system is the test's own, so nothing else is touched.
+func TestFilesystemMark(t *testing.T) {
+	dir := tmpfs(t)
+	r := newRigOn(t, dir, func(c *Config) { c.Scope = ScopeFilesystem })
+	if !r.Capabilities().FilesystemMarks {
+		t.Skip("the kernel has no file-system marks")
+	}
+	if s := r.Stats(0); len(s.MarkedMounts) != 1 || s.MarkedMounts[0].Scope != "filesystem" {
+		t.Fatalf("marked %+v", s.MarkedMounts)
+	}
+	evil := r.put(t, "evil", bad)
+	bind := t.TempDir()
+	if err := unix.Mount(dir, bind, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(bind, unix.MNT_DETACH)
+	if got := r.accessor.do(request{Op: "read", Path: filepath.Join(bind, "evil")}); got.Errno != eperm {
+		t.Errorf("through a bind mount: %q", got.Err)
+	}
+	unshare := need.Command(t, "unshare")
+	out, err := exec.Command(unshare, "--mount", "cat", evil).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "not permitted") {
+		t.Errorf("in another mount namespace: %v %s", err, out)
+	}
+}
+
+func TestBigFile(t *testing.T) {
+	r := newRig(t, nil)
+	p := r.put(t, "big", bad)
+	if err := os.Truncate(p, 5<<30); err != nil {
+		t.Fatal(err)
+	}
+	settle()
+	if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+		t.Errorf("5 GB file with bad content: %q", got.Err)
+	}
+	if d := r.detection(t); d.Access.Size != 5<<30 {
+		t.Errorf("size %d", d.Access.Size)
+	}
+}
+
+// TestReachedThroughDescriptors: /proc/PID/fd and deleted files.
+func TestReachedThroughDescriptors(t *testing.T) {
+	r := newRig(t, nil)
+	p := r.put(t, "evil", bad)
+	f, err := os.Open(p) // ours: allowed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	link := filepath.Join("/proc", itoa(os.Getpid()), "fd", itoa(int(f.Fd())))
+	if got := r.accessor.do(request{Op: "open", Path: link}); got.Errno != eperm {
+		t.Errorf("through /proc: %q", got.Err)
+	}
+	r.detection(t)
+	if err := os.Remove(p); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.accessor.do(request{Op: "open", Path: link}); got.Errno != eperm {
+		t.Errorf("deleted, through /proc: %q", got.Err)
+	}
+	if d := r.detection(t); !d.Access.Deleted || d.Access.Path != p {
+		t.Errorf("detection %+v", d.Access)
+	}
+}
