@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -362,4 +363,18 @@ func TestFaultyReaders(t *testing.T) {
 	if _, err := e.Scan(context.Background(), bytes.NewReader(nil), -1, Options{}); err == nil {
 		t.Error("negative size accepted")
 	}
+}
+
+// sliceReader is bytes.Reader without its state.
+type sliceReader []byte
+
+func (s sliceReader) ReadAt(p []byte, off int64) (int, error) {
+	if off >= int64(len(s)) {
+		return 0, io.EOF
+	}
+	n := copy(p, s[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }

@@ -337,7 +337,7 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, ID: uint32(len(c.out.variants))})
+				c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, Mask: v.Mask, ID: uint32(len(c.out.variants))})
 				c.out.variants = append(c.out.variants, Variant{Prog: at, Part: pi})
 			}
 		}

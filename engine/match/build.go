@@ -7,10 +7,12 @@ import (
 	"sort"
 )
 
-// Atom is a literal to index: Bytes (at least one) are looked for without
-// regard to the case of ASCII letters, ID is what Scan reports.
+// Atom is a literal to index: Bytes (at least one), and ID that Scan reports.
+// With Mask, which has Bytes' length, a byte b fits if it equals Bytes in the
+// bits of Mask; only bit 0x20 may be left out.
 type Atom struct {
 	Bytes []byte
+	Mask  []byte
 	ID    uint32
 }
 
@@ -36,7 +38,13 @@ func Build(atoms []Atom) ([]byte, error) {
 		atom uint32
 	}
 	var tiny []pairRef
+	// A stride of 1 sees what a stride of 2 would: where there are atoms of four
+	// bytes anyway, those of five and six cost no pass of their own.
+	anyShort := slices.ContainsFunc(atoms, func(a Atom) bool { return len(a.Bytes) == windowShort })
 	for i, a := range atoms {
+		if a.Mask != nil && len(a.Mask) != len(a.Bytes) {
+			return nil, fmt.Errorf("match: atom %d (id %d): %d bytes but a mask of %d", i, a.ID, len(a.Bytes), len(a.Mask))
+		}
 		if len(a.Bytes) == 0 {
 			return nil, fmt.Errorf("match: atom %d (id %d) is empty", i, a.ID)
 		}
@@ -44,10 +52,15 @@ func Build(atoms []Atom) ([]byte, error) {
 		for _, b := range a.Bytes {
 			folded = append(folded, b|fold1)
 		}
-		p := place(folded, crowd)
+		p := place(folded, crowd, anyShort)
 		rec := atomRec{id: a.ID, back: uint32(p.off), window: uint64(p.n) << 56}
 		for k := range p.n {
-			rec.window |= uint64(folded[p.off+k]) << (8 * k)
+			mask := byte(0xff)
+			if a.Mask != nil {
+				mask = a.Mask[p.off+k] | ^byte(fold1)
+			}
+			rec.window |= uint64(a.Bytes[p.off+k]&mask) << (8 * k)
+			rec.mask |= uint64(mask) << (8 * k)
 		}
 		ai := uint32(len(m.atoms))
 		m.atoms = append(m.atoms, rec)
@@ -59,7 +72,12 @@ func Build(atoms []Atom) ([]byte, error) {
 				grams[p.class] = append(grams[p.class], entry{gram: g, ref: ai<<2 | uint32(k)})
 			}
 		case p.n == 1:
-			m.singles = append(m.singles, ai)
+			// Whatever follows: half of the second bytes, as folding leaves them.
+			for second := range uint32(256) {
+				if second&fold1 != 0 {
+					tiny = append(tiny, pairRef{uint32(folded[0]) | second<<8, ai})
+				}
+			}
 		default:
 			tiny = append(tiny, pairRef{uint32(folded[p.off]) | uint32(folded[p.off+1])<<8, ai})
 		}
@@ -84,8 +102,9 @@ func Build(atoms []Atom) ([]byte, error) {
 }
 
 // place chooses the window of a folded literal: the one whose grams are
-// expected to be seen least often, crowded grams counting more.
-func place(folded []byte, crowd map[uint32]uint32) placed {
+// expected to be seen least often, crowded grams counting more. anyShort says
+// that a pass at a stride of 1 is made anyway.
+func place(folded []byte, crowd map[uint32]uint32, anyShort bool) placed {
 	l := len(folded)
 	if l < windowShort {
 		return placed{class: -1, n: l}
@@ -118,7 +137,7 @@ func place(folded []byte, crowd map[uint32]uint32) placed {
 			return placed{class: classShort, off: short, n: windowShort}
 		}
 		return placed{class: classLong, off: off, n: windowLong}
-	case l >= windowMid:
+	case l >= windowMid && !anyShort:
 		off, _ := best(windowMid)
 		return placed{class: classMid, off: off, n: windowMid}
 	default:

@@ -2,9 +2,9 @@
 //
 // The matcher is a prefilter over 4-byte grams followed by a hash lookup and a
 // comparison of a window of up to seven bytes. What it reports are candidates:
-// places where the literal's window stands, upper and lower case ASCII letters
-// not told apart (every byte is compared with bit 0x20 set). The caller
-// verifies the whole pattern there; package pattern does that.
+// places where the literal's window stands. The filter does not tell bytes
+// apart that differ in bit 0x20 only (upper and lower case ASCII letters), so
+// that literals in either case need no more entries. The caller verifies the whole pattern there; package pattern does that.
 //
 // A literal of at least seven bytes is indexed under four consecutive grams, so
 // that the scan may advance by four bytes; one of five or six bytes under two
@@ -58,12 +58,30 @@ type entry struct {
 	ref  uint32
 }
 
-// atomRec is one indexed atom: its window (folded, little-endian, the length in
-// the top byte), the caller's id and how far into the literal the window starts.
+// atomRec is one indexed atom: its window (little-endian, the length in the top
+// byte), which of its bits count, the caller's id and how far into the literal
+// the window starts.
 type atomRec struct {
 	window uint64
+	mask   uint64
 	id     uint32
 	back   uint32
+}
+
+// at reports whether the window stands at buf[i:].
+func (a *atomRec) at(buf []byte, i int) bool {
+	if i >= 0 && i+8 <= len(buf) {
+		return binary.LittleEndian.Uint64(buf[i:])&a.mask == a.window&(1<<56-1)
+	}
+	n := int(a.window >> 56)
+	if i < 0 || i+n > len(buf) {
+		return false
+	}
+	var v uint64
+	for k := range n {
+		v |= uint64(buf[i+k]) << (8 * k)
+	}
+	return v&a.mask == a.window&(1<<56-1)
 }
 
 type class struct {
@@ -78,11 +96,9 @@ type class struct {
 type Matcher struct {
 	classes [gramClasses]class
 	atoms   []atomRec
-	pairMap []uint64 // 65536 bits: first two folded bytes of the tiny atoms
+	pairMap []uint64 // 65536 bits: first two folded bytes of the tiny atoms (one byte: with any second)
 	pairs   []uint32 // 65537 starts into tiny
 	tiny    []uint32 // atom indexes
-	single  [4]uint64
-	singles []uint32 // atom indexes of one-byte atoms, all of them
 }
 
 // Emit receives a candidate: the literal's id and the absolute offset at which
@@ -91,24 +107,6 @@ type Emit func(id uint32, pos int64)
 
 // Atoms is the number of literals in the set.
 func (m *Matcher) Atoms() int { return len(m.atoms) }
-
-func mask(n uint64) uint64 { return 1<<(8*n) - 1 }
-
-// windowAt loads the n bytes at buf[i:], folded; ok is false where the buffer
-// ends first.
-func windowAt(buf []byte, i int, n uint64) (uint64, bool) {
-	if i < 0 || i+int(n) > len(buf) {
-		return 0, false
-	}
-	if i+8 <= len(buf) {
-		return (binary.LittleEndian.Uint64(buf[i:]) | fold4<<32 | fold4) & mask(n), true
-	}
-	var v uint64
-	for k := range int(n) {
-		v |= uint64(buf[i+k]|fold1) << (8 * k)
-	}
-	return v, true
-}
 
 // Scan reports every candidate whose gram begins in buf[from:to]. base is the
 // absolute offset of buf[0]. Consecutive ranges of one object report every
@@ -126,19 +124,6 @@ func (m *Matcher) Scan(buf []byte, base int64, from, to int, emit Emit) {
 	m.scanShort(buf, base, from, to, emit)
 	if len(m.tiny) > 0 {
 		m.scanPairs(buf, base, from, to, emit)
-	}
-	if len(m.singles) > 0 {
-		for i, b := range buf[from:to] {
-			b |= fold1
-			if m.single[b>>6]>>(b&63)&1 == 0 {
-				continue
-			}
-			for _, ai := range m.singles {
-				if a := &m.atoms[ai]; byte(a.window) == b {
-					emit(a.id, base+int64(from+i)-int64(a.back))
-				}
-			}
-		}
 	}
 }
 
@@ -249,34 +234,33 @@ func (m *Matcher) bucket(c *class, h uint64, buf []byte, base int64, i int, emit
 		}
 		a := &m.atoms[e.ref>>2]
 		k := int(e.ref & 3)
-		n := a.window >> 56
-		w, ok := windowAt(buf, i-k, n)
-		if ok && w == a.window&mask(n) {
+		if a.at(buf, i-k) {
 			emit(a.id, base+int64(i-k)-int64(a.back))
 		}
 	}
 }
 
-// scanPairs looks for the atoms of two and three bytes.
+// scanPairs looks for the atoms of one to three bytes.
 func (m *Matcher) scanPairs(buf []byte, base int64, from, to int, emit Emit) {
 	last := min(to, len(buf)-1)
-	if from >= last {
-		return
-	}
-	prev := uint32(buf[from] | fold1)
 	for i := from; i < last; i++ {
-		next := uint32(buf[i+1] | fold1)
-		p := prev | next<<8
-		prev = next
-		if m.pairMap[p>>6]>>(p&63)&1 == 0 {
-			continue
+		p := uint32(binary.LittleEndian.Uint16(buf[i:])) | fold4&0xffff
+		if m.pairMap[p>>6]>>(p&63)&1 != 0 {
+			m.pair(p, buf, base, i, emit)
 		}
-		for _, ai := range m.tiny[m.pairs[p]:m.pairs[p+1]] {
-			a := &m.atoms[ai]
-			n := a.window >> 56
-			if w, ok := windowAt(buf, i, n); ok && w == a.window&mask(n) {
-				emit(a.id, base+int64(i)-int64(a.back))
-			}
+	}
+	// The last byte of all data begins no pair; only one-byte atoms fit there.
+	if to == len(buf) && to > from {
+		i := to - 1
+		p := uint32(buf[i] | fold1)
+		m.pair(p|fold1<<8, buf, base, i, emit)
+	}
+}
+
+func (m *Matcher) pair(p uint32, buf []byte, base int64, i int, emit Emit) {
+	for _, ai := range m.tiny[m.pairs[p]:m.pairs[p+1]] {
+		if a := &m.atoms[ai]; a.at(buf, i) {
+			emit(a.id, base+int64(i)-int64(a.back))
 		}
 	}
 }
@@ -285,7 +269,7 @@ func (m *Matcher) scanPairs(buf []byte, base int64, from, to int, emit Emit) {
 // and count), then the sections, each aligned to eight bytes.
 const (
 	magic       = 0x314d5742 // "BWM1"
-	sections    = 3*gramClasses + 5
+	sections    = 3*gramClasses + 4
 	headerBytes = 8 + 16*sections
 )
 
@@ -323,7 +307,6 @@ func (m *Matcher) marshal() []byte {
 	addSlice(l, m.pairMap)
 	addSlice(l, m.pairs)
 	addSlice(l, m.tiny)
-	addSlice(l, m.singles)
 	return l.out
 }
 
@@ -377,7 +360,6 @@ func Load(b []byte) (*Matcher, error) {
 	m.pairMap = view[uint64](b, &n, &err)
 	m.pairs = view[uint32](b, &n, &err)
 	m.tiny = view[uint32](b, &n, &err)
-	m.singles = view[uint32](b, &n, &err)
 	if err != nil {
 		return nil, err
 	}
@@ -420,16 +402,10 @@ func (m *Matcher) check() error {
 			return bad("pair table")
 		}
 	}
-	for _, list := range [][]uint32{m.tiny, m.singles} {
-		for _, ai := range list {
-			if int(ai) >= len(m.atoms) {
-				return bad("atom index")
-			}
+	for _, ai := range m.tiny {
+		if int(ai) >= len(m.atoms) {
+			return bad("atom index")
 		}
-	}
-	for _, ai := range m.singles {
-		b := byte(m.atoms[ai].window)
-		m.single[b>>6] |= 1 << (b & 63)
 	}
 	return nil
 }
@@ -453,4 +429,10 @@ func (m *Matcher) EachID(ok func(id uint32) bool) error {
 		}
 	}
 	return nil
+}
+
+// Stats says how many grams are looked for at each stride (4, 2, 1), and how
+// many byte pairs lead to atoms of up to three bytes.
+func (m *Matcher) Stats() [4]int {
+	return [4]int{len(m.classes[classLong].entries), len(m.classes[classMid].entries), len(m.classes[classShort].entries), len(m.tiny)}
 }

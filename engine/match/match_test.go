@@ -17,26 +17,17 @@ type hit struct {
 	pos int64
 }
 
-func fold(b []byte) []byte {
-	out := make([]byte, len(b))
-	for i := range b {
-		out[i] = b[i] | fold1
-	}
-	return out
-}
-
 // naive finds every place of every atom's window by comparing everywhere.
 func naive(m *Matcher, data []byte) []hit {
 	var hits []hit
-	d := fold(data)
 	for _, a := range m.atoms {
 		n := int(a.window >> 56)
-		w := make([]byte, n)
-		for k := range w {
-			w[k] = byte(a.window >> (8 * k))
-		}
-		for i := 0; i+n <= len(d); i++ {
-			if bytes.Equal(d[i:i+n], w) {
+		for i := 0; i+n <= len(data); i++ {
+			same := true
+			for k := range n {
+				same = same && data[i+k]&byte(a.mask>>(8*k)) == byte(a.window>>(8*k))
+			}
+			if same {
 				hits = append(hits, hit{a.id, int64(i) - int64(a.back)})
 			}
 		}
@@ -101,7 +92,14 @@ func TestScanAgainstNaive(t *testing.T) {
 		}
 		var atoms []Atom
 		for i := range 1 + rng.IntN(60) {
-			atoms = append(atoms, Atom{Bytes: word(1 + rng.IntN(12)), ID: uint32(i)})
+			a := Atom{Bytes: word(1 + rng.IntN(12)), ID: uint32(i)}
+			if rng.IntN(2) == 0 {
+				a.Mask = make([]byte, len(a.Bytes))
+				for k := range a.Mask {
+					a.Mask[k] = []byte{0xff, 0xdf}[rng.IntN(2)]
+				}
+			}
+			atoms = append(atoms, a)
 		}
 		m := mustLoad(t, atoms)
 		data := word(rng.IntN(400))
@@ -145,7 +143,7 @@ func TestScanFindsPlanted(t *testing.T) {
 }
 
 func TestLoadRefusesDamage(t *testing.T) {
-	b, err := Build([]Atom{{[]byte("something long"), 1}, {[]byte("ab"), 2}, {[]byte("x"), 3}, {[]byte("four"), 4}})
+	b, err := Build([]Atom{{[]byte("something long"), nil, 1}, {[]byte("ab"), nil, 2}, {[]byte("x"), nil, 3}, {[]byte("four"), nil, 4}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,13 +153,13 @@ func TestLoadRefusesDamage(t *testing.T) {
 	if _, err := Load(nil); !errors.Is(err, ErrFormat) {
 		t.Errorf("empty table: %v", err)
 	}
-	if _, err := Build([]Atom{{nil, 1}}); err == nil {
+	if _, err := Build([]Atom{{nil, nil, 1}}); err == nil {
 		t.Error("an empty atom was accepted")
 	}
 }
 
 func FuzzLoad(f *testing.F) {
-	b, _ := Build([]Atom{{[]byte("something long"), 1}, {[]byte("ab"), 2}, {[]byte("x"), 3}, {[]byte("four"), 4}})
+	b, _ := Build([]Atom{{[]byte("something long"), nil, 1}, {[]byte("ab"), nil, 2}, {[]byte("x"), nil, 3}, {[]byte("four"), nil, 4}})
 	f.Add(uint32(9), byte(3))
 	f.Fuzz(func(t *testing.T, at uint32, v byte) {
 		c := aligned(b)
@@ -180,7 +178,7 @@ func FuzzScan(f *testing.F) {
 		var atoms []Atom
 		for i, w := range bytes.Split(words, []byte{0}) {
 			if len(w) > 0 && len(atoms) < 50 {
-				atoms = append(atoms, Atom{w, uint32(i)})
+				atoms = append(atoms, Atom{w, nil, uint32(i)})
 			}
 		}
 		if len(atoms) == 0 || len(data) > 4096 {
@@ -224,7 +222,7 @@ func BenchmarkScan(b *testing.B) {
 				for k := range w {
 					w[k] = byte(rng.Uint32())
 				}
-				atoms[i] = Atom{w, uint32(i)}
+				atoms[i] = Atom{w, nil, uint32(i)}
 			}
 			t, err := Build(atoms)
 			if err != nil {

@@ -14,7 +14,15 @@ import (
 //go:embed rarity.bin
 var rarityTable []byte
 
-func logFrequency(v byte) float64 { return math.Exp2(-float64(v) / 4) }
+// frequencies are the values of a byte of the table as a frequency.
+var frequencies = func() (f [256]float64) {
+	for v := range f {
+		f[v] = math.Exp2(-float64(v) / 4)
+	}
+	return f
+}()
+
+func logFrequency(v byte) float64 { return frequencies[v] }
 
 // gramFrequency estimates how often a folded gram is seen per position: the
 // larger of what a chain of byte pairs predicts and what was counted for the
@@ -30,8 +38,10 @@ func gramFrequency(g uint32) float64 {
 
 func gramSlot(g uint32) uint16 { return uint16(uint64(g) * mult >> 48) }
 
-// Cost estimates how often per position a scan has to look closer because of a
-// literal; smaller is better. Shorter literals cost more.
+// Cost estimates the work per position that a literal causes, in full
+// verifications; smaller is better. A gram that is seen costs a lookup and a
+// comparison of the window, of which little gets through when the window is
+// long; what stands for a literal of one to three bytes is verified each time.
 func Cost(literal []byte) float64 {
 	folded := make([]byte, 0, 64)
 	for _, b := range literal[:min(len(literal), 256)] {
@@ -41,7 +51,7 @@ func Cost(literal []byte) float64 {
 	case 0:
 		return 1
 	case 1:
-		return 1.0 / 64
+		return 1.0 / 32
 	case 2, 3:
 		return max(logFrequency(rarityTable[binary.LittleEndian.Uint16(folded)])/float64(len(folded)-1), 1e-4)
 	}
@@ -57,6 +67,10 @@ func Cost(literal []byte) float64 {
 		}
 		low = min(low, sum/float64(n-3))
 	}
+	through := 0.1
+	if n < windowMid {
+		through = 0.5
+	}
 	// Shorter windows are looked for at a smaller stride.
-	return low + 1e-7/float64(n-3)
+	return low*through + 1e-7/float64(n-3)
 }

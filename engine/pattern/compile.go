@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/engine/match"
 )
@@ -44,16 +45,24 @@ type Part struct {
 // Prog. A part matches when one of its variants does.
 type Variant struct {
 	Atom []byte
+	Mask []byte // of the atom; nil when every bit counts
 	Prog []byte
 }
 
-// The program kinds; a program is a header of five little-endian 32-bit words
-// (kind, a, b, c, limit) and its body.
+// The program kinds; a program is a header of six little-endian 32-bit words
+// (kind and flags, a, b, c, limit, d) and its body.
 const (
 	progLiteral = iota // a bytes; the atom stands b bytes in
 	progMasked         // a values, a masks; the atom stands b bytes in
-	progStates         // a forward and b backward instructions, c classes
-	progHeader  = 20
+	// progStates has d values and d masks that are compared where the atom
+	// stands, then a forward instructions to run behind them, b backward ones to
+	// run before, and c classes.
+	progStates
+	progHeader = 24
+
+	flagLazy      = 1 << 16 // the shortest match is wanted
+	flagFwdAssert = 1 << 17 // the forward instructions have assertions
+	flagRevAssert = 1 << 18
 )
 
 // The instructions of progStates, 12 bytes each: op, v, m, unused, x, y.
@@ -120,6 +129,7 @@ func Compile(n *Node, o Options) ([]Part, error) {
 type run struct {
 	at, n int
 	atom  []byte
+	mask  []byte
 	cost  float64
 }
 
@@ -133,6 +143,7 @@ func bestRun(seq []*Node) (run, bool) {
 		r := run{at: i}
 		for i < len(seq) && seq[i].Kind == Byte && seq[i].M|0x20 == 0xff {
 			r.atom = append(r.atom, seq[i].V)
+			r.mask = append(r.mask, seq[i].M)
 			i++
 		}
 		r.n = len(r.atom)
@@ -172,7 +183,11 @@ func variants(seq []*Node, depth int) ([]Variant, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Variant{{Atom: best.atom, Prog: prog}}, nil
+	v := Variant{Atom: best.atom, Prog: prog}
+	if slices.ContainsFunc(best.mask, func(m byte) bool { return m != 0xff }) {
+		v.Mask = best.mask
+	}
+	return []Variant{v}, nil
 }
 
 // bestAlternative opens the alternative of the sequence whose branches are
@@ -191,6 +206,8 @@ func bestAlternative(seq []*Node) ([][]*Node, float64) {
 					branches = append(branches, Masked(byte(b), 0xff))
 				}
 			}
+		case s.Kind == Repeat && s.Min == 0 && s.Max == 1:
+			branches = []*Node{{Kind: Seq}, s.Subs[0]}
 		default:
 			continue
 		}
@@ -214,9 +231,9 @@ func bestAlternative(seq []*Node) ([][]*Node, float64) {
 	return best, bestCost
 }
 
-func header(kind, a, b, c, limit int) []byte {
+func header(kind, a, b, c, limit, d int) []byte {
 	h := make([]byte, progHeader)
-	for i, v := range []int{kind, a, b, c, limit} {
+	for i, v := range []int{kind, a, b, c, limit, d} {
 		binary.LittleEndian.PutUint32(h[4*i:], uint32(v))
 	}
 	return h
@@ -237,7 +254,7 @@ func program(seq []*Node, r run) ([]byte, error) {
 		if exact {
 			kind = progLiteral
 		}
-		p := header(kind, len(seq), r.at, 0, 0)
+		p := header(kind, len(seq), r.at, 0, 0, 0)
 		for _, s := range seq {
 			p = append(p, s.V)
 		}
@@ -248,14 +265,14 @@ func program(seq []*Node, r run) ([]byte, error) {
 		}
 		return p, nil
 	}
-	return stateProgram(seq, r.at)
+	return stateProgram(seq, r.at, r.n)
 }
 
-// stateProgram is the program of a sequence that is entered at the given
-// element.
-func stateProgram(seq []*Node, at int) ([]byte, error) {
+// stateProgram is the program of a sequence whose literal is the n elements
+// from at.
+func stateProgram(seq []*Node, at, n int) ([]byte, error) {
 	var fwd, rev emitter
-	for _, s := range seq[at:] {
+	for _, s := range seq[at+n:] {
 		fwd.node(s, false)
 	}
 	fwd.inst(opMatch, 0, 0, 0, 0)
@@ -281,11 +298,23 @@ func stateProgram(seq []*Node, at int) ([]byte, error) {
 	if fwd.unbounded || rev.unbounded {
 		limit = maxUnbounded
 	}
-	lazy := 0
+	kind := progStates
 	if fwd.lazy {
-		lazy = 1 << 16
+		kind |= flagLazy
 	}
-	p := header(progStates|lazy, len(fwd.code)/instBytes, len(rev.code)/instBytes, len(classes), limit)
+	if fwd.asserts {
+		kind |= flagFwdAssert
+	}
+	if rev.asserts {
+		kind |= flagRevAssert
+	}
+	p := header(kind, len(fwd.code)/instBytes, len(rev.code)/instBytes, len(classes), limit, n)
+	for _, s := range seq[at : at+n] {
+		p = append(p, s.V)
+	}
+	for _, s := range seq[at : at+n] {
+		p = append(p, s.M)
+	}
 	p = append(p, fwd.code...)
 	p = append(p, rev.code...)
 	for _, c := range classes {
@@ -301,6 +330,7 @@ type emitter struct {
 	classes   []Set
 	unbounded bool
 	lazy      bool
+	asserts   bool
 	err       error
 }
 
@@ -344,6 +374,7 @@ func (e *emitter) node(n *Node, reverse bool) {
 		}
 		e.inst(opClass, 0, 0, id, 0)
 	case Assert:
+		e.asserts = true
 		e.inst(opAssert, byte(n.Assert), 0, 0, 0)
 	case Seq:
 		for i := range n.Subs {
@@ -405,5 +436,5 @@ func CompileSearch(n *Node) ([]byte, error) {
 	seq := flatten(n, nil)
 	// Matching starts anywhere: a leading gap that is not part of the match.
 	seq = append([]*Node{Gap(0, -1)}, seq...)
-	return stateProgram(seq, 0)
+	return stateProgram(seq, 0, 0)
 }

@@ -56,7 +56,7 @@ func Check(p []byte) (int, error) {
 		return 0, fmt.Errorf("%w: header cut short", ErrProgram)
 	}
 	word := func(i int) uint64 { return uint64(binary.LittleEndian.Uint32(p[4*i:])) }
-	a, b, c := word(1), word(2), word(3)
+	a, b, c, d := word(1), word(2), word(3), word(5)
 	body := uint64(len(p) - progHeader)
 	switch word(0) & 0xffff {
 	case progLiteral:
@@ -70,7 +70,7 @@ func Check(p []byte) (int, error) {
 		}
 		return progHeader + int(2*a), nil
 	case progStates:
-		need := (a+b)*instBytes + c*32
+		need := (a+b)*instBytes + c*32 + 2*d
 		if a == 0 || b == 0 || a > maxInsts || b > maxInsts || c > 2*maxInsts || need > body {
 			return 0, fmt.Errorf("%w: %d+%d instructions", ErrProgram, a, b)
 		}
@@ -79,7 +79,7 @@ func Check(p []byte) (int, error) {
 			if i >= a {
 				n = b
 			}
-			in := p[progHeader+i*instBytes:]
+			in := p[progHeader+2*d+i*instBytes:]
 			x, y := uint64(binary.LittleEndian.Uint32(in[4:])), uint64(binary.LittleEndian.Uint32(in[8:]))
 			switch in[0] {
 			case opByte, opAssert:
@@ -135,18 +135,27 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 	case progStates:
 		c := int(binary.LittleEndian.Uint32(p[12:]))
 		limit := int64(binary.LittleEndian.Uint32(p[16:]))
-		code := p[progHeader:]
+		d := int(binary.LittleEndian.Uint32(p[20:]))
+		if d > 0 {
+			data := in.Slice(pos, d)
+			if len(data) < d || !maskedEqual(data, p[progHeader:progHeader+d], p[progHeader+d:progHeader+2*d]) {
+				return
+			}
+		}
+		code := p[progHeader+2*d:]
 		m := machine{in: in, s: s, limit: limit,
 			classes: code[(a+b)*instBytes : (a+b)*instBytes+c*32]}
 		end, ok := int64(0), false
-		lazy := kind>>16 != 0
-		m.run(code[:a*instBytes], pos, true, func(e int64) bool {
+		lazy := kind&flagLazy != 0
+		m.asserts = kind&flagFwdAssert != 0
+		m.run(code[:a*instBytes], pos+int64(d), true, func(e int64) bool {
 			end, ok = e, true
 			return !lazy
 		})
 		if !ok {
 			return
 		}
+		m.asserts = kind&flagRevAssert != 0
 		m.run(code[a*instBytes:(a+b)*instBytes], pos, false, func(start int64) bool {
 			return emit(start, end)
 		})
@@ -196,6 +205,7 @@ type machine struct {
 	s       *Scratch
 	classes []byte
 	limit   int64
+	asserts bool
 }
 
 const chunk = 256
@@ -230,10 +240,6 @@ func (m *machine) run(code []byte, pos int64, forward bool, report func(int64) b
 				matched = true
 			}
 		}
-	}
-	asserts := false
-	for i := 0; i < len(code); i += instBytes {
-		asserts = asserts || code[i] == opAssert
 	}
 	follow(&s.cur, 0, pos)
 	at := pos
@@ -291,7 +297,7 @@ func (m *machine) run(code []byte, pos int64, forward bool, report func(int64) b
 			}
 			follow(&s.next, pc+1, at)
 		}
-		if asserts {
+		if m.asserts {
 			// holds reads around at, which may have reused the slice.
 			data, dataAt = nil, 0
 		}

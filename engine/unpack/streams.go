@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -19,6 +20,7 @@ const maxDictionary = 64 << 20
 // bare is the name of the content of a one-member container: the container's
 // without its extension.
 func bare(name string, exts ...string) string {
+	name = path.Base(name)
 	for i := 0; i+1 < len(exts); i += 2 {
 		if n, ok := strings.CutSuffix(name, exts[i]); ok && n != "" {
 			return n + exts[i+1]
