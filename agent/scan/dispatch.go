@@ -19,10 +19,12 @@ type result struct {
 // job is a scan on its way. Its members are guarded by Pool.mu, but for the
 // constant ones.
 type job struct {
-	req    Request
-	size   int64
-	key    fileKey
-	result chan result // capacity 1; receives once
+	req  Request
+	size int64
+	key  fileKey
+	// deadline of the waiter; zero without one.
+	deadline time.Time
+	result   chan result // capacity 1; receives once
 
 	id      uint64
 	deaths  int // processes that died while they had it
@@ -186,8 +188,14 @@ func (p *Pool) startLocked(j *job, c *child) {
 	j.timer = time.AfterFunc(timeout, func() {
 		p.giveUp(j, fmt.Errorf("scanning %q: %w after %s", j.req.Path, ErrTimeout, timeout))
 	})
+	// The engine stops before whoever waits does: a verdict over a part is better
+	// than none.
+	work := timeout
+	if !j.deadline.IsZero() {
+		work = max(min(work, time.Until(j.deadline)), time.Millisecond)
+	}
 	p.sendLocked(c, outgoing{job: j, message: &wire.Scan{
-		ID: j.id, Size: j.size, Archives: j.req.Archives, Timeout: timeout, Name: j.req.Path,
+		ID: j.id, Size: j.size, Archives: j.req.Archives, Timeout: work, Name: j.req.Path,
 	}})
 }
 

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(scannerVariable) != "" {
 		os.Exit(scanner.Run(fakeLoader{}))
 	}
+	if behaviour := os.Getenv(hostileVariable); behaviour != "" {
+		hostileScanner(behaviour)
+		os.Exit(0)
+	}
 	if os.Getenv(engineVariable) != "" {
 		os.Exit(scanner.Main(nil))
 	}

@@ -308,6 +308,7 @@ func (p *Pool) Scan(ctx context.Context, req Request) (verdict.Verdict, error) {
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
+	j.deadline, _ = ctx.Deadline()
 	if err := p.submit(j); err != nil {
 		return verdict.Verdict{}, err
 	}

@@ -33,7 +33,8 @@ type Options struct {
 	Name string
 	// Archives also looks into containers.
 	Archives bool
-	// Timeout bounds the work; 0 is no bound beyond the context.
+	// Timeout is when the daemon gives up; the engine should be done before. 0 is
+	// no bound beyond the context.
 	Timeout time.Duration
 }
 
@@ -320,11 +321,8 @@ func (p *process) verdict(ctx context.Context, m *wire.Scan, file *os.File) (v v
 			os.Stderr.Write(debug.Stack())
 		}
 	}()
-	if m.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.Timeout)
-		defer cancel()
-	}
+	// The time is the engine's to keep, which gives a verdict over what it saw;
+	// the daemon cancels a scan that goes beyond.
 	return p.engine.Scan(ctx, file, m.Size, Options{Name: m.Name, Archives: m.Archives, Timeout: m.Timeout})
 }
 

@@ -128,7 +128,7 @@ type Scan struct {
 	ID       uint64
 	Size     int64
 	Archives bool
-	// Timeout bounds the engine's work; 0 is no bound of its own.
+	// Timeout is when the daemon gives up; 0 is never.
 	Timeout time.Duration
 	// Name is the file's path, for rules that look at it. Any bytes but NUL.
 	Name string
@@ -195,6 +195,7 @@ func Decode(b []byte) (Message, error) {
 		h := &Hello{}
 		m, err := decodeJSON(b[1:], h)
 		h.Error = Clean(h.Error)
+		h.Info.clean()
 		return m, err
 	case KindCompiled:
 		c := &Compiled{}
@@ -278,11 +279,23 @@ func (c *Compiled) Trim() {
 		p.File, p.Reason = Clean(p.File[:min(len(p.File), line)]), Clean(p.Reason[:min(len(p.Reason), line)])
 	}
 	c.Error = Clean(c.Error[:min(len(c.Error), maxError)])
+	c.Info.clean()
 	all := c.Problems
 	for ; ; keep /= 2 {
 		c.Problems, c.MoreProblems = all[:keep], c.MoreProblems+len(c.Problems)-keep
 		if _, err := Append(nil, c); err == nil || keep == 0 {
 			return
+		}
+	}
+}
+
+// clean makes the text of a scanner fit to be shown.
+func (i *Info) clean() {
+	i.Engine, i.Definitions = Clean(i.Engine), Clean(i.Definitions)
+	for kind, n := range i.Signatures {
+		if c := Clean(kind); c != kind {
+			delete(i.Signatures, kind)
+			i.Signatures[c] = n
 		}
 	}
 }
