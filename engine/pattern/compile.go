@@ -23,6 +23,7 @@ const (
 	maxLocalGap  = 256  // wider gaps split the pattern into parts
 	maxUnbounded = 4096 // bytes an unbounded repetition may cover in one match
 	maxParts     = 64
+	maxAround    = 64 // bytes around a literal that are compared with it
 )
 
 // Options of Compile.
@@ -54,9 +55,11 @@ type Variant struct {
 const (
 	progLiteral = iota // a bytes; the atom stands b bytes in
 	progMasked         // a values, a masks; the atom stands b bytes in
-	// progStates has d values and d masks that are compared where the atom
-	// stands, then a forward instructions to run behind them, b backward ones to
-	// run before, and c classes.
+	// progStates has the values and masks of the atom with the bytes around it
+	// that are fixed but for masks (d: their number, and in the upper half how
+	// many stand before the atom), which are compared first; then a forward
+	// instructions to run behind them, b backward ones to run before, and c
+	// classes.
 	progStates
 	progHeader = 24
 
@@ -271,12 +274,22 @@ func program(seq []*Node, r run) ([]byte, error) {
 // stateProgram is the program of a sequence whose literal is the n elements
 // from at.
 func stateProgram(seq []*Node, at, n int) ([]byte, error) {
+	from, to := at, at+n
+	for n > 0 && from > 0 && at-from < maxAround && seq[from-1].Kind == Byte {
+		from--
+	}
+	for n > 0 && to < len(seq) && to-at-n < maxAround && seq[to].Kind == Byte {
+		to++
+	}
+	if to-from > 0xffff {
+		return nil, fmt.Errorf("%w: a literal of %d bytes beside something else", ErrTooLarge, n)
+	}
 	var fwd, rev emitter
-	for _, s := range seq[at+n:] {
+	for _, s := range seq[to:] {
 		fwd.node(s, false)
 	}
 	fwd.inst(opMatch, 0, 0, 0, 0)
-	for i := at - 1; i >= 0; i-- {
+	for i := from - 1; i >= 0; i-- {
 		rev.node(seq[i], true)
 	}
 	rev.inst(opMatch, 0, 0, 0, 0)
@@ -308,11 +321,11 @@ func stateProgram(seq []*Node, at, n int) ([]byte, error) {
 	if rev.asserts {
 		kind |= flagRevAssert
 	}
-	p := header(kind, len(fwd.code)/instBytes, len(rev.code)/instBytes, len(classes), limit, n)
-	for _, s := range seq[at : at+n] {
+	p := header(kind, len(fwd.code)/instBytes, len(rev.code)/instBytes, len(classes), limit, (to-from)|(at-from)<<16)
+	for _, s := range seq[from:to] {
 		p = append(p, s.V)
 	}
-	for _, s := range seq[at : at+n] {
+	for _, s := range seq[from:to] {
 		p = append(p, s.M)
 	}
 	p = append(p, fwd.code...)

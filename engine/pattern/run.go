@@ -56,7 +56,7 @@ func Check(p []byte) (int, error) {
 		return 0, fmt.Errorf("%w: header cut short", ErrProgram)
 	}
 	word := func(i int) uint64 { return uint64(binary.LittleEndian.Uint32(p[4*i:])) }
-	a, b, c, d := word(1), word(2), word(3), word(5)
+	a, b, c, d := word(1), word(2), word(3), word(5)&0xffff
 	body := uint64(len(p) - progHeader)
 	switch word(0) & 0xffff {
 	case progLiteral:
@@ -135,8 +135,13 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 	case progStates:
 		c := int(binary.LittleEndian.Uint32(p[12:]))
 		limit := int64(binary.LittleEndian.Uint32(p[16:]))
-		d := int(binary.LittleEndian.Uint32(p[20:]))
+		around := int(binary.LittleEndian.Uint32(p[20:]))
+		d := around & 0xffff
+		pos -= int64(around >> 16)
 		if d > 0 {
+			if pos < 0 {
+				return
+			}
 			data := in.Slice(pos, d)
 			if len(data) < d || !maskedEqual(data, p[progHeader:progHeader+d], p[progHeader+d:progHeader+2*d]) {
 				return
