@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/user"
@@ -11,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +25,7 @@ import (
 const (
 	maxConnections     = 256
 	maxUserConnections = 192
+	maxLeaving         = 32
 )
 
 // Caller is who calls, as the kernel says.
@@ -89,6 +93,8 @@ type peerListener struct {
 	*net.UnixListener
 	mu    sync.Mutex
 	total int
+	// leaving counts clients that are being turned away.
+	leaving atomic.Int32
 }
 
 // busyAnswer is what a client reads when there are too many.
@@ -117,9 +123,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 		}
 		l.mu.Unlock()
 		if full {
-			// The socket's buffer takes it: this does not wait.
-			c.Write([]byte(busyAnswer)) //nolint:errcheck // best effort
-			c.Close()
+			l.turnAway(c)
 			continue
 		}
 		return &peerConn{UnixConn: c, caller: caller, closed: func() {
@@ -128,6 +132,28 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			l.mu.Unlock()
 		}}, nil
 	}
+}
+
+// turnAway says that there are too many clients. The request is read first, in
+// a goroutine: a connection that is closed with something unread loses the
+// answer. When too many are being turned away they get none.
+func (l *peerListener) turnAway(c *net.UnixConn) {
+	if l.leaving.Add(1) > maxLeaving {
+		l.leaving.Add(-1)
+		c.Close()
+		return
+	}
+	go func() {
+		defer l.leaving.Add(-1)
+		defer c.Close()
+		if c.SetDeadline(time.Now().Add(time.Second)) != nil {
+			return
+		}
+		if _, err := io.WriteString(c, busyAnswer); err != nil || c.CloseWrite() != nil {
+			return
+		}
+		io.Copy(io.Discard, io.LimitReader(c, 64<<10)) //nolint:errcheck // only to see the client off
+	}()
 }
 
 type peerConn struct {
