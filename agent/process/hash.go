@@ -186,13 +186,14 @@ func (h *Hasher) file(ctx context.Context, f *os.File) (Hashes, error) {
 func (h *Hasher) compute(ctx context.Context, job *hashJob) {
 	defer close(job.done)
 	defer job.file.Close()
+	before, berr := modified(job.file)
 	m, s1, s2 := md5.New(), sha1.New(), sha256.New()
 	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2), &ctxReader{ctx, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
-	after, ierr := identify(job.file)
+	after, aerr := modified(job.file)
 	switch {
 	case err != nil:
 		job.err = fmt.Errorf("hash %s: %w", job.file.Name(), err)
-	case ierr != nil || after != job.id || n != job.id.size:
+	case berr != nil || aerr != nil || after != before || n != job.id.size:
 		job.err = fmt.Errorf("hash %s: the file changed meanwhile", job.file.Name())
 	default:
 		job.h = Hashes{hex.EncodeToString(m.Sum(nil)), hex.EncodeToString(s1.Sum(nil)), hex.EncodeToString(s2.Sum(nil)), n}
@@ -211,6 +212,14 @@ func (h *Hasher) compute(ctx context.Context, job *hashJob) {
 		h.order.Remove(old)
 		delete(h.cache, old.Value.(*hashed).id)
 	}
+}
+
+// modified is when the content last changed. Unlike ctime it does not change
+// when a program removes its own file while we read it.
+func modified(f *os.File) (unix.Timespec, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return st.Mtim, err
 }
 
 type ctxReader struct {

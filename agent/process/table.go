@@ -441,7 +441,7 @@ func (t *Table) shrink() {
 		t.forget(e)
 	}
 	for pid, e := range t.live {
-		if len(t.live) <= t.opts.MaxLive {
+		if len(t.live) <= t.opts.MaxLive && t.bytes <= t.opts.MaxBytes {
 			break
 		}
 		// Any will do: it can be read again from /proc.
