@@ -44,7 +44,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"day":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006") },
 		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"clock":  func(t time.Time) string { return t.UTC().Format("15:04:05.000") },
-		"lower":  strings.ToLower,
+		"lower":  func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
 		"join":   strings.Join,
 		"health": healthLabel,
 		"words":  words,

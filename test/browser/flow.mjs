@@ -1,0 +1,209 @@
+// Drives the portal as a person does. Started by browser_test.go with the
+// environment variables below; every failed expectation throws, and the exit
+// status is then 1.
+import { chromium } from "playwright-core";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+const base = process.env.PORTAL_URL;
+const oneTime = process.env.PORTAL_PASSWORD;
+const shots = process.env.SCREENSHOT_DIR;
+const alertId = process.env.ALERT_ID;
+const deviceName = process.env.DEVICE_NAME;
+const hostileAlert = process.env.HOSTILE_ALERT_ID;
+const password = "correct horse battery staple";
+mkdirSync(shots, { recursive: true });
+
+const problems = [];
+function expect(ok, what) {
+  if (!ok) throw new Error("expected: " + what);
+  console.log("ok: " + what);
+}
+
+const browser = await chromium.launchPersistentContext(process.env.PROFILE_DIR, {
+  executablePath: process.env.CHROMIUM,
+  headless: true,
+  ignoreHTTPSErrors: true,
+  viewport: { width: 1360, height: 900 },
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+
+// Everything that a browser reports as wrong fails the test: script errors,
+// blocked resources (Content Security Policy), requests to other hosts.
+function watch(page) {
+  page.setDefaultTimeout(30000);
+  page.on("pageerror", (e) => problems.push("script error: " + e.message));
+  page.on("console", (m) => { if (m.type() === "error" && !/status of 4\d\d/.test(m.text())) problems.push("console: " + m.text()); });
+  page.on("request", (r) => { if (!r.url().startsWith(base) && !r.url().startsWith("data:")) problems.push("request to " + r.url()); });
+  page.on("dialog", (d) => { problems.push("dialog: " + d.message()); d.dismiss(); });
+}
+
+let page = browser.pages()[0] ?? await browser.newPage();
+watch(page);
+const shot = (name, full = true) => page.screenshot({ path: join(shots, name + ".png"), fullPage: full });
+const text = (selector) => page.locator(selector).first().innerText();
+
+try {
+  // Sign in with the one-time password; another password is asked for first.
+  await page.goto(base + "/devices");
+  expect(new URL(page.url()).pathname === "/sign-in", "a visitor is sent to the sign-in page");
+  await shot("sign-in");
+  await page.fill("input[name=name]", "admin");
+  await page.fill("input[name=password]", "wrong password here");
+  await page.click("button.primary");
+  expect(/wrong/.test(await text(".message.bad")), "a wrong password is refused in words");
+  await page.fill("input[name=password]", oneTime);
+  await page.click("button.primary");
+  await page.waitForURL("**/account/password");
+  await page.goto(base + "/alerts");
+  expect(new URL(page.url()).pathname === "/account/password", "nothing else works before the password is changed");
+  await shot("password");
+  await page.fill("input[name=current]", oneTime);
+  await page.fill("input[name=new]", password);
+  await page.fill("input[name=again]", password);
+  await page.click("button.primary");
+  await page.waitForURL(base + "/");
+
+  await page.waitForSelector(".tiles");
+  await shot("overview");
+
+  // Devices: list, search while typing, sort.
+  await page.goto(base + "/devices");
+  const row = page.locator("#results tbody tr", { hasText: deviceName });
+  expect(await row.count() === 1, "the device is listed");
+  expect(/Active/.test(await row.innerText()), "the device is Active");
+  await shot("devices");
+  await page.fill("#q", "no such device");
+  await page.waitForSelector("#results .empty");
+  expect(page.url().includes("q=no"), "the search is in the address");
+  await page.fill("#q", deviceName);
+  await page.waitForFunction(() => document.querySelectorAll("#results tbody tr").length === 1);
+  await page.click("#results tbody a.row-link");
+  await page.waitForSelector(".timeline");
+  expect((await text("h1")) === deviceName, "the device page has its name");
+  expect(await page.locator(".timeline .event").count() === 40, "the timeline shows the newest events");
+  await shot("device", false);
+  await page.click(".timeline .more a");
+  await page.waitForFunction(() => document.querySelectorAll(".timeline .event").length > 40);
+  expect(true, "older events come without leaving the page");
+
+  // Alert: assign, comment, classify, resolve.
+  await page.goto(base + "/alerts?status=Open");
+  await shot("alerts");
+  await page.click(`a[href="/alerts/${alertId}"]`);
+  await page.waitForSelector(".tree");
+  const tree = await text(".tree");
+  for (const name of ["systemd", "sshd", "bash", "curl", "eicar.com"]) expect(tree.includes(name), "the ancestry shows " + name);
+  expect((await text("#alert")).includes("275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"), "the file's hash is shown");
+  await shot("alert");
+  await page.click("button[value=assign]");
+  await page.waitForFunction(() => document.querySelector("#alert .head .status")?.textContent === "In progress");
+  expect(await page.locator("select[name=assigned]").inputValue() === "admin", "the alert is assigned to me");
+  await page.fill("textarea[name=comment]", "Planned test. <b>not bold</b>\nsecond line");
+  await page.getByRole("button", { name: "Add comment" }).click();
+  await page.waitForSelector(".comment");
+  expect((await text(".comment .prose")).includes("<b>not bold</b>"), "the comment is shown as it was written");
+  await page.selectOption("select[name=classification]", "TruePositive");
+  await page.selectOption("select[name=determination]", "SecurityTesting");
+  await page.locator("form.stacked button", { hasText: "Save" }).click();
+  await page.waitForFunction(() => document.querySelector(".message.good")?.textContent.includes("Saved") && document.querySelector("select[name=determination]").value === "SecurityTesting");
+  await shot("alert-handled");
+  await page.click("button[value=resolve]");
+  await page.waitForFunction(() => document.querySelector("#alert .head .status")?.textContent === "Resolved");
+  await page.reload();
+  expect((await text("#alert .head .status")) === "Resolved", "the alert is resolved after a reload");
+  expect(await page.locator("select[name=classification]").inputValue() === "TruePositive", "the classification stays");
+
+  // Text of a hostile device is text.
+  await page.goto(base + "/alerts/" + hostileAlert);
+  await shot("hostile");
+  const hostile = await page.evaluate(() => ({ pwned: window.pwned, scripts: document.querySelectorAll("main script, main img").length, text: document.body.innerText }));
+  expect(hostile.pwned === undefined && hostile.scripts === 0, "no element came out of device data");
+  expect(hostile.text.includes("<script>window.pwned=1</script>"), "the markup is shown as text");
+  expect(hostile.text.includes("\\u202e") && !hostile.text.includes("\u202e"), "a change of direction is shown as an escape");
+
+  // Onboarding: the package comes as a file and is listed; revoke it.
+  await page.goto(base + "/onboarding");
+  await page.fill("input[name=name]", "from the browser");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("button.primary")]);
+  expect(download.suggestedFilename() === "onboard.json", "onboard.json is downloaded");
+  await page.goto(base + "/onboarding");
+  const packageRow = page.locator("tbody tr", { hasText: "from the browser" });
+  await packageRow.getByRole("button").click();
+  await page.waitForURL("**/onboarding");
+  expect(/Revoked/.test(await page.locator("tbody tr", { hasText: "from the browser" }).innerText()), "the package is revoked");
+  await shot("onboarding");
+
+  await page.goto(base + "/tokens");
+  await page.fill("input[name=name]", "browser token");
+  await page.check("input[value='Alert.Read.All']");
+  await page.click("form.stacked button.primary");
+  expect(/^bwa_/.test(await text("#secret")), "the new token is shown once");
+  await shot("tokens");
+  await page.goto(base + "/audit?verify=1");
+  expect(/as they were written/.test(await text(".message")), "the audit log holds");
+  await shot("audit", false);
+
+  // By keyboard: skip link first, slash for the search.
+  await page.goto(base + "/alerts");
+  await page.keyboard.press("Tab");
+  expect(await page.evaluate(() => document.activeElement.className) === "skip", "the first stop is the skip link");
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press("/");
+  expect(await page.evaluate(() => document.activeElement.id) === "q", "slash goes to the search");
+
+  // Dark, narrow, and wide; no page scrolls sideways.
+  await page.emulateMedia({ colorScheme: "dark" });
+  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"]]) {
+    await page.goto(base + path);
+    await shot("dark-" + name);
+  }
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize({ width: 360, height: 760 });
+  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
+    await page.goto(base + path);
+    await shot("narrow-" + name);
+    const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    expect(over <= 0, `${path} fits 360 pixels (${over} over)`);
+  }
+  await page.setViewportSize({ width: 2560, height: 1300 });
+  await page.goto(base + "/");
+  await shot("wide-overview", false);
+
+  // Sign out; the old cookie is of no use.
+  const cookies = await browser.cookies();
+  expect(cookies.length === 1 && cookies[0].httpOnly && cookies[0].secure && cookies[0].sameSite === "Lax", "one cookie: HttpOnly, Secure, SameSite");
+  await page.setViewportSize({ width: 1360, height: 900 });
+  await page.click(".menu summary");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.waitForURL("**/sign-in");
+  await browser.addCookies(cookies);
+  await page.goto(base + "/alerts");
+  expect(new URL(page.url()).pathname === "/sign-in", "a session that was signed out is over");
+
+  // Without scripts the same works with plain forms.
+  const plain = await browser.browser()?.newContext({ javaScriptEnabled: false, ignoreHTTPSErrors: true });
+  if (plain) {
+    page = await plain.newPage();
+    await page.goto(base + "/alerts/" + alertId);
+    await page.fill("input[name=name]", "admin");
+    await page.fill("input[name=password]", password);
+    await page.click("button.primary");
+    await page.click("button[value=reopen]");
+    expect((await text("#alert .head .status")) === "In progress", "an alert is reopened without scripts");
+    await page.fill("textarea[name=comment]", "no scripts here");
+    await page.getByRole("button", { name: "Add comment" }).click();
+    expect(await page.locator(".comment").count() === 2, "a comment is added without scripts");
+    await plain.close();
+  } else {
+    throw new Error("no second context for the test without scripts");
+  }
+  if (problems.length) throw new Error("the browser reported:\n" + problems.join("\n"));
+} catch (e) {
+  console.error(String(e.stack || e));
+  if (problems.length) console.error("reported by the browser:\n" + problems.join("\n"));
+  try { await shot("failure", false); } catch { /* the page is gone */ }
+  process.exitCode = 1;
+} finally {
+  await browser.close();
+}
