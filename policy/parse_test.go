@@ -48,10 +48,9 @@ func TestParse(t *testing.T) {
 			`{"antivirusEngine":{"offlineDefinitionUpdate":"disabled"}}`,
 			[]string{"1:75: warning: features.offlineDefinitionUpdate: is an old spelling of antivirusEngine.offlineDefinitionUpdate: it still works"}},
 		{"tolerated types", `{"antivirusEngine": {"scanHistoryMaximumItems": "5000", "MemoryScan": "Enabled", "behaviorMonitoring": true}}`,
-			`{"antivirusEngine":{"behaviorMonitoring":"enabled","scanHistoryMaximumItems":5000,"memoryScan":"enabled"}}`,
+			`{"antivirusEngine":{"behaviorMonitoring":"enabled","scanHistoryMaximumItems":5000,"MemoryScan":"enabled"}}`,
 			[]string{
 				`1:49: warning: antivirusEngine.scanHistoryMaximumItems: "5000" is taken for the number 5000`,
-				`1:57: warning: antivirusEngine.MemoryScan: is an old spelling of antivirusEngine.memoryScan: it still works`,
 				`1:104: warning: antivirusEngine.behaviorMonitoring: true is taken for "enabled"`}},
 		{"file systems in one string", `{"antivirusEngine": {"unmonitoredFilesystems": ["nfs,Fuse"]}}`,
 			`{"antivirusEngine":{"unmonitoredFilesystems":["nfs","fuse"]}}`, nil},

@@ -40,7 +40,7 @@ var keys = []Key{
 		Doc: "File system types that real-time protection leaves out; [] watches all."},
 	{Name: KeyFileHash, Kind: Bool, Default: false, Since: "101.73.77",
 		Doc: "Compute the hash of every scanned file."},
-	{Name: "antivirusEngine.memoryScan", Kind: Switch, Default: Disabled, Since: "101.26071.0005", Aliases: []string{"antivirusEngine.MemoryScan"},
+	{Name: "antivirusEngine.MemoryScan", Kind: Switch, Default: Disabled, Since: "101.26071.0005", Aliases: []string{"antivirusEngine.memoryScan"},
 		Doc: "Scan the memory of processes."},
 	{Name: "antivirusEngine.scanFileModifyPermissions", Kind: Bool, Default: false, Since: "101.23062.0010",
 		Doc: "Scan files whose permissions change; needs enableFilePermissionEvents."},
