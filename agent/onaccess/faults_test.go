@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestFewDescriptors: the kernel refuses accesses for which it can give us no
@@ -132,6 +134,134 @@ func TestBusyBigFileIsHeldOnce(t *testing.T) {
 		t.Errorf("%d deadlines missed, %d allowed at once", s.DeadlinesMissed, s.AllowedResting)
 	}
 	r.accessor.must(request{Op: "unmap", Path: p})
+}
+
+// TestStuckReader: the reader's own open of a file waits for somebody who has
+// a lease on it; accesses to other files go on.
+func TestStuckReader(t *testing.T) {
+	r := newRig(t, nil)
+	leased, other := r.put(t, "leased", "harmless"), r.put(t, "other", "harmless")
+	// Ours, so opening it raises nothing; the lease is what a file server takes.
+	f, err := os.OpenFile(leased, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	wait(t, "a lease (the reader still has the file of its own event open)", func() bool {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+		return err == nil
+	})
+	waiting := make(chan reply, 1)
+	o := startAccessor(t)
+	go func() { waiting <- o.do(request{Op: "read", Path: leased}) }()
+	wait(t, "the reader is stuck", func() bool {
+		return r.readersStuck(r.groups[0], time.Now())
+	})
+	if got := r.accessor.must(request{Op: "read", Path: other}); got.Content != "harmless" {
+		t.Errorf("read %q", got.Content)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-waiting; got.Err != "" {
+		t.Error(got.Err)
+	}
+}
+
+// TestOtherHolders finds another daemon by what it does.
+func TestOtherHolders(t *testing.T) {
+	dir := tmpfs(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperEnv+"=daemon", "BULWARK_ONACCESS_DIR="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	holders, err := OtherHolders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(holders, func(h Holder) bool { return int(h.PID) == cmd.Process.Pid })
+	exe, _ := os.Readlink("/proc/self/exe")
+	if i < 0 || !holders[i].Permission || holders[i].Path != exe {
+		t.Fatalf("holders %+v", holders)
+	}
+	// Who yields only observes while the other one is there.
+	r := newRig(t, func(c *Config) { c.YieldToOthers = true })
+	wait(t, "yielding", func() bool { return !r.Stats(0).Holding })
+	r.accessor.must(request{Op: "read", Path: r.put(t, "evil", bad)})
+	if d := r.detection(t); d.Denied {
+		t.Error("denied although yielding")
+	}
+}
+
+// TestUnmountWhileScansWait: files that wait for a background scan do not keep
+// their file system busy, and are scanned by the names they have.
+func TestUnmountWhileScansWait(t *testing.T) {
+	dir := loopFS(t, "ext4")
+	r := newRigOn(t, dir, func(c *Config) { c.Workers = 1 })
+	release := make(chan struct{})
+	r.scanner.setBefore(func(context.Context, Access) error { <-release; return nil })
+	// The worker is busy with a file elsewhere.
+	elsewhere := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(elsewhere, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(elsewhere, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := &pending{group: r.groups[0], fd: int32(fd), kind: CloseWrite, owned: &r.owned, state: fileState{ino: 1}}
+	r.owned.Add(1)
+	r.submit(busy, prioBackground, nil)
+	for i := range 20 {
+		r.accessor.must(request{Op: "write", Path: r.path("f" + strconv.Itoa(i)), Data: bad})
+	}
+	r.accessor.must(request{Op: "rename", Path: r.path("f0"), To: r.path("renamed")})
+	wait(t, "the files wait", func() bool { return r.Stats(0).QueueDepth == 20 })
+	out, err := exec.Command("umount", dir).CombinedOutput()
+	if err != nil {
+		t.Errorf("umount: %v %s", err, out)
+	}
+	close(release)
+	wait(t, "the files are given up", func() bool { return r.Stats(0).QueueDepth == 0 && r.Stats(0).Gone == 20 })
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // for the clean-up
+		t.Fatal(err)
+	}
+}
+
+// TestParkedFileIsFoundAgain also under a new name.
+func TestParkedFileIsFoundAgain(t *testing.T) {
+	for _, fsType := range []string{"tmpfs", "ext4", "overlay"} {
+		t.Run(fsType, func(t *testing.T) {
+			dir := ""
+			if fsType == "tmpfs" {
+				dir = tmpfs(t)
+			} else {
+				dir = loopFS(t, fsType)
+			}
+			r := newRigOn(t, dir, func(c *Config) { c.Workers = 1 })
+			release := make(chan struct{})
+			r.scanner.setBefore(func(context.Context, Access) error { <-release; return nil })
+			r.accessor.must(request{Op: "write", Path: r.path("first"), Data: "harmless"})
+			wait(t, "the worker is busy", func() bool { return r.scanner.scans.Load() == 1 })
+			r.accessor.must(request{Op: "write", Path: r.path("evil"), Data: bad})
+			wait(t, "the file waits", func() bool { return r.Stats(0).QueueDepth == 1 })
+			r.accessor.must(request{Op: "rename", Path: r.path("evil"), To: r.path("renamed")})
+			close(release)
+			if d := r.detection(t); d.Access.Path != r.path("renamed") {
+				t.Errorf("path %s", d.Access.Path)
+			}
+		})
+	}
 }
 
 // TestStorm lets many processes loose on a scanner that is slow, fails and

@@ -205,6 +205,72 @@ func TestFilesystemMark(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "not permitted") {
 		t.Errorf("in another mount namespace: %v %s", err, out)
 	}
+	for _, want := range []string{filepath.Join(bind, "evil"), evil} {
+		if d := r.detection(t); d.Access.Path != want {
+			t.Errorf("path %s, want %s", d.Access.Path, want)
+		}
+	}
+}
+
+// TestMountInAnotherNamespace is about a mount that our namespace has not.
+func TestMountInAnotherNamespace(t *testing.T) {
+	need.Root(t)
+	unshare := need.Command(t, "unshare")
+	point, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRigOn(t, point, nil)
+	// The first open is before the mount is noticed and only shows that the
+	// file can be read; then it is tried until it is refused.
+	script := `mount -t tmpfs none "$0" && echo "$1" > "$0/evil" && i=0
+		while [ $i -lt 200 ]; do cat "$0/evil" > /dev/null 2>&1 || { echo refused; exit; }; i=$((i+1)); sleep 0.05; done`
+	out, err := exec.Command(unshare, "--mount", "sh", "-c", script, point, bad).CombinedOutput()
+	if err != nil || string(out) != "refused\n" {
+		t.Fatalf("%v %s", err, out)
+	}
+	for {
+		d := r.detection(t)
+		if d.Access.Path != filepath.Join(point, "evil") {
+			t.Errorf("path %s", d.Access.Path)
+		}
+		if d.Denied {
+			break
+		}
+	}
+}
+
+// TestMutedMount: a file system is watched, except through its noexec mount.
+func TestMutedMount(t *testing.T) {
+	dir := tmpfs(t)
+	bind, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(dir, bind, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(bind, unix.MNT_DETACH)
+	if err := unix.Mount("", bind, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_NOEXEC, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
+		t.Run(string(scope), func(t *testing.T) {
+			r := newRigOn(t, dir, func(c *Config) {
+				c.OnlyMounts = []string{dir, bind}
+				c.NonExecMountPolicy = "mute"
+				c.Scope = scope
+			})
+			evil := r.put(t, "evil", bad)
+			r.accessor.must(request{Op: "read", Path: filepath.Join(bind, "evil")})
+			if got := r.accessor.do(request{Op: "read", Path: evil}); got.Errno != eperm {
+				t.Errorf("through the other mount: %q", got.Err)
+			}
+			if s := r.Stats(0); len(s.MarkedMounts) != 1 || len(s.SkippedMounts) != 1 || s.SkippedMounts[0].Point != bind {
+				t.Errorf("marked %+v, skipped %+v", s.MarkedMounts, s.SkippedMounts)
+			}
+		})
+	}
 }
 
 func TestBigFile(t *testing.T) {

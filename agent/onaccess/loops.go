@@ -272,7 +272,7 @@ func (w *Watcher) Stats(top int) Stats {
 		DeadlinesMissed: w.n.missed.Load(), QueueFull: w.n.full.Load(),
 		AllowedSaturated: w.n.saturated.Load(), AllowedStalled: w.n.stalled.Load(),
 		AllowedResting: w.n.resting.Load(), BackgroundDropped: w.n.bgDropped.Load(),
-		RescansSkipped: w.n.rescansSkipped.Load(), KernelOverflows: w.n.overflows.Load(),
+		RescansSkipped: w.n.rescansSkipped.Load(), Gone: w.n.gone.Load(), KernelOverflows: w.n.overflows.Load(),
 		ReadErrors: w.n.readErrors.Load(), ResponseErrors: w.n.responseErrors.Load(),
 		IgnoreMarks: w.ignores.added.Load(), IgnoreFailed: w.ignores.failed.Load(),
 		Held: w.deadlines.count(), Stalled: w.load.stalled.Load(), Saturated: w.load.saturate.Load(),

@@ -28,6 +28,8 @@ type MarkedMount struct {
 // markState is what the last look at the mount tables led to.
 type markState struct {
 	own, foreign []MarkedMount // of our mount namespace, and of others
+	// points are the paths of the mounts, by mount id.
+	ownPoints, foreignPoints map[int]string
 	// covered are the file systems of our namespace with a file-system mark.
 	covered map[uint64]bool
 	// noHold: remote file systems cannot be held; see stopHolding.
@@ -69,7 +71,7 @@ func (w *Watcher) applyMarks() error {
 		}
 	}
 	if !w.Mode().watches() {
-		w.marks.own, w.marks.foreign, w.marks.covered = nil, nil, nil
+		w.marks = markState{noHold: w.marks.noHold}
 		w.publish()
 		return nil
 	}
@@ -81,6 +83,9 @@ func (w *Watcher) publish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen = slices.Concat(w.marks.own, w.marks.foreign)
+	points := maps.Clone(w.marks.ownPoints)
+	maps.Copy(points, w.marks.foreignPoints)
+	w.points.Store(&points)
 }
 
 // syncOwn marks what should be marked of our mount namespace. Marks that exist
@@ -97,18 +102,17 @@ func (w *Watcher) syncOwn() error {
 	w.classes.set(devs)
 	w.marks.covered = make(map[uint64]bool)
 	var markErr error
-	w.marks.own, markErr = w.markMounts(mounts, "", 0, w.marks.covered)
+	w.marks.ownPoints = make(map[int]string)
+	w.marks.own, markErr = w.markMounts(mounts, "", 0, w.marks.covered, w.marks.ownPoints)
 	w.publish()
 	return errors.Join(err, markErr)
 }
 
-// syncForeign marks mounts that exist in other mount namespaces only. Their
+// syncForeign marks mounts that exist in other mount namespaces only (with
+// OnlyMounts: at the same places there). Their
 // mount tables are read, never kept open: an open one would keep a finished
 // container's mounts alive. w.marksMu is held.
 func (w *Watcher) syncForeign() error {
-	if len(w.cfg.OnlyMounts) > 0 {
-		return nil
-	}
 	own, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return fmt.Errorf("own mount namespace: %w", err)
@@ -125,6 +129,7 @@ func (w *Watcher) syncForeign() error {
 	// number can go to another file system without our noticing.
 	covered := maps.Clone(w.marks.covered)
 	done := map[string]bool{own: true, "": true}
+	points := make(map[int]string)
 	var all []MarkedMount
 	var errs []error
 	for _, pid := range pids {
@@ -142,21 +147,21 @@ func (w *Watcher) syncForeign() error {
 			continue // gone; another process may stand for the namespace
 		}
 		done[ns] = true
-		marked, err := w.markMounts(mounts, dir+"/root", int32(pid), covered)
+		marked, err := w.markMounts(mounts, dir+"/root", int32(pid), covered, points)
 		all = append(all, marked...)
 		if err != nil && len(errs) < 8 {
 			errs = append(errs, err)
 		}
 	}
-	w.marks.foreign = all
+	w.marks.foreign, w.marks.foreignPoints = all, points
 	w.publish()
 	return errors.Join(errs...)
 }
 
 // markMounts marks the mounts of one namespace, whose root is seen at prefix,
 // and returns what it did about each. With file-system marks, covered are the
-// devices that need none.
-func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool) ([]MarkedMount, error) {
+// devices that need none. The watched mounts are added to points.
+func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool, points map[int]string) ([]MarkedMount, error) {
 	var out []MarkedMount
 	var errs []error
 	scope := w.scope()
@@ -178,6 +183,7 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 				continue
 			}
 		case scope == ScopeFilesystem && covered[m.dev]:
+			points[m.id] = prefix + m.point
 			if pid != 0 {
 				continue
 			}
@@ -189,6 +195,7 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 				break
 			}
 			covered[m.dev] = true
+			points[m.id] = prefix + m.point
 			seen.Scope = string(scope)
 		}
 		out = append(out, seen)

@@ -21,6 +21,7 @@ type pending struct {
 	arrived  time.Time
 	deadline time.Time
 	owned    *atomic.Int64 // descriptors that pendings own
+	parked   *parked       // set: fd is -1 until the scan starts
 
 	// mu makes the answer happen once, and makes whoever wants to close the
 	// descriptor wait until an answer in progress is written: the number names
@@ -61,6 +62,9 @@ func (p *pending) waiting() bool {
 func (p *pending) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.fd < 0 {
+		return
+	}
 	unix.Close(int(p.fd))
 	p.owned.Add(-1)
 }

@@ -267,6 +267,9 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 		p.close()
 		return
 	}
+	if prio == prioBackground {
+		w.park(p)
+	}
 	w.submit(p, prio, known)
 }
 

@@ -44,6 +44,7 @@ type Stats struct {
 	// Scans that nobody waited for and that were given up.
 	BackgroundDropped uint64 `json:"background_dropped"`
 	RescansSkipped    uint64 `json:"rescans_skipped"`
+	Gone              uint64 `json:"gone"` // files that were removed before
 
 	KernelOverflows uint64 `json:"kernel_overflows"`
 	ReadErrors      uint64 `json:"read_errors"`
@@ -97,7 +98,7 @@ type PathStats struct {
 type counters struct {
 	opens, execs, closeWrites, inline, hits, joined, scans, scanErrors, panics,
 	excluded, detections, denied, detectionsLost, missed, full, saturated,
-	stalled, resting, bgDropped, rescansSkipped, overflows, readErrors,
+	stalled, resting, bgDropped, rescansSkipped, gone, overflows, readErrors,
 	responseErrors atomic.Uint64
 }
 

@@ -48,6 +48,9 @@ type Watcher struct {
 	owned    atomic.Int64
 	ownedMax int64
 
+	// points are the mount points of watched mounts, by mount id.
+	points atomic.Pointer[map[int]string]
+
 	pids  atomic.Pointer[map[int32]struct{}]
 	files atomic.Pointer[map[fileKey]fileState]
 

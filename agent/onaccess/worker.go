@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -62,7 +61,11 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 				w.notice(fmt.Sprintf("panic while looking at %s (allowed): %v\n%s", path, r, debug.Stack()))
 			}
 		}()
-		path = pathOf(p.fd)
+		if err := w.unpark(p); err != nil {
+			w.n.gone.Add(1)
+			return
+		}
+		path = p.name()
 		out = w.look(ctx, f, path)
 		if out.known {
 			w.settle(p, path, out.verdict)
@@ -245,13 +248,4 @@ func (w *Watcher) access(p *pending, path string) Access {
 		Dev: p.state.dev, Inode: p.state.ino, Size: p.state.size,
 		Held: p.held, Arrived: p.arrived, Deadline: p.deadline,
 	}
-}
-
-// pathOf reads the name of an open descriptor.
-func pathOf(fd int32) string {
-	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(fd)))
-	if err != nil {
-		return ""
-	}
-	return path
 }
