@@ -38,6 +38,9 @@ var object []byte
 // buffer.
 const perfBuffer = 512 << 10
 
+// lookInterval bounds how long a record that wakes nobody waits in the ring.
+const lookInterval = 100 * time.Millisecond
+
 // Sensor is the eBPF source.
 type Sensor struct {
 	table *process.Table
@@ -386,10 +389,18 @@ type ringReader struct {
 	rec ringbuf.Record
 }
 
+// Read looks at the buffer again after lookInterval, for the programs wake it
+// for some kinds of records only.
 func (r *ringReader) Read(s *sample) error {
-	err := r.ReadInto(&r.rec)
-	s.data = r.rec.RawSample
-	return err
+	for {
+		err := r.ReadInto(&r.rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r.SetDeadline(time.Now().Add(lookInterval))
+			continue
+		}
+		s.data = r.rec.RawSample
+		return err
+	}
 }
 
 type perfReader struct {
@@ -409,6 +420,7 @@ func newReader(m *ebpf.Map, ring bool) (recordReader, error) {
 		if err != nil {
 			return nil, err
 		}
+		r.SetDeadline(time.Now().Add(lookInterval))
 		return &ringReader{Reader: r}, nil
 	}
 	r, err := perf.NewReader(m, perfBuffer)

@@ -29,6 +29,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 #define BPF_ANY 0
+#define BPF_RB_NO_WAKEUP 1
 #define BPF_F_CURRENT_CPU 0xffffffffULL
 
 struct bpf_raw_tracepoint_args {

@@ -97,8 +97,10 @@ static __always_inline void emit(void *ctx, u32 kind, void *data, u64 len)
 {
 	long err;
 	count(&made, kind);
+	/* Forks and ends may wait for the reader's next look: waking it for each
+	 * costs more than all the rest. */
 	if (use_ring)
-		err = bpf_ringbuf_output(&events, data, len, 0);
+		err = bpf_ringbuf_output(&events, data, len, kind == K_FORK || kind == K_EXIT ? BPF_RB_NO_WAKEUP : 0);
 	else
 		err = bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, data, len);
 	if (err)
