@@ -153,8 +153,10 @@ func (p *product) supervise(name string, flags []string, program string, args ..
 		t: p.t, name: name, exited: make(chan struct{}),
 		log: filepath.Join(p.root, name+".log"),
 	}
-	argv := []string{"--signal=KILL", strconv.Itoa(int(deadman.Seconds())), filepath.Join(p.bin, "bulwarkd"), "supervise",
-		"--name", name, "--pidfile", filepath.Join(p.root, name+".pid"), "--log", s.log, "--max-pause", "2s"}
+	argv := []string{
+		"--signal=KILL", strconv.Itoa(int(deadman.Seconds())), filepath.Join(p.bin, "bulwarkd"), "supervise",
+		"--name", name, "--pidfile", filepath.Join(p.root, name+".pid"), "--log", s.log, "--max-pause", "2s",
+	}
 	argv = append(argv, flags...)
 	argv = append(argv, "--", filepath.Join(p.bin, program))
 	s.cmd = exec.Command("timeout", append(argv, args...)...)
