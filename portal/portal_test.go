@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
@@ -104,7 +105,7 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 		t.Fatal(err)
 	}
 	health := `{"healthy":false,"health_issues":[` + mustJSON(hostileText) + `],"engine_version":` + mustJSON(hostileText) + `,"events_waiting":3}`
-	if _, err := s.CheckIn(t.Context(), &ingest.CheckIn{DeviceID: w.device, Received: time.Now(), Address: "192.0.2.9", Health: []byte(health), PolicyVersion: hostileText}); err != nil {
+	if _, err := s.CheckIn(t.Context(), &ingest.CheckIn{DeviceID: w.device, Info: &agentv1.DeviceInfo{HostName: "host" + hostileText, OsPrettyName: hostileText, AgentVersion: hostileText, LoggedOnUsers: []string{hostileText}, Tags: []*agentv1.Tag{{Value: hostileText}}}, Received: time.Now(), Address: "192.0.2.9", Health: []byte(health), PolicyVersion: hostileText}); err != nil {
 		t.Fatal(err)
 	}
 }
