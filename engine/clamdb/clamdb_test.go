@@ -104,6 +104,7 @@ func TestLogicalLines(t *testing.T) {
 		"T;Target:0;0;0(>>5#hb2#=20)":                   "byte comparison",
 		"T;Target:0,IconGroup1:x;0;aabb":                "IconGroup1",
 		"T;Target:0;0;aabb::q":                          "modifier",
+		"T;Target:0;0;aabb;ccdd":                        "uses 1 sub-signatures, there are 2",
 		"T;Target:0;0":                                  "expected name",
 		"T;Target:0;" + strings.Repeat("(", 99) + ";aa": "nested deeper",
 	} {

@@ -37,6 +37,18 @@ type Expr struct {
 	Distinct int64
 }
 
+// largest is the highest number of a sub-signature in the expression.
+func (e *Expr) largest() int {
+	n := -1
+	if e.Kind == ExprSub {
+		n = e.N
+	}
+	for _, s := range e.Subs {
+		n = max(n, s.largest())
+	}
+	return n
+}
+
 const (
 	maxSubs  = 64
 	maxDepth = 32
@@ -68,6 +80,9 @@ func parseLdb(text string) (*Logical, error) {
 	}
 	if e.i < len(e.s) {
 		return nil, e.bad("unexpected %q", e.s[e.i])
+	}
+	if used := l.Expr.largest() + 1; used != len(subs) {
+		return nil, bad(col, "the expression uses %d sub-signatures, there are %d", used, len(subs))
 	}
 	col += len(f[2]) + 1
 	for _, s := range subs {

@@ -95,13 +95,15 @@ func (e *logicalEval) eval(depth int) logicalResult {
 			}
 		}
 	}
+	// clamscan demands of an "and" counted with > or = that all of it matched.
+	all := kind != ExprAnd || r.ok
 	switch cmp {
 	case '=':
-		r.ok = r.count == want
+		r.ok = r.count == want && (all || want == 0)
 	case '<':
 		r.ok = r.count < want
 	case '>':
-		r.ok = r.count > want
+		r.ok = r.count > want && all
 	}
 	if cmp != 0 && distinct > 0 && r.distinct < distinct {
 		r.ok = false
