@@ -63,8 +63,7 @@ lint: setup-tools ## run the linters of .golangci.yml
 	golangci-lint run --timeout 15m ./...
 
 .PHONY: generate
-generate: ## regenerate protocol code and eBPF objects (needs: .ci/setup-system .ci/packages-generate)
-	@.ci/setup-system .ci/packages-generate
+generate: setup-system ## regenerate protocol code and eBPF objects
 	$(GO) generate ./...
 
 .PHONY: test

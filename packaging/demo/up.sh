@@ -100,15 +100,15 @@ start_portal() {
 credentials=
 create_administrator() {
 	local out
-	if [[ -e $portal_data/.make-up-admin ]]; then
-		credentials="the account admin exists already; its one-time password was printed by the first make up"
-		return
-	fi
 	step "creating the administrator"
-	out=$(as_portal "$programs/bulwark-portal" admin create --data-dir "$portal_data" --name admin 2>&1) ||
+	if out=$(as_portal "$programs/bulwark-portal" admin create --data-dir "$portal_data" --name admin 2>&1); then
+		credentials=$out
+	elif [[ $out == *"exists already"* ]]; then
+		credentials="the account admin exists already; a new one-time password:
+  runuser -u bulwark-portal -- bulwark-portal admin reset-password --name admin"
+	else
 		die "cannot create the administrator: $out"
-	as_portal touch "$portal_data/.make-up-admin"
-	credentials=$out
+	fi
 }
 
 onboard() {
@@ -117,7 +117,7 @@ onboard() {
 	else
 		step "onboarding the agent"
 		as_portal "$programs/bulwark-portal" onboarding create --data-dir "$portal_data" \
-			--portal-url "$portal_url" --out "$portal_data/onboard.json" ||
+			--portal-url "$portal_url" --out "$portal_data/onboard.json" >/dev/null ||
 			die "cannot make the onboarding package"
 		install -m 0600 -o root -g root "$portal_data/onboard.json" "$config/onboard.json"
 		rm -f "$portal_data/onboard.json"
@@ -164,8 +164,8 @@ report() {
 
 This host is protected (took $((SECONDS - begin))s).
 
-Portal:  $portal_url   (its certificate is from its own CA; the browser asks once)
-Sign in: $credentials
+Portal: $portal_url (its certificate is from its own CA; the browser asks once)
+$credentials
 
 Try next:
   bulwark health

@@ -214,14 +214,17 @@ func (p *product) startPortal() {
 	})
 }
 
-// portalCommand runs an administrative command of the portal.
+// portalCommand runs an administrative command of the portal and returns its
+// standard output.
 func (p *product) portalCommand(args ...string) string {
 	p.t.Helper()
-	out, err := exec.Command(filepath.Join(p.bin, "bulwark-portal"), append(args, "--data-dir", p.portalData)...).CombinedOutput()
-	if err != nil {
-		p.t.Fatalf("bulwark-portal %s: %v\n%s", strings.Join(args, " "), err, out)
+	var stdout, stderr strings.Builder
+	cmd := exec.Command(filepath.Join(p.bin, "bulwark-portal"), append(args, "--data-dir", p.portalData)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		p.t.Fatalf("bulwark-portal %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}
-	return string(out)
+	return stdout.String()
 }
 
 func (p *product) onboard() {
