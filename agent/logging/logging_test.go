@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 func open(t *testing.T, o Options) *Log {
@@ -150,7 +152,7 @@ func TestNeverWaits(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip("no /dev/full")
+		need.Missing(t, "no /dev/full: %v", err)
 	}
 	defer full.Close()
 	l := open(t, Options{Console: full, Dir: filepath.Join(t.TempDir(), "log")})
@@ -165,6 +167,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	if l.Err() == nil {
 		t.Error("no error")
+	}
+	if r := l.HealthReport(context.Background()); len(r.Issues) != 1 || !r.Issues[0].Warning || !strings.Contains(r.Issues[0].Message, "no space left") {
+		t.Errorf("health: %+v", r.Issues)
 	}
 }
 

@@ -312,6 +312,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 	registry := health.NewRegistry(discard)
 	registry.Register("product", product.Source(func() time.Time { return start }))
 	registry.Register("config", manager.HealthReport)
+	registry.Register("log", log.HealthReport)
 	registry.Register("portal", func(context.Context) health.Report {
 		r := health.Report{Fill: func(h *api.Health) {
 			h.Licensed = licensed
