@@ -81,3 +81,9 @@ func read(path string) string {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	return strings.TrimSpace(string(line))
 }
+
+// Open is Load with the hardware id of this host.
+func Open(dir string) (*Identity, error) {
+	hw, _ := HardwareID("/")
+	return Load(dir, hw)
+}
