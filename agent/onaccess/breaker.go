@@ -15,11 +15,10 @@ type load struct {
 	stallMisses int64
 	stallTime   time.Duration
 
-	average  atomic.Int64 // ns
-	missed   atomic.Int64 // since a scan last ended well
-	ended    atomic.Int64 // when that was, ns
-	stalled  atomic.Bool
-	saturate atomic.Bool
+	average atomic.Int64 // ns
+	missed  atomic.Int64 // since a scan last ended well
+	ended   atomic.Int64 // when that was, ns
+	stalled atomic.Bool
 }
 
 func newLoad(workers int, deadline time.Duration) *load {
@@ -45,17 +44,15 @@ func (l *load) miss() {
 
 // hopeless reports whether an access would most likely only be held until its
 // deadline: when nothing was scanned while deadline after deadline passed, or
-// when those who wait before it already need longer than half its time.
-func (l *load) hopeless(kind Kind, before int, allowed time.Duration) bool {
-	if l.stalled.Load() {
-		return true
-	}
-	wait := l.average.Load() * int64(before) / l.workers
-	full := wait > int64(allowed)/2
-	if kind == Open {
-		l.saturate.Store(full)
-	}
-	return full
+// when it would queue too long.
+func (l *load) hopeless(before int, allowed time.Duration) bool {
+	return l.stalled.Load() || l.full(before, allowed)
+}
+
+// full reports whether those who wait already need longer than half the time
+// that an access has.
+func (l *load) full(before int, allowed time.Duration) bool {
+	return l.average.Load()*int64(before)/l.workers > int64(allowed)/2
 }
 
 // costs remembers which files took long to scan, so that a big file that

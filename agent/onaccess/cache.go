@@ -1,7 +1,7 @@
 package onaccess
 
 import (
-	"math/rand/v2"
+	"hash/maphash"
 	"sync"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
@@ -58,10 +58,15 @@ func newCache(entries int) *cache {
 		sets *= 2
 	}
 	return &cache{
-		seed: rand.Uint64() | 1, sets: sets,
+		seed: secretSeed() | 1, sets: sets,
 		table:    make([]cacheEntry, sets*cacheWays),
 		infected: make(map[fileKey]*verdict.Verdict),
 	}
+}
+
+// secretSeed is a number that users cannot know.
+func secretSeed() uint64 {
+	return maphash.Bytes(maphash.MakeSeed(), nil)
 }
 
 // set returns the places of a key and the index of their lock. The seed keeps

@@ -360,3 +360,43 @@ func openDescriptors(t testing.TB) int {
 	}
 	return n
 }
+
+// TestSaturatedHoldsOnlyExecutions: when those who wait already need longer
+// than an open may be held, opens pass at once and executions are still held.
+func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Workers = 1; c.Deadline = time.Second })
+	if !r.Capabilities().ExecEvents {
+		t.Skip("the kernel has no FAN_OPEN_EXEC_PERM")
+	}
+	for range 200 { // as if scans took 200 ms on average
+		r.load.done(200 * time.Millisecond)
+	}
+	release := make(chan struct{})
+	r.scanner.setBefore(func(_ context.Context, a Access) error {
+		if a.Kind != Exec {
+			<-release
+		}
+		return nil
+	})
+	for i := range 20 {
+		r.put(t, strconv.Itoa(i), "harmless")
+	}
+	evil := r.put(t, "evil", "#!/bin/sh\n#"+bad)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		o := startAccessor(t)
+		wg.Go(func() { o.do(request{Op: "read", Path: r.path(strconv.Itoa(i))}) })
+	}
+	wait(t, "opens pass at once", func() bool {
+		r.accessor.must(request{Op: "read", Path: r.path("19")})
+		return r.Stats(0).AllowedSaturated > 0
+	})
+	if !r.Stats(0).Saturated {
+		t.Error("not said to be saturated")
+	}
+	if got := r.accessor.do(request{Op: "exec", Path: evil}); got.Errno != eperm {
+		t.Errorf("executed: %q", got.Err)
+	}
+	close(release)
+	wg.Wait()
+}

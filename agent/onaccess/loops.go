@@ -275,12 +275,14 @@ func (w *Watcher) Stats(top int) Stats {
 		RescansSkipped: w.n.rescansSkipped.Load(), Gone: w.n.gone.Load(), KernelOverflows: w.n.overflows.Load(),
 		ReadErrors: w.n.readErrors.Load(), ResponseErrors: w.n.responseErrors.Load(),
 		IgnoreMarks: w.ignores.added.Load(), IgnoreFailed: w.ignores.failed.Load(),
-		Held: w.deadlines.count(), Stalled: w.load.stalled.Load(), Saturated: w.load.saturate.Load(),
+		Held: w.deadlines.count(), Stalled: w.load.stalled.Load(),
 		AverageScan: time.Duration(w.load.average.Load()),
 		Processes:   w.processes.top(top), Files: w.paths.top(top),
 	}
 	s.Events = s.Opens + s.Execs + s.CloseWrites
-	_, s.QueueDepth, s.QueueMax = w.queue.depth(0)
+	waiting, all, most := w.queue.depth(prioOpen)
+	s.QueueDepth, s.QueueMax = all, most
+	s.Saturated = w.load.full(waiting, w.cfg.Deadline)
 	if !w.caps.Available {
 		s.Subsystem = "unavailable"
 	}

@@ -1,6 +1,7 @@
 package onaccess
 
 import (
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,7 @@ func (w *Watcher) readLoop(r *reader) {
 		n, err := r.group.read(buf)
 		r.since.Store(0)
 		switch {
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			if r.extra {
 				return
 			}
@@ -48,7 +49,7 @@ func (w *Watcher) readLoop(r *reader) {
 				_, _ = unix.Poll(fds, -1) // EINTR and errors: just read again
 			}
 			continue
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
 			// The kernel could not open the file of the first event for us and
@@ -120,11 +121,11 @@ func (w *Watcher) handleBatch(g *group, batch []byte) bool {
 func (w *Watcher) readFailed(g *group, err error) {
 	w.n.readErrors.Add(1)
 	switch {
-	case err == unix.EMFILE || err == unix.ENFILE:
+	case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE):
 		// Descriptors come back as scans end; nobody else can free them.
 		w.notice("too many open files: an access could not be looked at")
 		time.Sleep(time.Millisecond)
-	case g.remote && (err == unix.EACCES || err == unix.EPERM || err == unix.ESTALE || err == unix.EIO):
+	case g.remote && cannotOpen(err):
 		// The kernel denies a held access whose file we may not open (NFS with
 		// root_squash). Such file systems cannot be held.
 		w.stopHolding(g, err)
@@ -132,6 +133,16 @@ func (w *Watcher) readFailed(g *group, err error) {
 		w.notice("reading fanotify events: " + err.Error())
 		time.Sleep(100 * time.Microsecond)
 	}
+}
+
+// cannotOpen reports whether a file system refuses us a file.
+func cannotOpen(err error) bool {
+	for _, no := range []unix.Errno{unix.EACCES, unix.EPERM, unix.ESTALE, unix.EIO} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // handle decides about one event: answers it at once or hands it on.
@@ -278,7 +289,7 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 func (w *Watcher) admit(p *pending, prio priority, allowed time.Duration) priority {
 	before, _, _ := w.queue.depth(prio)
 	switch {
-	case w.load.hopeless(p.kind, before, allowed):
+	case w.load.hopeless(before, allowed):
 		if w.load.stalled.Load() {
 			w.n.stalled.Add(1)
 		} else {

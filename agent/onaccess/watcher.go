@@ -346,7 +346,7 @@ func (w *Watcher) shutdown(stopScans func()) {
 	for _, g := range w.groups {
 		for {
 			n, err := g.read(buf)
-			if err == unix.EINTR {
+			if errors.Is(err, unix.EINTR) {
 				continue
 			}
 			if err != nil || n <= 0 || !w.handleBatch(g, buf[:n]) {
