@@ -284,6 +284,9 @@ func TestAlertDeduplication(t *testing.T) {
 }
 
 func TestNoAllocationWithoutMatch(t *testing.T) {
+	if raceEnabled {
+		t.Skip("not meaningful with the race detector")
+	}
 	e := New(Options{})
 	e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
 	evs := benchEvents(10)

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/bulwarkhq/bulwark/event"
 )
@@ -39,6 +40,10 @@ type HasherOptions struct {
 	MaxFile int64 // larger files are not hashed; 256 MiB
 	Cache   int   // results kept; 8192
 	Queue   int   // files waiting; 512
+	// Rate is how many bytes per second are read in the long run, so that a
+	// host that builds programs all the time is not slowed down by it; 64 MiB.
+	// The first 256 MiB are free.
+	Rate int
 }
 
 // Hasher computes and remembers the hashes of executables. One goroutine does
@@ -46,6 +51,7 @@ type HasherOptions struct {
 type Hasher struct {
 	opts  HasherOptions
 	root  string // of /proc
+	limit *rate.Limiter
 	queue chan *hashJob
 
 	mu      sync.Mutex
@@ -83,8 +89,11 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 	if opts.Queue == 0 {
 		opts.Queue = 512
 	}
+	if opts.Rate == 0 {
+		opts.Rate = 64 << 20
+	}
 	return &Hasher{
-		opts: opts, root: procRoot, queue: make(chan *hashJob, opts.Queue),
+		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), queue: make(chan *hashJob, opts.Queue),
 		cache: make(map[fileID]*list.Element), order: list.New(), pending: make(map[fileID]*hashJob),
 	}
 }
@@ -188,7 +197,7 @@ func (h *Hasher) compute(ctx context.Context, job *hashJob) {
 	defer job.file.Close()
 	before, berr := modified(job.file)
 	m, s1, s2 := md5.New(), sha1.New(), sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2), &ctxReader{ctx, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
+	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2), &limitedReader{ctx, h.limit, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
 	after, aerr := modified(job.file)
 	switch {
 	case err != nil:
@@ -222,16 +231,21 @@ func modified(f *os.File) (unix.Timespec, error) {
 	return st.Mtim, err
 }
 
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
+// limitedReader reads no faster than the limit and no longer than ctx lasts.
+type limitedReader struct {
+	ctx   context.Context
+	limit *rate.Limiter
+	r     io.Reader
 }
 
-func (r *ctxReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
+func (r *limitedReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if n > 0 {
+		if werr := r.limit.WaitN(r.ctx, n); werr != nil {
+			return 0, werr
+		}
 	}
-	return r.r.Read(p)
+	return n, err
 }
 
 // HasherStats counts what a Hasher did.

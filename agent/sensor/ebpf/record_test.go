@@ -2,9 +2,14 @@ package ebpf
 
 import (
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // execRecord makes a record as the kernel side writes it.
@@ -57,6 +62,40 @@ func TestParseRecord(t *testing.T) {
 		if _, err := ParseRecord(b); err == nil {
 			t.Errorf("%s: no error", what)
 		}
+	}
+}
+
+// The perf buffer may deliver the records of one process in any order.
+func TestRecordsOutOfOrder(t *testing.T) {
+	rec := func(kind byte, pid uint32) []byte {
+		b := execRecord(0, "/bin/x\x00", "x\x00bin\x00", "", "", "x\x00")
+		b[0] = kind
+		binary.LittleEndian.PutUint32(b[32:], pid)
+		return b
+	}
+	table := sensortest.Table(t)
+	s := New(table, sensortest.Log(t))
+	s.early = &earlyExits{}
+	sink := sensortest.NewSink()
+	for _, k := range []byte{kindExit, kindExec, kindFork} {
+		s.handle(rec(k, 4000001), sink)
+	}
+	for _, k := range []byte{kindFork, kindExit, kindExec} {
+		s.handle(rec(k, 4000002), sink)
+	}
+	for _, k := range []byte{kindExit, kindFork} {
+		s.handle(rec(k, 4000003), sink)
+	}
+	var got []string
+	for _, e := range sink.Find(func(*event.Event) bool { return true }) {
+		got = append(got, fmt.Sprint(e.Action, " ", e.Process.PID, " ", e.Process.CommandLine))
+	}
+	want := []string{"ProcessCreated 4000001 x", "ProcessTerminated 4000001 x", "ProcessCreated 4000002 x", "ProcessTerminated 4000002 x"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if n := table.Stats().Live; n > 1 { // the parent of the records may be a real process
+		t.Errorf("%d processes still live", n)
 	}
 }
 

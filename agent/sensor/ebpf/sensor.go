@@ -22,8 +22,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/perf"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/bulwarkhq/bulwark/agent/process"
@@ -47,6 +45,10 @@ type Sensor struct {
 	log   *slog.Logger
 	// forcePerf uses the perf buffer also where the kernel has the ring buffer.
 	forcePerf bool
+	// early are ends that were read before the fork or exec of their process:
+	// the perf buffer keeps no order between CPUs. Nil with the ring buffer,
+	// which does.
+	early *earlyExits
 
 	seen, delivered, lost, malformed, filtered atomic.Uint64
 }
@@ -94,6 +96,9 @@ var programs = []program{
 // Run implements sensor.Sensor.
 func (s *Sensor) Run(ctx context.Context, only []event.Class, sink sensor.Sink) error {
 	ring := !s.forcePerf && features.HaveMapType(ebpf.RingBuf) == nil
+	if !ring {
+		s.early = &earlyExits{}
+	}
 	coll, err := load(ring)
 	if err != nil {
 		return err
@@ -208,23 +213,36 @@ func (s *Sensor) handle(data []byte, sink sensor.Sink) {
 	switch r.Kind {
 	case kindFork:
 		s.table.Fork(key, parent, r.UID)
+		if _, ok := s.early.get(key); ok {
+			s.table.Exit(key)
+		}
 		s.filtered.Add(1)
 	case kindExec:
-		s.exec(&r, key, parent, sink)
+		proc, pp := s.exec(&r, key, parent, sink)
+		if end, ok := s.early.get(key); ok {
+			s.table.Exit(key)
+			s.filtered.Add(^uint64(0)) // was counted when it came too early
+			s.exit(&end, proc, pp, sink)
+		}
 	case kindExit:
 		proc, pp, image, known := s.table.Exit(key)
 		if !known || !image {
+			s.early.put(key, r)
 			s.filtered.Add(1)
 			return
 		}
-		s.emit(sink, event.Event{
-			Time: s.table.Clock().Mono(r.Time), Class: event.ClassProcess, Action: event.ProcessTerminated,
-			Process: proc, Initiating: pp, Additional: process.ExitStatus(r.ExitCode),
-		}, 0)
+		s.exit(&r, proc, pp, sink)
 	}
 }
 
-func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) {
+func (s *Sensor) exit(r *Record, proc, parent event.Process, sink sensor.Sink) {
+	s.emit(sink, event.Event{
+		Time: s.table.Clock().Mono(r.Time), Class: event.ClassProcess, Action: event.ProcessTerminated,
+		Process: proc, Initiating: parent, Additional: process.ExitStatus(r.ExitCode),
+	}, 0)
+}
+
+func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) (proc, pp event.Process) {
 	file, name := r.image()
 	p := event.Process{
 		FolderPath: file, FileName: name, CommandLine: r.CommandLine, WorkingDir: r.Cwd,
@@ -255,7 +273,7 @@ func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) {
 	if r.EUID != r.UID {
 		extra["EffectiveUid"] = strconv.FormatUint(uint64(r.EUID), 10)
 	}
-	proc, pp := s.table.Exec(key, parent, p)
+	proc, pp = s.table.Exec(key, parent, p)
 	if len(extra) == 0 {
 		extra = nil
 	}
@@ -263,6 +281,7 @@ func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) {
 		Time: s.table.Clock().Mono(r.Time), Class: event.ClassProcess, Action: event.ProcessCreated,
 		Process: proc, Initiating: pp, Additional: extra,
 	}, r.Inode)
+	return proc, pp
 }
 
 // States of a TCP socket (include/net/tcp_states.h).
@@ -371,61 +390,4 @@ func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink 
 			look()
 		}
 	}
-}
-
-// recordReader is the ring buffer or the perf buffer.
-type recordReader interface {
-	Read(*sample) error
-	Close() error
-}
-
-type sample struct {
-	data []byte
-	lost uint64
-}
-
-type ringReader struct {
-	*ringbuf.Reader
-	rec ringbuf.Record
-}
-
-// Read looks at the buffer again after lookInterval, for the programs wake it
-// for some kinds of records only.
-func (r *ringReader) Read(s *sample) error {
-	for {
-		err := r.ReadInto(&r.rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			r.SetDeadline(time.Now().Add(lookInterval))
-			continue
-		}
-		s.data = r.rec.RawSample
-		return err
-	}
-}
-
-type perfReader struct {
-	*perf.Reader
-	rec perf.Record
-}
-
-func (r *perfReader) Read(s *sample) error {
-	err := r.ReadInto(&r.rec)
-	s.data, s.lost = r.rec.RawSample, r.rec.LostSamples
-	return err
-}
-
-func newReader(m *ebpf.Map, ring bool) (recordReader, error) {
-	if ring {
-		r, err := ringbuf.NewReader(m)
-		if err != nil {
-			return nil, err
-		}
-		r.SetDeadline(time.Now().Add(lookInterval))
-		return &ringReader{Reader: r}, nil
-	}
-	r, err := perf.NewReader(m, perfBuffer)
-	if err != nil {
-		return nil, err
-	}
-	return &perfReader{Reader: r}, nil
 }
