@@ -89,7 +89,7 @@ func (c convert) toggle(n node) (any, bool) {
 		if v {
 			word = Enabled
 		}
-		c.warn(n.offset, c.name, "", "%v is taken for %q", v, word)
+		c.warn(n.offset, c.name, "%v is taken for %q", v, word)
 		return word, true
 	case string:
 		if l := strings.ToLower(v); l == Enabled || l == Disabled {
@@ -106,7 +106,7 @@ func (c convert) word(n node, s string) (any, bool) {
 	}
 	for _, v := range c.key.Values {
 		if strings.EqualFold(v, s) {
-			c.warn(n.offset, c.name, "", "%q is taken for %q", s, v)
+			c.warn(n.offset, c.name, "%q is taken for %q", s, v)
 			return v, true
 		}
 	}
@@ -139,7 +139,7 @@ func (c convert) integer(n node) (any, bool) {
 		return c.wrongType(n, want)
 	}
 	if n.kind == "string" {
-		c.warn(n.offset, c.name, "", "%q is taken for the number %d", text, i)
+		c.warn(n.offset, c.name, "%q is taken for the number %d", text, i)
 	}
 	return i, true
 }

@@ -268,7 +268,7 @@ func (c convert) exclusion(n node) (Exclusion, bool) {
 		return Exclusion{}, false
 	}
 	if broad := norm.Broad(); broad != "" {
-		c.warn(f[member].offset, c.name, "", "%s", broad)
+		c.warn(f[member].offset, c.name, "%s", broad)
 	}
 	return norm, true
 }

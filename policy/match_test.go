@@ -85,8 +85,14 @@ func TestScopesAndExpiry(t *testing.T) {
 		path string
 		want bool
 	}{
-		{UseRealTime, "/epp/a", true}, {UseScan, "/epp/a", true}, {UseBehavior, "/epp/a", true}, {UseEDR, "/epp/a", false},
-		{UseRealTime, "/global/a", true}, {UseScan, "/global/a", false}, {UseBehavior, "/global/a", true}, {UseEDR, "/global/a", true},
+		{UseRealTime, "/epp/a", true},
+		{UseScan, "/epp/a", true},
+		{UseBehavior, "/epp/a", true},
+		{UseEDR, "/epp/a", false},
+		{UseRealTime, "/global/a", true},
+		{UseScan, "/global/a", false},
+		{UseBehavior, "/global/a", true},
+		{UseEDR, "/global/a", true},
 		{UseScan, "/old/a", false},
 	} {
 		if _, got := set.Match(tt.use, tt.path, "", start); got != tt.want {
@@ -100,8 +106,10 @@ func TestScopesAndExpiry(t *testing.T) {
 
 func TestMatchAllocatesNothing(t *testing.T) {
 	set := NewExclusionSet([]Exclusion{
-		{Type: ExcludeFolder, Value: "/srv/data", Scopes: ScopeEPP}, {Type: ExcludeFile, Value: "/home/*/x?", Scopes: ScopeEPP},
-		{Type: ExcludeExtension, Value: ".log", Scopes: ScopeEPP}, {Type: ExcludeProcess, Value: "c*t", Scopes: ScopeEPP},
+		{Type: ExcludeFolder, Value: "/srv/data", Scopes: ScopeEPP},
+		{Type: ExcludeFile, Value: "/home/*/x?", Scopes: ScopeEPP},
+		{Type: ExcludeExtension, Value: ".log", Scopes: ScopeEPP},
+		{Type: ExcludeProcess, Value: "c*t", Scopes: ScopeEPP},
 	})
 	if n := testing.AllocsPerRun(100, func() {
 		set.Match(UseRealTime, "/home/user/some/deep/folder/file.tar.gz", "/usr/bin/tar", start)

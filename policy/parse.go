@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -48,7 +49,8 @@ func Parse(data []byte) (Document, []Problem) {
 	}
 	root, err := readTree(p.data)
 	if err != nil {
-		at, _ := err.(*offsetError)
+		at := &offsetError{msg: err.Error()}
+		errors.As(err, &at)
 		p.problem(at.offset, "", "", "%s", at.msg)
 		return p.doc, p.problems
 	}
@@ -96,8 +98,8 @@ func (p *parse) problem(offset int, key, suggestion, format string, args ...any)
 	p.add(offset, false, key, suggestion, fmt.Sprintf(format, args...))
 }
 
-func (p *parse) warn(offset int, key, suggestion, format string, args ...any) {
-	p.add(offset, true, key, suggestion, fmt.Sprintf(format, args...))
+func (p *parse) warn(offset int, key, format string, args ...any) {
+	p.add(offset, true, key, "", fmt.Sprintf(format, args...))
 }
 
 // section reads the members of an object; prefix is its path with a dot, or "".
@@ -106,7 +108,7 @@ func (p *parse) section(prefix string, n node) {
 	for _, m := range n.members {
 		name := prefix + m.name
 		if seen[m.name] {
-			p.warn(m.offset, name, "", "stands here more than once: the last one counts")
+			p.warn(m.offset, name, "stands here more than once: the last one counts")
 		}
 		seen[m.name] = true
 		key, known := Lookup(name)
@@ -121,7 +123,7 @@ func (p *parse) section(prefix string, n node) {
 			}
 			p.section(name+".", m.node)
 		case isForeign:
-			p.warn(m.offset, name, "", "is for %s and has no effect on Linux", system)
+			p.warn(m.offset, name, "is for %s and has no effect on Linux", system)
 		case strings.HasPrefix(m.name, "$") || strings.HasPrefix(m.name, "_") || strings.HasPrefix(m.name, "//"):
 			// "$schema" for editors, and the usual ways to write a comment.
 		case len(p.problems) <= maxProblems:
@@ -133,7 +135,7 @@ func (p *parse) section(prefix string, n node) {
 // value reads the value of a known key; name is as it was written.
 func (p *parse) value(key Key, name string, m member) {
 	if name != key.Name {
-		p.warn(m.offset, name, "", "is an old spelling of %s: it still works", key.Name)
+		p.warn(m.offset, name, "is an old spelling of %s: it still works", key.Name)
 		if _, both := p.offsets[key.Name]; both {
 			return // the proper spelling counts
 		}
@@ -170,13 +172,13 @@ func (p *parse) together() {
 			continue
 		}
 		if _, both := p.doc.values[k.Deprecated]; both {
-			p.warn(p.offsets[k.Name], k.Name, "", "has no effect beside %s", k.Deprecated)
+			p.warn(p.offsets[k.Name], k.Name, "has no effect beside %s", k.Deprecated)
 		}
 	}
 	behavior, ok := p.doc.values[KeyBehaviorMonitoring].(string)
 	level, _ := p.doc.EnforcementLevel()
 	if ok && behavior == Enabled && (level == OnDemand || level == Passive) {
-		p.warn(p.offsets[KeyBehaviorMonitoring], KeyBehaviorMonitoring, "", "has no effect with the enforcement level %s", level)
+		p.warn(p.offsets[KeyBehaviorMonitoring], KeyBehaviorMonitoring, "has no effect with the enforcement level %s", level)
 	}
 }
 

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -14,64 +15,102 @@ func TestParse(t *testing.T) {
 		want     string   // the document in JSON
 		problems []string // Problem.String
 	}{
-		{"starter profile", `{"antivirusEngine": {"enableRealTimeProtection": true,
+		{
+			"starter profile", `{"antivirusEngine": {"enableRealTimeProtection": true,
 			"threatTypeSettings": [{"key":"potentially_unwanted_application","value":"block"},{"key":"archive_bomb","value":"audit"}]},
 			"cloudService": {"automaticSampleSubmission": true, "enabled": true}}`,
-			`{"antivirusEngine":{"enableRealTimeProtection":true,"threatTypeSettings":[{"key":"potentially_unwanted_application","value":"block"},{"key":"archive_bomb","value":"audit"}]},"cloudService":{"enabled":true,"automaticSampleSubmission":true}}`, nil},
+			`{"antivirusEngine":{"enableRealTimeProtection":true,"threatTypeSettings":[{"key":"potentially_unwanted_application","value":"block"},{"key":"archive_bomb","value":"audit"}]},"cloudService":{"enabled":true,"automaticSampleSubmission":true}}`, nil,
+		},
 		{"empty object", "{}", "{}", nil},
 		{"byte order mark", "\xef\xbb\xbf{}", "{}", nil},
 		{"comments and schema", `{"$schema": "x", "_comment": "y"}`, "{}", nil},
 		{"empty", " \n", "{}", []string{"1:1: the file is empty: write {} for a profile without settings"}},
 		{"list", `[]`, "{}", []string{"1:1: a profile is a JSON object, this is an array"}},
-		{"syntax", "{\n  \"cloudService\": {\n    \"enabled\" true\n  }\n}", "{}",
-			[]string{"3:15: not valid JSON: invalid character 't' after object key"}},
+		{
+			"syntax", "{\n  \"cloudService\": {\n    \"enabled\" true\n  }\n}", "{}",
+			[]string{"3:15: not valid JSON: invalid character 't' after object key"},
+		},
 		{"cut off", `{"cloudService": {`, "{}", []string{"1:19: not valid JSON: the file ends in the middle"}},
 		{"something behind", "{}\n{}", "{}", []string{"2:1: something follows the profile's JSON object"}},
-		{"misspelt key", "{\"cloudService\": {\n  \"enabld\": true,\n  \"diagnosticLevel\": \"optional\"}}",
+		{
+			"misspelt key", "{\"cloudService\": {\n  \"enabld\": true,\n  \"diagnosticLevel\": \"optional\"}}",
 			`{"cloudService":{"diagnosticLevel":"optional"}}`,
-			[]string{"2:3: cloudService.enabld: no such key; did you mean enabled?"}},
-		{"misspelt section", `{"antivirusEngin": {"passiveMode": true}}`, "{}",
-			[]string{"1:2: antivirusEngin: no such key; did you mean antivirusEngine?"}},
-		{"wrong section", `{"antivirusEngine": {"proxy": "http://p:1/"}}`, "{}",
-			[]string{"1:22: antivirusEngine.proxy: no such key; did you mean cloudService.proxy?"}},
-		{"wrong value", `{"antivirusEngine": {"enforcementLevel": "realtime", "scanArchives": "true", "maximumOnDemandScanThreads": 65}}`, "{}",
+			[]string{"2:3: cloudService.enabld: no such key; did you mean enabled?"},
+		},
+		{
+			"misspelt section", `{"antivirusEngin": {"passiveMode": true}}`, "{}",
+			[]string{"1:2: antivirusEngin: no such key; did you mean antivirusEngine?"},
+		},
+		{
+			"wrong section", `{"antivirusEngine": {"proxy": "http://p:1/"}}`, "{}",
+			[]string{"1:22: antivirusEngine.proxy: no such key; did you mean cloudService.proxy?"},
+		},
+		{
+			"wrong value", `{"antivirusEngine": {"enforcementLevel": "realtime", "scanArchives": "true", "maximumOnDemandScanThreads": 65}}`, "{}",
 			[]string{
 				`1:42: antivirusEngine.enforcementLevel: "realtime" is not one of "real_time", "audit", "on_demand", "passive"; did you mean "real_time"?`,
 				`1:70: antivirusEngine.scanArchives: "true" is not true or false; did you mean true without quotes?`,
-				`1:108: antivirusEngine.maximumOnDemandScanThreads: 65 is not a whole number from 1 to 64`}},
-		{"old spellings", `{"antivirusEngine": {"offlineDefintionUpdateFallbackToCloud": false}, "features": {"offlineDefinitionUpdate": "enabled"}}`,
+				`1:108: antivirusEngine.maximumOnDemandScanThreads: 65 is not a whole number from 1 to 64`,
+			},
+		},
+		{
+			"old spellings", `{"antivirusEngine": {"offlineDefintionUpdateFallbackToCloud": false}, "features": {"offlineDefinitionUpdate": "enabled"}}`,
 			`{"antivirusEngine":{"offlineDefinitionUpdate":"enabled","offlineDefinitionUpdateFallbackToCloud":false}}`,
 			[]string{
 				"1:22: warning: antivirusEngine.offlineDefintionUpdateFallbackToCloud: is an old spelling of antivirusEngine.offlineDefinitionUpdateFallbackToCloud: it still works",
-				"1:84: warning: features.offlineDefinitionUpdate: is an old spelling of antivirusEngine.offlineDefinitionUpdate: it still works"}},
-		{"proper spelling wins", `{"antivirusEngine": {"offlineDefinitionUpdate": "disabled"}, "features": {"offlineDefinitionUpdate": "enabled"}}`,
+				"1:84: warning: features.offlineDefinitionUpdate: is an old spelling of antivirusEngine.offlineDefinitionUpdate: it still works",
+			},
+		},
+		{
+			"proper spelling wins", `{"antivirusEngine": {"offlineDefinitionUpdate": "disabled"}, "features": {"offlineDefinitionUpdate": "enabled"}}`,
 			`{"antivirusEngine":{"offlineDefinitionUpdate":"disabled"}}`,
-			[]string{"1:75: warning: features.offlineDefinitionUpdate: is an old spelling of antivirusEngine.offlineDefinitionUpdate: it still works"}},
-		{"tolerated types", `{"antivirusEngine": {"scanHistoryMaximumItems": "5000", "MemoryScan": "Enabled", "behaviorMonitoring": true}}`,
+			[]string{"1:75: warning: features.offlineDefinitionUpdate: is an old spelling of antivirusEngine.offlineDefinitionUpdate: it still works"},
+		},
+		{
+			"tolerated types", `{"antivirusEngine": {"scanHistoryMaximumItems": "5000", "MemoryScan": "Enabled", "behaviorMonitoring": true}}`,
 			`{"antivirusEngine":{"behaviorMonitoring":"enabled","scanHistoryMaximumItems":5000,"MemoryScan":"enabled"}}`,
 			[]string{
 				`1:49: warning: antivirusEngine.scanHistoryMaximumItems: "5000" is taken for the number 5000`,
-				`1:104: warning: antivirusEngine.behaviorMonitoring: true is taken for "enabled"`}},
-		{"file systems in one string", `{"antivirusEngine": {"unmonitoredFilesystems": ["nfs,Fuse"]}}`,
-			`{"antivirusEngine":{"unmonitoredFilesystems":["nfs","fuse"]}}`, nil},
-		{"monitor all", `{"antivirusEngine": {"unmonitoredFilesystems": []}}`,
-			`{"antivirusEngine":{"unmonitoredFilesystems":[]}}`, nil},
-		{"other systems", `{"userInterface": {"hideStatusMenuIcon": true}}`, "{}",
-			[]string{"1:2: warning: userInterface: is for macOS and has no effect on Linux"}},
-		{"draft of scheduled scans", `{"antivirusEngine": {"scheduledScan": {"quickScan": 1}}}`, "{}",
-			[]string{`1:39: antivirusEngine.scheduledScan: is a switch, not an object (an early draft had it so); did you mean "enabled" here and the times in a section "scheduledScan" at the top?`}},
-		{"deprecated beside new", `{"antivirusEngine": {"enforcementLevel": "audit", "passiveMode": true}}`,
+				`1:104: warning: antivirusEngine.behaviorMonitoring: true is taken for "enabled"`,
+			},
+		},
+		{
+			"file systems in one string", `{"antivirusEngine": {"unmonitoredFilesystems": ["nfs,Fuse"]}}`,
+			`{"antivirusEngine":{"unmonitoredFilesystems":["nfs","fuse"]}}`, nil,
+		},
+		{
+			"monitor all", `{"antivirusEngine": {"unmonitoredFilesystems": []}}`,
+			`{"antivirusEngine":{"unmonitoredFilesystems":[]}}`, nil,
+		},
+		{
+			"other systems", `{"userInterface": {"hideStatusMenuIcon": true}}`, "{}",
+			[]string{"1:2: warning: userInterface: is for macOS and has no effect on Linux"},
+		},
+		{
+			"draft of scheduled scans", `{"antivirusEngine": {"scheduledScan": {"quickScan": 1}}}`, "{}",
+			[]string{`1:39: antivirusEngine.scheduledScan: is a switch, not an object (an early draft had it so); did you mean "enabled" here and the times in a section "scheduledScan" at the top?`},
+		},
+		{
+			"deprecated beside new", `{"antivirusEngine": {"enforcementLevel": "audit", "passiveMode": true}}`,
 			`{"antivirusEngine":{"enforcementLevel":"audit","passiveMode":true}}`,
-			[]string{"1:51: warning: antivirusEngine.passiveMode: has no effect beside antivirusEngine.enforcementLevel"}},
-		{"twice", `{"edr": {"groupIds": "a", "groupIds": "b"}}`, `{"edr":{"groupIds":"b"}}`,
-			[]string{"1:27: warning: edr.groupIds: stands here more than once: the last one counts"}},
-		{"proxy", `{"cloudService": {"proxy": "socks5://u:secret@h"}}`, "{}",
-			[]string{`1:28: cloudService.proxy: "socks5://u:xxxxx@h" is no proxy: want http://host:port/`}},
+			[]string{"1:51: warning: antivirusEngine.passiveMode: has no effect beside antivirusEngine.enforcementLevel"},
+		},
+		{
+			"twice", `{"edr": {"groupIds": "a", "groupIds": "b"}}`, `{"edr":{"groupIds":"b"}}`,
+			[]string{"1:27: warning: edr.groupIds: stands here more than once: the last one counts"},
+		},
+		{
+			"proxy", `{"cloudService": {"proxy": "socks5://u:secret@h"}}`, "{}",
+			[]string{`1:28: cloudService.proxy: "socks5://u:xxxxx@h" is no proxy: want http://host:port/`},
+		},
 		{"update interval off", `{"cloudService": {"definitionUpdatesInterval": 0}}`, `{"cloudService":{"definitionUpdatesInterval":0}}`, nil},
-		{"tags", `{"edr": {"tags": [{"key": "GROUP", "value": "a"}, {"key": "GROUP", "value": "b"}]}}`,
+		{
+			"tags", `{"edr": {"tags": [{"key": "GROUP", "value": "a"}, {"key": "GROUP", "value": "b"}]}}`,
 			`{"edr":{"tags":[{"key":"GROUP","value":"a"}]}}`,
-			[]string{"1:18: edr.tags: has 2 tags: only one is possible, the first counts"}},
-		{"exclusions", `{"antivirusEngine": {"exclusions": [
+			[]string{"1:18: edr.tags: has 2 tags: only one is possible, the first counts"},
+		},
+		{
+			"exclusions", `{"antivirusEngine": {"exclusions": [
 			{"$type": "excludedPath", "isDirectory": true, "path": "/home/*/git/"},
 			{"$type": "excludedFileExtension", "extension": "pdf"},
 			{"$type": "excludedFileName", "name": "cat"},
@@ -80,8 +119,11 @@ func TestParse(t *testing.T) {
 			`{"antivirusEngine":{"exclusions":[{"$type":"excludedPath","path":"/home/*/git","isDirectory":true,"scopes":["epp"]},{"$type":"excludedFileExtension","extension":".pdf","scopes":["epp"]},{"$type":"excludedFileName","name":"cat","scopes":["epp"]}]}}`,
 			[]string{
 				`5:38: antivirusEngine.exclusions[3].path: path "relative" is not absolute`,
-				`6:14: antivirusEngine.exclusions[4].$type: "excludedPth" is not one of "excludedPath", "excludedFileExtension", "excludedFileName"; did you mean "excludedPath"?`}},
-		{"global exclusions", `{"exclusionSettings": {"exclusions": [
+				`6:14: antivirusEngine.exclusions[4].$type: "excludedPth" is not one of "excludedPath", "excludedFileExtension", "excludedFileName"; did you mean "excludedPath"?`,
+			},
+		},
+		{
+			"global exclusions", `{"exclusionSettings": {"exclusions": [
 			{"$type": "excludedPath", "path": "/a"},
 			{"$type": "excludedPath", "path": "/a*"},
 			{"$type": "excludedFileExtension", "extension": ".x"},
@@ -91,7 +133,9 @@ func TestParse(t *testing.T) {
 			[]string{
 				`3:38: exclusionSettings.exclusions[1].path: path "/a*": a global exclusion cannot have wildcards; did you mean "scopes": ["epp"] (without scopes an exclusion here is global)?`,
 				`4:52: exclusionSettings.exclusions[2].extension: extension ".x": extensions cannot be excluded globally, only in the scope epp; did you mean "scopes": ["epp"] (without scopes an exclusion here is global)?`,
-				`6:55: exclusionSettings.exclusions[4].expires: "tomorrow" is no date and time like "2027-01-31T00:00:00Z": the exclusion is left out`}},
+				`6:55: exclusionSettings.exclusions[4].expires: "tomorrow" is no date and time like "2027-01-31T00:00:00Z": the exclusion is left out`,
+			},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,8 +234,8 @@ func TestFindNamesTheNearest(t *testing.T) {
 		"qqqqqqqqqqqqq":                   "",
 	} {
 		_, err := Find(in)
-		unknown, ok := err.(*UnknownKeyError)
-		if !ok || unknown.Nearest != want {
+		var unknown *UnknownKeyError
+		if !errors.As(err, &unknown) || unknown.Nearest != want {
 			t.Errorf("Find(%q): %v, want the suggestion %q", in, err, want)
 		}
 	}

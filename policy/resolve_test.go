@@ -35,12 +35,16 @@ func values(k Key) *rapid.Generator[any] {
 			}
 			return rapid.SliceOfNDistinct(rapid.SampledFrom(words), 0, 2, rapid.ID).Draw(t, k.Name)
 		case Exclusions:
-			x := Exclusion{Type: ExcludeFolder, Scopes: ScopeEPP,
-				Value: rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, k.Name)}
+			x := Exclusion{
+				Type: ExcludeFolder, Scopes: ScopeEPP,
+				Value: rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, k.Name),
+			}
 			return []Exclusion{x}
 		case ThreatTypes:
-			return []ThreatType{{rapid.SampledFrom([]string{TypePUA, TypeArchiveBomb}).Draw(t, "type"),
-				rapid.SampledFrom([]string{ActionOff, ActionAudit, ActionBlock}).Draw(t, "action")}}
+			return []ThreatType{{
+				rapid.SampledFrom([]string{TypePUA, TypeArchiveBomb}).Draw(t, "type"),
+				rapid.SampledFrom([]string{ActionOff, ActionAudit, ActionBlock}).Draw(t, "action"),
+			}}
 		case Tags:
 			return []Tag{{"GROUP", rapid.SampledFrom([]string{"a", "b"}).Draw(t, "tag")}}
 		}

@@ -125,8 +125,10 @@ func exclusionSchema(scoped bool) map[string]any {
 			properties["isDirectory"] = map[string]any{"type": "boolean", "default": false}
 		}
 		if scoped {
-			properties["scopes"] = map[string]any{"type": "array", "minItems": 1, "uniqueItems": true,
-				"items": map[string]any{"enum": []string{"epp", "global"}}, "default": []string{"global"}}
+			properties["scopes"] = map[string]any{
+				"type": "array", "minItems": 1, "uniqueItems": true,
+				"items": map[string]any{"enum": []string{"epp", "global"}}, "default": []string{"global"},
+			}
 		}
 		o["properties"] = properties
 		o["required"] = []string{"$type", member}

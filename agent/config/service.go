@@ -63,8 +63,10 @@ func managed(what string, o policy.Origin) error {
 	if o == policy.OriginPortal {
 		by = "the portal's policy"
 	}
-	return &api.Error{Code: api.Managed, Message: fmt.Sprintf("%s is managed by %s and cannot be changed here", what, by),
-		Hint: "ask your administrator"}
+	return &api.Error{
+		Code: api.Managed, Message: fmt.Sprintf("%s is managed by %s and cannot be changed here", what, by),
+		Hint: "ask your administrator",
+	}
 }
 
 // Set makes a local setting. The deprecated keys about the enforcement level
@@ -154,8 +156,10 @@ func (m *Manager) Unset(ctx context.Context, key string) (api.Setting, error) {
 func APIProblems(problems []Problem) []api.ConfigProblem {
 	out := []api.ConfigProblem{}
 	for _, p := range problems {
-		out = append(out, api.ConfigProblem{File: p.File, Line: p.Line, Column: p.Column, Key: p.Key,
-			Message: p.Message, Suggestion: p.Suggestion, Warning: p.Warning})
+		out = append(out, api.ConfigProblem{
+			File: p.File, Line: p.Line, Column: p.Column, Key: p.Key,
+			Message: p.Message, Suggestion: p.Suggestion, Warning: p.Warning,
+		})
 	}
 	return out
 }
@@ -265,9 +269,11 @@ func (m *Manager) RemoveExclusion(_ context.Context, x api.Exclusion) (api.Exclu
 				return x, managed("this exclusion", now.Origin)
 			}
 		}
-		return x, &api.Error{Code: api.NotFound,
+		return x, &api.Error{
+			Code:    api.NotFound,
 			Message: fmt.Sprintf("there is no %s exclusion of %q with the scope %s", remove.Type, remove.Value, strings.Join(remove.Scopes.Names(), ", ")),
-			Hint:    "bulwark exclusion list shows them; the scope must be the one it was added with"}
+			Hint:    "bulwark exclusion list shows them; the scope must be the one it was added with",
+		}
 	}
 	if err != nil {
 		return x, storeError(err)

@@ -208,8 +208,10 @@ func (m *Manager) HealthReport(context.Context) health.Report {
 	}
 	for _, p := range m.Problems() {
 		// A file that is not in force at all is an issue, a part of it a warning.
-		r.Issues = append(r.Issues, api.Issue{ID: "invalid configuration", Component: "config", Warning: !policy.Broken([]policy.Problem{p.Problem}),
-			Message: p.String(), Remedy: "correct the file; `bulwark config validate <file>` checks it before it is put in place"})
+		r.Issues = append(r.Issues, api.Issue{
+			ID: "invalid configuration", Component: "config", Warning: !policy.Broken([]policy.Problem{p.Problem}),
+			Message: p.String(), Remedy: "correct the file; `bulwark config validate <file>` checks it before it is put in place",
+		})
 	}
 	count := map[policy.Origin]int{}
 	for _, x := range e.Exclusions().All() {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,11 +37,13 @@ type Server struct {
 	log      *slog.Logger
 	admins   adminCheck
 	licensed func() bool
+	// writeTimeout bounds writing one frame of a stream.
+	writeTimeout time.Duration
 }
 
 // New returns a server of the given parts.
 func New(parts Services, log *slog.Logger) *Server {
-	s := &Server{mux: http.NewServeMux(), log: log, admins: adminCheck{group: api.Group}, licensed: parts.Licensed}
+	s := &Server{mux: http.NewServeMux(), log: log, admins: adminCheck{group: api.Group}, licensed: parts.Licensed, writeTimeout: writeTimeout}
 	s.healthRoutes(parts.Health)
 	s.scanRoutes(parts.Scans)
 	s.threatRoutes(parts.Threats)
@@ -54,8 +57,10 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.edrRoutes(parts.EDR)
 	s.eventRoutes(parts.Events)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("the API has no %s %s", r.Method, r.URL.Path),
-			Hint: "the program and the daemon may be of different versions"})
+		s.fail(w, r, &api.Error{
+			Code: api.NotFound, Message: fmt.Sprintf("the API has no %s %s", r.Method, r.URL.Path),
+			Hint: "the program and the daemon may be of different versions",
+		})
 	})
 	return s
 }
@@ -128,9 +133,11 @@ func (p part) admit(r *http.Request, who access) error {
 	if who == administrators {
 		caller := CallerFrom(r.Context())
 		if !p.s.admins.allowed(caller) {
-			return &api.Error{Code: api.PermissionDenied,
+			return &api.Error{
+				Code:    api.PermissionDenied,
 				Message: fmt.Sprintf("this changes the agent and is for root and members of the group %q", p.s.admins.group),
-				Hint:    "run the command as root, e.g. with sudo"}
+				Hint:    "run the command as root, e.g. with sudo",
+			}
 		}
 		p.s.log.Info("local API: change", "call", r.Method+" "+r.URL.Path, "uid", caller.UID, "pid", caller.PID)
 	}
@@ -181,7 +188,7 @@ func stream[T any](p part, pattern string, who access, f func(*http.Request, fun
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		out := &frames{w: w, rc: http.NewResponseController(w), cancel: cancel}
+		out := &frames{w: w, rc: http.NewResponseController(w), cancel: cancel, timeout: p.s.writeTimeout}
 		stopped := out.keepAlive(ctx)
 		err := f(r.WithContext(ctx), func(v T) error { return sendValue(out, v) })
 		cancel()
@@ -214,6 +221,7 @@ type frames struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	cancel  context.CancelFunc
+	timeout time.Duration
 	started bool
 	last    time.Time
 }
@@ -238,7 +246,7 @@ func (f *frames) line(data []byte) error {
 		f.w.Header().Set("Content-Type", "application/x-ndjson")
 	}
 	f.last = time.Now()
-	err := f.rc.SetWriteDeadline(f.last.Add(writeTimeout))
+	err := f.rc.SetWriteDeadline(f.last.Add(f.timeout))
 	if err == nil {
 		_, err = f.w.Write(data)
 	}
@@ -323,11 +331,11 @@ func write(w http.ResponseWriter, v any) error {
 func (s *Server) apiError(r *http.Request, err error) *api.Error {
 	var e *api.Error
 	if errors.As(err, &e) {
-		if err == error(e) {
-			return e
+		if wrapped := err.Error(); wrapped != e.Error() {
+			// Keep what the wrapping says about the context.
+			return &api.Error{Code: e.Code, Message: strings.ReplaceAll(wrapped, e.Error(), e.Message), Hint: e.Hint}
 		}
-		// Keep what the wrapping says about the context.
-		return &api.Error{Code: e.Code, Message: err.Error(), Hint: e.Hint}
+		return e
 	}
 	s.log.Error("local API: call failed", "call", r.Method+" "+r.URL.Path, "err", err)
 	return &api.Error{Code: api.Internal, Message: err.Error()}

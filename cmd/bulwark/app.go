@@ -134,9 +134,11 @@ func (a *app) report(err error) int {
 	case errors.As(err, &fromDaemon):
 		shown = fromDaemon
 	case errors.Is(err, api.ErrNoDaemon):
-		shown = &api.Error{Code: api.Unavailable,
+		shown = &api.Error{
+			Code:    api.Unavailable,
 			Message: strings.ToUpper(err.Error()[:1]) + err.Error()[1:],
-			Hint:    "is it running? Look with `systemctl status bulwark`, start it with `systemctl start bulwark`; why it stopped is in " + a.dirs().Log + "/bulwark_err.log"}
+			Hint:    "is it running? Look with `systemctl status bulwark`, start it with `systemctl start bulwark`; why it stopped is in " + a.dirs().Log + "/bulwark_err.log",
+		}
 	case errors.Is(err, context.DeadlineExceeded):
 		shown = &api.Error{Code: api.Unavailable, Message: "the daemon does not answer", Hint: "restart the service bulwark; `" + a.name + " diagnostic create` collects what is needed to find out why"}
 	case errors.Is(err, context.Canceled):

@@ -252,8 +252,10 @@ func (a *app) validateCommand() *cobra.Command {
 		out := validation{Valid: true, Problems: []api.ConfigProblem{}}
 		for _, p := range problems {
 			out.Valid = out.Valid && p.Warning
-			out.Problems = append(out.Problems, api.ConfigProblem{File: args[0], Line: p.Line, Column: p.Column, Key: p.Key,
-				Message: p.Message, Suggestion: p.Suggestion, Warning: p.Warning})
+			out.Problems = append(out.Problems, api.ConfigProblem{
+				File: args[0], Line: p.Line, Column: p.Column, Key: p.Key,
+				Message: p.Message, Suggestion: p.Suggestion, Warning: p.Warning,
+			})
 		}
 		if a.json() {
 			if err := a.printJSON(out); err != nil {

@@ -60,9 +60,12 @@ func (a *app) definitionsInfo(ctx context.Context) error {
 		return a.printJSON(d)
 	}
 	for _, f := range []api.Field{
-		{Name: "definitions_version", Value: d.Version}, {Name: "definitions_status", Value: d.Status},
-		{Name: "definitions_updated", Value: d.Updated}, {Name: "engine_version", Value: d.Engine},
-		{Name: "path", Value: string(d.Folder)}, {Name: "signatures", Value: d.Signatures},
+		{Name: "definitions_version", Value: d.Version},
+		{Name: "definitions_status", Value: d.Status},
+		{Name: "definitions_updated", Value: d.Updated},
+		{Name: "engine_version", Value: d.Engine},
+		{Name: "path", Value: string(d.Folder)},
+		{Name: "signatures", Value: d.Signatures},
 	} {
 		a.say("%s", a.fieldLine(f))
 	}

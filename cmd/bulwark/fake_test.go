@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -48,8 +47,10 @@ func eicar(path string) api.Threat {
 func newFakeAgent() *fakeAgent {
 	return &fakeAgent{
 		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname")},
-		quarantine: []api.QuarantineItem{{ID: "q1", Name: "EICAR-Test-File", Type: "test", Path: "/tmp/eicar.com",
-			SHA256: strings.Repeat("27", 32), Size: 68, Owner: "alice", Mode: "-rw-r--r--", Time: start}},
+		quarantine: []api.QuarantineItem{{
+			ID: "q1", Name: "EICAR-Test-File", Type: "test", Path: "/tmp/eicar.com",
+			SHA256: strings.Repeat("27", 32), Size: 68, Owner: "alice", Mode: "-rw-r--r--", Time: start,
+		}},
 		scans: []api.Scan{{ID: "s1", Type: api.ScanQuick, State: api.ScanSucceeded, Start: start, End: start.Add(time.Minute), Files: 12345, Bytes: 1 << 30}},
 	}
 }
@@ -194,8 +195,10 @@ func (f *fakeAgent) RestoreFromQuarantine(_ context.Context, r api.RestoreReques
 }
 
 func (f *fakeAgent) Definitions(context.Context) (api.Definitions, error) {
-	return api.Definitions{Version: "7", Engine: "1.0", Updated: start, Status: "up_to_date", Folder: "/var/opt/bulwark/definitions", Signatures: 1234,
-		Sources: []api.DefinitionsSource{{Name: "own.ndb", Format: "ndb", Signatures: 1234, Unsupported: 2}}, Problems: []api.ConfigProblem{}}, nil
+	return api.Definitions{
+		Version: "7", Engine: "1.0", Updated: start, Status: "up_to_date", Folder: "/var/opt/bulwark/definitions", Signatures: 1234,
+		Sources: []api.DefinitionsSource{{Name: "own.ndb", Format: "ndb", Signatures: 1234, Unsupported: 2}}, Problems: []api.ConfigProblem{},
+	}, nil
 }
 
 func (f *fakeAgent) UpdateDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
@@ -257,34 +260,17 @@ func (f *fakeAgent) FollowEvents(ctx context.Context, send func(api.AgentEvent) 
 }
 
 // fakeEDR keeps tags in the configuration, as the daemon does.
-type fakeEDR struct{ manager *config.Manager }
+type fakeEDR struct{ config.EDRSettings }
 
 func (e fakeEDR) EDR(context.Context) (api.EDR, error) {
-	out := api.EDR{MachineID: strings.Repeat("ab", 20), OrgID: "org", Portal: "https://portal.example:8443/", PortalStatus: "connected",
-		Sensors: map[string]string{"process": "ebpf"}, MissingClasses: []string{"dns"}, Tags: []api.Tag{}}
-	for _, t := range e.manager.Current().Tags() {
+	out := api.EDR{
+		MachineID: strings.Repeat("ab", 20), OrgID: "org", Portal: "https://portal.example:8443/", PortalStatus: "connected",
+		Sensors: map[string]string{"process": "ebpf"}, MissingClasses: []string{"dns"}, Tags: []api.Tag{},
+	}
+	for _, t := range e.Manager.Current().Tags() {
 		out.Tags = append(out.Tags, api.Tag{Key: t.Key, Value: t.Value})
 	}
 	return out, nil
-}
-
-func (e fakeEDR) set(ctx context.Context, key string, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	_, err = e.manager.Set(ctx, api.SetRequest{Key: key, Value: data})
-	return err
-}
-
-func (e fakeEDR) SetTag(ctx context.Context, t api.Tag) error { return e.set(ctx, "edr.tags", []api.Tag{t}) }
-
-func (e fakeEDR) RemoveTag(ctx context.Context, t api.Tag) error {
-	return e.set(ctx, "edr.tags", []api.Tag{})
-}
-func (e fakeEDR) SetGroup(ctx context.Context, id string) error { return e.set(ctx, "edr.groupIds", id) }
-func (e fakeEDR) SetEarlyPreview(ctx context.Context, on bool) error {
-	return e.set(ctx, "edr.earlyPreview", map[bool]string{true: "enabled", false: "disabled"}[on])
 }
 
 // daemon is a running fake daemon.
@@ -336,7 +322,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Health:   health.Service{Registry: registry, Product: product},
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
-		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, EDR: fakeEDR{manager}, Events: d.agent,
+		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

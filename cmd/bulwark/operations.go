@@ -259,11 +259,17 @@ func (a *app) edrStatus(ctx context.Context) error {
 		return a.printJSON(e)
 	}
 	for _, f := range []api.Field{
-		{Name: "machine_id", Value: e.MachineID}, {Name: "org_id", Value: e.OrgID}, {Name: "group_ids", Value: e.GroupIDs},
-		{Name: "tags", Value: e.Tags}, {Name: "early_preview", Value: e.EarlyPreview},
-		{Name: "portal_url", Value: e.Portal}, {Name: "portal_status", Value: e.PortalStatus},
-		{Name: "sensors", Value: e.Sensors}, {Name: "missing_classes", Value: e.MissingClasses},
-		{Name: "events_waiting", Value: e.EventsWaiting}, {Name: "events_lost", Value: e.EventsLost},
+		{Name: "machine_id", Value: e.MachineID},
+		{Name: "org_id", Value: e.OrgID},
+		{Name: "group_ids", Value: e.GroupIDs},
+		{Name: "tags", Value: e.Tags},
+		{Name: "early_preview", Value: e.EarlyPreview},
+		{Name: "portal_url", Value: e.Portal},
+		{Name: "portal_status", Value: e.PortalStatus},
+		{Name: "sensors", Value: e.Sensors},
+		{Name: "missing_classes", Value: e.MissingClasses},
+		{Name: "events_waiting", Value: e.EventsWaiting},
+		{Name: "events_lost", Value: e.EventsLost},
 	} {
 		a.say("%s", a.fieldLine(f))
 	}

@@ -63,9 +63,11 @@ func TestBar(t *testing.T) {
 		t.Errorf("while counting: %q", got)
 	}
 	scan.Threats = 1
-	v.show(api.ScanProgress{Scan: scan, FilesTotal: 3000, BytesTotal: 6_000_000, Counted: true,
+	v.show(api.ScanProgress{
+		Scan: scan, FilesTotal: 3000, BytesTotal: 6_000_000, Counted: true,
 		Current:    api.Path("/usr/" + strings.Repeat("ä", 100) + "/end"),
-		Detections: []api.ScanDetection{{Name: "EICAR", Path: "/tmp/e", Action: "quarantined"}}})
+		Detections: []api.ScanDetection{{Name: "EICAR", Path: "/tmp/e", Action: "quarantined"}},
+	})
 	got = screen(t, out.String())
 	if len(got) != 3 || got[0] != "Threat: EICAR in /tmp/e: quarantined" || !strings.Contains(got[1], " 50%") || !strings.Contains(got[1], "1,500 of 3,000 files") ||
 		!strings.HasPrefix(got[2], "...") || !strings.HasSuffix(got[2], "/end") || utf8.RuneCountInString(got[2]) > 79 || utf8.RuneCountInString(got[1]) > 79 {

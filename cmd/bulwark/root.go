@@ -141,7 +141,8 @@ func nearest(s string, words []string) string {
 
 // command is a command without arguments.
 func (a *app) command(use, short string, run func(ctx context.Context) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short,
+	return &cobra.Command{
+		Use: use, Short: short,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("%s takes no argument %q; see %s --help", c.CommandPath(), args[0], c.CommandPath())

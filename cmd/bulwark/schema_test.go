@@ -73,9 +73,13 @@ func schemaOf(t reflect.Type) map[string]any {
 	case reflect.TypeFor[json.RawMessage](), reflect.TypeFor[any]():
 		return map[string]any{}
 	case reflect.TypeFor[api.Path]():
-		return map[string]any{"description": "A file name; one that is not valid UTF-8 as an object.",
-			"oneOf": []any{map[string]any{"type": "string"},
-				map[string]any{"type": "object", "required": []string{"base64"}, "properties": map[string]any{"base64": map[string]any{"type": "string"}}}}}
+		return map[string]any{
+			"description": "A file name; one that is not valid UTF-8 as an object.",
+			"oneOf": []any{
+				map[string]any{"type": "string"},
+				map[string]any{"type": "object", "required": []string{"base64"}, "properties": map[string]any{"base64": map[string]any{"type": "string"}}},
+			},
+		}
 	}
 	words := map[reflect.Type][]any{
 		reflect.TypeFor[api.State]():     {api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateUnreachable, api.StateHealthy},
