@@ -64,8 +64,10 @@ type component struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry(log *slog.Logger) *Registry {
-	return &Registry{log: log, now: time.Now, timeout: sourceTimeout,
-		sources: map[string]*component{}, since: map[string]time.Time{}}
+	return &Registry{
+		log: log, now: time.Now, timeout: sourceTimeout,
+		sources: map[string]*component{}, since: map[string]time.Time{},
+	}
 }
 
 // Register adds a component, or replaces the one of that name. Fill functions
@@ -269,8 +271,10 @@ func (r *Registry) HealthDetails(ctx context.Context, name string) (api.HealthDe
 	slices.Sort(d.Components)
 	d.Components = slices.Compact(d.Components)
 	if !found {
-		return d, &api.Error{Code: api.NotFound, Message: fmt.Sprintf("there are no details of %q", name),
-			Hint: "components: " + strings.Join(d.Components, ", ")}
+		return d, &api.Error{
+			Code: api.NotFound, Message: fmt.Sprintf("there are no details of %q", name),
+			Hint: "components: " + strings.Join(d.Components, ", "),
+		}
 	}
 	if name == featuresComponent && d.Fields == nil {
 		h := blank()

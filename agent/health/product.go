@@ -52,12 +52,16 @@ func (p Product) Source(now func() time.Time) Source {
 		const remedy = "install the current package: apt-get install --only-upgrade bulwark, yum update bulwark or zypper update bulwark"
 		switch left := expires.Sub(now()); {
 		case left <= 0:
-			r.Issues = append(r.Issues, api.Issue{ID: ProductExpired, State: api.StateExpired,
+			r.Issues = append(r.Issues, api.Issue{
+				ID: ProductExpired, State: api.StateExpired,
 				Message: fmt.Sprintf("version %s expired on %s; it keeps protecting and keeps getting definitions", p.Version, expires.UTC().Format(time.DateOnly)),
-				Remedy:  remedy})
+				Remedy:  remedy,
+			})
 		case left < expiryWarning:
-			r.Issues = append(r.Issues, api.Issue{ID: "product expires soon", Warning: true,
-				Message: fmt.Sprintf("version %s expires on %s", p.Version, expires.UTC().Format(time.DateOnly)), Remedy: remedy})
+			r.Issues = append(r.Issues, api.Issue{
+				ID: "product expires soon", Warning: true,
+				Message: fmt.Sprintf("version %s expires on %s", p.Version, expires.UTC().Format(time.DateOnly)), Remedy: remedy,
+			})
 		}
 		return r
 	}
@@ -71,9 +75,11 @@ func (p Product) Versions(h api.Health) api.Version {
 
 // NotEnrolled is the issue of a host without an onboarding package.
 func NotEnrolled(path string) api.Issue {
-	return api.Issue{ID: MissingLicense, Component: "portal", State: api.StateNotEnrolled,
+	return api.Issue{
+		ID: MissingLicense, Component: "portal", State: api.StateNotEnrolled,
 		Message: "this host is not enrolled: there is no onboarding package at " + path,
-		Remedy:  "download the onboarding package in the portal and put it there, or run `make up` in a source tree; no restart is needed"}
+		Remedy:  "download the onboarding package in the portal and put it there, or run `make up` in a source tree; no restart is needed",
+	}
 }
 
 // PortalUnreachable is the issue of a portal that has not answered since the
@@ -83,7 +89,9 @@ func PortalUnreachable(url string, lastSeen time.Time, err error) api.Issue {
 	if !lastSeen.IsZero() {
 		when = "has not answered since " + lastSeen.UTC().Format(time.RFC3339)
 	}
-	return api.Issue{ID: Unreachable, Component: "portal", State: api.StateUnreachable,
+	return api.Issue{
+		ID: Unreachable, Component: "portal", State: api.StateUnreachable,
 		Message: fmt.Sprintf("the portal %s %s: %v", url, when, err),
-		Remedy:  "run `bulwark connectivity test`; events are kept and delivered when it answers again"}
+		Remedy:  "run `bulwark connectivity test`; events are kept and delivered when it answers again",
+	}
 }

@@ -23,9 +23,11 @@ func (l *Log) HealthReport(context.Context) health.Report {
 		},
 	}
 	if err := l.Err(); err != nil {
-		r.Issues = append(r.Issues, api.Issue{ID: "log cannot be written", Warning: true,
+		r.Issues = append(r.Issues, api.Issue{
+			ID: "log cannot be written", Warning: true,
 			Message: fmt.Sprintf("%v; %d line(s) are lost", err, st.Failed),
-			Remedy:  "look at the space on the disk with `df` and at the permissions of " + l.options.Dir})
+			Remedy:  "look at the space on the disk with `df` and at the permissions of " + l.options.Dir,
+		})
 	}
 	return r
 }
