@@ -212,14 +212,16 @@ func (s Schema) check(e Expr, depth int, terms *int) error {
 	if depth > MaxDepth {
 		return fmt.Errorf("the filter nests deeper than %d", MaxDepth)
 	}
-	if *terms++; *terms > MaxTerms {
-		return fmt.Errorf("the filter has more than %d terms", MaxTerms)
-	}
 	switch e := e.(type) {
 	case And:
 		return s.both(e.Left, e.Right, depth, terms)
 	case Or:
 		return s.both(e.Left, e.Right, depth, terms)
+	}
+	if *terms++; *terms > MaxTerms {
+		return fmt.Errorf("the filter has more than %d terms", MaxTerms)
+	}
+	switch e := e.(type) {
 	case Not:
 		return s.check(e.Operand, depth+1, terms)
 	case Compare:

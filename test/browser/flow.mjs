@@ -40,7 +40,10 @@ function watch(page) {
 
 let page = browser.pages()[0] ?? await browser.newPage();
 watch(page);
-const shot = (name, full = true) => page.screenshot({ path: join(shots, name + ".png"), fullPage: full });
+async function shot(name, full = true) {
+  await page.evaluate(() => window.scrollTo(0, 0));
+  await page.screenshot({ path: join(shots, name + ".png"), fullPage: full });
+}
 const text = (selector) => page.locator(selector).first().innerText();
 
 try {

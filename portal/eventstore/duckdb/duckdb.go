@@ -159,11 +159,15 @@ func (s *Store) prepare(ctx context.Context) error {
 	return err
 }
 
-// Close waits for the writer and closes the database.
-func (s *Store) Close() error {
-	s.once.Do(func() { close(s.stop) })
-	<-s.done
-	return errors.Join(s.writer.Close(), s.db.Close(), s.connector.Close())
+// Close waits for the writer and closes the database. Closing again does
+// nothing.
+func (s *Store) Close() (err error) {
+	s.once.Do(func() {
+		close(s.stop)
+		<-s.done
+		err = errors.Join(s.writer.Close(), s.db.Close(), s.connector.Close())
+	})
+	return err
 }
 
 // Append implements eventstore.Store.

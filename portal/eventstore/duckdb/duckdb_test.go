@@ -18,7 +18,7 @@ func openAt(t *testing.T, dir string, now func() time.Time, retention time.Durat
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { s.Close() }) // closing twice is allowed
 	return s
 }
 
