@@ -375,6 +375,8 @@ func newRigOn(t testing.TB, dir string, change func(*Config)) *rig {
 		Log:        slog.New(slog.NewTextHandler(r.log, nil)),
 		Scan:       r.scanner.scan,
 		OnlyMounts: []string{dir},
+		// Long, so that a busy machine does not change what a test sees.
+		Deadline: 20 * time.Second, ExecDeadline: 20 * time.Second,
 		OnDetection: func(d Detection) {
 			d.File.Close()
 			select {
@@ -404,11 +406,11 @@ func run(t testing.TB, w *Watcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	deadman := time.AfterFunc(30*time.Second, func() {
+	deadman := time.AfterFunc(90*time.Second, func() {
 		for _, g := range w.groups {
 			g.close()
 		}
-		panic("deadman: the test held accesses for 30 seconds")
+		panic("deadman: the test held accesses for 90 seconds")
 	})
 	go func() { done <- w.Run(ctx) }()
 	var once sync.Once

@@ -281,7 +281,7 @@ func TestDeadlineAllowsAndScanGoesOn(t *testing.T) {
 // TestHungScanner: after a few missed deadlines nobody is held any more, what
 // has a verdict is still refused, and protection returns with the scanner.
 func TestHungScanner(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Deadline = 50 * time.Millisecond; c.ExecDeadline = 50 * time.Millisecond })
+	r := newRig(t, func(c *Config) { c.Deadline = 300 * time.Millisecond; c.ExecDeadline = 300 * time.Millisecond })
 	evil := r.put(t, "evil", bad)
 	if got := r.accessor.do(request{Op: "read", Path: evil}); got.Errno != eperm {
 		t.Fatal("not denied")
@@ -307,7 +307,7 @@ func TestHungScanner(t *testing.T) {
 }
 
 func TestFullQueueAllows(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.QueueSize = 16; c.Workers = 1; c.Deadline = 3 * time.Second })
+	r := newRig(t, func(c *Config) { c.QueueSize = 16; c.Workers = 1; c.Deadline = 20 * time.Second })
 	release := make(chan struct{})
 	r.scanner.setBefore(func(context.Context, Access) error { <-release; return nil })
 	for i := range 120 {
