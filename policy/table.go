@@ -274,11 +274,11 @@ var keys = []Key{
 		Doc: "Level of the log when the daemon starts.",
 	},
 	{
-		Name: KeyLogCurrentSize, Kind: Int, Min: 1, Max: 10240, Default: 10, Since: "Bulwark", Restart: true,
+		Name: KeyLogCurrentSize, Kind: Int, Min: 1, Max: 10240, Default: 10, Since: "Bulwark",
 		Doc: "Size in MB at which a log file is rotated.",
 	},
 	{
-		Name: KeyLogRotatedSize, Kind: Int, Min: 1, Max: 102400, Default: 100, Since: "Bulwark", Restart: true,
+		Name: KeyLogRotatedSize, Kind: Int, Min: 1, Max: 102400, Default: 100, Since: "Bulwark",
 		Doc: "MB that rotated files of one log may take together.",
 	},
 }

@@ -138,9 +138,21 @@ func (s LogService) SetLogLevel(ctx context.Context, l api.LogLevel) (api.LogLev
 	return api.LogLevel{Level: s.Log.Level(), Persist: l.Persist}, nil
 }
 
+// rotating is a log whose sizes can be changed.
+type rotating interface {
+	SetRotation(currentMB, rotatedMB int)
+}
+
 // FollowLogLevel gives the log the configured level now and whenever that
-// setting changes. A level set by hand stays until then.
+// setting changes; a level set by hand stays until then. A log that can change
+// its sizes gets those too.
 func (m *Manager) FollowLogLevel(l Log) (cancel func()) {
+	sizes := func(e policy.Effective) {
+		if r, ok := l.(rotating); ok {
+			r.SetRotation(e.Int(policy.KeyLogCurrentSize), e.Int(policy.KeyLogRotatedSize))
+		}
+	}
+	sizes(m.Current())
 	set := func(e policy.Effective) {
 		if err := l.SetLevel(e.String(policy.KeyLogLevel)); err != nil {
 			m.log.Error("log level of the configuration", "err", err)
@@ -148,6 +160,7 @@ func (m *Manager) FollowLogLevel(l Log) (cancel func()) {
 	}
 	set(m.Current())
 	return m.Subscribe(func(old, now policy.Effective) {
+		sizes(now)
 		if old.String(policy.KeyLogLevel) != now.String(policy.KeyLogLevel) {
 			set(now)
 		}

@@ -92,7 +92,7 @@ type Log struct {
 	errors  *sink
 	console *sink
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards named and the sizes in options
 	named map[string]*sink
 }
 
@@ -118,8 +118,8 @@ func Open(o Options) (*Log, error) {
 	l := &Log{options: o, named: map[string]*sink{}}
 	l.level.Set(level)
 	if o.Dir != "" {
-		l.main = l.file(MainFile)
-		l.errors = l.file(ErrorFile)
+		l.main = newSink(l.file(MainFile), queueLines)
+		l.errors = newSink(l.file(ErrorFile), queueLines)
 	}
 	if o.Console != nil {
 		l.console = newSink(nopCloser{o.Console}, queueLines)
@@ -131,15 +131,34 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-func (l *Log) file(name string) *sink {
-	return newSink(&timberjack.Logger{
+func (l *Log) file(name string) io.WriteCloser {
+	return &timberjack.Logger{
 		Filename:         filepath.Join(l.options.Dir, name),
 		MaxSize:          l.options.MaxCurrentMB,
 		MaxBackups:       max(1, l.options.MaxRotatedMB/l.options.MaxCurrentMB),
 		BackupTimeFormat: "2006-01-02T15-04-05.000",
 		Compression:      "none", // diagnostic bundles are compressed as a whole
 		FileMode:         0o640,
-	}, queueLines)
+	}
+}
+
+// SetRotation changes the sizes, in MB, as in Options. It does not wait: each
+// file changes before its next line.
+func (l *Log) SetRotation(currentMB, rotatedMB int) {
+	if currentMB <= 0 || rotatedMB <= 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.options.Dir == "" || currentMB == l.options.MaxCurrentMB && rotatedMB == l.options.MaxRotatedMB {
+		return
+	}
+	l.options.MaxCurrentMB, l.options.MaxRotatedMB = currentMB, rotatedMB
+	l.main.replace(l.file(MainFile))
+	l.errors.replace(l.file(ErrorFile))
+	for name, s := range l.named {
+		s.replace(l.file(name))
+	}
 }
 
 // Logger returns the logger of a component of the daemon.
@@ -169,7 +188,7 @@ func (l *Log) File(name, component string) *slog.Logger {
 	defer l.mu.Unlock()
 	s := l.named[name]
 	if s == nil {
-		s = l.file(name)
+		s = newSink(l.file(name), queueLines)
 		l.named[name] = s
 	}
 	only := []*sink{s}
@@ -244,6 +263,7 @@ func (l *Log) Close(timeout time.Duration) error {
 type sink struct {
 	w       io.WriteCloser
 	queue   chan []byte
+	swap    chan io.WriteCloser // takes the place of w
 	stop    chan struct{}
 	stopped chan struct{}
 	once    sync.Once
@@ -253,9 +273,19 @@ type sink struct {
 }
 
 func newSink(w io.WriteCloser, lines int) *sink {
-	s := &sink{w: w, queue: make(chan []byte, lines), stop: make(chan struct{}), stopped: make(chan struct{})}
+	s := &sink{w: w, queue: make(chan []byte, lines), swap: make(chan io.WriteCloser, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 	go s.run()
 	return s
+}
+
+// replace gives the sink another file; one that has not been taken up yet is
+// forgotten, it has not been opened either.
+func (s *sink) replace(w io.WriteCloser) {
+	select {
+	case <-s.swap:
+	default:
+	}
+	s.swap <- w
 }
 
 // put never waits.
@@ -272,6 +302,11 @@ func (s *sink) run() {
 	var reported int64
 	for {
 		select {
+		case w := <-s.swap:
+			if err := s.w.Close(); err != nil {
+				s.lastErr.Store(&err)
+			}
+			s.w = w
 		case line := <-s.queue:
 			s.write(line)
 		case <-s.stop:

@@ -79,8 +79,11 @@ func TestLinesAndLevels(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, Options{Dir: dir, MaxCurrentMB: 1, MaxRotatedMB: 2})
+	l := open(t, Options{Dir: dir})
 	log := l.Logger("x")
+	log.Info("first")
+	l.SetRotation(1, 1000)
+	l.SetRotation(1, 2)
 	long := strings.Repeat("x", 10<<10)
 	for i := range 600 { // 6 MB
 		log.Info("line", "i", i, "text", long)
@@ -111,7 +114,7 @@ func TestRotation(t *testing.T) {
 			t.Errorf("%s: %v, %v", e.Name(), info, err)
 		}
 	}
-	if st := l.Stats(); st.Written != 600 || st.Dropped+st.Failed > 0 {
+	if st := l.Stats(); st.Written != 601 || st.Dropped+st.Failed > 0 {
 		t.Errorf("stats %+v", st)
 	}
 }
