@@ -96,6 +96,9 @@ func New(cfg Config) (*Watcher, error) {
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
 		ready: make(chan struct{}),
 	}
+	if w.caps.Available && !w.caps.Leases {
+		cfg.Log.Warn("files of other users are scanned at every access: CAP_LEASE is missing, so it is not known whether they have writers")
+	}
 	size := w.fitDescriptors(cfg.QueueSize)
 	w.queue, w.refusals, w.flights = newQueue(size), newQueue(size), newFlights(size)
 	w.detections = make(chan Detection, min(size, maxDetections))

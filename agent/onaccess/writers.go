@@ -1,6 +1,10 @@
 package onaccess
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // mayHaveWriters reports whether somebody has the file open for writing or
 // mapped shared and writable. The kernel grants a read lease only for files
@@ -18,14 +22,23 @@ func mayHaveWriters(fd int) bool {
 	return false
 }
 
-// haveLeases tries a lease on a file of somebody else, which is where the
-// capability matters.
+// haveLeases reports whether leases can be had for every user's files: the
+// kernel has them (always, unless CONFIG_FILE_LOCKING is off) and we have
+// CAP_LEASE.
 func haveLeases(fd int) bool {
-	// memfds are opened for writing, so the lease itself is refused with EAGAIN;
-	// a missing capability or missing support says something else.
+	// The probe's file may have a writer (EAGAIN); other errors mean that there
+	// are no leases.
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
 	if err == nil {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
 	}
-	return err == nil || err == unix.EAGAIN
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		return false
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return false
+	}
+	return sets[0].Effective&(1<<unix.CAP_LEASE) != 0
 }
