@@ -73,7 +73,7 @@ func (c *child) kill() {
 func (c *child) close() { c.endOnce.Do(func() { c.conn.Close() }) }
 
 // startProcess starts a scanner with the definitions file and sends the set-up.
-func (p *Pool) startProcess(ctx context.Context, definitions *os.File, setup *wire.Setup) (*child, error) {
+func (p *Pool) startProcess(definitions *os.File, setup *wire.Setup) (*child, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("making the scanner's socket: %w", err)

@@ -86,7 +86,10 @@ func (fakeLoader) Compile(_ context.Context, out *os.File, sources []string) (wi
 	return c, nil
 }
 
-type fakeEngine struct{ words []string }
+type fakeEngine struct {
+	words []string
+	held  [][]byte
+}
 
 func (e *fakeEngine) Info() wire.Info {
 	return wire.Info{Engine: "fake", Definitions: strings.Join(e.words, "+"), Total: len(e.words)}
@@ -111,8 +114,7 @@ func (e *fakeEngine) Scan(ctx context.Context, r io.ReaderAt, size int64, opt sc
 	case "panic":
 		panic("over this file")
 	case "allocate":
-		var hold [][]byte
-		for {
+		for hold := [][]byte{}; ; e.held = hold {
 			block := make([]byte, 16<<20)
 			for i := 0; i < len(block); i += 4096 {
 				block[i] = 1

@@ -42,7 +42,7 @@ func (p *Pool) startChild(ctx context.Context, l *lane) (*child, error) {
 		MaxFiles: uint64(2*workers + 64),
 	}
 	setup.MaxProcesses = 4096 // threads of the user, other processes of it included
-	c, err := p.startProcess(ctx, l.file, setup)
+	c, err := p.startProcess(l.file, setup)
 	if err != nil {
 		return nil, err
 	}

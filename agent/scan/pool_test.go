@@ -243,19 +243,6 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// More memory than allowed ends the process, not the machine.
-func TestMemoryLimit(t *testing.T) {
-	need.Root(t)
-	if raceEnabled {
-		t.Skip("the race detector does not work under a memory limit")
-	}
-	p, _ := newTestPool(t, func(c *Config) { c.MemoryLimit = 64 << 20 })
-	if _, err := scan(t, p, "allocate"); !errors.Is(err, ErrCrashed) {
-		t.Errorf("%v", err)
-	}
-	wantMatch(t, p, "EICAR", "Found-EICAR")
-}
-
 func TestReload(t *testing.T) {
 	need.Root(t)
 	p, sources := newTestPool(t, nil)

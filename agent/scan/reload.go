@@ -119,7 +119,7 @@ func (p *Pool) compile(ctx context.Context, out *os.File) (Report, error) {
 	sources := p.presentSources() // without any, the engine's built-in rules are all there is
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.CompileTimeout)
 	defer cancel()
-	c, err := p.startProcess(ctx, out, &wire.Setup{
+	c, err := p.startProcess(out, &wire.Setup{
 		Compile: true, Sources: sources, Threads: p.cfg.Threads,
 		UID: p.uid, GID: p.gid, MaxFileSize: p.cfg.MaxCompiledSize,
 		MemoryLimit: compileMemory * 3 / 4, MaxData: compileMemory,

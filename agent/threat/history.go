@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/agent/database"
 	"github.com/google/uuid"
 	bolt "go.etcd.io/bbolt"
 )
@@ -40,64 +38,15 @@ func Open(path string, log *slog.Logger) (*History, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder of the threat history: %w", err)
-	}
-	db, err := openDatabase(path)
-	if err != nil && !errors.Is(err, bolt.ErrTimeout) && !errors.Is(err, os.ErrPermission) {
-		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
-		if moveErr := os.Rename(path, aside); moveErr != nil {
-			return nil, fmt.Errorf("the threat history %s cannot be used: %w", path, errors.Join(err, moveErr))
-		}
-		log.Error("the threat history is damaged; it was moved aside and a new one begun", "path", path, "moved_to", aside, "error", err)
-		db, err = openDatabase(path)
-	}
+	db, err := database.Open(path, log, bucketThreats, bucketHashes, bucketTimes, bucketAllowed)
 	if err != nil {
-		return nil, fmt.Errorf("opening the threat history %s: %w", path, err)
+		return nil, fmt.Errorf("threat history: %w", err)
 	}
 	h := &History{db: db}
 	if err := h.loadAllowed(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return h, nil
-}
-
-// openDatabase opens and checks the file. bbolt panics over some damage, and
-// reading a file that was cut short behind its mapping is a fault.
-func openDatabase(path string) (db *bolt.DB, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("damaged: %v", v)
-		}
-	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second})
-	if err != nil {
-		return nil, err
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketThreats, bucketHashes, bucketTimes, bucketAllowed} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		err = db.View(func(tx *bolt.Tx) error {
-			var first error
-			for err := range tx.Check() {
-				if first == nil {
-					first = err
-				}
-			}
-			return first
-		})
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
 }
 
 // Close ends the use of the database.

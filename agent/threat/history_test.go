@@ -16,7 +16,6 @@ import (
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/google/go-cmp/cmp"
-	bolt "go.etcd.io/bbolt"
 )
 
 const crashVariable = "BULWARK_TEST_THREAT_HISTORY"
@@ -275,64 +274,6 @@ func TestDocument(t *testing.T) {
 	if first.Threat["tracking_id"] != rows[0].TrackingID || first.Threat["path"] != "/tmp/file-2" ||
 		first.History[0]["key"] != "1795874400000" || first.History[0]["value"] != "blocked" {
 		t.Errorf("%s", b)
-	}
-}
-
-func TestDamagedDatabase(t *testing.T) {
-	for name, damage := range map[string]func(b []byte) []byte{
-		"garbage":       func([]byte) []byte { return []byte(strings.Repeat("garbage ", 2000)) },
-		"cut":           func(b []byte) []byte { return b[:len(b)/2+100] },
-		"pages zeroed":  func(b []byte) []byte { clear(b[2*4096 : 6*4096]); return b },
-		"pages swapped": func(b []byte) []byte { copy(b[3*4096:4*4096], b[5*4096:6*4096]); return b },
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "threats.db")
-			h, err := Open(path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for n := range 50 {
-				if _, _, err := h.Record(detection(n)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := h.Close(); err != nil {
-				t.Fatal(err)
-			}
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, damage(b), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			h, err = Open(path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer h.Close()
-			if _, _, err := h.Record(detection(1)); err != nil {
-				t.Error(err)
-			}
-			if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 1 {
-				t.Errorf("set aside: %q", aside)
-			}
-		})
-	}
-}
-
-func TestHeldByAnother(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "threats.db")
-	h, err := Open(path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	if _, err := Open(path, nil); !errors.Is(err, bolt.ErrTimeout) {
-		t.Errorf("%v", err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Error("the database in use was moved away")
 	}
 }
 

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"log/slog"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/agent/database"
 	"github.com/bulwarkhq/bulwark/api/control"
 	bolt "go.etcd.io/bbolt"
 )
@@ -35,20 +35,10 @@ type Skipped struct {
 
 type history struct{ db *bolt.DB }
 
-func openHistory(path string) (*history, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder of the scan history: %w", err)
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second})
-	if errors.Is(err, bolt.ErrInvalid) || errors.Is(err, bolt.ErrChecksum) || errors.Is(err, bolt.ErrVersionMismatch) {
-		// A list of past scans is not worth standing still for.
-		if err := os.Rename(path, path+".damaged"); err != nil {
-			return nil, fmt.Errorf("moving the damaged scan history aside: %w", err)
-		}
-		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: 5 * time.Second})
-	}
+func openHistory(path string, log *slog.Logger) (*history, error) {
+	db, err := database.Open(path, log, bucketScans)
 	if err != nil {
-		return nil, fmt.Errorf("opening the scan history %s: %w", path, err)
+		return nil, fmt.Errorf("scan history: %w", err)
 	}
 	h := &history{db: db}
 	if err := h.interrupted(); err != nil {
@@ -60,12 +50,9 @@ func openHistory(path string) (*history, error) {
 // interrupted marks the scans that a crash left running.
 func (h *history) interrupted() error {
 	err := h.db.Update(func(tx *bolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(bucketScans)
-		if err != nil {
-			return err
-		}
+		b := tx.Bucket(bucketScans)
 		var left []Record
-		err = b.ForEach(func(_, v []byte) error {
+		err := b.ForEach(func(_, v []byte) error {
 			var r Record
 			if json.Unmarshal(v, &r) == nil && !r.State.Final() {
 				left = append(left, r)

@@ -135,7 +135,7 @@ func Open(cfg Config) (*Manager, error) {
 	if cfg.Root == "" {
 		cfg.Root = "/"
 	}
-	h, err := openHistory(cfg.History)
+	h, err := openHistory(cfg.History, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
