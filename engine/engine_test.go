@@ -378,3 +378,23 @@ func (s sliceReader) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return n, nil
 }
+
+// FuzzScan scans anything with signatures of every kind: there is always a
+// verdict, and always the same.
+func FuzzScan(f *testing.F) {
+	e, _ := build(f, map[string]string{
+		"d.ndb": fmt.Sprintf("A:0:*:%x*%x{2-9}%x\nB:0:EOF-9,5:%x??\n", "ab", "cd", "ef", "gh"),
+		"e.ldb": "L;Target:0;(0|1)>2;6162;6364::iwa\n",
+		"y.yar": `rule y { strings: $a = /ab+c.*d/ $b = { 61 [1-300] 62 (63|64) } $c = "x" wide ascii fullword condition: #a > 1 or $b or (any of them and uint16(0) == 0x4b50) }`,
+	})
+	f.Add(zipOf(f, "a", []byte("abcdabbcxxdef gh"), "b.gz", gzipOf(f, []byte("ab cd 12ef"))))
+	f.Add(tarOf(f, "x", []byte("abbbc d abc d")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		o := Options{Name: "x", Archives: true, Limits: Limits{Bytes: 8 << 20, Files: 200}}
+		a := scanBytes(t, e, data, o)
+		b := scanBytes(t, e, data, o)
+		if !slices.Equal(names(a), names(b)) || !slices.Equal(a.Limits, b.Limits) || a.Bytes != b.Bytes {
+			t.Errorf("%+v, then %+v", a, b)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package definitions
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,7 +13,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"sort"
 	"time"
 	"unsafe"
 
@@ -87,23 +87,35 @@ func (h *hashBuilder) add(sum []byte, size, name, tail uint32) {
 
 func (h *hashBuilder) Len() int { return len(h.recs) / max(h.width, 1) }
 
-func (h *hashBuilder) Less(i, j int) bool {
-	// Size behind the hash takes part, so that the order is fixed.
+// sort orders the records by hash, then size, so that the file does not depend
+// on the order of the sources' lines.
+func (h *hashBuilder) sort() {
+	type key struct {
+		prefix uint64
+		at     uint32
+	}
+	keys := make([]key, h.Len())
+	for i := range keys {
+		keys[i] = key{binary.BigEndian.Uint64(h.recs[i*h.width:]), uint32(i)}
+	}
+	record := func(k key) []byte { return h.recs[int(k.at)*h.width : (int(k.at)+1)*h.width] }
 	n := h.width - 8
-	return bytes.Compare(h.recs[i*h.width:i*h.width+n], h.recs[j*h.width:j*h.width+n]) < 0
-}
-
-func (h *hashBuilder) Swap(i, j int) {
-	var tmp [64]byte
-	a, b := h.recs[i*h.width:(i+1)*h.width], h.recs[j*h.width:(j+1)*h.width]
-	n := copy(tmp[:], a)
-	copy(a, b)
-	copy(b, tmp[:n])
+	slices.SortFunc(keys, func(a, b key) int {
+		if c := cmp.Compare(a.prefix, b.prefix); c != 0 {
+			return c
+		}
+		return bytes.Compare(record(a)[:n], record(b)[:n])
+	})
+	sorted := make([]byte, 0, len(h.recs))
+	for _, k := range keys {
+		sorted = append(sorted, record(k)...)
+	}
+	h.recs = sorted
 }
 
 // finish sorts the table and returns its fan-out and its sizes.
 func (h *hashBuilder) finish() (fanout, sizes []uint32) {
-	sort.Sort(h)
+	h.sort()
 	fanout = make([]uint32, 65537)
 	for i := range h.Len() {
 		fanout[uint32(binary.BigEndian.Uint16(h.recs[i*h.width:]))+1]++
