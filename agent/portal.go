@@ -1,0 +1,220 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/health"
+	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
+	"github.com/bulwarkhq/bulwark/agent/uplink"
+	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+// Values of portal_status.
+const (
+	portalConnected   = "connected"
+	portalConnecting  = "connecting"
+	portalUnreachable = "unreachable"
+	portalNotEnrolled = "not_enrolled"
+)
+
+// The states of a command, as the protocol has them.
+const (
+	commandRunning   = "InProgress"
+	commandSucceeded = "Succeeded"
+	commandFailed    = "Failed"
+	commandCancelled = "Cancelled"
+)
+
+// openUplink makes the connection to the portal.
+func (a *Agent) openUplink() error {
+	var err error
+	a.uplink, err = uplink.New(uplink.Options{
+		Onboarding: a.opts.Dirs.Onboarding(), Identity: a.identity, Spool: a.spool, Version: a.opts.Version,
+		Proxy: func() string { return a.config.Current().String(policy.KeyProxy) },
+		Tags: func() []onboarding.Tag {
+			var out []onboarding.Tag
+			for _, t := range a.config.Current().Tags() {
+				out = append(out, onboarding.Tag{Key: t.Key, Value: t.Value})
+			}
+			return out
+		},
+		Health:        a.healthJSON,
+		PolicyVersion: a.config.PolicyVersion,
+		ApplyPolicy: func(version string, data []byte) error {
+			problems, err := a.config.ApplyPortal(data, version)
+			for _, p := range problems {
+				a.log.Logger("config").Warn("the portal's policy", "problem", p.String())
+			}
+			return err
+		},
+		Command: a.command,
+		Changed: func(s uplink.Status) {
+			a.announce("health", "portal: "+string(s.State), nil)
+		},
+		Log: a.log.Logger("portal"),
+	})
+	return err
+}
+
+func (a *Agent) healthJSON(ctx context.Context) []byte {
+	h, err := a.health.Health(ctx)
+	if err == nil {
+		var data []byte
+		if data, err = json.Marshal(h); err == nil {
+			return data
+		}
+	}
+	a.log.Logger("health").Error("health not reported to the portal", "error", err)
+	return nil
+}
+
+// command carries out a response action.
+func (a *Agent) command(ctx context.Context, c *agentv1.Command, report uplink.Report) {
+	log := a.log.Logger("respond")
+	log.Info("command from the portal", "id", c.GetId(), "type", c.GetType())
+	status, message := commandFailed, ""
+	err := protect(func() error {
+		switch c.GetType() {
+		case "RunAntiVirusScan":
+			var err error
+			status, message, err = a.commandedScan(ctx, c, report)
+			return err
+		}
+		return fmt.Errorf("this agent (version %s) does not know the action %q", a.opts.Version, c.GetType())
+	})
+	if err != nil {
+		status, message = commandFailed, err.Error()
+	}
+	log.Info("command ended", "id", c.GetId(), "type", c.GetType(), "status", status, "message", message)
+	if err := report(ctx, status, message, nil); err != nil {
+		log.Error("end of a command not reported", "id", c.GetId(), "error", err)
+	}
+}
+
+// commandedScan runs the scan of a RunAntiVirusScan command to its end.
+func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report uplink.Report) (status, message string, err error) {
+	var p struct{ ScanType string }
+	if err := json.Unmarshal(c.GetParametersJson(), &p); err != nil {
+		return "", "", fmt.Errorf("parameters of the scan: %w", err)
+	}
+	types := map[string]api.ScanType{"Quick": api.ScanQuick, "Full": api.ScanFull}
+	kind, ok := types[p.ScanType]
+	if !ok {
+		return "", "", fmt.Errorf("scan type %q is not one of Quick, Full", p.ScanType)
+	}
+	e := a.config.Current()
+	started, err := a.scans.Start(ctx, ondemand.Spec{
+		Type: kind, Archives: e.Bool(policy.KeyScanArchives), StartedBy: "portal",
+		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
+	})
+	if err != nil {
+		return "", "", err
+	}
+	if err := report(ctx, commandRunning, "scan "+started.ID, nil); err != nil {
+		a.log.Logger("respond").Warn("start of a scan not reported", "error", err)
+	}
+	go scans{a}.announceEnd(started.ID)
+	err = a.scans.Follow(ctx, started.ID, 5*time.Second, func(p api.ScanProgress) error {
+		if !p.Scan.State.Final() {
+			return nil
+		}
+		message = fmt.Sprintf("%d files, %d threats", p.Scan.Files, p.Scan.Threats)
+		switch p.Scan.State {
+		case api.ScanSucceeded:
+			status = commandSucceeded
+		case api.ScanCancelled:
+			status = commandCancelled
+		case api.ScanFailed, api.ScanRunning:
+			status, message = commandFailed, p.Scan.Reason
+		}
+		return nil
+	})
+	return status, message, err
+}
+
+func (a *Agent) portalHealth(context.Context) health.Report {
+	s := a.uplink.Status()
+	enrolled := s.DeviceID != ""
+	status := portalUnreachable
+	var issues []api.Issue
+	switch s.State {
+	case uplink.Connected:
+		status = portalConnected
+	case uplink.NotEnrolled:
+		status = portalNotEnrolled
+		issues = append(issues, health.NotEnrolled(a.opts.Dirs.Onboarding()))
+	case uplink.Enrolling:
+		status = portalConnecting
+		if !enrolled {
+			issues = append(issues, api.Issue{
+				ID: health.MissingLicense, State: api.StateNotEnrolled,
+				Message: "this host is being enrolled: " + s.Reason, Remedy: "wait, or run `bulwark connectivity test`",
+			})
+		}
+	case uplink.Unreachable:
+		issues = append(issues, health.PortalUnreachable(s.Portal, s.LastContact, errors.New(s.Reason)))
+		if !enrolled {
+			issues = append(issues, api.Issue{
+				ID: health.MissingLicense, State: api.StateNotEnrolled,
+				Message: "this host could not be enrolled yet: " + s.Reason, Remedy: "run `bulwark connectivity test`",
+			})
+		}
+	case uplink.ExpiredPackage, uplink.BadPackage:
+		status = portalNotEnrolled
+		issues = append(issues, api.Issue{
+			ID: health.MissingLicense, State: api.StateNotEnrolled,
+			Message: "the onboarding package cannot be used: " + s.Reason,
+			Remedy:  "download a new package in the portal and put it at " + a.opts.Dirs.Onboarding(),
+		})
+	case uplink.Refused:
+		issues = append(issues, api.Issue{
+			ID: "refused by the portal", State: api.StateNotEnrolled,
+			Message: "the portal refuses this host: " + s.Reason,
+			Remedy:  "download a new onboarding package in the portal and put it at " + a.opts.Dirs.Onboarding(),
+		})
+	}
+	e := a.config.Current()
+	return health.Report{
+		Fill: func(h *api.Health) {
+			h.Licensed = enrolled && s.State != uplink.NotEnrolled && s.State != uplink.Refused
+			if s.OrgID != "" {
+				h.OrgID = s.OrgID
+			}
+			h.EDRMachineID, h.PortalURL, h.PortalStatus, h.PortalLastSeen = s.DeviceID, s.Portal, status, s.LastContact
+			if s.Proxy != "" {
+				h.Proxy = s.Proxy
+			}
+			h.EDRConfigurationVersion = a.config.PolicyVersion()
+		},
+		Issues: issues,
+		Details: []api.Field{
+			{Name: "portal_url", Value: s.Portal},
+			{Name: "portal_status", Value: status},
+			{Name: "portal_detail", Value: s.Reason},
+			{Name: "proxy", Value: s.Proxy},
+			{Name: "proxy_configured", Value: e.String(policy.KeyProxy) != ""},
+		},
+	}
+}
+
+// connectivity is the local API's connectivity test.
+type connectivity struct{ a *Agent }
+
+func (c connectivity) TestConnectivity(ctx context.Context, send func(api.ConnectivityResult) error) error {
+	for _, r := range c.a.uplink.ConnectivityTest(ctx) {
+		err := send(api.ConnectivityResult{
+			URL: r.URL, Purpose: r.Step, OK: r.OK, Detail: r.Detail, Hint: r.Hint, DurationMS: r.Duration.Milliseconds(),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

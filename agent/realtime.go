@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess"
+	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+// realtime runs the on-access watcher with the policy in force. The watcher is
+// made anew when a setting changes that it takes only at its start.
+type realtime struct {
+	a       *Agent
+	watcher atomic.Pointer[onaccess.Watcher]
+	// policyEpoch grows with every change of policy, so that verdicts and ignore
+	// marks of the policy before do not count.
+	policyEpoch atomic.Uint64
+	exclusions  atomic.Pointer[policy.ExclusionSet]
+
+	mu      sync.Mutex
+	remake  context.CancelFunc // ends the present watcher
+	started time.Time
+}
+
+func newRealtime(a *Agent) *realtime {
+	r := &realtime{a: a}
+	r.exclusions.Store(a.config.Current().Exclusions())
+	return r
+}
+
+// generation numbers definitions and policy together. It is called for every
+// event: two atomic loads.
+func (r *realtime) generation() uint64 {
+	return r.a.pool.Generation()<<32 | r.policyEpoch.Load()&0xffffffff
+}
+
+// run waits for definitions, since holding accesses without any would only
+// cost time, and then watches until ctx ends.
+func (r *realtime) run(ctx context.Context) error {
+	for r.a.pool.Generation() == 0 {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	for ctx.Err() == nil {
+		if err := r.watch(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch runs one watcher until ctx ends or a setting needs another.
+func (r *realtime) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e := r.a.config.Current()
+	w, err := onaccess.New(onaccess.Config{
+		Log:                    r.a.log.Logger("onaccess"),
+		Mode:                   onaccess.Mode(e.EnforcementLevel()),
+		Scan:                   r.scan,
+		Generation:             r.generation,
+		Excluded:               r.excluded,
+		Blocks:                 r.a.blocks,
+		OnDetection:            r.a.remediation.fromRealTime,
+		Describe:               r.a.describe,
+		Trusted:                r.a.ownPrograms(),
+		UnmonitoredFilesystems: unmonitored(e),
+		NonExecMountPolicy:     e.String(policy.KeyNonExecMounts),
+		OnlyMounts:             r.a.opts.OnlyMounts,
+		YieldToOthers:          true,
+	})
+	if err != nil {
+		return fmt.Errorf("real-time protection: %w", err)
+	}
+	r.watcher.Store(w)
+	defer r.watcher.Store(nil)
+	r.mu.Lock()
+	r.remake = cancel
+	r.mu.Unlock()
+	return w.Run(ctx)
+}
+
+// unmonitored splits elements with commas too, as documented examples have them.
+func unmonitored(e policy.Effective) []string {
+	out := []string{} // not nil: an empty list means that everything is watched
+	for _, s := range e.Strings(policy.KeyUnmonitored) {
+		for name := range strings.SplitSeq(s, ",") {
+			if name = strings.ToLower(strings.TrimSpace(name)); name != "" {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
+}
+
+// policyChanged makes verdicts of the policy before count no more.
+func (r *realtime) policyChanged() {
+	r.policyEpoch.Add(1)
+	if w := r.watcher.Load(); w != nil {
+		w.Forget()
+	}
+}
+
+// changed follows the configuration.
+func (r *realtime) changed(old, now policy.Effective) {
+	r.exclusions.Store(now.Exclusions())
+	r.policyChanged()
+	w := r.watcher.Load()
+	if w == nil {
+		return
+	}
+	if !slices.Equal(unmonitored(old), unmonitored(now)) || old.String(policy.KeyNonExecMounts) != now.String(policy.KeyNonExecMounts) {
+		r.mu.Lock()
+		r.remake()
+		r.mu.Unlock()
+		return
+	}
+	level := now.EnforcementLevel()
+	if err := w.SetMode(onaccess.Mode(level)); err != nil {
+		r.a.log.Logger("onaccess").Error("enforcement level not applied", "level", level, "error", err)
+	}
+	if level != policy.RealTime && level != policy.Audit {
+		r.a.pool.Unload()
+	}
+}
+
+func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (verdict.Verdict, error) {
+	priority := scan.PriorityOpen
+	switch a.Kind {
+	case onaccess.Exec:
+		priority = scan.PriorityExec
+	case onaccess.CloseWrite:
+		priority = scan.PriorityOnDemand
+	case onaccess.Open:
+	}
+	return r.a.pool.Scan(ctx, scan.Request{File: f, Path: a.Path, Priority: priority})
+}
+
+// excluded leaves out what policy excludes and the agent's own folders: the
+// definitions hold the very patterns that they describe.
+func (r *realtime) excluded(a onaccess.Access) bool {
+	for _, dir := range r.a.ownFolders {
+		if within(a.Path, dir) {
+			return true
+		}
+	}
+	set := r.exclusions.Load()
+	if set.Len() == 0 {
+		return false
+	}
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", a.PID))
+	if err != nil {
+		exe = "" // the process ended: nobody waits for this answer
+	}
+	_, excluded := set.Match(policy.UseRealTime, a.Path, exe, time.Now())
+	return excluded
+}
+
+// within reports whether path is dir or lies below it.
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir) && path[len(dir)] == filepath.Separator
+}
+
+// stats are the watcher's, with the busiest processes; a watcher that is just
+// being made counts as unavailable.
+func (r *realtime) stats(top int) onaccess.Stats {
+	if w := r.watcher.Load(); w != nil {
+		return w.Stats(top)
+	}
+	return onaccess.Stats{Subsystem: "unavailable", Reason: "waiting for definitions", Mode: onaccess.Mode(r.a.config.Current().EnforcementLevel())}
+}
+
+// protectedFolder is a folder where real-time protection holds accesses, to
+// prove it there.
+func (r *realtime) protectedFolder() (string, error) {
+	s := r.stats(0)
+	if s.Subsystem != "fanotify" {
+		return "", fmt.Errorf("real-time protection is not available: %s", s.Reason)
+	}
+	if !s.Holding {
+		return "", fmt.Errorf("real-time protection does not block now (enforcement level %s)", s.Mode)
+	}
+	if len(r.a.opts.OnlyMounts) > 0 {
+		return r.a.opts.OnlyMounts[0], nil
+	}
+	for _, dir := range []string{os.TempDir(), "/var/tmp", r.a.opts.Dirs.Run} {
+		if r.watched(dir, s) {
+			return dir, nil
+		}
+	}
+	if len(s.MarkedMounts) > 0 {
+		return s.MarkedMounts[0].Point, nil
+	}
+	return "", errors.New("no file system is watched")
+}
+
+// watched reports whether dir lies on a watched mount: the deepest mount point
+// above it decides.
+func (r *realtime) watched(dir string, s onaccess.Stats) bool {
+	best, marked := "", false
+	see := func(point string, isMarked bool) {
+		if (point == "/" || within(dir, point)) && len(point) > len(best) {
+			best, marked = point, isMarked
+		}
+	}
+	for _, m := range s.MarkedMounts {
+		see(m.Point, true)
+	}
+	for _, m := range s.SkippedMounts {
+		see(m.Point, false)
+	}
+	return marked
+}

@@ -1,0 +1,268 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/threat"
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// newTestAgent opens an agent whose parts are not running: what follows a
+// finding needs none of them.
+func newTestAgent(t *testing.T, managed string) *Agent {
+	t.Helper()
+	dirs := layout.Under(t.TempDir())
+	if managed != "" {
+		if err := os.MkdirAll(filepath.Dir(dirs.Managed()), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dirs.Managed(), []byte(managed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := open(Options{Dirs: dirs, Version: "test", Program: "/proc/self/exe"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := a.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+// infected writes a file and returns what a scan would have found in it.
+func infected(t *testing.T, content string, kind verdict.Type) finding {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sample")
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	sum := sha256.Sum256([]byte(content))
+	return finding{
+		path: path, file: f, scan: threat.Scan{Type: "real_time"}, denied: true, remediate: true, user: "alice",
+		verdict: verdict.Verdict{
+			SHA256: hex.EncodeToString(sum[:]), Size: int64(len(content)),
+			Matches: []verdict.Match{{Threat: "Trojan:Linux/Sample.A", Type: kind, Signature: "sig", Source: "own.ndb", Offset: -1}},
+		},
+		process: described{process: event.Process{PID: 42, FileName: "cat", FolderPath: "/usr/bin/cat", AccountName: "alice"}},
+	}
+}
+
+func TestRemediation(t *testing.T) {
+	const pua = `{"antivirusEngine":{"threatTypeSettings":[{"key":"potentially_unwanted_application","value":"`
+	tests := []struct {
+		name     string
+		managed  string
+		kind     verdict.Type
+		change   func(*finding)
+		status   threat.Status // empty: nothing is recorded
+		kept     bool          // the file is still there
+		alerts   int
+		severity event.Severity
+	}{
+		{name: "malware is quarantined", kind: verdict.Malware, status: threat.StatusQuarantined, alerts: 1, severity: event.SeverityMedium},
+		{name: "test file is quarantined", kind: verdict.Test, status: threat.StatusQuarantined, alerts: 1, severity: event.SeverityLow},
+		{
+			name: "without remediation it is reported", kind: verdict.Malware, kept: true,
+			change: func(f *finding) { f.remediate, f.denied = false, false },
+			status: threat.StatusDetected, alerts: 1, severity: event.SeverityHigh,
+		},
+		{name: "unwanted software, block", managed: pua + `block"}]}}`, kind: verdict.PUA, status: threat.StatusQuarantined, alerts: 1, severity: event.SeverityLow},
+		{name: "unwanted software, audit", managed: pua + `audit"}]}}`, kind: verdict.PUA, kept: true},
+		{name: "unwanted software, off", managed: pua + `off"}]}}`, kind: verdict.PUA, kept: true},
+		{
+			name: "allowed by name", kind: verdict.Malware, kept: true,
+			managed: `{"antivirusEngine":{"allowedThreats":["Trojan:Linux/Sample.A"]}}`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newTestAgent(t, tt.managed)
+			events, end := a.events.listen(16)
+			defer end()
+			f := infected(t, "content of "+tt.name, tt.kind)
+			if tt.change != nil {
+				tt.change(&f)
+			}
+			if got := a.blocks(f.verdict); got != (tt.status != "") {
+				t.Errorf("blocks: %v", got)
+			}
+			row := a.remediation.handle(t.Context(), f)
+			if row.Status != tt.status {
+				t.Errorf("status %q, want %q", row.Status, tt.status)
+			}
+			if _, err := os.Stat(f.path); (err == nil) != tt.kept {
+				t.Errorf("file: %v, want kept: %v", err, tt.kept)
+			}
+			if tt.status != "" && (row.User != "alice" || row.Process.Path != "/usr/bin/cat" || row.Paths[0] != f.path) {
+				t.Errorf("row %+v", row)
+			}
+			var severity string
+			alerts := 0
+			for len(events) > 0 {
+				if e := <-events; e.Kind == "alert" {
+					alerts++
+					al, err := event.DecodeAlert(e.Data)
+					if err != nil {
+						t.Fatal(err)
+					}
+					severity = string(al.Severity)
+				}
+			}
+			if alerts != tt.alerts || severity != string(tt.severity) {
+				t.Errorf("%d alerts of severity %q, want %d of %q", alerts, severity, tt.alerts, tt.severity)
+			}
+		})
+	}
+}
+
+func TestOneAlertPerContent(t *testing.T) {
+	a := newTestAgent(t, "")
+	events, end := a.events.listen(64)
+	defer end()
+	for range 3 {
+		a.remediation.handle(t.Context(), infected(t, "the same content", verdict.Malware))
+	}
+	alerts := 0
+	for len(events) > 0 {
+		if e := <-events; e.Kind == "alert" {
+			alerts++
+		}
+	}
+	rows, err := a.history.List(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alerts != 1 || len(rows) != 1 || rows[0].Count != 3 {
+		t.Errorf("%d alerts, rows %+v", alerts, rows)
+	}
+}
+
+// Two processes that meet the same file before it is gone make one item.
+func TestSameFileTwice(t *testing.T) {
+	a := newTestAgent(t, "")
+	f := infected(t, "one file", verdict.Malware)
+	a.remediation.handle(t.Context(), f)
+	row := a.remediation.handle(t.Context(), f)
+	if row.Status != threat.StatusQuarantined {
+		t.Errorf("status %q: %+v", row.Status, row.History)
+	}
+	if n := len(a.quarantine.List()); n != 1 {
+		t.Errorf("%d items", n)
+	}
+}
+
+func TestSelfTestLeavesNoHistory(t *testing.T) {
+	a := newTestAgent(t, "")
+	f := infected(t, "a test's file", verdict.Test)
+	alerts, end := a.selfTests.Begin("0123", filepath.Dir(f.path))
+	defer end()
+	a.remediation.handle(t.Context(), f)
+	select {
+	case al := <-alerts:
+		if al.TestID != "0123" {
+			t.Errorf("test id %q", al.TestID)
+		}
+	default:
+		t.Error("no alert for the test")
+	}
+	if rows, err := a.history.List(0); err != nil || len(rows) != 0 {
+		t.Errorf("history %+v, %v", rows, err)
+	}
+	if err := a.selfTests.Forget(t.Context(), filepath.Dir(f.path)); err != nil {
+		t.Fatal(err)
+	}
+	if items := a.quarantine.List(); len(items) != 0 {
+		t.Errorf("quarantine %+v", items)
+	}
+}
+
+func TestRestoreAndRemove(t *testing.T) {
+	a := newTestAgent(t, "")
+	ctx := t.Context()
+	f := infected(t, "comes back", verdict.Malware)
+	row := a.remediation.handle(ctx, f)
+	svc := threats{a}
+	restored, err := svc.RestoreFromQuarantine(ctx, api.RestoreRequest{ID: row.TrackingID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(restored.Path) != f.path {
+		t.Errorf("restored to %s", restored.Path)
+	}
+	if a.blocks(f.verdict) {
+		t.Error("the restored content is still blocked")
+	}
+	if got, err := svc.Threat(ctx, row.TrackingID); err != nil || got.Status != string(threat.StatusRestored) {
+		t.Errorf("status %q, %v", got.Status, err)
+	}
+	if _, err := svc.RestoreFromQuarantine(ctx, api.RestoreRequest{Path: "/no/such"}); !isCode(err, api.NotFound) {
+		t.Errorf("unknown path: %v", err)
+	}
+	// Found again by the user's own wish.
+	if err := svc.AddToQuarantine(ctx, row.TrackingID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(f.path); err == nil {
+		t.Error("the file is still there")
+	}
+	if n, err := svc.EmptyQuarantine(ctx); n != 1 || err != nil {
+		t.Errorf("emptied %d, %v", n, err)
+	}
+	if err := svc.RemoveFromQuarantine(ctx, "nothing"); !isCode(err, api.NotFound) {
+		t.Errorf("unknown id: %v", err)
+	}
+}
+
+func TestRestoreForbiddenByPolicy(t *testing.T) {
+	a := newTestAgent(t, `{"antivirusEngine":{"disallowedThreatActions":["restore"]}}`)
+	row := a.remediation.handle(t.Context(), infected(t, "stays", verdict.Malware))
+	_, err := threats{a}.RestoreFromQuarantine(t.Context(), api.RestoreRequest{ID: row.TrackingID})
+	if !isCode(err, api.Managed) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func isCode(err error, code api.Code) bool {
+	return errors.Is(err, &api.Error{Code: code})
+}
+
+func TestComponentIsStartedAgain(t *testing.T) {
+	a := newTestAgent(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	runs := make(chan int, 4)
+	n := 0
+	a.parts.start(ctx, "flaky", func(ctx context.Context) error {
+		n++
+		runs <- n
+		if n == 1 {
+			panic("first run")
+		}
+		<-ctx.Done()
+		return nil
+	})
+	<-runs
+	if r := <-runs; r != 2 {
+		t.Errorf("run %d", r)
+	}
+	cancel()
+	a.parts.wait()
+}

@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/control"
+	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
+	"github.com/bulwarkhq/bulwark/agent/threat"
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+// openScanning makes the scanner pool and the on-demand scans.
+func (a *Agent) openScanning() error {
+	d := a.opts.Dirs
+	var err error
+	a.pool, err = scan.NewPool(scan.Config{
+		Log: a.log.Logger("scanner"), Dir: compiledDir(d),
+		Sources: []string{shippedDefinitions(d), d.Definitions()},
+		Program: a.opts.Program, Args: []string{"scanner"},
+	})
+	if err != nil {
+		return err
+	}
+	a.scans, err = ondemand.Open(ondemand.Config{
+		Log: a.log.Logger("ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
+		Found: a.foundByScan,
+		Excluded: func(path string) bool {
+			_, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
+			return excluded
+		},
+		Unmonitored: func() []string { return unmonitored(a.config.Current()) },
+		Threads:     func() int { return a.config.Current().Int(policy.KeyScanThreads) },
+		Own:         a.ownFolders,
+	})
+	return err
+}
+
+// foundByScan is the on-demand scans' Found.
+func (a *Agent) foundByScan(ctx context.Context, f ondemand.Finding) ondemand.Outcome {
+	found := finding{
+		path: f.Path, file: f.File, verdict: f.Verdict,
+		scan: threat.Scan{ID: f.ScanID, Type: string(f.Type)}, remediate: f.Remediate,
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.File.Fd()), &st); err == nil {
+		found.user = a.userName(st.Uid)
+	}
+	row := a.remediation.handle(ctx, found)
+	return ondemand.Outcome{TrackingID: row.TrackingID, Action: string(row.Status)}
+}
+
+// userName is the name of a user id, or the number where it has none.
+func (a *Agent) userName(uid uint32) string {
+	if name := a.table.Users().Name(uid); name != "" {
+		return name
+	}
+	return strconv.FormatUint(uint64(uid), 10)
+}
+
+// scans is the local API's resource of on-demand scans.
+type scans struct{ a *Agent }
+
+// followEvery is how often a follower hears of a running scan.
+const followEvery = 200 * time.Millisecond
+
+func (s scans) StartScan(ctx context.Context, r api.ScanRequest) (api.Scan, error) {
+	e := s.a.config.Current()
+	spec := ondemand.Spec{
+		Type: r.Type, IgnoreExclusions: r.IgnoreExclusions, Threads: r.Threads, LowPriority: r.LowPriority,
+		Archives: e.Bool(policy.KeyScanArchives),
+		// Passive and audit mode report only.
+		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
+		StartedBy: s.a.userName(control.CallerFrom(ctx).UID),
+	}
+	for _, p := range r.Paths {
+		spec.Paths = append(spec.Paths, string(p))
+	}
+	started, err := s.a.scans.Start(ctx, spec)
+	switch {
+	case errors.Is(err, ondemand.ErrRunning):
+		return api.Scan{}, &api.Error{Code: api.Conflict, Message: err.Error(), Hint: "bulwark scan status --follow, or bulwark scan cancel"}
+	case errors.Is(err, ondemand.ErrSpec):
+		return api.Scan{}, &api.Error{Code: api.InvalidArgument, Message: err.Error()}
+	case err != nil:
+		return api.Scan{}, err
+	}
+	s.a.announce("scan", fmt.Sprintf("%s scan started", started.Type), started)
+	go s.announceEnd(started.ID)
+	return started, nil
+}
+
+// announceEnd tells followers and the portal how a scan ended.
+func (s scans) announceEnd(id string) {
+	err := protect(func() error {
+		return s.a.scans.Follow(context.Background(), id, time.Second, func(p api.ScanProgress) error {
+			if !p.Scan.State.Final() {
+				return nil
+			}
+			s.a.announce("scan", fmt.Sprintf("%s scan: %s, %d files, %d threats", p.Scan.Type, p.Scan.State, p.Scan.Files, p.Scan.Threats), p.Scan)
+			s.a.report(&event.Event{
+				Time: time.Now(), Class: event.ClassDevice, Action: event.AntivirusScanCompleted,
+				Additional: map[string]string{
+					"ScanId": id, "ScanType": string(p.Scan.Type), "State": string(p.Scan.State),
+					"Files": strconv.FormatInt(p.Scan.Files, 10), "Threats": strconv.FormatInt(p.Scan.Threats, 10),
+				},
+			})
+			return nil
+		})
+	})
+	if err != nil {
+		s.a.log.Logger("ondemand").Error("end of a scan not announced", "scan", id, "error", err)
+	}
+}
+
+func (s scans) CancelScan(ctx context.Context, id string) (api.Scan, error) {
+	out, err := s.a.scans.Cancel(ctx, id)
+	return out, noScan(err)
+}
+
+func (s scans) FollowScan(ctx context.Context, id string, send func(api.ScanProgress) error) error {
+	return noScan(s.a.scans.Follow(ctx, id, followEvery, send))
+}
+
+func (s scans) ScanHistory(context.Context) ([]api.Scan, error) {
+	return s.a.scans.List(0)
+}
+
+func noScan(err error) error {
+	return notFound(err, ondemand.ErrNoScan, "no such scan is running", "bulwark scan list shows the scans")
+}

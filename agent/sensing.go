@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/bulwarkhq/bulwark/agent/detect"
+	"github.com/bulwarkhq/bulwark/agent/process"
+	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/agent/sensor/ebpf"
+	"github.com/bulwarkhq/bulwark/agent/sensor/procfs"
+	"github.com/bulwarkhq/bulwark/content/rules"
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// openSensing makes the process table, the sensors and the behaviour rules.
+func (a *Agent) openSensing() error {
+	log := a.log.Logger("sensor")
+	var err error
+	if a.table, err = process.New(process.Options{}); err != nil {
+		return fmt.Errorf("process table: %w", err)
+	}
+	a.hasher = process.NewHasher("/proc", process.HasherOptions{})
+	a.rules = detect.New(detect.Options{Log: a.log.Logger("detect")})
+	a.loadRules()
+	a.pipeline = &sensor.Pipeline{
+		Sensors: []sensor.Sensor{ebpf.New(a.table, log), procfs.New(a.table, log), procfs.NewPolling(a.table, log)},
+		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
+		OnEvent: func(e *event.Event) { a.report(e) },
+		OnAlert: a.behaviourAlert,
+		Log:     log,
+	}
+	return nil
+}
+
+// loadRules loads the product's rules and the administrators' own. A rule that
+// does not load is named in the log and costs only itself.
+func (a *Agent) loadRules() {
+	log := a.log.Logger("detect")
+	sources := []detect.Source{{Name: "built-in rules", FS: rules.FS(), Builtin: true}}
+	own := filepath.Join(a.opts.Dirs.Config, "rules")
+	if _, err := os.Stat(own); err == nil {
+		sources = append(sources, detect.Source{Name: own, FS: os.DirFS(own)})
+	}
+	report := a.rules.Load(sources...)
+	for _, p := range report.Problems {
+		log.Warn("behaviour rule left out", "file", p.File, "line", p.Line, "rule", p.Rule, "error", p.Err)
+	}
+}
+
+// behaviourAlert is the pipeline's OnAlert.
+func (a *Agent) behaviourAlert(al event.Alert) {
+	a.log.Logger("detect").Warn("behaviour alert", "title", al.Title, "severity", al.Severity, "rule", al.DetectorID,
+		"process", al.Process.FolderPath, "pid", al.Process.PID, "command_line", al.Process.CommandLine)
+	a.raise(al)
+}

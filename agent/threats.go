@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/quarantine"
+	"github.com/bulwarkhq/bulwark/agent/threat"
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+// threats is the local API's protection history and quarantine. The list of
+// allowed threats and the policies are configuration.
+type threats struct{ a *Agent }
+
+func (t threats) ListThreats(context.Context) ([]api.Threat, error) {
+	rows, err := t.a.history.List(0)
+	if err != nil && len(rows) == 0 {
+		return nil, fmt.Errorf("protection history: %w", err)
+	}
+	if err != nil {
+		t.a.log.Logger("history").Error("rows of the protection history left out", "error", err)
+	}
+	out := make([]api.Threat, 0, len(rows))
+	for _, row := range rows {
+		out = append(out, apiThreat(row))
+	}
+	return out, nil
+}
+
+func (t threats) Threat(_ context.Context, id string) (api.Threat, error) {
+	row, err := t.a.history.Get(id)
+	if err != nil {
+		return api.Threat{}, notFound(err, threat.ErrNotFound, "no threat has the id "+id, "bulwark threat list shows the ids")
+	}
+	return apiThreat(row), nil
+}
+
+func (t threats) AllowedThreats(ctx context.Context) ([]api.AllowedThreat, error) {
+	return t.a.config.AllowedThreats(ctx)
+}
+
+func (t threats) AllowThreat(ctx context.Context, n api.ThreatName) error {
+	return t.a.config.AllowThreat(ctx, n)
+}
+
+func (t threats) DisallowThreat(ctx context.Context, n api.ThreatName) error {
+	return t.a.config.DisallowThreat(ctx, n)
+}
+
+func (t threats) ThreatPolicies(ctx context.Context) ([]api.ThreatPolicy, error) {
+	return t.a.config.ThreatPolicies(ctx)
+}
+
+func (t threats) SetThreatPolicy(ctx context.Context, p api.ThreatPolicy) error {
+	return t.a.config.SetThreatPolicy(ctx, p)
+}
+
+func apiThreat(row threat.Threat) api.Threat {
+	out := api.Threat{
+		ID: row.TrackingID, Name: row.Name, Type: string(row.Type), Status: string(row.Status),
+		Inside: row.Inside, SHA256: row.SHA256, Size: row.Size, Time: row.Last,
+		Source: row.Scan.Type, ScanID: row.Scan.ID, Signature: row.Signature, Definitions: row.Source, User: row.User,
+		History: make([]api.ThreatHistory, 0, len(row.History)),
+	}
+	if row.Scan.ID != "" {
+		out.Source = "scan"
+	}
+	if len(row.Paths) > 0 {
+		out.Path = api.Path(row.Paths[0])
+	}
+	if p := row.Process; p.PID != 0 {
+		out.Process = &api.ThreatProcess{PID: int(p.PID), Name: p.Name, Path: api.Path(p.Path), CommandLine: p.CommandLine}
+	}
+	for _, c := range row.History {
+		out.History = append(out.History, api.ThreatHistory{Time: c.Time, Status: string(c.Status), Detail: c.Detail})
+	}
+	return out
+}
+
+func (t threats) ListQuarantine(context.Context) ([]api.QuarantineItem, error) {
+	items := t.a.quarantine.List()
+	out := make([]api.QuarantineItem, 0, len(items))
+	for _, i := range items {
+		out = append(out, api.QuarantineItem{
+			ID: i.ID, Name: i.Threat, Type: i.ThreatType, Path: api.Path(i.Path), SHA256: i.SHA256, Size: i.Size,
+			Owner: t.a.userName(i.UID), Mode: fs.FileMode(i.Mode & 0o777).String(), Time: i.Time,
+		})
+	}
+	return out, nil
+}
+
+// AddToQuarantine moves the file of a threat that was only reported or blocked,
+// as long as it is still the content that was found.
+func (t threats) AddToQuarantine(ctx context.Context, id string) error {
+	row, err := t.a.history.Get(id)
+	if err != nil {
+		return notFound(err, threat.ErrNotFound, "no threat has the id "+id, "bulwark threat list shows the ids")
+	}
+	var errs []error
+	for _, path := range row.Paths {
+		item, err := t.quarantineFile(ctx, row, path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, err = t.a.history.Update(id, func(r *threat.Threat) {
+			r.QuarantineIDs = append([]string{item.ID}, r.QuarantineIDs...)
+			r.Status = threat.StatusQuarantined
+			r.History = append(r.History, threat.Change{Time: time.Now(), Status: threat.StatusQuarantined, Detail: path})
+		})
+		return err
+	}
+	if len(errs) == 0 {
+		return &api.Error{Code: api.NotFound, Message: "the history has no path for threat " + id}
+	}
+	return &api.Error{Code: api.Conflict, Message: "not quarantined: " + errors.Join(errs...).Error()}
+}
+
+func (t threats) quarantineFile(ctx context.Context, row threat.Threat, path string) (quarantine.Item, error) {
+	// O_NONBLOCK: whatever is at that path by now, opening it does not wait.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return quarantine.Item{}, err
+	}
+	defer func() { _ = f.Close() }() // read-only
+	sum, err := hashFile(ctx, f)
+	if err != nil {
+		return quarantine.Item{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if sum != row.SHA256 {
+		return quarantine.Item{}, fmt.Errorf("%s is not the file any more that was found (SHA-256 %s)", path, sum)
+	}
+	return t.a.quarantine.Add(ctx, f, path, quarantine.Meta{
+		Threat: row.Name, ThreatType: string(row.Type), DetectionID: row.TrackingID, Inside: row.Inside,
+	})
+}
+
+func (t threats) RemoveFromQuarantine(_ context.Context, id string) error {
+	item, err := t.a.quarantine.Get(id)
+	if err == nil {
+		err = t.a.quarantine.Remove(id)
+	}
+	if err != nil {
+		return notFound(err, quarantine.ErrNotFound, "the quarantine has no item "+id, "bulwark threat quarantine list shows the ids")
+	}
+	t.note(item, threat.StatusRemoved, "deleted from the quarantine")
+	return nil
+}
+
+func (t threats) EmptyQuarantine(context.Context) (int, error) {
+	items := t.a.quarantine.List()
+	n, err := t.a.quarantine.RemoveAll()
+	for _, item := range items {
+		if _, gone := t.a.quarantine.Get(item.ID); errors.Is(gone, quarantine.ErrNotFound) {
+			t.note(item, threat.StatusRemoved, "deleted from the quarantine")
+		}
+	}
+	return n, err
+}
+
+// RestoreFromQuarantine puts a file back. Its content is let through from then
+// on until the grace time ends, or it would be quarantined again at once.
+func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest) (api.Restored, error) {
+	if t.a.config.Current().Disallowed(policy.ActionRestore) {
+		return api.Restored{}, &api.Error{Code: api.Managed, Message: "restoring threats is not allowed by policy (disallowedThreatActions)", Hint: "ask your administrator"}
+	}
+	item, err := t.find(r)
+	if err != nil {
+		return api.Restored{}, err
+	}
+	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: "restored from the quarantine", Until: time.Now().Add(restoreGrace)}
+	if err := t.a.history.Allow(grace); err != nil {
+		return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
+	}
+	t.a.realtime.policyChanged()
+	path, err := t.a.quarantine.Restore(ctx, item.ID, string(r.Destination))
+	if err != nil {
+		err = errors.Join(err, t.a.history.Disallow(threat.AllowedHash, item.SHA256))
+		if errors.Is(err, quarantine.ErrExists) {
+			return api.Restored{}, &api.Error{Code: api.Conflict, Message: err.Error(), Hint: "--destination-path restores to another folder"}
+		}
+		return api.Restored{}, err
+	}
+	t.note(item, threat.StatusRestored, path)
+	return api.Restored{ID: item.ID, Path: api.Path(path)}, nil
+}
+
+// restoreGrace is how long a restored file is not detected again.
+const restoreGrace = 24 * time.Hour
+
+func (t threats) find(r api.RestoreRequest) (quarantine.Item, error) {
+	items := t.a.quarantine.List() // newest first
+	i := slices.IndexFunc(items, func(i quarantine.Item) bool {
+		if r.ID != "" {
+			return i.ID == r.ID
+		}
+		return i.Path == string(r.Path)
+	})
+	if i >= 0 {
+		return items[i], nil
+	}
+	// The id of a threat names its item too.
+	if row, err := t.a.history.Get(r.ID); r.ID != "" && err == nil {
+		for _, id := range row.QuarantineIDs {
+			if item, err := t.a.quarantine.Get(id); err == nil {
+				return item, nil
+			}
+		}
+	}
+	what := "of id " + r.ID
+	if r.ID == "" {
+		what = "from " + string(r.Path)
+	}
+	return quarantine.Item{}, &api.Error{Code: api.NotFound, Message: "the quarantine has no item " + what, Hint: "bulwark threat quarantine list shows what there is"}
+}
+
+// note appends to the history of an item's threat, where there is one.
+func (t threats) note(item quarantine.Item, s threat.Status, detail string) {
+	row, err := t.a.history.ByHash(item.SHA256)
+	if err == nil {
+		_, err = t.a.history.SetStatus(row.TrackingID, threat.Change{Time: time.Now(), Status: s, Detail: detail})
+	}
+	if err != nil && !errors.Is(err, threat.ErrNotFound) {
+		t.a.log.Logger("history").Error("status of a threat not recorded", "sha256", item.SHA256, "status", s, "error", err)
+	}
+}
+
+// notFound gives err a message and hint of its own when it is missing.
+func notFound(err, missing error, message, hint string) error {
+	if errors.Is(err, missing) {
+		return &api.Error{Code: api.NotFound, Message: message, Hint: hint}
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+// Command bulwarkd is the daemon of the agent. `bulwarkd run` protects the
+// host; `bulwarkd supervise` keeps a program running where there is no systemd;
+// `bulwarkd scanner` is the sandboxed process that the daemon starts for itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/bulwarkhq/bulwark/agent"
+	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/scan/scanner"
+	"github.com/bulwarkhq/bulwark/agent/supervise"
+)
+
+// version and commit are set by the linker (Makefile).
+var (
+	version = "0.0.0-dev"
+	commit  = ""
+)
+
+// Exit statuses.
+const (
+	exitOK       = 0
+	exitFailure  = 1
+	exitBadUsage = 2
+)
+
+const usage = `Usage: bulwarkd COMMAND
+
+  run        protect this host (in the foreground; SIGTERM stops)
+  supervise  keep a program running on a host without systemd
+  version    print the version
+
+bulwarkd COMMAND --help tells more. The command line for people is bulwark.
+`
+
+func main() {
+	// Nothing may come before the scanner: it locks itself up first.
+	if len(os.Args) > 1 && os.Args[1] == "scanner" {
+		os.Exit(scanner.Main(os.Args[2:]))
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	if len(args) == 0 {
+		_, _ = io.WriteString(os.Stderr, usage)
+		return exitBadUsage
+	}
+	switch args[0] {
+	case "run":
+		return daemon(args[1:])
+	case "supervise":
+		return supervise.Main(args[1:], os.Stderr)
+	case "version", "--version":
+		fmt.Printf("bulwarkd %s %s %s\n", version, commit, runtime.Version())
+		return exitOK
+	case "help", "--help", "-h":
+		fmt.Print(usage)
+		return exitOK
+	}
+	fmt.Fprintf(os.Stderr, "bulwarkd: unknown command %q\n\n%s", args[0], usage)
+	return exitBadUsage
+}
+
+func daemon(args []string) int {
+	dirs := layout.Default()
+	fs := flag.NewFlagSet("run", flag.ContinueOnError)
+	root := fs.String("root", "", "put all folders of the agent below this `folder` (tests, side-by-side installations)")
+	only := fs.String("only-mounts", "", "watch only these mount points, separated by commas (tests, side-by-side installations)")
+	console := fs.Bool("console", false, "write the log to standard error too")
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitBadUsage
+	case fs.NArg() > 0:
+		fmt.Fprintf(os.Stderr, "bulwarkd run: unexpected argument %q\n", fs.Arg(0))
+		return exitBadUsage
+	}
+	if *root != "" {
+		dirs = layout.Under(*root)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
+		return exitFailure
+	}
+	opts := agent.Options{Dirs: dirs, Version: version, Commit: commit, Program: program, OnlyMounts: splitList(*only)}
+	if *console {
+		opts.Console = os.Stderr
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := agent.Run(ctx, opts); err != nil {
+		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
+		return exitFailure
+	}
+	return exitOK
+}
+
+func splitList(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}
