@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -145,7 +146,13 @@ func (p *Pool) serve(l *lane, c *child) {
 	p.died(c)
 	close(c.quit)
 	if err := c.wait(); err != nil {
-		p.log.Warn("scanner process ended", "error", err)
+		p.mu.Lock()
+		level := slog.LevelWarn
+		if l.retired || p.closed {
+			level = slog.LevelDebug // it was ended on purpose
+		}
+		p.mu.Unlock()
+		p.log.Log(context.Background(), level, "scanner process ended", "error", err)
 	}
 }
 
