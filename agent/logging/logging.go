@@ -118,11 +118,11 @@ func Open(o Options) (*Log, error) {
 	l := &Log{options: o, named: map[string]*sink{}}
 	l.level.Set(level)
 	if o.Dir != "" {
-		l.main = newSink(l.file(MainFile), queueLines)
-		l.errors = newSink(l.file(ErrorFile), queueLines)
+		l.main = newSink(l.file(MainFile))
+		l.errors = newSink(l.file(ErrorFile))
 	}
 	if o.Console != nil {
-		l.console = newSink(nopCloser{o.Console}, queueLines)
+		l.console = newSink(nopCloser{o.Console})
 	}
 	return l, nil
 }
@@ -188,7 +188,7 @@ func (l *Log) File(name, component string) *slog.Logger {
 	defer l.mu.Unlock()
 	s := l.named[name]
 	if s == nil {
-		s = newSink(l.file(name), queueLines)
+		s = newSink(l.file(name))
 		l.named[name] = s
 	}
 	only := []*sink{s}
@@ -272,8 +272,8 @@ type sink struct {
 	lastErr                  atomic.Pointer[error]
 }
 
-func newSink(w io.WriteCloser, lines int) *sink {
-	s := &sink{w: w, queue: make(chan []byte, lines), swap: make(chan io.WriteCloser, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
+func newSink(w io.WriteCloser) *sink {
+	s := &sink{w: w, queue: make(chan []byte, queueLines), swap: make(chan io.WriteCloser, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 	go s.run()
 	return s
 }
