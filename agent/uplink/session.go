@@ -34,18 +34,28 @@ type session struct {
 	authority string
 	enroll    agentv1connect.EnrollmentServiceClient
 	agent     agentv1connect.AgentServiceClient
-	poll      chan struct{} // told when commands are pending
+	// Connections keep the certificate that they began with. Those for
+	// enrollment are therefore not used for anything else, and are closed before
+	// each call.
+	enrollHTTP, agentHTTP *http.Client
+	poll                  chan struct{} // told when commands are pending
 }
 
-func newSession(u *Uplink, p *onboarding.Package, client *http.Client) *session {
+func newSession(u *Uplink, p *onboarding.Package, enrollHTTP, agentHTTP *http.Client) *session {
 	opt := connect.WithReadMaxBytes(maxResponse)
 	base := strings.TrimSuffix(p.Portal, "/")
-	s := &session{u: u, p: p, enroll: agentv1connect.NewEnrollmentServiceClient(client, base, opt),
-		agent: agentv1connect.NewAgentServiceClient(client, base, opt), poll: make(chan struct{}, 1)}
+	s := &session{u: u, p: p, enroll: agentv1connect.NewEnrollmentServiceClient(enrollHTTP, base, opt),
+		agent: agentv1connect.NewAgentServiceClient(agentHTTP, base, opt), poll: make(chan struct{}, 1), enrollHTTP: enrollHTTP, agentHTTP: agentHTTP}
 	if cas, err := p.Authorities(); err == nil {
 		s.authority = identity.AuthorityID(cas[0])
 	}
 	return s
+}
+
+// close drops the connections.
+func (s *session) close() {
+	s.enrollHTTP.CloseIdleConnections()
+	s.agentHTTP.CloseIdleConnections()
 }
 
 // errReenroll ends the work of an identity that the portal does not take any
@@ -118,6 +128,7 @@ func (s *session) enrollOnce(ctx context.Context) error {
 	old, _ := id.Enrollment()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	s.enrollHTTP.CloseIdleConnections()
 	res, err := s.enroll.Enroll(ctx, connect.NewRequest(&agentv1.EnrollRequest{Token: s.p.EnrollmentToken, CertificateRequest: csr,
 		PreviousDeviceId: old.DeviceID, Device: s.info()}))
 	if err != nil {
@@ -172,6 +183,8 @@ func (s *session) work(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	// The next identity must not use the connections of this one.
+	s.agentHTTP.CloseIdleConnections()
 	return context.Cause(ctx)
 }
 
@@ -195,7 +208,7 @@ func (s *session) judge(what string, err error) error {
 	case agentv1.ReasonDeviceRevoked:
 		s.contact(Refused, explain(err))
 		return errRefused
-	case agentv1.ReasonReenroll, agentv1.ReasonCertificateUnknown, agentv1.ReasonCertificateRevoked, agentv1.ReasonNoCertificate:
+	case agentv1.ReasonReenroll, agentv1.ReasonCertificateUnknown, agentv1.ReasonCertificateRevoked:
 		s.u.opts.Log.Warn("the portal does not take this identity; enrolling again", "reason", reason, "error", err)
 		if ferr := s.u.opts.Identity.Forget(); ferr != nil {
 			s.contact(Unreachable, ferr.Error())
@@ -208,7 +221,10 @@ func (s *session) judge(what string, err error) error {
 		return err // it is there, only slow
 	}
 	s.u.opts.Log.Debug("call failed", "what", what, "error", err)
-	s.contact(Unreachable, explain(err))
+	if what != "commands" {
+		// A stream that is cut says little: proxies do that, and check-ins follow.
+		s.contact(Unreachable, explain(err))
+	}
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -232,14 +233,18 @@ func (u *Uplink) begin(ctx context.Context, data packageFile) func() {
 		u.set(func(s *Status) { *s = Status{State: BadPackage, Reason: fmt.Sprintf("%s: %v", u.opts.Onboarding, err)} })
 		return nil
 	}
-	client, proxy, err := u.newClient(p)
+	enrollHTTP, proxy, err := u.newClient(p)
+	var agentHTTP *http.Client
+	if err == nil {
+		agentHTTP, _, err = u.newClient(p)
+	}
 	if err != nil {
 		u.set(func(s *Status) { *s = Status{State: Unreachable, Reason: err.Error(), Portal: p.Portal} })
 		return nil
 	}
 	u.set(func(s *Status) { *s = Status{State: Enrolling, Portal: p.Portal, Proxy: proxy} })
 	ctx, cancel := context.WithCancel(ctx)
-	s := newSession(u, p, client)
+	s := newSession(u, p, enrollHTTP, agentHTTP)
 	u.mu.Lock()
 	u.current = s
 	u.mu.Unlock()
@@ -251,7 +256,7 @@ func (u *Uplink) begin(ctx context.Context, data packageFile) func() {
 	return func() {
 		cancel()
 		<-done
-		client.CloseIdleConnections()
+		s.close()
 		u.mu.Lock()
 		u.current = nil
 		u.mu.Unlock()

@@ -5,6 +5,7 @@ package testportal
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -56,7 +57,7 @@ func New(t testing.TB) *Portal {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	ca, err := pki.Open(t.TempDir(), pki.Options{Names: []string{"127.0.0.1", "localhost"}, Log: log})
+	ca, err := pki.Open(t.TempDir(), pki.Options{Names: []string{"127.0.0.1", "localhost", "portal.test"}, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,4 +197,76 @@ func (c *Commands) Complete(_ context.Context, deviceID string, x ingest.Complet
 	c.pending[deviceID] = slices.DeleteFunc(c.pending[deviceID], func(p ingest.Command) bool { return p.ID == x.ID })
 	c.reports = append(c.reports, x)
 	return nil
+}
+
+// The following spare tests of the agent the portal's types.
+
+// NewPackage makes an onboarding package that is good for a time and a number
+// of devices (0: any).
+func (p *Portal) NewPackage(validity time.Duration, maxUses int64) []byte {
+	p.t.Helper()
+	return p.Package(enroll.PackageSpec{Validity: validity, MaxUses: maxUses, Tags: []enroll.Tag{{Key: "GROUP", Value: "test"}}})
+}
+
+// NamedPackage makes a package for https://portal.test, a name that nothing
+// resolves: only a proxy that knows better leads there.
+func (p *Portal) NamedPackage() []byte {
+	p.t.Helper()
+	svc := enroll.New(enroll.Config{Store: p.Store, CA: p.CA, OrgID: "test-org", PortalURL: "https://portal.test", Log: p.Log})
+	_, text, err := svc.NewPackage(context.Background(), enroll.PackageSpec{Validity: time.Hour})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return text
+}
+
+// ExpiredPackage makes a signed package that is out of date.
+func (p *Portal) ExpiredPackage() []byte {
+	p.t.Helper()
+	past := time.Now().Add(-48 * time.Hour)
+	svc := enroll.New(enroll.Config{Store: p.Store, CA: p.CA, OrgID: "test-org", PortalURL: p.URL, Log: p.Log, Now: func() time.Time { return past }})
+	_, text, err := svc.NewPackage(context.Background(), enroll.PackageSpec{Validity: time.Hour})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return text
+}
+
+// RevokeTokens revokes every token.
+func (p *Portal) RevokeTokens() {
+	p.t.Helper()
+	ctx := context.Background()
+	list, err := p.Store.Tokens(ctx)
+	for _, t := range list {
+		err = errors.Join(err, p.Store.RevokeToken(ctx, t.ID, time.Now()))
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Policy sets the policy that devices are to have.
+func (p *Portal) Policy(version string, json []byte) {
+	p.Sink.Reply(ingest.CheckInReply{Policy: json, PolicyVersion: version})
+}
+
+// OnStore calls fn in front of each stored batch; its error is the store's.
+func (p *Portal) OnStore(fn func() error) {
+	p.Sink.Fail(func(*ingest.Batch) error { return fn() })
+}
+
+// Order orders a command.
+func (p *Portal) Order(deviceID, id, kind string) {
+	p.Commands.Order(deviceID, ingest.Command{ID: id, Type: kind, Parameters: []byte(`{}`), Expires: time.Now().Add(time.Hour)})
+}
+
+// Impostor returns the TLS configuration of another portal with the same
+// address.
+func (p *Portal) Impostor() *tls.Config {
+	p.t.Helper()
+	ca, err := pki.Open(p.t.TempDir(), pki.Options{Names: []string{"127.0.0.1", "localhost"}, Organization: "Interceptor Ltd"})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return ca.TLSConfig()
 }
