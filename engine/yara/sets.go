@@ -1,0 +1,164 @@
+package yara
+
+import "strings"
+
+// members resolves a set of strings to their numbers.
+func (c *compiler) members(s *Set, pos Pos, all bool) ([]int, *Error) {
+	var out []int
+	seen := map[int]bool{}
+	add := func(i int) {
+		if !seen[i] {
+			seen[i] = true
+			out = append(out, i)
+			if all {
+				c.out.Strings[i].All = true
+			}
+		}
+	}
+	if s.Them {
+		for i := range c.rule.Strings {
+			add(i)
+		}
+		if len(out) == 0 {
+			return nil, errAt(pos, "the rule has no strings")
+		}
+	}
+	for _, name := range s.Strings {
+		prefix, many := strings.CutSuffix(name, "*")
+		found := false
+		for i, st := range c.rule.Strings {
+			if st.ID == name && !many || many && strings.HasPrefix(st.ID, prefix) {
+				add(i)
+				found = true
+			}
+		}
+		if !found {
+			return nil, errAt(pos, "undefined string %s", name)
+		}
+	}
+	return out, nil
+}
+
+func (c *compiler) ruleMembers(s *Set, pos Pos) ([]int, *Error) {
+	var out []int
+	for _, name := range s.Rules {
+		prefix, many := strings.CutSuffix(name, "*")
+		found := false
+		for n, i := range c.file {
+			if n == name && !many || many && strings.HasPrefix(n, prefix) {
+				out = append(out, i)
+				found = true
+			}
+		}
+		if !found {
+			return nil, errAt(pos, "undefined rule %s", name)
+		}
+	}
+	return out, nil
+}
+
+func (c *compiler) quantifier(q *Quantifier) *Error {
+	c.num(int(q.Kind))
+	if q.N == nil {
+		return nil
+	}
+	_, err := c.want(q.N, typeInt)
+	return err
+}
+
+func (c *compiler) list(ids []int) {
+	c.num(len(ids))
+	for _, i := range ids {
+		c.num(i)
+	}
+}
+
+func (c *compiler) of(e *Expr) (valueType, *Error) {
+	op := codeOfStrings
+	var ids []int
+	var err *Error
+	if len(e.Set.Rules) > 0 {
+		op = codeOfRules
+		if len(e.Args) > 0 {
+			return 0, errAt(e.Pos, "rules have no offset")
+		}
+		ids, err = c.ruleMembers(e.Set, e.Pos)
+	} else {
+		ids, err = c.members(e.Set, e.Pos, len(e.Args) > 0)
+	}
+	if err != nil {
+		return 0, err
+	}
+	c.code = append(c.code, op)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.list(ids)
+	if op == codeOfStrings {
+		c.num(len(e.Args))
+		for _, a := range e.Args {
+			if _, err := c.want(a, typeInt); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return typeBool, nil
+}
+
+func (c *compiler) forOf(e *Expr) (valueType, *Error) {
+	if len(e.Set.Rules) > 0 {
+		return 0, errAt(e.Pos, "for ... of does not run over rules")
+	}
+	ids, err := c.members(e.Set, e.Pos, true)
+	if err != nil {
+		return 0, err
+	}
+	c.code = append(c.code, codeForStrings)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.list(ids)
+	c.inSet++
+	_, err = c.sized(e.Args[0], typeBool, typeInt, typeFloat, typeText)
+	c.inSet--
+	return typeBool, err
+}
+
+func (c *compiler) forIn(e *Expr) (valueType, *Error) {
+	if e.Iter.Value != nil {
+		return 0, c.module(e.Iter.Value)
+	}
+	if len(e.Vars) != 1 {
+		return 0, errAt(e.Pos, "this loop has one variable")
+	}
+	if len(c.vars) >= maxVars {
+		return 0, errAt(e.Pos, "more than %d loop variables", maxVars)
+	}
+	items := e.Iter.List
+	op := codeForList
+	if e.Iter.From != nil {
+		op = codeForRange
+		items = []*Expr{e.Iter.From, e.Iter.To}
+	}
+	c.code = append(c.code, op)
+	if err := c.quantifier(e.Quant); err != nil {
+		return 0, err
+	}
+	c.num(len(c.vars))
+	if op == codeForList {
+		c.num(len(items))
+	}
+	for _, a := range items {
+		types := []valueType{typeInt}
+		if op == codeForList {
+			types = append(types, typeText, typeFloat)
+		}
+		if _, err := c.want(a, types...); err != nil {
+			return 0, err
+		}
+	}
+	c.vars = append(c.vars, e.Vars[0])
+	_, err := c.sized(e.Args[0], typeBool, typeInt, typeFloat, typeText)
+	c.vars = c.vars[:len(c.vars)-1]
+	return typeBool, err
+}
