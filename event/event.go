@@ -53,8 +53,8 @@ const (
 // Event is one thing that happened on a device. Members that do not apply to
 // its class stay zero.
 type Event struct {
-	// ReportID grows by one for each event of a device and survives restarts;
-	// with the device it identifies the event (column ReportId).
+	// ReportID grows with each event of a device and survives restarts; with the
+	// device it identifies the event (column ReportId). A crash leaves a gap.
 	ReportID uint64 `json:"report_id"`
 	// Time is when it happened, by the device's clock, to the nanosecond.
 	Time  time.Time `json:"time"`

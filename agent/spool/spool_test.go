@@ -54,10 +54,11 @@ type content struct {
 	lost    map[string]uint64
 	last    uint64
 	batches int
+	batchOf map[string]uint64 // alert -> batch
 }
 
 func newContent() *content {
-	return &content{reports: map[uint64]int{}, alerts: map[string]int{}, classes: map[event.Class]int{}, lost: map[string]uint64{}}
+	return &content{batchOf: map[string]uint64{}, reports: map[uint64]int{}, alerts: map[string]int{}, classes: map[event.Class]int{}, lost: map[string]uint64{}}
 }
 
 func (c *content) add(t testing.TB, b *Batch) {
@@ -81,6 +82,7 @@ func (c *content) add(t testing.TB, b *Batch) {
 		x, err := event.DecodeAlert(a)
 		must(t, err)
 		c.alerts[x.ID]++
+		c.batchOf[x.ID] = b.Sequence
 	}
 	for k, v := range b.Lost {
 		c.lost[k] += v

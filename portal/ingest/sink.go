@@ -18,7 +18,8 @@ type Batch struct {
 	// was damaged on disk is gone for good.
 	SpoolID  string
 	Sequence uint64
-	// Events in the order of their ReportID. The slice is reused after
+	// Events in about the order of their ReportID (events of different worth
+	// are queued apart on the device). The slice is reused after
 	// StoreBatch returned: it MUST NOT be kept; the strings in it MAY be (but
 	// each keeps the whole batch's text alive: clone what is kept for long).
 	Events []event.Event
