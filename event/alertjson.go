@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Limits of an alert in its JSON form (api/schemas/alert.json).
+// Limits of an alert in its JSON form (api/schemas/alert.schema.json).
 const (
 	// MaxAlertBytes is the largest JSON text of one alert.
 	MaxAlertBytes = 256 << 10

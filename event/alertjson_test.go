@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 func sampleAlert() Alert {
@@ -31,6 +32,33 @@ func TestAlertRoundTrip(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Fatalf("-want +got:\n%s", d)
+	}
+}
+
+// The published schema describes what is written, member by member.
+func TestAlertMatchesSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../api/schemas/alert.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := sampleAlert()
+	b, err := EncodeAlert(&a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(v); err != nil {
+		t.Fatal(err)
+	}
+	if len(v.(map[string]any)) != len(schema.Properties) {
+		t.Errorf("the sample has %d members, the schema %d", len(v.(map[string]any)), len(schema.Properties))
+	}
+	v.(map[string]any)["severity"] = "Huge"
+	if schema.Validate(v) == nil {
+		t.Error("the schema accepts any severity")
 	}
 }
 

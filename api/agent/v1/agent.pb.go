@@ -559,7 +559,7 @@ type DeliverRequest struct {
 	// and 32 MiB uncompressed.
 	EventsZstd []byte `protobuf:"bytes,3,opt,name=events_zstd,json=eventsZstd,proto3" json:"events_zstd,omitempty"`
 	EventCount uint32 `protobuf:"varint,4,opt,name=event_count,json=eventCount,proto3" json:"event_count,omitempty"`
-	// Alerts, each a JSON object (api/schemas/alert.json).
+	// Alerts, each a JSON object (api/schemas/alert.schema.json).
 	AlertsJson [][]byte `protobuf:"bytes,5,rep,name=alerts_json,json=alertsJson,proto3" json:"alerts_json,omitempty"`
 	// Events and alerts that were dropped before they could be delivered since
 	// the previous batch, by class name ("process", "file", ...).
