@@ -38,8 +38,10 @@ func fuzzWorld(f *testing.F) (*fuzzed, string) {
 		f.Fatal(err)
 	}
 	w := &fuzzed{alert: strings.Repeat("cd", 16), clock: time.Now(), log: &logBuffer{}}
-	w.Portal, err = New(f.Context(), Config{Control: control, Events: eventstoretest.NewMemory(), CA: ca, URL: "https://localhost", HashCost: account.HashCost{Time: 1, Memory: 8, Threads: 1},
-		Now: func() time.Time { return w.clock }, Logger: slog.New(slog.NewTextHandler(w.log, nil))})
+	w.Portal, err = New(f.Context(), Config{
+		Control: control, Events: eventstoretest.NewMemory(), CA: ca, URL: "https://localhost", HashCost: account.HashCost{Time: 1, Memory: 8, Threads: 1},
+		Now: func() time.Time { return w.clock }, Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -37,8 +37,10 @@ func newMetrics() *metrics {
 		checkIns: counter("check_ins_total", "Reports of agents about themselves."),
 		alerts:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "bulwark_portal", Name: "alerts_total", Help: "Alerts that were stored, by severity."}, []string{"severity"}),
 		lost:     prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "bulwark_portal", Name: "events_lost_total", Help: "Events that agents dropped before delivery, by class."}, []string{"class"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "bulwark_portal", Name: "request_seconds", Help: "Time to answer, by part of the portal.",
-			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30}}, []string{"part", "status"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "bulwark_portal", Name: "request_seconds", Help: "Time to answer, by part of the portal.",
+			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30},
+		}, []string{"part", "status"}),
 	}
 	m.registry.MustRegister(m.batches, m.repeated, m.events, m.checkIns, m.alerts, m.lost, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -70,8 +72,10 @@ func newGauges(inv *inventory.Service, events eventstore.Store) *gauges {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("bulwark_portal_"+name, help, labels, nil)
 	}
-	return &gauges{inv, events, d("devices", "Devices by health status.", "status"), d("stored_events", "Events in the store.", "where"),
-		d("segments", "Parquet files of closed hours."), d("segment_bytes", "Size of the Parquet files.")}
+	return &gauges{
+		inv, events, d("devices", "Devices by health status.", "status"), d("stored_events", "Events in the store.", "where"),
+		d("segments", "Parquet files of closed hours."), d("segment_bytes", "Size of the Parquet files."),
+	}
 }
 
 // Describe implements prometheus.Collector.

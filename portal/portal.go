@@ -114,8 +114,10 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		return nil, err
 	}
 	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Logger: cfg.Logger, Now: cfg.Now})
-	if p.site, err = web.New(web.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now}); err != nil {
+	if p.site, err = web.New(web.Config{
+		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
+		Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+	}); err != nil {
 		return nil, err
 	}
 	p.handler = p.mount()
@@ -258,8 +260,10 @@ func (p *Portal) Serve(ctx context.Context, listener, metricsListener net.Listen
 	})
 	var side *http.Server
 	if metricsListener != nil {
-		side = &http.Server{Handler: p.metrics.handler(), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-			WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+		side = &http.Server{
+			Handler: p.metrics.handler(), ErrorLog: errorLog, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+			WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		}
 		wg.Go(func() {
 			if err := side.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
 				fail(fmt.Errorf("serving metrics on %s: %w", metricsListener.Addr(), err))

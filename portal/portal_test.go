@@ -56,8 +56,10 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{control: control, device: strings.Repeat("ab", 20), alert: strings.Repeat("cd", 16), log: &logBuffer{}}
 	events := eventstoretest.NewMemory()
-	w.Portal, err = New(t.Context(), Config{Control: control, Events: events, CA: ca, URL: "https://localhost:1", Version: "test",
-		HashCost: account.HashCost{Time: 1, Memory: 64, Threads: 1}, Logger: slog.New(slog.NewTextHandler(w.log, nil))})
+	w.Portal, err = New(t.Context(), Config{
+		Control: control, Events: events, CA: ca, URL: "https://localhost:1", Version: "test",
+		HashCost: account.HashCost{Time: 1, Memory: 64, Threads: 1}, Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +91,12 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 	addDevice(t, w.control, w.device, "host"+hostileText)
 	s := newSink(events, w.alerts, w.inventory, slog.New(slog.DiscardHandler), w.metrics)
 	p := event.Process{PID: 7, FileName: hostileText, FolderPath: "/x/" + hostileText, CommandLine: hostileText + "\u202e\x1b[2J", AccountName: hostileText, StartTime: time.Now()}
-	a := event.Alert{ID: w.alert, Time: time.Now(), Title: hostileText, Description: hostileText, Severity: event.SeverityHigh, Category: hostileText, Source: hostileText,
+	a := event.Alert{
+		ID: w.alert, Time: time.Now(), Title: hostileText, Description: hostileText, Severity: event.SeverityHigh, Category: hostileText, Source: hostileText,
 		DetectorID: hostileText, ThreatName: hostileText, ThreatFamily: hostileText, Action: hostileText, ActionDetail: hostileText, Techniques: []string{"T1059.004", "javascript:x", hostileText},
 		File: event.File{FileName: hostileText, FolderPath: hostileText, SHA256: hostileText, SHA1: hostileText, MD5: hostileText}, Process: p, Ancestry: []event.Process{p, p},
-		Event: &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}}}
+		Event: &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}},
+	}
 	b := &ingest.Batch{DeviceID: w.device, SpoolID: "s", Sequence: 1, Alerts: []event.Alert{a}, Received: time.Now(), Lost: map[string]uint64{hostileText: 1}}
 	for i := range 90 {
 		e := eventstoretest.Event(i)
@@ -143,7 +147,7 @@ func (w *world) client(t *testing.T) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} //nolint:gosec // the portal's own authority, on loopback
+	tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true} // the portal's own authority, on loopback
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Jar: jar, Transport: tr, Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
@@ -223,8 +227,10 @@ func (w *world) fill(pattern string) (method, path string) {
 func TestPages(t *testing.T) {
 	w := newWorld(t)
 	c, _ := w.signIn(t, "admin", access.Administrator)
-	paths := []string{"/alerts?q=x&sort=-severity&page=2", "/alerts?status=Open&severity=High", "/devices?q=host&health=Active&sort=-lastSeen", "/devices?tag=" + url.QueryEscape(hostileText),
-		"/alerts?q=" + url.QueryEscape(hostileText), "/devices/" + w.device + "?q=" + url.QueryEscape(hostileText), "/audit?verify=1", "/devices/" + w.device + "/timeline?before=9000000000000000&report=1"}
+	paths := []string{
+		"/alerts?q=x&sort=-severity&page=2", "/alerts?status=Open&severity=High", "/devices?q=host&health=Active&sort=-lastSeen", "/devices?tag=" + url.QueryEscape(hostileText),
+		"/alerts?q=" + url.QueryEscape(hostileText), "/devices/" + w.device + "?q=" + url.QueryEscape(hostileText), "/audit?verify=1", "/devices/" + w.device + "/timeline?before=9000000000000000&report=1",
+	}
 	for _, r := range w.site.Routes() {
 		if method, path := w.fill(r.Pattern); method == http.MethodGet && path != "/sign-in" {
 			paths = append(paths, path)

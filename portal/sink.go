@@ -64,8 +64,10 @@ func (s *sink) StoreBatch(ctx context.Context, b *ingest.Batch) error {
 			return err
 		}
 	}
-	err = s.events.Append(ctx, &eventstore.Batch{DeviceID: b.DeviceID, DeviceName: name, SpoolID: b.SpoolID, Sequence: b.Sequence,
-		Events: b.Events, Lost: b.Lost, Received: b.Received})
+	err = s.events.Append(ctx, &eventstore.Batch{
+		DeviceID: b.DeviceID, DeviceName: name, SpoolID: b.SpoolID, Sequence: b.Sequence,
+		Events: b.Events, Lost: b.Lost, Received: b.Received,
+	})
 	if errors.Is(err, eventstore.ErrBusy) {
 		return fmt.Errorf("%w: %w", ingest.ErrBusy, err)
 	}

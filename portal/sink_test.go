@@ -87,8 +87,10 @@ func addDevice(t *testing.T, control *sqlite.Store, id, host string) {
 	t.Helper()
 	now := time.Now()
 	err := control.Enroll().Enroll(t.Context(), enroll.Enrollment{
-		Device: enroll.Device{ID: id, HardwareID: "hw" + id, MachineGUID: "guid" + id, Enrolled: now,
-			Info: &agentv1.DeviceInfo{HostName: host, OsPlatform: "Linux", OsDistribution: "debian", OsVersion: "12", IpAddresses: []string{"192.0.2.7"}}},
+		Device: enroll.Device{
+			ID: id, HardwareID: "hw" + id, MachineGUID: "guid" + id, Enrolled: now,
+			Info: &agentv1.DeviceInfo{HostName: host, OsPlatform: "Linux", OsDistribution: "debian", OsVersion: "12", IpAddresses: []string{"192.0.2.7"}},
+		},
 		Certificate: enroll.Certificate{Serial: "01" + id, DeviceID: id, NotBefore: now, NotAfter: now.Add(time.Hour)},
 	})
 	if err != nil {

@@ -139,7 +139,7 @@ func writePrivate(path string, text []byte) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it was renamed
+	defer os.Remove(f.Name()) // it is gone when it was renamed
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)

@@ -82,17 +82,17 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer unlock()
-	listener, err := net.Listen("tcp", o.listen)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", o.listen, err)
 	}
-	defer listener.Close() //nolint:errcheck // Serve has closed it, or nothing used it
-	metricsListener, err := listenMetrics(o.metricsListen)
+	defer listener.Close() // Serve has closed it, or nothing used it
+	metricsListener, err := listenMetrics(ctx, o.metricsListen)
 	if err != nil {
 		return err
 	}
 	if metricsListener != nil {
-		defer metricsListener.Close() //nolint:errcheck // as above
+		defer metricsListener.Close()
 	}
 	url := o.portalURL
 	if url == "" {
@@ -127,7 +127,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	return nil
 }
 
-func listenMetrics(address string) (net.Listener, error) {
+func listenMetrics(ctx context.Context, address string) (net.Listener, error) {
 	if address == "off" || address == "" {
 		return nil, nil
 	}
@@ -138,7 +138,7 @@ func listenMetrics(address string) (net.Listener, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, usage("--metrics-listen %s: metrics have no sign-in and are served on loopback only", address)
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for metrics on %s: %w", address, err)
 	}
@@ -197,11 +197,11 @@ func lock(path string, wait bool) (unlock func(), err error) {
 		how |= unix.LOCK_NB
 	}
 	if err := unix.Flock(int(f.Fd()), how); err != nil {
-		f.Close() //nolint:errcheck // only read
+		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another portal runs with the data folder %s: stop it first, or give this one another --data-dir", filepath.Dir(path))
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { f.Close() }, nil //nolint:errcheck // closing releases the lock
+	return func() { f.Close() }, nil // closing releases the lock
 }

@@ -46,8 +46,10 @@ type Service struct {
 
 // New makes the account service; now is time.Now outside of tests.
 func New(store Store, cost HashCost, now func() time.Time) *Service {
-	return &Service{store: store, now: now, cost: cost, limit: newLimiter(),
-		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost)}
+	return &Service{
+		store: store, now: now, cost: cost, limit: newLimiter(),
+		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
+	}
 }
 
 var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
@@ -258,8 +260,10 @@ func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.
 	for i, sc := range scopes {
 		names[i] = string(sc)
 	}
-	err = s.store.CreateToken(ctx, t, Audit{Time: now, Actor: by, Address: address, Action: "token.create", Target: t.ID,
-		Detail: name + ": " + strings.Join(names, " ")})
+	err = s.store.CreateToken(ctx, t, Audit{
+		Time: now, Actor: by, Address: address, Action: "token.create", Target: t.ID,
+		Detail: name + ": " + strings.Join(names, " "),
+	})
 	if err != nil {
 		return Token{}, "", fmt.Errorf("creating token %s: %w", name, err)
 	}
@@ -302,8 +306,10 @@ func (s *Service) RevokeToken(ctx context.Context, id, by, address string) error
 
 // Record adds an entry to the audit log.
 func (s *Service) Record(ctx context.Context, actor, address, action, target, detail string) error {
-	return s.store.AddAudit(ctx, Audit{Time: s.now(), Actor: actor, Address: address, Action: action,
-		Target: inventory.Clean(target, 256), Detail: inventory.Clean(detail, 2000)})
+	return s.store.AddAudit(ctx, Audit{
+		Time: s.now(), Actor: actor, Address: address, Action: action,
+		Target: inventory.Clean(target, 256), Detail: inventory.Clean(detail, 2000),
+	})
 }
 
 // AuditEntries returns entries with an id below before (zero for all), newest

@@ -34,8 +34,8 @@ const (
 	Resolved   = "Resolved"
 )
 
-// Statuses, Classifications and Determinations are the values that the members
-// of those names may take, in the order in which a form offers them.
+// Statuses returns the values of Alert.Status, in the order in which a form
+// offers them.
 func Statuses() []string { return []string{New, InProgress, Resolved} }
 
 // Classifications returns the values of Alert.Classification besides "".
@@ -45,9 +45,11 @@ func Classifications() []string {
 
 // Determinations returns the values of Alert.Determination besides "".
 func Determinations() []string {
-	return []string{"MultiStagedAttack", "MaliciousUserActivity", "CompromisedUser", "Malware", "Phishing",
+	return []string{
+		"MultiStagedAttack", "MaliciousUserActivity", "CompromisedUser", "Malware", "Phishing",
 		"UnwantedSoftware", "SecurityTesting", "LineOfBusinessApplication", "ConfirmedUserActivity", "Clean",
-		"InsufficientData", "Other"}
+		"InsufficientData", "Other",
+	}
 }
 
 // Severities returns the values of event.Severity, the gravest first.

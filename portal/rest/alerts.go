@@ -217,8 +217,10 @@ func (a *API) updateAlert(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := access.From(r.Context())
-	v, err := a.cfg.Alerts.Update(r.Context(), r.PathValue("id"), alert.Change{Status: body.Status, AssignedTo: body.AssignedTo,
-		Classification: body.Classification, Determination: body.Determination, Comment: body.Comment}, p.Name, p.Address)
+	v, err := a.cfg.Alerts.Update(r.Context(), r.PathValue("id"), alert.Change{
+		Status: body.Status, AssignedTo: body.AssignedTo,
+		Classification: body.Classification, Determination: body.Determination, Comment: body.Comment,
+	}, p.Name, p.Address)
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,9 @@ func (s *Site) alerts(w http.ResponseWriter, r *http.Request) error {
 	l := newListing(r.URL, []string{"severity", "status", "source", "assigned"},
 		[]string{"severity", "title", "status", "computerDnsName", "category", "firstEventTime", "assignedTo"}, "-firstEventTime")
 	var status query.Expr
-	switch v := l.Filter("status"); {
-	case v == "Open":
+	if l.Filter("status") == "Open" {
 		status = alert.Open()
-	default:
+	} else {
 		status = l.equals("status", "status", alert.Statuses())
 	}
 	filter := query.All(l.contains("title", "computerDnsName", "threatName", "fileName", "filePath", "sha256", "assignedTo", "id"),
@@ -36,8 +35,10 @@ func (s *Site) alerts(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	l.Total, l.Shown = total, len(list)
-	return s.render(w, r, http.StatusOK, "alerts", frame{Title: "Alerts", Section: "alerts",
-		Page: alertsPage{l, alert.Severities(), append([]string{"Open"}, alert.Statuses()...), sources, list}})
+	return s.render(w, r, http.StatusOK, "alerts", frame{
+		Title: "Alerts", Section: "alerts",
+		Page: alertsPage{l, alert.Severities(), append([]string{"Open"}, alert.Statuses()...), sources, list},
+	})
 }
 
 type alertPage struct {
@@ -93,8 +94,10 @@ func (s *Site) showAlert(w http.ResponseWriter, r *http.Request, status int, a a
 	if err != nil {
 		return err
 	}
-	p := alertPage{Alert: a, Tree: tree(&a.Detection), Statuses: alert.Statuses(), Classifications: alert.Classifications(), Determination: alert.Determinations(),
-		CSRF: visitOf(ctx).session.CSRF, MayWrite: access.From(ctx).May(access.AlertWrite), Me: visitOf(ctx).user.Name}
+	p := alertPage{
+		Alert: a, Tree: tree(&a.Detection), Statuses: alert.Statuses(), Classifications: alert.Classifications(), Determination: alert.Determinations(),
+		CSRF: visitOf(ctx).session.CSRF, MayWrite: access.From(ctx).May(access.AlertWrite), Me: visitOf(ctx).user.Name,
+	}
 	for _, u := range users {
 		if !u.Disabled {
 			p.Assignees = append(p.Assignees, u.Name)

@@ -62,8 +62,10 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite)}
 	p.Healthy, p.Facts, p.Issues = healthFacts(d.Health)
-	p.Alerts, p.AlertsOf, err = s.cfg.Alerts.List(ctx, query.Query{Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID},
-		Order: []query.Order{{Field: "firstEventTime", Descending: true}}, Top: 10, Count: true})
+	p.Alerts, p.AlertsOf, err = s.cfg.Alerts.List(ctx, query.Query{
+		Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID},
+		Order:  []query.Order{{Field: "firstEventTime", Descending: true}}, Top: 10, Count: true,
+	})
 	if err != nil {
 		return err
 	}

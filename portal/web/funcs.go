@@ -205,11 +205,21 @@ func healthFacts(raw json.RawMessage) (healthy bool, facts []fact, issues []stri
 	}
 	healthy, _ = m["healthy"].(bool)
 	for _, f := range []struct{ key, name string }{
-		{"antivirus_enforcement_level", "Protection"}, {"real_time_protection_enabled", "Real-time protection"},
-		{"real_time_protection_subsystem", "File monitoring"}, {"supplementary_events_subsystem", "Sensor"}, {"behavior_monitoring", "Behaviour monitoring"},
-		{"tamper_protection", "Tamper protection"}, {"definitions_status", "Definitions"}, {"definitions_version", "Definitions version"},
-		{"definitions_updated", "Definitions updated"}, {"engine_version", "Engine"}, {"release_ring", "Release ring"},
-		{"events_waiting", "Events waiting"}, {"events_lost", "Events lost"}, {"conflicting_applications", "Conflicting applications"}, {"proxy", "Proxy"},
+		{"antivirus_enforcement_level", "Protection"},
+		{"real_time_protection_enabled", "Real-time protection"},
+		{"real_time_protection_subsystem", "File monitoring"},
+		{"supplementary_events_subsystem", "Sensor"},
+		{"behavior_monitoring", "Behaviour monitoring"},
+		{"tamper_protection", "Tamper protection"},
+		{"definitions_status", "Definitions"},
+		{"definitions_version", "Definitions version"},
+		{"definitions_updated", "Definitions updated"},
+		{"engine_version", "Engine"},
+		{"release_ring", "Release ring"},
+		{"events_waiting", "Events waiting"},
+		{"events_lost", "Events lost"},
+		{"conflicting_applications", "Conflicting applications"},
+		{"proxy", "Proxy"},
 	} {
 		if text := plain(m[f.key]); text != "" {
 			facts = append(facts, fact{f.name, text})

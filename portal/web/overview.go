@@ -74,12 +74,15 @@ func (s *Site) overview(w http.ResponseWriter, r *http.Request) error {
 		}
 		p.Bars = append(p.Bars, bar{Day: d.Day, Count: d.Count, X: i * 20, Y: 100 - h, Height: h})
 	}
-	if p.Recent, _, err = s.cfg.Alerts.List(ctx, query.Query{Filter: alert.Open(), Top: 8,
-		Order: []query.Order{{Field: "severity", Descending: true}, {Field: "firstEventTime", Descending: true}}}); err != nil {
+	if p.Recent, _, err = s.cfg.Alerts.List(ctx, query.Query{
+		Filter: alert.Open(), Top: 8,
+		Order: []query.Order{{Field: "severity", Descending: true}, {Field: "firstEventTime", Descending: true}},
+	}); err != nil {
 		return err
 	}
 	if p.Attention, _, err = s.cfg.Inventory.List(ctx, query.Query{Top: 6, Order: []query.Order{{Field: "lastSeen"}}, Filter: query.And{
-		Left: query.Compare{Field: "healthStatus", Op: query.Ne, Value: inventory.Active}, Right: query.Compare{Field: "onboardingStatus", Op: query.Eq, Value: "Onboarded"}}}); err != nil {
+		Left: query.Compare{Field: "healthStatus", Op: query.Ne, Value: inventory.Active}, Right: query.Compare{Field: "onboardingStatus", Op: query.Eq, Value: "Onboarded"},
+	}}); err != nil {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "overview", frame{Title: "Overview", Section: "overview", Page: p})

@@ -79,8 +79,10 @@ func (s *Site) passwordPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Site) passwordForm(w http.ResponseWriter, r *http.Request, status int, problem string) error {
-	return s.render(w, r, status, "password", frame{Title: "Change your password", Problem: problem,
-		Page: passwordPage{OneTime: visitOf(r.Context()).user.MustChange, Minimum: account.MinPassword}})
+	return s.render(w, r, status, "password", frame{
+		Title: "Change your password", Problem: problem,
+		Page: passwordPage{OneTime: visitOf(r.Context()).user.MustChange, Minimum: account.MinPassword},
+	})
 }
 
 func (s *Site) changePassword(w http.ResponseWriter, r *http.Request) error {

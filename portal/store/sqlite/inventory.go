@@ -27,8 +27,10 @@ const (
 )
 
 func inventoryValues(d inventory.Device) []any {
-	return []any{d.HostName, d.OSPlatform, d.OSDistribution, d.OSVersion, d.OSPrettyName, d.Kernel, d.Architecture, d.AgentVersion,
-		d.Model, d.Vendor, d.VirtualMachine, list(d.IPAddresses), list(d.LoggedOnUsers), list(d.DeviceTags)}
+	return []any{
+		d.HostName, d.OSPlatform, d.OSDistribution, d.OSVersion, d.OSPrettyName, d.Kernel, d.Architecture, d.AgentVersion,
+		d.Model, d.Vendor, d.VirtualMachine, list(d.IPAddresses), list(d.LoggedOnUsers), list(d.DeviceTags),
+	}
 }
 
 func marks(n int) string { return strings.Repeat(", ?", n) }

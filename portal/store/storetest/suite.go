@@ -63,9 +63,11 @@ func AddDevice(t *testing.T, s Control, i int, info *agentv1.DeviceInfo) {
 func Alert(i, device int) alert.Alert {
 	severities := []event.Severity{event.SeverityHigh, event.SeverityMedium, event.SeverityLow, event.SeverityInformational}
 	return alert.Alert{
-		Detection: event.Alert{ID: fmt.Sprintf("%032x", i), Time: Now.Add(time.Duration(i) * time.Minute), Title: fmt.Sprintf("Alert %d", i),
+		Detection: event.Alert{
+			ID: fmt.Sprintf("%032x", i), Time: Now.Add(time.Duration(i) * time.Minute), Title: fmt.Sprintf("Alert %d", i),
 			Severity: severities[i%4], Source: event.SourceAntivirus, Category: "Malware", Techniques: []string{"T1204"},
-			File: event.File{FileName: "100%_done.exe", FolderPath: "/tmp/100%_done.exe"}},
+			File: event.File{FileName: "100%_done.exe", FolderPath: "/tmp/100%_done.exe"},
+		},
 		DeviceID: DeviceID(device), DeviceName: fmt.Sprintf("host-%d", device), Received: Now, Updated: Now, Status: alert.New,
 	}
 }
@@ -269,7 +271,9 @@ func filters(t *testing.T, c Control) {
 		var ids []string
 		for _, d := range got {
 			var i int
-			fmt.Sscanf(d.ID, "%x", &i)
+			if _, err := fmt.Sscanf(d.ID, "%x", &i); err != nil {
+				t.Fatal(err)
+			}
 			ids = append(ids, fmt.Sprint(i))
 		}
 		if strings.Join(ids, " ") != x.want || n != len(ids) {
