@@ -75,8 +75,10 @@ func (s *scan) run(r io.ReaderAt, size int64) error {
 	}
 	if s.budget.Bomb() && (s.has(verdict.LimitBytes) || s.has(verdict.LimitFiles)) {
 		s.note(verdict.LimitRatio)
-		s.match(top, verdict.Match{Threat: "ArchiveBomb:Any/Ratio", Type: verdict.ArchiveBomb,
-			Signature: "Bulwark-Archive-Bomb", Source: "built-in", Offset: -1})
+		s.match(top, verdict.Match{
+			Threat: "ArchiveBomb:Any/Ratio", Type: verdict.ArchiveBomb,
+			Signature: "Bulwark-Archive-Bomb", Source: "built-in", Offset: -1,
+		})
 	}
 	if s.verdict.Infected() && top.Size == size {
 		if err := s.hash(top, definitions.SHA256); err != nil {

@@ -124,8 +124,10 @@ func (e *Event) clip(limit int) {
 	e.Process.clip(limit)
 	e.Initiating.clip(limit)
 	e.File.clip(limit)
-	for _, s := range []*string{&e.Network.RemoteIP, &e.Network.RemoteURL, &e.Network.LocalIP, &e.Network.Protocol,
-		&e.Logon.Type, &e.Logon.AccountName, &e.Logon.Protocol, &e.Logon.FailureReason, &e.Logon.RemoteIP, &e.Logon.RemoteDevice} {
+	for _, s := range []*string{
+		&e.Network.RemoteIP, &e.Network.RemoteURL, &e.Network.LocalIP, &e.Network.Protocol,
+		&e.Logon.Type, &e.Logon.AccountName, &e.Logon.Protocol, &e.Logon.FailureReason, &e.Logon.RemoteIP, &e.Logon.RemoteDevice,
+	} {
 		*s = clip(*s, limit)
 	}
 	if len(e.Additional) == 0 {
@@ -145,8 +147,10 @@ func (e *Event) clip(limit int) {
 
 func (p *Process) clip(limit int) {
 	p.StartTime, p.ParentStartTime = within(p.StartTime), within(p.ParentStartTime)
-	for _, s := range []*string{&p.FileName, &p.FolderPath, &p.CommandLine, &p.WorkingDir, &p.SHA1, &p.SHA256, &p.MD5,
-		&p.AccountName, &p.LoginName, &p.Terminal, &p.ContainerID, &p.ParentFileName} {
+	for _, s := range []*string{
+		&p.FileName, &p.FolderPath, &p.CommandLine, &p.WorkingDir, &p.SHA1, &p.SHA256, &p.MD5,
+		&p.AccountName, &p.LoginName, &p.Terminal, &p.ContainerID, &p.ParentFileName,
+	} {
 		*s = clip(*s, limit)
 	}
 }

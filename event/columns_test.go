@@ -102,14 +102,27 @@ func TestColumnValues(t *testing.T) {
 		name  string
 		want  any
 	}{
-		{0, "FileName", "sh"}, {0, "ProcessId", int64(4711)}, {0, "AccountName", "ada"}, {0, "Timestamp", e.Time},
-		{0, "InitiatingProcessId", int64(-1)}, {0, "AccountSid", nil}, {0, "ProcessCreationTime", e.Process.StartTime},
+		{0, "FileName", "sh"},
+		{0, "ProcessId", int64(4711)},
+		{0, "AccountName", "ada"},
+		{0, "Timestamp", e.Time},
+		{0, "InitiatingProcessId", int64(-1)},
+		{0, "AccountSid", nil},
+		{0, "ProcessCreationTime", e.Process.StartTime},
 		{0, "DeviceId", nil},
-		{1, "FileName", "x"}, {1, "PreviousFolderPath", "/tmp/y"}, {1, "FileSize", int64(99)},
-		{2, "RemoteIPType", "Reserved"}, {2, "LocalIPType", "Loopback"}, {2, "RemotePort", int64(443)}, {2, "RemoteUrl", "example.org"},
-		{3, "LogonType", "Network"}, {3, "IsLocalAdmin", true}, {3, "RemotePort", int64(22)},
+		{1, "FileName", "x"},
+		{1, "PreviousFolderPath", "/tmp/y"},
+		{1, "FileSize", int64(99)},
+		{2, "RemoteIPType", "Reserved"},
+		{2, "LocalIPType", "Loopback"},
+		{2, "RemotePort", int64(443)},
+		{2, "RemoteUrl", "example.org"},
+		{3, "LogonType", "Network"},
+		{3, "IsLocalAdmin", true},
+		{3, "RemotePort", int64(22)},
 		{4, "FolderPath", "/tmp/x"},
-		{5, "AccountName", "eve"}, {5, "ProcessCommandLine", "sh -c 'ls | wc'"},
+		{5, "AccountName", "eve"},
+		{5, "ProcessCommandLine", "sh -c 'ls | wc'"},
 	} {
 		if got := value(&tables[tt.table], tt.name); got != tt.want {
 			t.Errorf("%s.%s = %v, want %v", tables[tt.table].Name, tt.name, got, tt.want)

@@ -40,11 +40,15 @@ func sample() Event {
 	return Event{
 		ReportID: 1<<63 + 5, Time: at, Class: ClassProcess, Action: ProcessCreated,
 		Process: p, Initiating: q,
-		File: File{FileName: "x", FolderPath: "/tmp/x", PreviousFileName: "y", PreviousFolderPath: "/tmp/y",
-			SHA1: "1", SHA256: "2", MD5: "3", Size: 99},
+		File: File{
+			FileName: "x", FolderPath: "/tmp/x", PreviousFileName: "y", PreviousFolderPath: "/tmp/y",
+			SHA1: "1", SHA256: "2", MD5: "3", Size: 99,
+		},
 		Network: Network{RemoteIP: "192.0.2.1", RemotePort: 443, RemoteURL: "example.org", LocalIP: "::1", LocalPort: 5353, Protocol: "Udp"},
-		Logon: Logon{Type: "Network", AccountName: "eve", Protocol: "ssh", FailureReason: "bad password", IsLocalAdmin: true,
-			RemoteIP: "2001:db8::1", RemotePort: 22, RemoteDevice: "laptop"},
+		Logon: Logon{
+			Type: "Network", AccountName: "eve", Protocol: "ssh", FailureReason: "bad password", IsLocalAdmin: true,
+			RemoteIP: "2001:db8::1", RemotePort: 22, RemoteDevice: "laptop",
+		},
 		Additional: map[string]string{"a": "1", "b": "", "": "empty key", "ü": "\n"},
 	}
 }
@@ -73,13 +77,17 @@ func random(r *rand.Rand) Event {
 		return time.Unix(0, n()|1).UTC()
 	}
 	p := func() Process {
-		return Process{PID: n(), StartTime: t(), FileName: s(), FolderPath: s(), CommandLine: s(), WorkingDir: s(), SHA1: s(),
+		return Process{
+			PID: n(), StartTime: t(), FileName: s(), FolderPath: s(), CommandLine: s(), WorkingDir: s(), SHA1: s(),
 			SHA256: s(), MD5: s(), FileSize: n(), UID: n(), AccountName: s(), LoginUID: n(), LoginName: s(), SessionID: n(),
-			Terminal: s(), ContainerID: s(), ParentPID: n(), ParentFileName: s(), ParentStartTime: t()}
+			Terminal: s(), ContainerID: s(), ParentPID: n(), ParentFileName: s(), ParentStartTime: t(),
+		}
 	}
-	e := Event{ReportID: uint64(n()), Time: t(), Class: Class(r.IntN(7)), Action: s(),
+	e := Event{
+		ReportID: uint64(n()), Time: t(), Class: Class(r.IntN(7)), Action: s(),
 		File: File{s(), s(), s(), s(), s(), s(), s(), n()}, Network: Network{s(), n(), s(), s(), n(), s()},
-		Logon: Logon{s(), s(), s(), s(), r.IntN(2) == 0, s(), n(), s()}}
+		Logon: Logon{s(), s(), s(), s(), r.IntN(2) == 0, s(), n(), s()},
+	}
 	if r.IntN(2) == 0 {
 		e.Process = p()
 	}
@@ -257,11 +265,17 @@ func TestWireAgainstProtobuf(t *testing.T) {
 		path string
 		want any
 	}{
-		{"report_id", one.ReportID}, {"time_unix_ns", one.Time.UnixNano()}, {"action", one.Action},
-		{"process.command_line", one.Process.CommandLine}, {"process.login_uid", one.Process.LoginUID},
-		{"initiating.uid", one.Initiating.UID}, {"process.parent_start_time_unix_ns", one.Process.ParentStartTime.UnixNano()},
-		{"file.previous_folder_path", one.File.PreviousFolderPath}, {"network.remote_url", one.Network.RemoteURL},
-		{"logon.is_local_admin", true}, {"logon.remote_device", one.Logon.RemoteDevice},
+		{"report_id", one.ReportID},
+		{"time_unix_ns", one.Time.UnixNano()},
+		{"action", one.Action},
+		{"process.command_line", one.Process.CommandLine},
+		{"process.login_uid", one.Process.LoginUID},
+		{"initiating.uid", one.Initiating.UID},
+		{"process.parent_start_time_unix_ns", one.Process.ParentStartTime.UnixNano()},
+		{"file.previous_folder_path", one.File.PreviousFolderPath},
+		{"network.remote_url", one.Network.RemoteURL},
+		{"logon.is_local_admin", true},
+		{"logon.remote_device", one.Logon.RemoteDevice},
 	} {
 		if got := get(ev, strings.Split(c.path, ".")...); got != c.want {
 			t.Errorf("%s = %v, want %v", c.path, got, c.want)

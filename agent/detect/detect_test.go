@@ -19,9 +19,11 @@ func oneRule(detection string) string {
 }
 
 func proc(image, line string) event.Event {
-	return event.Event{Class: event.ClassProcess, Action: event.ProcessCreated,
+	return event.Event{
+		Class: event.ClassProcess, Action: event.ProcessCreated,
 		Process:    event.Process{FolderPath: image, CommandLine: line, PID: 5, UID: 1000, AccountName: "Ann", WorkingDir: "/home/ann"},
-		Initiating: event.Process{FolderPath: "/usr/bin/bash", CommandLine: "-bash"}}
+		Initiating: event.Process{FolderPath: "/usr/bin/bash", CommandLine: "-bash"},
+	}
 }
 
 func matches(t *testing.T, rule string, ev event.Event) bool {
@@ -118,21 +120,35 @@ func TestConditions(t *testing.T) {
 		cond, line string
 		want       bool
 	}{
-		{"sel_a", "aaa", true}, {"sel_a", "b", false},
-		{"sel_a and sel_b", "aaa bbb", true}, {"sel_a and sel_b", "aaa", false},
+		{"sel_a", "aaa", true},
+		{"sel_a", "b", false},
+		{"sel_a and sel_b", "aaa bbb", true},
+		{"sel_a and sel_b", "aaa", false},
 		{"sel_a or sel_b and sel_c", "aaa", true}, // and binds closer
-		{"(sel_a or sel_b) and sel_c", "aaa", false}, {"(sel_a or sel_b) and sel_c", "bbbccc", true},
-		{"not sel_a", "b", true}, {"not sel_a", "aaa", false}, {"not (sel_a or sel_b)", "bbb", false},
-		{"sel_a and not sel_b", "aaa", true}, {"sel_a AND NOT sel_b", "aaabbb", false},
+		{"(sel_a or sel_b) and sel_c", "aaa", false},
+		{"(sel_a or sel_b) and sel_c", "bbbccc", true},
+		{"not sel_a", "b", true},
+		{"not sel_a", "aaa", false},
+		{"not (sel_a or sel_b)", "bbb", false},
+		{"sel_a and not sel_b", "aaa", true},
+		{"sel_a AND NOT sel_b", "aaabbb", false},
 		{"not not sel_a", "aaa", true},
-		{"1 of sel_*", "ccc", true}, {"1 of sel_*", "ddd", false},
-		{"any of sel_*", "ccc", true}, {"2 of sel_*", "ccc", false}, {"2 of sel_*", "cccaaa", true},
-		{"all of sel_*", "aaabbb", false}, {"all of sel_*", "aaabbbccc", true},
-		{"1 of them", "zzz", false}, {"1 of them", "kkk", true},
-		{"all of them", "aaabbbcccKKK", true}, {"all of them", "aaabbbccc", false},
+		{"1 of sel_*", "ccc", true},
+		{"1 of sel_*", "ddd", false},
+		{"any of sel_*", "ccc", true},
+		{"2 of sel_*", "ccc", false},
+		{"2 of sel_*", "cccaaa", true},
+		{"all of sel_*", "aaabbb", false},
+		{"all of sel_*", "aaabbbccc", true},
+		{"1 of them", "zzz", false},
+		{"1 of them", "kkk", true},
+		{"all of them", "aaabbbcccKKK", true},
+		{"all of them", "aaabbbccc", false},
 		{"not 1 of sel_*", "zzz", true},
-		{"list", "aaa", false}, {"list", "bbb", true},
-		{"keywords", "xLLLx", true}, {"keywords", "x", false},
+		{"list", "aaa", false},
+		{"list", "bbb", true},
+		{"keywords", "xLLLx", true},
+		{"keywords", "x", false},
 		{"[sel_a, sel_b]", "bbb", true}, // a list of conditions: one of them
 	} {
 		if got := matches(t, oneRule(base[1:]+c.cond+"\n"), proc("/bin/y", c.line)); got != c.want {
@@ -253,7 +269,8 @@ func TestAlertDeduplication(t *testing.T) {
 		t.Errorf("%v %+v", ok, a)
 	}
 	for name, chain := range map[string][]event.Process{
-		"same process": {p(101, 100), shell, sshd}, "sibling": {p(102, 100), shell, sshd}, "child": {p(103, 101), p(101, 100), shell, sshd}} {
+		"same process": {p(101, 100), shell, sshd}, "sibling": {p(102, 100), shell, sshd}, "child": {p(103, 101), p(101, 100), shell, sshd},
+	} {
 		if _, ok := fire(chain...); ok {
 			t.Errorf("%s was reported again", name)
 		}

@@ -242,9 +242,11 @@ func benchEvents(n int) []event.Event {
 	images := []string{"/usr/bin/ls", "/usr/bin/dash", "/usr/bin/git", "/usr/bin/grep", "/usr/bin/python3.11", "/usr/bin/cat", "/usr/bin/x86_64-linux-gnu-gcc-12", "/usr/bin/sed", "/usr/lib/apt/methods/http", "/usr/bin/systemctl"}
 	evs := make([]event.Event, n)
 	for i := range evs {
-		evs[i] = event.Event{Class: event.ClassProcess, Action: event.ProcessCreated, Time: time.Unix(1, 0),
+		evs[i] = event.Event{
+			Class: event.ClassProcess, Action: event.ProcessCreated, Time: time.Unix(1, 0),
 			Process:    event.Process{FolderPath: images[i%len(images)], CommandLine: lines[i%len(lines)], WorkingDir: "/home/user/src/project", AccountName: "user", LoginUID: 1000},
-			Initiating: event.Process{FolderPath: "/usr/bin/bash", CommandLine: "-bash", AccountName: "user"}}
+			Initiating: event.Process{FolderPath: "/usr/bin/bash", CommandLine: "-bash", AccountName: "user"},
+		}
 	}
 	return evs
 }

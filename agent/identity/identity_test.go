@@ -92,8 +92,10 @@ func TestClonedDisk(t *testing.T) {
 }
 
 func TestDamagedFile(t *testing.T) {
-	for name, data := range map[string]string{"empty": "", "cut": `{"machine_guid":"`, "no key": `{"machine_guid":"6ba7b810-9dad-11d1-80b4-00c04fd430c8"}`,
-		"bad guid": `{"machine_guid":"x"}`, "huge": strings.Repeat(" ", maxFile+5)} {
+	for name, data := range map[string]string{
+		"empty": "", "cut": `{"machine_guid":"`, "no key": `{"machine_guid":"6ba7b810-9dad-11d1-80b4-00c04fd430c8"}`,
+		"bad guid": `{"machine_guid":"x"}`, "huge": strings.Repeat(" ", maxFile+5),
+	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, fileName), []byte(data), 0o600); err != nil {
 			t.Fatal(err)

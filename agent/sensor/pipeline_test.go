@@ -138,7 +138,8 @@ func TestLossIsCounted(t *testing.T) {
 	const n = 5000
 	release := make(chan struct{})
 	var r results
-	p := &sensor.Pipeline{Queue: 100, Table: sensortest.Table(t), Log: sensortest.Log(t),
+	p := &sensor.Pipeline{
+		Queue: 100, Table: sensortest.Table(t), Log: sensortest.Log(t),
 		OnEvent: func(ev *event.Event) {
 			<-release
 			r.event(ev)
@@ -190,8 +191,10 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 				s = procfs.New(table, sensortest.Log(t))
 			}
 			var r results
-			p := &sensor.Pipeline{Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
-				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t)}
+			p := &sensor.Pipeline{
+				Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
+				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t),
+			}
 			start(t, p)
 
 			data, err := os.ReadFile("/bin/sleep")

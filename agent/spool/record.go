@@ -106,8 +106,10 @@ func decodeHeader(b []byte) (header, error) {
 	if [4]byte(b[:4]) != magic {
 		return header{}, fmt.Errorf("%w: no record begins here", errDamaged)
 	}
-	h := header{length: int(le.Uint32(b[4:])), sum: le.Uint32(b[8:]), seq: le.Uint64(b[16:]), reportID: le.Uint64(b[24:]),
-		time: time.Unix(0, int64(le.Uint64(b[32:])))}
+	h := header{
+		length: int(le.Uint32(b[4:])), sum: le.Uint32(b[8:]), seq: le.Uint64(b[16:]), reportID: le.Uint64(b[24:]),
+		time: time.Unix(0, int64(le.Uint64(b[32:]))),
+	}
 	for i := range h.counts {
 		h.counts[i] = le.Uint32(b[40+4*i:])
 	}

@@ -159,8 +159,10 @@ const reserveIDs = 1 << 16
 // left. Only one process can have it open.
 func Open(dir string, opts Options) (*Spool, error) {
 	defaults(&opts)
-	s := &Spool{dir: dir, opts: opts, log: opts.Log, lost: map[string]uint64{}, total: map[string]uint64{},
-		wake: make(chan struct{}, 1), written: make(chan struct{}, 1), flushes: make(chan chan error), stop: make(chan struct{}), done: make(chan struct{})}
+	s := &Spool{
+		dir: dir, opts: opts, log: opts.Log, lost: map[string]uint64{}, total: map[string]uint64{},
+		wake: make(chan struct{}, 1), written: make(chan struct{}, 1), flushes: make(chan chan error), stop: make(chan struct{}), done: make(chan struct{}),
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}

@@ -50,8 +50,10 @@ func decodeState(b []byte) (state, bool) {
 	if len(b) < stateSize || [4]byte(b[:4]) != stateMagic || le.Uint32(b[4:]) != crc32.Checksum(b[8:stateSize], castagnoli) {
 		return state{}, false
 	}
-	return state{generation: le.Uint64(b[8:]), spoolID: [16]byte(b[16:32]), acked: le.Uint64(b[32:]),
-		inflight: le.Uint64(b[40:]), reportID: le.Uint64(b[48:])}, true
+	return state{
+		generation: le.Uint64(b[8:]), spoolID: [16]byte(b[16:32]), acked: le.Uint64(b[32:]),
+		inflight: le.Uint64(b[40:]), reportID: le.Uint64(b[48:]),
+	}, true
 }
 
 // stateFile is the open file of the state.

@@ -44,8 +44,10 @@ type session struct {
 func newSession(u *Uplink, p *onboarding.Package, enrollHTTP, agentHTTP *http.Client) *session {
 	opt := connect.WithReadMaxBytes(maxResponse)
 	base := strings.TrimSuffix(p.Portal, "/")
-	s := &session{u: u, p: p, enroll: agentv1connect.NewEnrollmentServiceClient(enrollHTTP, base, opt),
-		agent: agentv1connect.NewAgentServiceClient(agentHTTP, base, opt), poll: make(chan struct{}, 1), enrollHTTP: enrollHTTP, agentHTTP: agentHTTP}
+	s := &session{
+		u: u, p: p, enroll: agentv1connect.NewEnrollmentServiceClient(enrollHTTP, base, opt),
+		agent: agentv1connect.NewAgentServiceClient(agentHTTP, base, opt), poll: make(chan struct{}, 1), enrollHTTP: enrollHTTP, agentHTTP: agentHTTP,
+	}
 	if cas, err := p.Authorities(); err == nil {
 		s.authority = identity.AuthorityID(cas[0])
 	}
@@ -129,14 +131,18 @@ func (s *session) enrollOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s.enrollHTTP.CloseIdleConnections()
-	res, err := s.enroll.Enroll(ctx, connect.NewRequest(&agentv1.EnrollRequest{Token: s.p.EnrollmentToken, CertificateRequest: csr,
-		PreviousDeviceId: old.DeviceID, Device: s.info()}))
+	res, err := s.enroll.Enroll(ctx, connect.NewRequest(&agentv1.EnrollRequest{
+		Token: s.p.EnrollmentToken, CertificateRequest: csr,
+		PreviousDeviceId: old.DeviceID, Device: s.info(),
+	}))
 	if err != nil {
 		return err
 	}
 	m := res.Msg
-	err = id.SetEnrollment(identity.Enrollment{DeviceID: m.DeviceId, OrgID: m.OrgId, Portal: s.p.Portal, Authority: s.authority,
-		Renew: time.Unix(m.RenewAfterUnix, 0).UTC()}, m.Certificate)
+	err = id.SetEnrollment(identity.Enrollment{
+		DeviceID: m.DeviceId, OrgID: m.OrgId, Portal: s.p.Portal, Authority: s.authority,
+		Renew: time.Unix(m.RenewAfterUnix, 0).UTC(),
+	}, m.Certificate)
 	if err != nil {
 		return err
 	}

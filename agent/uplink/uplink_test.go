@@ -49,7 +49,8 @@ func newAgent(t *testing.T, dir string) *agent {
 	if a.spool, err = spool.Open(filepath.Join(dir, "spool"), spool.Options{FlushInterval: 20 * time.Millisecond, BatchDelay: 20 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	a.Uplink, err = New(Options{Onboarding: a.pkg, Identity: a.id, Spool: a.spool, Version: "1.2.3",
+	a.Uplink, err = New(Options{
+		Onboarding: a.pkg, Identity: a.id, Spool: a.spool, Version: "1.2.3",
 		Proxy:         func() string { a.mu.Lock(); defer a.mu.Unlock(); return a.proxy },
 		Health:        func(context.Context) []byte { return []byte(`{"healthy":true}`) },
 		PolicyVersion: func() string { a.mu.Lock(); defer a.mu.Unlock(); return a.policy },
@@ -62,7 +63,8 @@ func newAgent(t *testing.T, dir string) *agent {
 				t.Error(err)
 			}
 		},
-		WatchInterval: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond})
+		WatchInterval: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

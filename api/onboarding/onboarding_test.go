@@ -24,8 +24,10 @@ func authority(t testing.TB) (*ecdsa.PrivateKey, *x509.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -39,9 +41,11 @@ func authority(t testing.TB) (*ecdsa.PrivateKey, *x509.Certificate) {
 
 func samplePackage(c *x509.Certificate) Package {
 	now := time.Now().UTC().Truncate(time.Second)
-	return Package{OrgID: "org", Portal: "https://portal.example:8443", EnrollmentToken: "bwt_<secret>&", Issued: now, Expires: now.Add(time.Hour),
+	return Package{
+		OrgID: "org", Portal: "https://portal.example:8443", EnrollmentToken: "bwt_<secret>&", Issued: now, Expires: now.Add(time.Hour),
 		CACertificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})), Pins: []string{Pin(c)},
-		Tags: []Tag{{"GROUP", "wéb"}}}
+		Tags: []Tag{{"GROUP", "wéb"}},
+	}
 }
 
 func TestSignAndParse(t *testing.T) {

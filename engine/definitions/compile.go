@@ -243,8 +243,10 @@ func (c *compiler) body(b *clamdb.Body, pua bool) error {
 		return err
 	}
 	name := c.out.name(b.Name)
-	rule := Rule{Kind: KindBody, Type: typeOf(b.Name, pua), Target: uint8(b.Target), ID: name, Threat: name,
-		Source: c.source, Strings: uint32(len(c.out.strings)), NStrings: 1, MaxSize: -1}
+	rule := Rule{
+		Kind: KindBody, Type: typeOf(b.Name, pua), Target: uint8(b.Target), ID: name, Threat: name,
+		Source: c.source, Strings: uint32(len(c.out.strings)), NStrings: 1, MaxSize: -1,
+	}
 	c.out.rules = append(c.out.rules, rule)
 	if err := c.addString(forms, StringTrigger); err != nil {
 		return err
@@ -297,9 +299,11 @@ func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 		return err
 	}
 	name := c.out.name(l.Name)
-	rule := Rule{Kind: KindLogical, Type: typeOf(l.Name, pua), Target: uint8(l.Target), ID: name, Threat: name,
+	rule := Rule{
+		Kind: KindLogical, Type: typeOf(l.Name, pua), Target: uint8(l.Target), ID: name, Threat: name,
 		Source: c.source, Strings: uint32(len(c.out.strings)), NStrings: uint32(len(forms)),
-		MinSize: l.MinSize, MaxSize: l.MaxSize}
+		MinSize: l.MinSize, MaxSize: l.MaxSize,
+	}
 	rule.Code, rule.CodeLen = c.out.addCode(code)
 	if none {
 		rule.Flags |= RuleAlways
@@ -361,8 +365,10 @@ func (c *compiler) yaraFile(f sourceFile) error {
 		if t := r.Rule.MetaString("threat"); t != "" {
 			threat = c.out.name(t)
 		}
-		rule := Rule{Kind: KindYARA, ID: id, Threat: threat, Source: c.source, Base: base, NBase: uint32(len(rules)),
-			Strings: uint32(len(c.out.strings)), NStrings: uint32(len(r.Strings)), MaxSize: -1}
+		rule := Rule{
+			Kind: KindYARA, ID: id, Threat: threat, Source: c.source, Base: base, NBase: uint32(len(rules)),
+			Strings: uint32(len(c.out.strings)), NStrings: uint32(len(r.Strings)), MaxSize: -1,
+		}
 		switch r.Rule.MetaString("type") {
 		case "potentially_unwanted_application", "pua":
 			rule.Type = TypePUA

@@ -151,9 +151,17 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 	}
 	t := &c.out
 	secs := []section{
-		{secNames, t.names}, {secMatcher, matcher}, {secVariants, raw(t.variants)}, {secParts, raw(t.parts)},
-		{secForms, raw(t.forms)}, {secStrings, raw(t.strings)}, {secRules, raw(t.rules)}, {secProgs, t.progs},
-		{secCode, t.code}, {secAlways, raw(t.always)}, {secGlobals, raw(t.globals)},
+		{secNames, t.names},
+		{secMatcher, matcher},
+		{secVariants, raw(t.variants)},
+		{secParts, raw(t.parts)},
+		{secForms, raw(t.forms)},
+		{secStrings, raw(t.strings)},
+		{secRules, raw(t.rules)},
+		{secProgs, t.progs},
+		{secCode, t.code},
+		{secAlways, raw(t.always)},
+		{secGlobals, raw(t.globals)},
 	}
 	for l := range lists {
 		for a := range Algorithms {

@@ -192,7 +192,7 @@ func flatten(n *Node, out []*Node) []*Node {
 			for range n.Min {
 				out = flatten(sub, out)
 			}
-		case n.Min > 0 && n.Min <= 16 && !(sub.IsAny()):
+		case n.Min > 0 && n.Min <= 16 && !sub.IsAny():
 			for range n.Min {
 				out = flatten(sub, out)
 			}

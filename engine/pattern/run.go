@@ -148,8 +148,10 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 			}
 		}
 		code := p[progHeader+2*d:]
-		m := machine{in: in, s: s, limit: limit,
-			classes: code[(a+b)*instBytes : (a+b)*instBytes+c*32]}
+		m := machine{
+			in: in, s: s, limit: limit,
+			classes: code[(a+b)*instBytes : (a+b)*instBytes+c*32],
+		}
 		end, ok := int64(0), false
 		lazy := kind&flagLazy != 0
 		m.asserts = kind&flagFwdAssert != 0

@@ -44,8 +44,10 @@ type Budget struct {
 
 // NewBudget is a budget for a scanned file of the given size.
 func NewBudget(size int64, files int, bytes int64, ratio int, deadline time.Time) *Budget {
-	return &Budget{Files: files, Bytes: bytes, Ratio: ratio, Deadline: deadline,
-		MaxMember: 100 << 20, MaxHeld: 256 << 20, top: max(size, 1)}
+	return &Budget{
+		Files: files, Bytes: bytes, Ratio: ratio, Deadline: deadline,
+		MaxMember: 100 << 20, MaxHeld: 256 << 20, top: max(size, 1),
+	}
 }
 
 // Bomb reports whether more was extracted than the ratio allows.

@@ -128,8 +128,12 @@ func TestPrograms(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "x"), []byte(text), 0o600))
 	for _, c := range [][]string{
-		{"bzip2", "-k", "-c", "x"}, {"xz", "-k", "-c", "-9", "x"}, {"gzip", "-c", "x"},
-		{"tar", "-c", "x"}, {"tar", "-c", "--format=v7", "x"}, {"tar", "-c", "--format=posix", "x"},
+		{"bzip2", "-k", "-c", "x"},
+		{"xz", "-k", "-c", "-9", "x"},
+		{"gzip", "-c", "x"},
+		{"tar", "-c", "x"},
+		{"tar", "-c", "--format=v7", "x"},
+		{"tar", "-c", "--format=posix", "x"},
 	} {
 		prog := need.Command(t, c[0])
 		cmd := exec.Command(prog, c[1:]...)

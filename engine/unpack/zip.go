@@ -58,8 +58,10 @@ func unzip(w *Walker, o Object) error {
 			w.note(verdict.Damaged)
 			break
 		}
-		e := zipEntry{name: string(tail[:nameLen]), flags: le.Uint16(h[8:]), method: le.Uint16(h[10:]),
-			compressed: int64(le.Uint32(h[20:])), header: int64(le.Uint32(h[42:]))}
+		e := zipEntry{
+			name: string(tail[:nameLen]), flags: le.Uint16(h[8:]), method: le.Uint16(h[10:]),
+			compressed: int64(le.Uint32(h[20:])), header: int64(le.Uint32(h[42:])),
+		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[24:]))
 		e.header += base
 		at += int64(46 + nameLen + extraLen + commentLen)
@@ -162,8 +164,10 @@ func unzipLocal(w *Walker, o Object) error {
 		if _, err := o.Data.ReadAt(tail, at+30); err != nil {
 			return fmt.Errorf("%w: zip header cut short", errDamaged)
 		}
-		e := zipEntry{name: string(tail[:nameLen]), flags: le.Uint16(h[6:]), method: le.Uint16(h[8:]),
-			compressed: int64(le.Uint32(h[18:])), header: at}
+		e := zipEntry{
+			name: string(tail[:nameLen]), flags: le.Uint16(h[6:]), method: le.Uint16(h[8:]),
+			compressed: int64(le.Uint32(h[18:])), header: at,
+		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[22:]))
 		data := at + int64(30+nameLen+extraLen)
 		if e.flags&8 != 0 && e.compressed <= 0 {

@@ -173,7 +173,7 @@ func (l *lexer) number(p Pos) {
 		base, j = 8, j+2
 	}
 	start := j
-	for j < len(l.src) && (isName(l.src[j])) {
+	for j < len(l.src) && isName(l.src[j]) {
 		if base != 16 && (l.src[j] < '0' || l.src[j] > '9') {
 			break
 		}

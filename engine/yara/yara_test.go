@@ -38,6 +38,7 @@ func (s *slowEnv) Rule(n int) bool {
 	}
 	return ok
 }
+
 func (s *slowEnv) Matches(n int) []Span {
 	var sc pattern.Scratch
 	set := map[int64]int64{}

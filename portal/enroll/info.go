@@ -25,8 +25,10 @@ func CleanInfo(in *agentv1.DeviceInfo) (*agentv1.DeviceInfo, error) {
 	}
 	d := proto.CloneOf(in)
 	d.ProtoReflect().SetUnknown(nil)
-	for _, s := range []*string{&d.HostName, &d.MachineGuid, &d.OsPlatform, &d.OsDistribution, &d.OsVersion, &d.OsPrettyName, &d.Kernel,
-		&d.Architecture, &d.AgentVersion, &d.Model, &d.Vendor, &d.HardwareId} {
+	for _, s := range []*string{
+		&d.HostName, &d.MachineGuid, &d.OsPlatform, &d.OsDistribution, &d.OsVersion, &d.OsPrettyName, &d.Kernel,
+		&d.Architecture, &d.AgentVersion, &d.Model, &d.Vendor, &d.HardwareId,
+	} {
 		*s = cleanText(*s)
 	}
 	d.IpAddresses = cleanList(d.IpAddresses)

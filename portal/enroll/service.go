@@ -111,8 +111,10 @@ func (s *Service) NewPackage(ctx context.Context, spec PackageSpec) (Token, []by
 		return Token{}, nil, err
 	}
 	now := s.cfg.Now().UTC()
-	t := Token{ID: id, Name: spec.Name, Hash: HashToken(secret), CreatedBy: spec.CreatedBy, Created: now,
-		Expires: now.Add(spec.Validity), MaxUses: spec.MaxUses, Tags: spec.Tags}
+	t := Token{
+		ID: id, Name: spec.Name, Hash: HashToken(secret), CreatedBy: spec.CreatedBy, Created: now,
+		Expires: now.Add(spec.Validity), MaxUses: spec.MaxUses, Tags: spec.Tags,
+	}
 	p := onboarding.Package{OrgID: s.cfg.OrgID, Portal: s.cfg.PortalURL, EnrollmentToken: secret, Issued: now, Expires: t.Expires}
 	for _, tag := range spec.Tags {
 		p.Tags = append(p.Tags, onboarding.Tag{Key: tag.Key, Value: tag.Value})

@@ -20,8 +20,10 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := proto.Marshal(&agentv1.DeliverRequest{SpoolId: "0123456789abcdef0123456789abcdef", Sequence: 1, EventCount: 1,
-		EventsZstd: enc.EncodeAll(event.Encode([]event.Event{{Action: "x"}}), nil), AlertsJson: [][]byte{[]byte("{}")}, Lost: map[string]uint64{"file": 1}})
+	good, err := proto.Marshal(&agentv1.DeliverRequest{
+		SpoolId: "0123456789abcdef0123456789abcdef", Sequence: 1, EventCount: 1,
+		EventsZstd: enc.EncodeAll(event.Encode([]event.Event{{Action: "x"}}), nil), AlertsJson: [][]byte{[]byte("{}")}, Lost: map[string]uint64{"file": 1},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -161,8 +161,10 @@ func (h *handler) CheckIn(ctx context.Context, req *connect.Request[agentv1.Chec
 	if len(m.PolicyVersion) > 128 {
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "policy_version is longer than 128 bytes")
 	}
-	reply, err := h.cfg.Sink.CheckIn(ctx, &CheckIn{DeviceID: c.device.ID, Received: h.cfg.Now().UTC(), Address: c.address(), Info: info,
-		Health: health, PolicyVersion: m.PolicyVersion})
+	reply, err := h.cfg.Sink.CheckIn(ctx, &CheckIn{
+		DeviceID: c.device.ID, Received: h.cfg.Now().UTC(), Address: c.address(), Info: info,
+		Health: health, PolicyVersion: m.PolicyVersion,
+	})
 	if err != nil {
 		return nil, h.failed(ctx, "check-in", c.device.ID, err)
 	}

@@ -90,8 +90,10 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
-	return &Service{cfg: cfg, zstd: dec, slots: make(chan struct{}, slots), closed: make(chan struct{}), busy: map[string]struct{}{},
-		events: sync.Pool{New: func() any { return new([]event.Event) }}}, nil
+	return &Service{
+		cfg: cfg, zstd: dec, slots: make(chan struct{}, slots), closed: make(chan struct{}), busy: map[string]struct{}{},
+		events: sync.Pool{New: func() any { return new([]event.Event) }},
+	}, nil
 }
 
 // Close ends all command streams, so that the server can shut down; agents

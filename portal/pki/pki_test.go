@@ -218,8 +218,10 @@ func TestSignClientRefuses(t *testing.T) {
 	}
 	broken := request(t, newKey(t))
 	broken[len(broken)-1] ^= 1
-	for name, der := range map[string][]byte{"empty": nil, "garbage": []byte("hello"), "RSA": request(t, weak), "P-224": request(t, small),
-		"bad signature": broken, "huge": make([]byte, 20<<10)} {
+	for name, der := range map[string][]byte{
+		"empty": nil, "garbage": []byte("hello"), "RSA": request(t, weak), "P-224": request(t, small),
+		"bad signature": broken, "huge": make([]byte, 20<<10),
+	} {
 		if _, err := a.SignClient(der, device); err == nil {
 			t.Errorf("%s: no error", name)
 		}

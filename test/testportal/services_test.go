@@ -71,7 +71,8 @@ func (c *client) enroll(token string) error {
 		c.t.Fatal(err)
 	}
 	res, err := agentv1connect.NewEnrollmentServiceClient(c.http(), c.p.URL).Enroll(c.t.Context(), connect.NewRequest(&agentv1.EnrollRequest{
-		Token: token, CertificateRequest: csr, Device: c.info}))
+		Token: token, CertificateRequest: csr, Device: c.info,
+	}))
 	if err != nil {
 		return err
 	}
@@ -233,8 +234,10 @@ func TestDeliver(t *testing.T) {
 	alert := ingesttest.Alert(1)
 	text, err := event.EncodeAlert(&alert)
 	must(t, err)
-	req := &agentv1.DeliverRequest{SpoolId: spoolID, Sequence: 1, EventsZstd: pack(t, ingesttest.Event(1), ingesttest.Event(2)), EventCount: 2,
-		AlertsJson: [][]byte{text, []byte("{"), []byte(`{"id":"no"}`)}, Lost: map[string]uint64{"file": 3, "BAD NAME": 1, "zero": 0}}
+	req := &agentv1.DeliverRequest{
+		SpoolId: spoolID, Sequence: 1, EventsZstd: pack(t, ingesttest.Event(1), ingesttest.Event(2)), EventCount: 2,
+		AlertsJson: [][]byte{text, []byte("{"), []byte(`{"id":"no"}`)}, Lost: map[string]uint64{"file": 3, "BAD NAME": 1, "zero": 0},
+	}
 	for range 2 {
 		res, err := c.agent().Deliver(t.Context(), connect.NewRequest(req))
 		must(t, err)

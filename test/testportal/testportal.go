@@ -61,8 +61,10 @@ func New(t testing.TB) *Portal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Portal{Address: addr, URL: "https://" + addr, CA: ca, Store: enrolltest.NewMemory(), Sink: ingesttest.NewMemory(),
-		Commands: NewCommands(), CheckIn: time.Second, Log: log, t: t}
+	p := &Portal{
+		Address: addr, URL: "https://" + addr, CA: ca, Store: enrolltest.NewMemory(), Sink: ingesttest.NewMemory(),
+		Commands: NewCommands(), CheckIn: time.Second, Log: log, t: t,
+	}
 	p.Enroll = enroll.New(enroll.Config{Store: p.Store, CA: ca, OrgID: "test-org", PortalURL: p.URL, Version: "test", Log: log})
 	p.Auth = enroll.NewAuthenticator(p.Store, ca, nil)
 	t.Cleanup(p.Stop)

@@ -46,8 +46,10 @@ func token(n int) enroll.Token {
 func device(n int) enroll.Device {
 	return enroll.Device{
 		ID: fmt.Sprintf("%040x", n), HardwareID: strings.Repeat("ab", 32), MachineGUID: fmt.Sprintf("guid-%d", n),
-		Enrolled: base, Info: &agentv1.DeviceInfo{HostName: fmt.Sprintf("host%d", n), IpAddresses: []string{"192.0.2.1"},
-			Tags: []*agentv1.Tag{{Key: "GROUP", Value: "web"}}},
+		Enrolled: base, Info: &agentv1.DeviceInfo{
+			HostName: fmt.Sprintf("host%d", n), IpAddresses: []string{"192.0.2.1"},
+			Tags: []*agentv1.Tag{{Key: "GROUP", Value: "web"}},
+		},
 	}
 }
 

@@ -37,8 +37,10 @@ var _ ingest.Sink = (*Memory)(nil)
 
 // NewMemory returns an empty sink.
 func NewMemory() *Memory {
-	return &Memory{marks: map[[2]string]uint64{}, events: map[string][]event.Event{}, removed: map[string]bool{},
-		lost: map[string]map[string]uint64{}, checkIns: map[string]ingest.CheckIn{}}
+	return &Memory{
+		marks: map[[2]string]uint64{}, events: map[string][]event.Event{}, removed: map[string]bool{},
+		lost: map[string]map[string]uint64{}, checkIns: map[string]ingest.CheckIn{},
+	}
 }
 
 // Fail makes StoreBatch return the result of fn when that is not nil. fn may
@@ -81,8 +83,10 @@ func (m *Memory) StoreBatch(ctx context.Context, b *ingest.Batch) error {
 		if m.removed[a.ID] || slices.ContainsFunc(m.alerts, func(s *storedAlert) bool { return s.alert.ID == a.ID }) {
 			continue
 		}
-		m.alerts = append(m.alerts, &storedAlert{device: b.DeviceID, alert: a,
-			arrival: ingest.Arrival{AlertID: a.ID, Source: a.Source, Time: b.Received}})
+		m.alerts = append(m.alerts, &storedAlert{
+			device: b.DeviceID, alert: a,
+			arrival: ingest.Arrival{AlertID: a.ID, Source: a.Source, Time: b.Received},
+		})
 	}
 	for k, v := range b.Lost {
 		if m.lost[b.DeviceID] == nil {

@@ -81,14 +81,18 @@ const (
 
 // Event makes event number n of a device.
 func Event(n uint64) event.Event {
-	return event.Event{ReportID: n, Time: base.Add(time.Duration(n) * time.Millisecond), Class: event.Class(1 + n%6),
-		Action: event.ProcessCreated, Process: event.Process{PID: int64(n), FileName: "sh", FolderPath: "/bin/sh", CommandLine: fmt.Sprintf("sh -c %d", n)}}
+	return event.Event{
+		ReportID: n, Time: base.Add(time.Duration(n) * time.Millisecond), Class: event.Class(1 + n%6),
+		Action: event.ProcessCreated, Process: event.Process{PID: int64(n), FileName: "sh", FolderPath: "/bin/sh", CommandLine: fmt.Sprintf("sh -c %d", n)},
+	}
 }
 
 // Alert makes alert number n.
 func Alert(n int) event.Alert {
-	return event.Alert{ID: fmt.Sprintf("%032x", n), Time: base, Title: fmt.Sprintf("alert %d", n), Severity: event.SeverityHigh,
-		Category: "Malware", Source: event.SourceAntivirus, ThreatName: "EICAR", File: event.File{FileName: "x", FolderPath: "/tmp/x"}}
+	return event.Alert{
+		ID: fmt.Sprintf("%032x", n), Time: base, Title: fmt.Sprintf("alert %d", n), Severity: event.SeverityHigh,
+		Category: "Malware", Source: event.SourceAntivirus, ThreatName: "EICAR", File: event.File{FileName: "x", FolderPath: "/tmp/x"},
+	}
 }
 
 func batch(device, spool string, seq uint64, first, last uint64) *ingest.Batch {
@@ -261,8 +265,10 @@ func testEmpty(t *testing.T, h *Harness) {
 func testCheckIn(t *testing.T, h *Harness) {
 	ctx := t.Context()
 	for i := range 3 {
-		_, err := h.Sink.CheckIn(ctx, &ingest.CheckIn{DeviceID: deviceA, Received: base.Add(time.Duration(i) * time.Minute), Address: "192.0.2.7",
-			Info: &agentv1.DeviceInfo{HostName: fmt.Sprintf("host%d", i)}, Health: []byte(`{"healthy":true}`), PolicyVersion: "1"})
+		_, err := h.Sink.CheckIn(ctx, &ingest.CheckIn{
+			DeviceID: deviceA, Received: base.Add(time.Duration(i) * time.Minute), Address: "192.0.2.7",
+			Info: &agentv1.DeviceInfo{HostName: fmt.Sprintf("host%d", i)}, Health: []byte(`{"healthy":true}`), PolicyVersion: "1",
+		})
 		must(t, err)
 	}
 }
