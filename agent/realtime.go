@@ -28,9 +28,8 @@ type realtime struct {
 	policyEpoch atomic.Uint64
 	exclusions  atomic.Pointer[policy.ExclusionSet]
 
-	mu      sync.Mutex
-	remake  context.CancelFunc // ends the present watcher
-	started time.Time
+	mu     sync.Mutex
+	remake context.CancelFunc // ends the present watcher
 }
 
 func newRealtime(a *Agent) *realtime {

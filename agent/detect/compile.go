@@ -371,25 +371,25 @@ func (sc *scratch) atom(id int32) bool {
 }
 
 // holds compares a value in full.
-func (p *atom) holds(v string, sc *scratch) bool {
-	switch p.kind {
+func (a *atom) holds(v string, sc *scratch) bool {
+	switch a.kind {
 	case isEqual:
-		return len(v) == len(p.text) && samePrefix(v, p.text, p.cased)
+		return len(v) == len(a.text) && samePrefix(v, a.text, a.cased)
 	case hasPrefix:
-		return samePrefix(v, p.text, p.cased)
+		return samePrefix(v, a.text, a.cased)
 	case hasSuffix:
-		return len(v) >= len(p.text) && samePrefix(v[len(v)-len(p.text):], p.text, p.cased)
+		return len(v) >= len(a.text) && samePrefix(v[len(v)-len(a.text):], a.text, a.cased)
 	case contains: // only cased ones come here
-		return strings.Contains(v, p.text)
+		return strings.Contains(v, a.text)
 	case isGlob:
-		return matchGlob(p.glob, v, p.cased)
+		return matchGlob(a.glob, v, a.cased)
 	case isRegexp:
-		return p.re.MatchString(v)
+		return a.re.MatchString(v)
 	case inNetwork:
 		addr, err := netip.ParseAddr(v)
-		return err == nil && p.net.Contains(addr.Unmap())
+		return err == nil && a.net.Contains(addr.Unmap())
 	case exists:
-		return (v != "") == p.want
+		return (v != "") == a.want
 	case isAny:
 		return true
 	case compares:
@@ -397,26 +397,26 @@ func (p *atom) holds(v string, sc *scratch) bool {
 		if err != nil {
 			return false
 		}
-		switch p.op {
+		switch a.op {
 		case "lt":
-			return n < p.number
+			return n < a.number
 		case "lte":
-			return n <= p.number
+			return n <= a.number
 		case "gt":
-			return n > p.number
+			return n > a.number
 		}
-		return n >= p.number
+		return n >= a.number
 	case refers:
-		o := sc.values[p.other]
-		switch p.op {
+		o := sc.values[a.other]
+		switch a.op {
 		case "startswith":
-			return samePrefix(v, o, p.cased)
+			return samePrefix(v, o, a.cased)
 		case "endswith":
-			return len(v) >= len(o) && samePrefix(v[len(v)-len(o):], o, p.cased)
+			return len(v) >= len(o) && samePrefix(v[len(v)-len(o):], o, a.cased)
 		case "contains":
-			return o == "" || matchGlob([]piece{{star: true}, {text: o}, {star: true}}, v, p.cased)
+			return o == "" || matchGlob([]piece{{star: true}, {text: o}, {star: true}}, v, a.cased)
 		}
-		return len(v) == len(o) && samePrefix(v, o, p.cased)
+		return len(v) == len(o) && samePrefix(v, o, a.cased)
 	}
 	return false
 }

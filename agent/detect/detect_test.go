@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 func oneRule(detection string) string {
@@ -301,9 +302,7 @@ func TestAlertDeduplication(t *testing.T) {
 }
 
 func TestNoAllocationWithoutMatch(t *testing.T) {
-	if raceEnabled {
-		t.Skip("not meaningful with the race detector")
-	}
+	need.NoRaceDetector(t) // it makes sync.Pool drop what it is given
 	e := New(Options{})
 	e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
 	evs := benchEvents(10)

@@ -110,7 +110,7 @@ func (id *Identity) read() error {
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return fmt.Errorf("identity: %s: %w", path, err)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // TestFewDescriptors: the kernel refuses accesses for which it can give us no
@@ -95,12 +97,12 @@ func TestHandlerThatHangs(t *testing.T) {
 	wait(t, "losses are counted", func() bool { return r.Stats(0).DetectionsLost > 0 })
 }
 
-// TestSlowScanFilesDoNotHideExecution: files that take for ever to scan keep
+// TestSlowFilesDoNotHideExecution: files that take for ever to scan keep
 // all workers busy; what is executed meanwhile is still looked at.
 func TestSlowFilesDoNotHideExecution(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Deadline = 100 * time.Millisecond })
 	if !r.Capabilities().ExecEvents {
-		t.Skip("the kernel has no FAN_OPEN_EXEC_PERM")
+		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}
 	release := make(chan struct{})
 	defer close(release)
@@ -366,7 +368,7 @@ func openDescriptors(t testing.TB) int {
 func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Workers = 1; c.Deadline = time.Second })
 	if !r.Capabilities().ExecEvents {
-		t.Skip("the kernel has no FAN_OPEN_EXEC_PERM")
+		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}
 	for range 200 { // as if scans took 200 ms on average
 		r.load.done(200 * time.Millisecond)

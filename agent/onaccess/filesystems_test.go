@@ -23,7 +23,7 @@ func loopFS(t testing.TB, fsType string) string {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(known), "\t"+fsType+"\n") {
-		t.Skipf("this kernel has no %s", fsType)
+		need.Missing(t, "this kernel has no %s", fsType)
 	}
 	mount := need.Command(t, "mount")
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -189,7 +189,7 @@ func squashFS(t testing.TB, source string) string {
 	t.Helper()
 	need.Root(t)
 	if known, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(known), "\tsquashfs\n") {
-		t.Skip("this kernel has no squashfs")
+		need.Missing(t, "this kernel has no squashfs")
 	}
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -275,7 +275,7 @@ func TestFilesystemMark(t *testing.T) {
 	dir := tmpfs(t)
 	r := newRigOn(t, dir, func(c *Config) { c.Scope = ScopeFilesystem })
 	if !r.Capabilities().FilesystemMarks {
-		t.Skip("the kernel has no file-system marks")
+		need.Missing(t, "the kernel has no file-system marks (4.20 has them)")
 	}
 	if s := r.Stats(0); len(s.MarkedMounts) != 1 || s.MarkedMounts[0].Scope != "filesystem" {
 		t.Fatalf("marked %+v", s.MarkedMounts)

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 const eperm = int(syscall.EPERM)
@@ -50,7 +52,7 @@ func TestDeniesOpenOfBadFile(t *testing.T) {
 func TestDeniesExecution(t *testing.T) {
 	r := newRig(t, nil)
 	if !r.Capabilities().ExecEvents {
-		t.Skip("the kernel has no FAN_OPEN_EXEC_PERM")
+		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}
 	good := r.put(t, "good", "#!/bin/sh\necho ran\n")
 	evil := r.put(t, "evil", "#!/bin/sh\necho ran\n#"+bad)

@@ -86,7 +86,7 @@ func TestKilled(t *testing.T) {
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())
-		stop := time.AfterFunc(time.Duration(150+37*round)*time.Millisecond, func() { cmd.Process.Kill() }) //nolint:errcheck // it may have ended
+		stop := time.AfterFunc(time.Duration(150+37*round)*time.Millisecond, func() { cmd.Process.Kill() }) // it may have ended
 		lines := bufio.NewScanner(out)
 		first := true
 		for lines.Scan() {
@@ -181,11 +181,11 @@ func TestFullDisk(t *testing.T) {
 	for i := range 60000 {
 		s.AddEvent(fileEvent(i))
 		if i%200 == 0 {
-			s.Flush(t.Context()) //nolint:errcheck // it fails, see above
+			s.Flush(t.Context()) // it fails, see above
 		}
 	}
 	must(t, s.AddAlert(anAlert(2)))
-	s.Flush(t.Context()) //nolint:errcheck // it fails, see above
+	s.Flush(t.Context()) // it fails, see above
 	s.disk.Lock()
 	kept := s.memoryBytes()
 	s.disk.Unlock()
@@ -195,7 +195,7 @@ func TestFullDisk(t *testing.T) {
 	must(t, hog.Close())
 	must(t, os.Remove(dir+"/hog"))
 	must(t, s.AddAlert(anAlert(3)))
-	s.Flush(t.Context()) //nolint:errcheck // fails while records wait in memory
+	s.Flush(t.Context()) // fails while records wait in memory
 	c.drain(t, s)
 	c.once(t)
 	if len(c.alerts) != 3 {

@@ -23,7 +23,7 @@ func open(t testing.TB, dir string, opts Options) *Spool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() }) //nolint:errcheck // tests that care close themselves
+	t.Cleanup(func() { s.Close() }) // tests that care close themselves
 	return s
 }
 

@@ -140,7 +140,7 @@ func (t *track) checkTail() (tailReport, error) {
 	if err != nil {
 		return rep, err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written that Truncate and Sync did not report
+	defer f.Close() // nothing was written that Truncate and Sync did not report
 	for offset := int64(0); ; {
 		r, err := readRecord(f, offset)
 		switch {
@@ -298,7 +298,7 @@ func (t *track) release(acked uint64) (aside []string) {
 				return true
 			}
 		}
-		os.Remove(s.path) //nolint:errcheck // what remains is found and skipped at the next start
+		os.Remove(s.path) // what remains is found and skipped at the next start
 		return true
 	})
 	return aside
@@ -354,17 +354,17 @@ func (t *track) evict(floor uint64) (lost counts, told map[string]uint64, ok boo
 			}
 			offset += r.size()
 		}
-		f.Close() //nolint:errcheck // read only
+		f.Close()
 	}
 	t.closeIn()
 	t.segments = t.segments[1:]
-	os.Remove(s.path) //nolint:errcheck // a file that cannot be removed is found again at the next start
+	os.Remove(s.path) // a file that cannot be removed is found again at the next start
 	return lost, told, true
 }
 
 func (t *track) closeIn() {
 	if t.in != nil {
-		t.in.Close() //nolint:errcheck // read only
+		t.in.Close()
 		t.in = nil
 	}
 	t.offset, t.peeked = 0, nil

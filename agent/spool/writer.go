@@ -186,7 +186,7 @@ func (s *Spool) makeRoom(r rank) bool {
 
 func (s *Spool) closeOut(t *track) {
 	if t.out != nil {
-		t.out.Close() //nolint:errcheck // every write was synced
+		t.out.Close() // every write was synced
 		t.out = nil
 	}
 }

@@ -27,7 +27,7 @@ func readPackage(path string) (p packageFile, mark string) {
 	if err != nil {
 		return packageFile{err: err}, err.Error()
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		err = errors.Join(err, fmt.Errorf("%s is not a regular file", path))
 		return packageFile{err: err}, err.Error()

@@ -171,9 +171,13 @@ func (s *session) work(ctx context.Context) error {
 		wg.Go(func() {
 			b := backoff{max: s.u.opts.MaxBackoff}
 			for ctx.Err() == nil {
+				began := time.Now()
 				err := guarded(loop, ctx)
 				if ctx.Err() != nil {
 					return
+				}
+				if time.Since(began) > b.max {
+					b.reset() // it worked for long: this failure is not one in a row
 				}
 				var advice time.Duration
 				if err = s.judge(name, err); errors.Is(err, errReenroll) || errors.Is(err, errRefused) {
@@ -342,7 +346,7 @@ func (s *session) receive(ctx context.Context, stop func(), poll bool) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close() //nolint:errcheck // the stream's own error is returned
+	defer stream.Close() // the stream's own error is returned
 	for stream.Receive() {
 		quiet.Reset(streamQuiet)
 		if c := stream.Msg(); c.Id != "" {

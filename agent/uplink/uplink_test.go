@@ -320,8 +320,8 @@ func TestInterceptor(t *testing.T) {
 	}
 	var requests atomic.Int32
 	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) })}
-	go srv.Serve(l)   //nolint:errcheck // ends with Close
-	defer srv.Close() //nolint:errcheck // test
+	go srv.Serve(l) // ends with Close
+	defer srv.Close()
 	a := newAgent(t, t.TempDir())
 	a.onboard(pkg)
 	a.start()
@@ -352,26 +352,26 @@ func startProxy(t *testing.T, target string, refuse bool) (addr string, used *at
 			http.Error(w, "no", http.StatusForbidden)
 			return
 		}
-		up, err := net.Dial("tcp", target) //nolint:noctx // test
+		up, err := net.Dial("tcp", target)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		defer up.Close() //nolint:errcheck // test
+		defer up.Close()
 		down, buf, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
-		defer down.Close()                                                  //nolint:errcheck // test
-		io.WriteString(down, "HTTP/1.1 200 Connection established\r\n\r\n") //nolint:errcheck // test
+		defer down.Close()
+		io.WriteString(down, "HTTP/1.1 200 Connection established\r\n\r\n")
 		go func() {
-			io.Copy(up, buf) //nolint:errcheck // test
-			up.Close()       //nolint:errcheck // test
+			io.Copy(up, buf)
+			up.Close()
 		}()
-		io.Copy(down, up) //nolint:errcheck // test
+		io.Copy(down, up)
 	})}
-	go srv.Serve(l)                   //nolint:errcheck // ends with Close
-	t.Cleanup(func() { srv.Close() }) //nolint:errcheck // test
+	go srv.Serve(l) // ends with Close
+	t.Cleanup(func() { srv.Close() })
 	return l.Addr().String(), used
 }
 

@@ -151,7 +151,7 @@ func jsonError(data []byte, err error) error {
 		}
 		return fmt.Errorf("onboarding package: %w", err)
 	}
-	return fmt.Errorf("onboarding package: not valid JSON at line %d: %v: %w", line(data, at), err, ErrDamaged)
+	return fmt.Errorf("onboarding package: not valid JSON at line %d: %w: %w", line(data, at), err, ErrDamaged)
 }
 
 func line(data []byte, offset int64) int {

@@ -57,7 +57,7 @@ func find(ctx context.Context, sources []Source) (files []sourceFile, unknown []
 			}
 			// Links to files count; anything else is no source.
 			if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
-				return nil
+				return nil //nolint:nilerr // a broken link
 			}
 			f, ok := classify(path)
 			if !ok {

@@ -18,7 +18,6 @@ type Atom struct {
 
 // placed is an atom with its chosen window.
 type placed struct {
-	atom  int
 	class int // a gram class, or -1 for the tiny ones
 	off   int
 	n     int

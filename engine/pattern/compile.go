@@ -288,11 +288,11 @@ func stateProgram(seq []*Node, at, n int) ([]byte, error) {
 	for _, s := range seq[to:] {
 		fwd.node(s, false)
 	}
-	fwd.inst(opMatch, 0, 0, 0, 0)
+	fwd.inst(opMatch, 0, 0, 0)
 	for i := from - 1; i >= 0; i-- {
 		rev.node(seq[i], true)
 	}
-	rev.inst(opMatch, 0, 0, 0, 0)
+	rev.inst(opMatch, 0, 0, 0)
 	if fwd.err != nil {
 		return nil, fwd.err
 	}
@@ -349,7 +349,8 @@ type emitter struct {
 
 func (e *emitter) pc() int { return len(e.code) / instBytes }
 
-func (e *emitter) inst(op, v, m byte, x, y int) int {
+// inst appends an instruction; its second target is patched in later.
+func (e *emitter) inst(op, v, m byte, x int) int {
 	at := e.pc()
 	if at >= maxInsts {
 		e.err = fmt.Errorf("%w: more than %d steps", ErrTooLarge, maxInsts)
@@ -357,7 +358,7 @@ func (e *emitter) inst(op, v, m byte, x, y int) int {
 	}
 	e.code = append(e.code, op, v, m, 0)
 	e.code = binary.LittleEndian.AppendUint32(e.code, uint32(x))
-	e.code = binary.LittleEndian.AppendUint32(e.code, uint32(y))
+	e.code = binary.LittleEndian.AppendUint32(e.code, 0)
 	return at
 }
 
@@ -373,7 +374,7 @@ func (e *emitter) node(n *Node, reverse bool) {
 	}
 	switch n.Kind {
 	case Byte:
-		e.inst(opByte, n.V, n.M, 0, 0)
+		e.inst(opByte, n.V, n.M, 0)
 	case Class:
 		id := -1
 		for i := range e.classes {
@@ -385,10 +386,10 @@ func (e *emitter) node(n *Node, reverse bool) {
 			id = len(e.classes)
 			e.classes = append(e.classes, n.Set)
 		}
-		e.inst(opClass, 0, 0, id, 0)
+		e.inst(opClass, 0, 0, id)
 	case Assert:
 		e.asserts = true
-		e.inst(opAssert, byte(n.Assert), 0, 0, 0)
+		e.inst(opAssert, byte(n.Assert), 0, 0)
 	case Seq:
 		for i := range n.Subs {
 			if reverse {
@@ -404,9 +405,9 @@ func (e *emitter) node(n *Node, reverse bool) {
 				e.node(s, reverse)
 				break
 			}
-			split := e.inst(opSplit, 0, 0, e.pc()+1, 0)
+			split := e.inst(opSplit, 0, 0, e.pc()+1)
 			e.node(s, reverse)
-			ends = append(ends, e.inst(opJump, 0, 0, 0, 0))
+			ends = append(ends, e.inst(opJump, 0, 0, 0))
 			e.patch(split, 1, e.pc())
 		}
 		for _, at := range ends {
@@ -424,15 +425,15 @@ func (e *emitter) node(n *Node, reverse bool) {
 		}
 		if n.Max < 0 {
 			e.unbounded = true
-			split := e.inst(opSplit, 0, 0, e.pc()+1, 0)
+			split := e.inst(opSplit, 0, 0, e.pc()+1)
 			e.node(n.Subs[0], reverse)
-			e.inst(opJump, 0, 0, split, 0)
+			e.inst(opJump, 0, 0, split)
 			e.patch(split, 1, e.pc())
 			return
 		}
 		var splits []int
 		for range n.Max - n.Min {
-			splits = append(splits, e.inst(opSplit, 0, 0, e.pc()+1, 0))
+			splits = append(splits, e.inst(opSplit, 0, 0, e.pc()+1))
 			e.node(n.Subs[0], reverse)
 			if e.err != nil {
 				return

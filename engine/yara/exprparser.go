@@ -52,7 +52,7 @@ func (p *parser) expr(prec int) (*Expr, *Error) {
 		return nil, errAt(p.peek().pos, "the condition is nested deeper than %d", maxExprDepth)
 	}
 	defer func() { p.depth-- }()
-	left, err := p.unary(prec)
+	left, err := p.unary()
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (p *parser) expr(prec int) (*Expr, *Error) {
 			return left, nil
 		}
 		b, ok := operators[t.text]
-		if !ok || b.prec < prec || t.text == "%" && p.at(1).text == "of" {
+		if !ok || b.prec < prec || t.text == "%" && p.ahead().text == "of" {
 			return left, nil
 		}
 		p.next()
@@ -79,7 +79,7 @@ func (p *parser) expr(prec int) (*Expr, *Error) {
 	}
 }
 
-func (p *parser) unary(prec int) (*Expr, *Error) {
+func (p *parser) unary() (*Expr, *Error) {
 	t := p.peek()
 	switch {
 	case p.is("not"), p.is("defined"):
@@ -115,7 +115,7 @@ func (p *parser) unary(prec int) (*Expr, *Error) {
 	if p.inFor {
 		return e, nil // the loop reads its own "of"
 	}
-	percent := p.is("%") && p.at(1).text == "of"
+	percent := p.is("%") && p.ahead().text == "of"
 	if percent || p.is("of") {
 		q := &Quantifier{Kind: QuantCount, N: e}
 		if percent {

@@ -36,7 +36,8 @@ func Parse(src []byte) (*File, []*Error) {
 
 func (p *parser) peek() *token { return &p.toks[p.i] }
 
-func (p *parser) at(n int) *token { return &p.toks[min(p.i+n, len(p.toks)-1)] }
+// ahead is the token after the next.
+func (p *parser) ahead() *token { return &p.toks[min(p.i+1, len(p.toks)-1)] }
 
 func (p *parser) next() *token {
 	t := &p.toks[p.i]
@@ -89,7 +90,7 @@ func (p *parser) resume(start int) {
 		p.next()
 	}
 	for ; p.peek().kind != tokEOF; p.next() {
-		t, n := p.peek(), p.at(1)
+		t, n := p.peek(), p.ahead()
 		if t.kind != tokName {
 			continue
 		}
@@ -209,7 +210,7 @@ func (p *parser) meta(r *Rule) *Error {
 	if err := p.expect(":"); err != nil {
 		return err
 	}
-	for p.peek().kind == tokName && p.at(1).text == "=" {
+	for p.peek().kind == tokName && p.ahead().text == "=" {
 		m := Meta{Name: p.next().text}
 		p.next()
 		neg := p.accept("-")
@@ -319,7 +320,7 @@ func (p *parser) modifiers(s *String) *Error {
 			m.Private = true
 		case "xor":
 			m.Xor, m.XorMin, m.XorMax = true, 0, 255
-			if err = only(t, Text); err == nil && p.at(1).text == "(" {
+			if err = only(t, Text); err == nil && p.ahead().text == "(" {
 				p.next()
 				err = p.xorRange(m)
 			}
@@ -328,7 +329,7 @@ func (p *parser) modifiers(s *String) *Error {
 				break
 			}
 			alphabet := ""
-			if p.at(1).text == "(" {
+			if p.ahead().text == "(" {
 				p.next()
 				p.next()
 				a := p.peek()

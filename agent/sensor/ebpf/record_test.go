@@ -28,7 +28,7 @@ func execRecord(flags uint32, filename, exe, cwd, cgroup, args string) []byte {
 	}
 	copy(b[112:], "comm")
 	copy(b[128:], "pts3")
-	return append(b, filename+exe+cwd+cgroup+args...)
+	return slices.Concat(b, []byte(filename+exe+cwd+cgroup+args))
 }
 
 func TestParseRecord(t *testing.T) {

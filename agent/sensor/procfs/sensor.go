@@ -235,7 +235,7 @@ func (s *Sensor) compare(ctx context.Context, sink sensor.Sink) error {
 	running := make(map[int]bool, len(pids))
 	for _, pid := range pids {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to end: no failure of the sensor
 		}
 		running[pid] = true
 		if s.table.Current(pid) {

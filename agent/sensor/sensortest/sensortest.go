@@ -141,7 +141,7 @@ func ShortLived(t testing.TB, table *process.Table, sink *Sink, n int, strict bo
 	dir := t.TempDir()
 	// The shell stays the parent of all; every third child ends with a status.
 	script := fmt.Sprintf(`i=0; while [ $i -lt %d ]; do /usr/bin/env -- /bin/true %s-$i "two words"; if [ $((i %% 3)) = 0 ]; then /bin/false %s-false-$i; fi; i=$((i+1)); done; exit 7`, n, mark, mark)
-	cmd := exec.Command("/bin/sh", "-c", script)
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
 	cmd.Dir = dir
 	_ = cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code != 7 {

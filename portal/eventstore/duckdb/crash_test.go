@@ -17,35 +17,43 @@ import (
 
 const crashDir = "BULWARK_TEST_CRASH_DIR"
 
-// TestCrashChild is not a test: TestCrash runs it as a process of its own,
-// which stores batches, prints the number of each that is stored, and is killed.
-func TestCrashChild(t *testing.T) {
-	dir := os.Getenv(crashDir)
-	if dir == "" {
-		t.Skip("only run by TestCrash")
+// TestMain lets the test program also be the process that TestCrash kills.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		if err := storeUntilKilled(context.Background(), dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
-	s, err := Open(context.Background(), Config{Dir: dir})
+	os.Exit(m.Run())
+}
+
+// storeUntilKilled stores batches and prints the number of each that is stored.
+func storeUntilKilled(ctx context.Context, dir string) error {
+	s, err := Open(ctx, Config{Dir: dir})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	seq, err := s.Stored(context.Background(), eventstoretest.DeviceA, "spool-1")
+	seq, err := s.Stored(ctx, eventstoretest.DeviceA, "spool-1")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for i := int(seq); i < 5000; i++ {
 		b := eventstoretest.Batch(eventstoretest.DeviceA, uint64(i+1), i*10, 10)
 		// Old enough to be closed, so that the exports are hit too.
 		b.Received = time.Now().Add(-3 * time.Hour)
-		if err := s.Append(context.Background(), b); err != nil {
-			t.Fatal(err)
+		if err := s.Append(ctx, b); err != nil {
+			return err
 		}
 		fmt.Printf("stored %d\n", i+1)
 		if i%7 == 0 {
-			if err := s.Maintain(context.Background()); err != nil {
-				t.Fatal(err)
+			if err := s.Maintain(ctx); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // Whatever the moment of a kill -9, what was acknowledged is there, whole
@@ -54,7 +62,8 @@ func TestCrash(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCrashChild$", "-test.v")
+		cmd := exec.CommandContext(ctx, os.Args[0])
+		cmd.Stderr = os.Stderr
 		cmd.Env = append(os.Environ(), crashDir+"="+dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
