@@ -17,6 +17,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/scan/scanner"
 	"github.com/bulwarkhq/bulwark/agent/scan/wire"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // The pool's tests start this test binary as the scanner, with an engine whose
@@ -151,7 +152,7 @@ func newTestPool(t *testing.T, change func(*Config)) (*Pool, string) {
 		Program: exe, Env: []string{scannerVariable + "=1"}, User: "nobody",
 		CancelGrace: 200 * time.Millisecond,
 	}
-	if raceEnabled {
+	if need.RaceDetector { // it reserves more memory than any limit of ours
 		cfg.MemoryLimit = 1 << 50
 	}
 	if change != nil {

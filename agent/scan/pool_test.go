@@ -371,6 +371,17 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("waited too long for %s", what)
 }
 
+// More memory than allowed ends the process, not the machine.
+func TestMemoryLimit(t *testing.T) {
+	need.Root(t)
+	need.NoRaceDetector(t)
+	p, _ := newTestPool(t, func(c *Config) { c.MemoryLimit = 64 << 20 })
+	if _, err := scan(t, p, "allocate"); !errors.Is(err, ErrCrashed) {
+		t.Errorf("%v", err)
+	}
+	wantMatch(t, p, "EICAR", "Found-EICAR")
+}
+
 func TestUnload(t *testing.T) {
 	need.Root(t)
 	p, sources := newTestPool(t, nil)

@@ -69,7 +69,7 @@ func SharedTestdata(t testing.TB, name string) string {
 // that call it are tested once more without (see .ci/test).
 func NoRaceDetector(t testing.TB) {
 	t.Helper()
-	if raceDetector {
+	if RaceDetector {
 		t.Skip("not under the race detector")
 	}
 }

@@ -2,4 +2,5 @@
 
 package need
 
-const raceDetector = true
+// RaceDetector: see race_off.go.
+const RaceDetector = true
