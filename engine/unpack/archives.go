@@ -39,7 +39,7 @@ func untar(w *Walker, o Object) error {
 			return err
 		}
 		h, err := r.Next()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the end; a wrapped one would be damage
 			return nil
 		}
 		if err != nil {
@@ -83,12 +83,12 @@ func unar(w *Walker, o Object) error {
 		}
 		name := strings.TrimRight(string(h[:16]), " ")
 		at += 60
-		switch {
-		case name == "//":
+		switch name {
+		case "//":
 			long = make([]byte, min(size, 1<<20))
 			n, _ := o.Data.ReadAt(long, at)
 			long = long[:n]
-		case name == "/" || name == "/SYM64/":
+		case "/", "/SYM64/":
 		default:
 			if i, err := strconv.Atoi(strings.TrimPrefix(name, "/")); err == nil && name[0] == '/' && i >= 0 && i < len(long) {
 				name, _, _ = strings.Cut(string(long[i:]), "\n")

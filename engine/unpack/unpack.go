@@ -216,7 +216,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 			break
 		}
 		n, err := m.readFrom(r, limit-m.size)
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the end; a wrapped one is damage
 			break
 		}
 		if err != nil || n == 0 {

@@ -157,7 +157,7 @@ func unzipLocal(w *Walker, o Object) error {
 			return err
 		}
 		if _, err := o.Data.ReadAt(h[:], at); err != nil || le.Uint32(h[:]) != zipLocal {
-			return nil
+			return nil //nolint:nilerr // the end of the local headers
 		}
 		nameLen, extraLen := int(le.Uint16(h[26:])), int(le.Uint16(h[28:]))
 		tail := make([]byte, nameLen+extraLen)
