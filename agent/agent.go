@@ -266,7 +266,7 @@ func (a *Agent) services() control.Services {
 		SelfTest:     a.selfTests,
 		Diagnostics:  diagnostics{a},
 		Statistics:   statistics{a},
-		EDR:          edr{a},
+		EDR:          edr{config.EDRSettings{Manager: a.config}, a},
 		Events:       events{a},
 	}
 }
