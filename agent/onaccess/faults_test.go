@@ -23,23 +23,7 @@ import (
 // scanner that never returns one.
 func TestFewDescriptors(t *testing.T) {
 	dir := tmpfs(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=daemon", "BULWARK_ONACCESS_DIR="+dir, "BULWARK_ONACCESS_NOFILE=150")
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer deadman.Stop()
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	startDaemon(t, dir, "BULWARK_ONACCESS_NOFILE=150")
 	for i := range 60 {
 		if err := os.WriteFile(filepath.Join(dir, "f"+strconv.Itoa(i)), []byte("harmless"+strconv.Itoa(i)), 0o644); err != nil {
 			t.Fatal(err)
@@ -173,20 +157,7 @@ func TestStuckReader(t *testing.T) {
 // TestOtherHolders finds another daemon by what it does.
 func TestOtherHolders(t *testing.T) {
 	dir := tmpfs(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=daemon", "BULWARK_ONACCESS_DIR="+dir)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	cmd := startDaemon(t, dir)
 	holders, err := OtherHolders()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,6 +223,32 @@ func median(d []time.Duration) time.Duration {
 		}
 	}
 	return d[len(d)/2]
+}
+
+// startDaemon runs a watcher over dir in a process of its own and returns when
+// it is ready. It is killed with the test, or after a minute.
+func startDaemon(t testing.TB, dir string, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = slices.Concat(os.Environ(), []string{helperEnv + "=daemon", "BULWARK_ONACCESS_DIR=" + dir}, env)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		deadman.Stop()
+	})
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("the daemon does not get ready: %v", err)
+	}
+	return cmd
 }
 
 // process is a running accessor.

@@ -3,7 +3,6 @@ package onaccess
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -425,21 +424,7 @@ func TestShutdownReleasesEverybody(t *testing.T) {
 // TestKilledDaemonReleasesEverybody kills a process that holds accesses.
 func TestKilledDaemonReleasesEverybody(t *testing.T) {
 	dir := tmpfs(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperEnv+"=daemon", "BULWARK_ONACCESS_DIR="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer deadman.Stop()
-	if _, err := out.Read(make([]byte, 1)); err != nil { // ready
-		t.Fatal(err)
-	}
+	cmd := startDaemon(t, dir)
 	p := filepath.Join(dir, "f")
 	if err := os.WriteFile(p, []byte("harmless"), 0o644); err == nil {
 		// Empty files are not scanned, so creating passes; whoever opens it again
