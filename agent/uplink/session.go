@@ -176,9 +176,7 @@ func (s *session) work(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return
 				}
-				if time.Since(began) > b.max {
-					b.reset() // it worked for long: this failure is not one in a row
-				}
+				b.ran(time.Since(began))
 				var advice time.Duration
 				if err = s.judge(name, err); errors.Is(err, errReenroll) || errors.Is(err, errRefused) {
 					cancel(err)

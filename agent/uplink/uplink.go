@@ -301,7 +301,13 @@ type backoff struct {
 	max time.Duration
 }
 
-func (b *backoff) reset() { b.n = 0 }
+// ran notes how long it worked before the failure: after longer than the longest
+// pause the failure is the first of a new row.
+func (b *backoff) ran(d time.Duration) {
+	if d > b.max {
+		b.n = 0
+	}
+}
 
 // wait sleeps; advice is the portal's minimum.
 func (b *backoff) wait(ctx context.Context, advice time.Duration) error {

@@ -443,6 +443,14 @@ func TestBackoff(t *testing.T) {
 	if d := b.next(time.Minute); d < time.Minute {
 		t.Errorf("the portal's advice is not kept: %s", d)
 	}
+	b.ran(9 * time.Second)
+	if b.n != 101 {
+		t.Errorf("%d failures in a row, want 101", b.n)
+	}
+	b.ran(time.Hour)
+	if d := b.next(0); d > time.Second {
+		t.Errorf("pause %s after an hour of success", d)
+	}
 }
 
 // A slow store and a slow line delay, and lose nothing.
