@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,9 +27,13 @@ const (
 	// quarantineTimeout bounds moving one file; a bigger one stays where it is,
 	// denied to everybody.
 	quarantineTimeout = 5 * time.Minute
-	// realertAfter is how long further detections of the same content raise no
-	// alert of their own.
-	realertAfter = time.Hour
+	// realertAfter is how long further detections of the same content at the
+	// same path raise no alert of their own. At other paths it raises up to
+	// maxAlertsPerContent in that time: a file that is copied about a thousand
+	// times is one thing to look at.
+	realertAfter        = time.Hour
+	maxAlertsPerContent = 10
+	maxAlertCounters    = 4096
 )
 
 // described is what is known about the process that touched a file, captured
@@ -77,7 +82,15 @@ type finding struct {
 type remediation struct {
 	a   *Agent
 	log *slog.Logger
-	mu  sync.Mutex // orders history and alerts of the same content
+
+	mu     sync.Mutex              // orders history and alerts of the same content
+	alerts map[string]alertCounter // by SHA-256
+}
+
+// alertCounter counts the alerts about one content since a time.
+type alertCounter struct {
+	since time.Time
+	n     int
 }
 
 // fromRealTime is the watcher's OnDetection.
@@ -197,7 +210,7 @@ func (r *remediation) quarantined(f finding) (quarantine.Item, bool) {
 // record writes the history; alert says whether the detection deserves one.
 func (r *remediation) record(f finding, m verdict.Match, status threat.Status, detail string, item quarantine.Item) (row threat.Threat, alert bool) {
 	before, err := r.a.history.ByHash(f.verdict.SHA256)
-	known := err == nil && time.Since(before.Last) < realertAfter
+	known := err == nil && time.Since(before.Last) < realertAfter && slices.Contains(before.Paths, f.path)
 	p := f.process.process
 	row, fresh, err := r.a.history.Record(threat.Detection{
 		Time: time.Now(), Name: m.Threat, Type: m.Type, Signature: m.Signature, Source: m.Source, Inside: m.Inside,
@@ -210,7 +223,22 @@ func (r *remediation) record(f finding, m verdict.Match, status threat.Status, d
 		return row, true
 	}
 	r.a.announce("threat", fmt.Sprintf("%s %s: %s", m.Threat, status, f.path), row)
-	return row, fresh || !known
+	return row, fresh || !known && r.mayAlert(f.verdict.SHA256)
+}
+
+// mayAlert counts an alert about a content and says whether it is not one too
+// many.
+func (r *remediation) mayAlert(sha256 string) bool {
+	c := r.alerts[sha256]
+	if time.Since(c.since) > realertAfter {
+		c = alertCounter{since: time.Now()}
+	}
+	c.n++
+	if r.alerts == nil || len(r.alerts) >= maxAlertCounters {
+		r.alerts = map[string]alertCounter{}
+	}
+	r.alerts[sha256] = c
+	return c.n <= maxAlertsPerContent
 }
 
 func (r *remediation) alert(f finding, m verdict.Match, status threat.Status, detail string) event.Alert {

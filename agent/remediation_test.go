@@ -133,25 +133,38 @@ func TestRemediation(t *testing.T) {
 	}
 }
 
-func TestOneAlertPerContent(t *testing.T) {
+func TestAlertsPerContent(t *testing.T) {
 	a := newTestAgent(t, "")
-	events, end := a.events.listen(64)
+	events, end := a.events.listen(256)
 	defer end()
-	for range 3 {
-		a.remediation.handle(t.Context(), infected(t, "the same content", verdict.Malware))
-	}
-	alerts := 0
-	for len(events) > 0 {
-		if e := <-events; e.Kind == "alert" {
-			alerts++
+	alerts := func() int {
+		n := 0
+		for len(events) > 0 {
+			if e := <-events; e.Kind == "alert" {
+				n++
+			}
 		}
+		return n
+	}
+	f := infected(t, "the same content", verdict.Malware)
+	f.remediate = false
+	for range 3 {
+		a.remediation.handle(t.Context(), f)
+	}
+	if n := alerts(); n != 1 {
+		t.Errorf("%d alerts about one path", n)
+	}
+	for range 3 * maxAlertsPerContent {
+		other := infected(t, "the same content", verdict.Malware)
+		other.remediate = false
+		a.remediation.handle(t.Context(), other)
+	}
+	if n := alerts(); n != maxAlertsPerContent {
+		t.Errorf("%d alerts about many paths, want %d", n, maxAlertsPerContent)
 	}
 	rows, err := a.history.List(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if alerts != 1 || len(rows) != 1 || rows[0].Count != 3 {
-		t.Errorf("%d alerts, rows %+v", alerts, rows)
+	if err != nil || len(rows) != 1 || rows[0].Count != 3+3*maxAlertsPerContent {
+		t.Errorf("rows %+v, %v", rows, err)
 	}
 }
 

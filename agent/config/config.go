@@ -5,6 +5,7 @@
 package config
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,11 +32,15 @@ type Paths struct {
 	Managed string // the administrator's profile (layout.Dirs.Managed)
 	Local   string // settings made on this host
 	Portal  string // the last policy from the portal, with its version
+	Kept    string // the last managed profile without errors
 }
 
 // PathsUnder returns the files' usual places in the state folder.
 func PathsUnder(managed, state string) Paths {
-	return Paths{Managed: managed, Local: filepath.Join(state, "local.json"), Portal: filepath.Join(state, "portal-policy.json")}
+	return Paths{
+		Managed: managed, Local: filepath.Join(state, "local.json"),
+		Portal: filepath.Join(state, "portal-policy.json"), Kept: filepath.Join(state, "managed-policy.json"),
+	}
 }
 
 // Manager is the configuration. It is safe for concurrent use.
@@ -104,6 +109,7 @@ func Open(paths Paths, log *slog.Logger) (*Manager, error) {
 	m.local = local
 	first := &state{localUnavailable: err}
 	first.portal, first.portalVersion = m.loadPortal()
+	first.managed = m.loadKept()
 	m.current.Store(first)
 	m.reload(true)
 	return m, nil
@@ -222,6 +228,9 @@ func (m *Manager) readManaged(s *state) {
 	if err := trusted(m.paths.Managed); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			s.managed = policy.Document{}
+			if err := os.Remove(m.paths.Kept); err != nil && !errors.Is(err, os.ErrNotExist) {
+				m.log.Warn("the kept profile is not removed", "err", err)
+			}
 			return
 		}
 		whole("%v: what was in force before stays", err)
@@ -233,12 +242,66 @@ func (m *Manager) readManaged(s *state) {
 		return
 	}
 	doc, problems := policy.Parse(data)
+	wrong := false
 	for _, p := range problems {
+		if !p.Warning {
+			wrong = true
+			doc = keepBefore(doc, s.managed, &p)
+		}
 		s.problems = append(s.problems, Problem{m.paths.Managed, p})
 	}
-	if !policy.Broken(problems) {
-		s.managed = doc
+	if policy.Broken(problems) {
+		return
 	}
+	s.managed = doc
+	if !wrong {
+		m.keepManaged(doc)
+	}
+}
+
+// keepBefore gives doc the value that a key had before, where its value now is
+// wrong: a typing error in the enforcement level must not end protection.
+func keepBefore(doc, before policy.Document, p *policy.Problem) policy.Document {
+	value, ok := before.Get(p.Key)
+	if _, set := doc.Get(p.Key); !ok || set {
+		return doc
+	}
+	raw, err := policy.EncodeValue(value)
+	if err != nil {
+		return doc
+	}
+	kept, err := doc.With(p.Key, raw)
+	if err != nil {
+		return doc
+	}
+	p.Message += fmt.Sprintf("; the value before, %s, stays in force", raw)
+	return kept
+}
+
+// keepManaged stores the last managed profile without errors, so that "before"
+// survives a restart.
+func (m *Manager) keepManaged(doc policy.Document) {
+	data, err := doc.MarshalJSON()
+	if err != nil {
+		m.log.Error("the managed profile is not kept", "err", err)
+		return
+	}
+	if have, err := policy.ReadFile(m.paths.Kept); err == nil && bytes.Equal(have, data) {
+		return
+	}
+	if err := policy.WriteFileAtomic(m.paths.Kept, data, 0o600); err != nil {
+		m.log.Warn("the managed profile is not kept: errors in a later one will fall back to defaults after a restart", "file", m.paths.Kept, "err", err)
+	}
+}
+
+// loadKept reads the profile of keepManaged; empty when there is none.
+func (m *Manager) loadKept() policy.Document {
+	data, err := policy.ReadFile(m.paths.Kept)
+	if err != nil {
+		return policy.Document{}
+	}
+	doc, _ := policy.Parse(data)
+	return doc
 }
 
 // trusted refuses a profile that somebody else than the administrator could

@@ -299,3 +299,53 @@ func TestLogLevel(t *testing.T) {
 		t.Errorf("level %s, %v", log.Level(), err)
 	}
 }
+
+// A wrong value leaves the value before in force, also over a restart: a typing
+// error must not end protection.
+func TestWrongValueKeepsTheOneBefore(t *testing.T) {
+	dir := t.TempDir()
+	paths := PathsUnder(filepath.Join(dir, "managed.json"), dir)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(paths.Managed, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	level := func(m *Manager, want string, problems int) {
+		t.Helper()
+		m.Reload()
+		if got := m.Current().EnforcementLevel(); got != want {
+			t.Errorf("enforcement level %q, want %q", got, want)
+		}
+		if p := m.Problems(); len(p) != problems {
+			t.Errorf("problems %v, want %d", p, problems)
+		}
+	}
+	reopen := func() *Manager {
+		t.Helper()
+		m, err := Open(paths, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	write(`{"antivirusEngine":{"enforcementLevel":"real_time","scanArchives":true}}`)
+	m := reopen()
+	level(m, "real_time", 0)
+	write(`{"antivirusEngine":{"enforcementLevel":"real_tim","scanArchives":false}}`)
+	level(m, "real_time", 1)
+	if m.Current().Bool(policy.KeyScanArchives) {
+		t.Error("the rest of the profile does not apply")
+	}
+	if p := m.Problems()[0]; !strings.Contains(p.Message, "stays in force") {
+		t.Errorf("problem %v", p)
+	}
+	level(reopen(), "real_time", 1)
+	write(`{"antivirusEngine":`)
+	level(reopen(), "real_time", 1)
+	if err := os.Remove(paths.Managed); err != nil {
+		t.Fatal(err)
+	}
+	level(m, "passive", 0)
+	level(reopen(), "passive", 0)
+}

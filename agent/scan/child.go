@@ -93,7 +93,7 @@ func (p *Pool) startProcess(definitions *os.File, setup *wire.Setup) (*child, er
 	}
 	newCommand := func(namespaces uintptr) *exec.Cmd {
 		return &exec.Cmd{
-			Path: p.cfg.Program, Args: append([]string{"bulwarkd"}, p.cfg.Args...),
+			Path: p.cfg.Program, Args: append([]string{p.cfg.Program}, p.cfg.Args...),
 			// GOTRACEBACK: a crash shows the goroutine that did it.
 			Env: append([]string{"GOTRACEBACK=single", "LANG=C.UTF-8"}, p.cfg.Env...),
 			Dir: "/", Stderr: c.words,

@@ -339,7 +339,7 @@ func TestDamagedSpool(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	p := prepare(t)
-	if err := unix.Mount("bulwark-system-test", p.dirs.State, "tmpfs", 0, "mode=0755,size=64m"); err != nil {
+	if err := unix.Mount("bulwark-system-test", p.dirs.State, "tmpfs", 0, "mode=0755,size=192m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
