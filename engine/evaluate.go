@@ -8,6 +8,7 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/engine/yara"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
 
 // rules evaluates the rules of which something was found, and those that can
@@ -164,5 +165,19 @@ func (e *yaraEnv) External(n int) string {
 	return ""
 }
 
+// Module is a module's value for the object, made when a rule first asks.
+func (e *yaraEnv) Module(n int) modules.Object {
+	m := modules.Get(n)
+	if m == nil {
+		return nil
+	}
+	if o, ok := e.modules[n]; ok {
+		return o
+	}
+	o := m.Open(e.worker)
+	e.modules[n] = o
+	return o
+}
+
 // Stop reports that the scan's time is over.
-func (e *yaraEnv) Stop() bool { return e.s.stop() }
+func (w *worker) Stop() bool { return w.s.stop() }

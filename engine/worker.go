@@ -11,6 +11,7 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/filetype"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
 
 const (
@@ -54,6 +55,7 @@ type worker struct {
 	forms   []uint32 // forms with spans in parts
 	inForms map[uint32]bool
 	results map[uint32]bool // evaluated YARA rules
+	modules map[int]modules.Object
 
 	cur     uint32 // part whose program is running
 	emit    func(start, end int64) bool
@@ -74,6 +76,7 @@ func newWorker(set *definitions.Set) *worker {
 		parts:   map[uint32][]yara.Span{},
 		inForms: map[uint32]bool{},
 		results: map[uint32]bool{},
+		modules: map[int]modules.Object{},
 	}
 	w.emit = w.matched
 	w.collect = w.candidate
@@ -104,6 +107,7 @@ func (w *worker) end() {
 	clear(w.parts)
 	clear(w.inForms)
 	clear(w.results)
+	clear(w.modules)
 	w.s, w.o = nil, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
 
 // Form is one way a string may stand in a file (plain, wide, one xor key...):
@@ -47,7 +48,13 @@ const (
 	codeForStrings
 	codeForRange
 	codeForList
-	codeMatches // length, program; argument
+	codeMatches  // length, program; argument
+	codeModule   // n
+	codeMember   // length, name; structure
+	codeIndex    // array or dictionary, index
+	codeCall     // number of arguments; function, arguments
+	codeRegex    // length, program
+	codeForValue // quantifier, slot, number of variables; value, body
 )
 
 // Externals are the external variables that rules may use; all are strings,
@@ -69,10 +76,11 @@ const (
 	typeFloat
 	typeText
 	typeRegex
+	typeObject
 )
 
 func (t valueType) String() string {
-	return [...]string{"a value", "a boolean", "an integer", "a float", "a string", "a regular expression"}[t]
+	return [...]string{"a value", "a boolean", "an integer", "a float", "a string", "a regular expression", "an object"}[t]
 }
 
 type compiler struct {
@@ -82,8 +90,9 @@ type compiler struct {
 	out     *CompiledRule
 	index   map[string]int // string id -> index
 	code    []byte
-	vars    []string
-	inSet   int // depth of "for of" bodies, where $ means the current string
+	vars    []loopVar
+	modules uint32 // bit set of those used
+	inSet   int    // depth of "for of" bodies, where $ means the current string
 }
 
 // maxVars is how many loop variables can be in scope.
@@ -118,6 +127,7 @@ func Compile(f *File) ([]*CompiledRule, []*Error) {
 func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 	c.rule, c.out = r, &CompiledRule{Rule: r}
 	c.index, c.code, c.vars, c.inSet = map[string]int{}, nil, nil, 0
+	c.modules = 0
 	for i, s := range r.Strings {
 		cs := CompiledString{ID: s.ID}
 		forms, err := stringForms(s)
@@ -200,11 +210,12 @@ func (c *compiler) expr(e *Expr) (valueType, *Error) {
 		c.op(OpFilesize)
 		return typeInt, nil
 	case OpEntrypoint:
-		return 0, errAt(e.Pos, "entrypoint is not supported")
+		c.op(OpEntrypoint)
+		return typeInt, nil
 	case OpName:
 		return c.name(e)
 	case OpMember, OpIndex, OpCall:
-		return 0, c.module(e)
+		return c.value(e)
 	case OpRegex:
 		return 0, errAt(e.Pos, "a regular expression stands only behind matches")
 	case OpFound, OpAt, OpIn, OpCount, OpOffset, OpLength:
@@ -273,15 +284,12 @@ func (c *compiler) expr(e *Expr) (valueType, *Error) {
 		if r.Op != OpRegex {
 			return 0, errAt(r.Pos, "expected a regular expression")
 		}
-		prog, err := pattern.CompileSearch(r.Node.Clone())
-		if err != nil {
-			return 0, errAt(r.Pos, "the regular expression %v", err)
-		}
 		c.code = append(c.code, codeMatches)
-		c.num(len(prog))
-		c.code = append(c.code, prog...)
-		_, werr := c.want(e.Args[0], typeText)
-		return typeBool, werr
+		if err := c.regex(r); err != nil {
+			return 0, err
+		}
+		_, err := c.want(e.Args[0], typeText)
+		return typeBool, err
 	case OpOf:
 		return c.of(e)
 	case OpForOf:
@@ -320,10 +328,8 @@ func (c *compiler) compare(e *Expr) (valueType, *Error) {
 
 func (c *compiler) name(e *Expr) (valueType, *Error) {
 	for i := len(c.vars) - 1; i >= 0; i-- {
-		if c.vars[i] == e.Str {
-			c.code = append(c.code, codeVar)
-			c.num(i)
-			return typeAny, nil
+		if c.vars[i].name == e.Str {
+			return c.value(e)
 		}
 	}
 	if i, ok := c.file[e.Str]; ok {
@@ -339,28 +345,12 @@ func (c *compiler) name(e *Expr) (valueType, *Error) {
 		}
 	}
 	if c.imports[e.Str] {
-		return 0, errAt(e.Pos, "module %q is not supported", e.Str)
+		if _, ok := modules.Find(e.Str); !ok {
+			return 0, errAt(e.Pos, "module %q is not supported", e.Str)
+		}
+		return 0, errAt(e.Pos, "module %q is no value", e.Str)
 	}
 	return 0, errAt(e.Pos, "undefined identifier %q", e.Str)
-}
-
-// module is the error about a value of a module.
-func (c *compiler) module(e *Expr) *Error {
-	root := e
-	for len(root.Args) > 0 && root.Op != OpName {
-		root = root.Args[0]
-	}
-	if root.Op != OpName {
-		return errAt(e.Pos, "this value has no members")
-	}
-	if !c.imports[root.Str] {
-		_, err := c.name(root)
-		if err == nil {
-			err = errAt(e.Pos, "%q has no members and cannot be called", root.Str)
-		}
-		return err
-	}
-	return errAt(root.Pos, "module %q is not supported", root.Str)
 }
 
 func (c *compiler) stringOp(e *Expr) (valueType, *Error) {

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
 
 // Span is where a string was found.
@@ -22,6 +23,8 @@ type Env interface {
 	Rule(n int) bool
 	// External is the value of external variable n (see Externals).
 	External(n int) string
+	// Module is the value of module n (see package modules) for the object.
+	Module(n int) modules.Object
 	// Stop reports that evaluation must end (the scan's time is over).
 	Stop() bool
 }
@@ -38,6 +41,7 @@ type value struct {
 	i    int64
 	f    float64
 	s    []byte
+	o    any // a modules.Object, List, *Dict or Func
 }
 
 func boolean(b bool) value {
@@ -168,6 +172,8 @@ func (e *evaluator) eval() value {
 		return value{kind: typeText, s: e.bytes(e.num())}
 	case byte(OpFilesize):
 		return integer(e.env.Size())
+	case byte(OpEntrypoint):
+		return e.entrypoint()
 	case codeExternal:
 		return value{kind: typeText, s: []byte(e.env.External(e.num()))}
 	case codeRule:
@@ -214,18 +220,28 @@ func (e *evaluator) eval() value {
 	case byte(OpAnd), byte(OpOr):
 		return e.logic(op == byte(OpOr))
 	case codeMatches:
-		prog := e.bytes(e.num())
+		prog := e.regex()
 		v := e.eval()
 		if v.kind != typeText {
 			return value{}
 		}
-		if _, err := pattern.Check(prog); err != nil {
-			e.fail()
-		}
 		return boolean(pattern.Search(prog, v.s, e.scratch))
+	case codeModule:
+		if o := e.env.Module(e.num()); o != nil {
+			return value{kind: typeObject, o: o}
+		}
+		return value{}
+	case codeMember:
+		return e.member()
+	case codeIndex:
+		return e.index()
+	case codeCall:
+		return e.call()
+	case codeRegex:
+		return value{kind: typeRegex, s: e.regex()}
 	case codeOfStrings, codeOfRules:
 		return e.of(op)
-	case codeForStrings, codeForRange, codeForList:
+	case codeForStrings, codeForRange, codeForList, codeForValue:
 		return e.loop(op)
 	default:
 		if Op(op) < OpEq || Op(op) > OpIEquals {
@@ -394,80 +410,6 @@ func (e *evaluator) of(op byte) value {
 		}
 		if hit {
 			hits++
-		}
-	}
-	e.pc = end
-	return q.holds(hits, total)
-}
-
-// loop evaluates the for expressions.
-func (e *evaluator) loop(op byte) value {
-	q := e.quantifier()
-	var items []value
-	slot, from, to := -1, int64(1), int64(0)
-	switch op {
-	case codeForStrings:
-		for n := e.num(); n > 0; n-- {
-			items = append(items, integer(int64(e.num())))
-		}
-	default:
-		slot = e.num()
-		if slot >= maxVars {
-			e.fail()
-		}
-		if op == codeForList {
-			for n := e.num(); n > 0; n-- {
-				items = append(items, e.eval())
-			}
-			break
-		}
-		lo, hi := e.eval(), e.eval()
-		if lo.kind != typeInt || hi.kind != typeInt {
-			e.pc = e.sub()
-			return value{}
-		}
-		from, to = lo.i, hi.i
-	}
-	end := e.sub()
-	body := e.pc
-	hits, total := 0, 0
-	one := func(v value) bool {
-		saved := e.current
-		if slot >= 0 {
-			e.vars[slot] = v
-		} else {
-			e.current = int(v.i)
-		}
-		e.pc = body
-		total++
-		if e.eval().truth() {
-			hits++
-		}
-		e.current = saved
-		// Decided early?
-		switch q.kind {
-		case QuantAny:
-			return hits == 0
-		case QuantNone:
-			return hits == 0
-		case QuantAll:
-			return hits == total
-		case QuantCount:
-			return q.n.kind == typeInt && int64(hits) < q.n.i
-		}
-		return true
-	}
-	if op == codeForRange {
-		for i := from; i <= to; i++ {
-			if !one(integer(i)) || i == math.MaxInt64 {
-				break
-			}
-		}
-	} else {
-		for _, v := range items {
-			if !one(v) {
-				break
-			}
 		}
 	}
 	e.pc = end

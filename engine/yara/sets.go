@@ -1,6 +1,10 @@
 package yara
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
+)
 
 // members resolves a set of strings to their numbers.
 func (c *compiler) members(s *Set, pos Pos, all bool) ([]int, *Error) {
@@ -126,13 +130,10 @@ func (c *compiler) forOf(e *Expr) (valueType, *Error) {
 
 func (c *compiler) forIn(e *Expr) (valueType, *Error) {
 	if e.Iter.Value != nil {
-		return 0, c.module(e.Iter.Value)
+		return c.forValue(e)
 	}
 	if len(e.Vars) != 1 {
 		return 0, errAt(e.Pos, "this loop has one variable")
-	}
-	if len(c.vars) >= maxVars {
-		return 0, errAt(e.Pos, "more than %d loop variables", maxVars)
 	}
 	items := e.Iter.List
 	op := codeForList
@@ -148,17 +149,16 @@ func (c *compiler) forIn(e *Expr) (valueType, *Error) {
 	if op == codeForList {
 		c.num(len(items))
 	}
+	types := []valueType{typeInt}
+	if op == codeForList {
+		types = append(types, typeText, typeFloat)
+	}
 	for _, a := range items {
-		types := []valueType{typeInt}
-		if op == codeForList {
-			types = append(types, typeText, typeFloat)
-		}
-		if _, err := c.want(a, types...); err != nil {
+		t, err := c.want(a, types...)
+		if err != nil {
 			return 0, err
 		}
+		types = []valueType{t} // all of one type
 	}
-	c.vars = append(c.vars, e.Vars[0])
-	_, err := c.sized(e.Args[0], typeBool, typeInt, typeFloat, typeText)
-	c.vars = c.vars[:len(c.vars)-1]
-	return typeBool, err
+	return c.body(e, loopVar{e.Vars[0], &modules.Type{Kind: scalarKinds[types[0]]}})
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -27,7 +28,14 @@ func (s *slowEnv) Slice(off int64, n int) []byte {
 	}
 	return s.data[off:min(int64(len(s.data)), off+int64(n))]
 }
-func (s *slowEnv) Stop() bool            { return false }
+func (s *slowEnv) Stop() bool { return false }
+func (s *slowEnv) Module(n int) modules.Object {
+	m := modules.Get(n)
+	if m == nil {
+		return nil
+	}
+	return m.Open(s)
+}
 func (s *slowEnv) External(n int) string { return map[int]string{0: "Some.File.EXE"}[n] }
 func (s *slowEnv) Found(n int) bool      { return len(s.Matches(n)) > 0 }
 func (s *slowEnv) Rule(n int) bool {
@@ -110,18 +118,22 @@ func TestConditions(t *testing.T) {
 
 func TestFaultsArePlaced(t *testing.T) {
 	for src, want := range map[string]string{
-		"rule a { condition: $x }":                               "1:21: rule a: undefined string $x",
-		"rule a {\n condition: b }":                              `2:13: rule a: undefined identifier "b"`,
-		"rule a { condition: 1 + \"x\" == 2 }":                   "1:25: rule a: expected an integer, found a string",
-		"rule a { strings: $a = { 4 } condition: $a }":           `1:27: rule a: ' ' is not a hexadecimal digit`,
-		"rule a { strings: $a = { 41 [5-2] 42 } condition: $a }": `1:29: rule a: jump "5-2" ends before it begins`,
-		"rule a { strings: $a = \"x\n condition: $a }":           "1:24: rule a: the string is not closed",
-		"rule a { strings: $a = /a(b/ condition: $a }":           "1:28: rule a: ( is not closed",
-		"rule a { strings: $a = { ?? ?? } condition: $a }":       "1:19: rule a: string $a part 1: has no fixed byte to look for",
-		"import \"pe\"\nrule a { condition: pe.is_pe }":          `2:21: rule a: module "pe" is not supported`,
-		"rule a { condition: true } rule a { condition: true }":  "1:33: rule a: a rule of this name exists already",
-		"rule { condition: true }":                               `1:6: unexpected "{"; expected the rule's name`,
-		"rule a { condition: " + strings.Repeat("(", 600) + " }": "1:277: rule a: the condition is nested deeper than 256",
+		"rule a { condition: $x }":                                  "1:21: rule a: undefined string $x",
+		"rule a {\n condition: b }":                                 `2:13: rule a: undefined identifier "b"`,
+		"rule a { condition: 1 + \"x\" == 2 }":                      "1:25: rule a: expected an integer, found a string",
+		"rule a { strings: $a = { 4 } condition: $a }":              `1:27: rule a: ' ' is not a hexadecimal digit`,
+		"rule a { strings: $a = { 41 [5-2] 42 } condition: $a }":    `1:29: rule a: jump "5-2" ends before it begins`,
+		"rule a { strings: $a = \"x\n condition: $a }":              "1:24: rule a: the string is not closed",
+		"rule a { strings: $a = /a(b/ condition: $a }":              "1:28: rule a: ( is not closed",
+		"rule a { strings: $a = { ?? ?? } condition: $a }":          "1:19: rule a: string $a part 1: has no fixed byte to look for",
+		"import \"vt\"\nrule a { condition: vt.x == 1 }":            `2:21: rule a: module "vt" is not supported`,
+		"rule a { condition: pe.is_pe }":                            `1:21: rule a: module "pe" is not imported`,
+		"import \"pe\" rule a { condition: pe.nothing == 1 }":       `1:36: rule a: there is no member "nothing"`,
+		"import \"pe\" rule a { condition: pe.sections == 1 }":      `1:36: rule a: an array is no value`,
+		"import \"pe\" rule a { condition: pe.imphash(1) == \"\" }": `1:43: rule a: wrong arguments for this function`,
+		"rule a { condition: true } rule a { condition: true }":     "1:33: rule a: a rule of this name exists already",
+		"rule { condition: true }":                                  `1:6: unexpected "{"; expected the rule's name`,
+		"rule a { condition: " + strings.Repeat("(", 600) + " }":    "1:277: rule a: the condition is nested deeper than 256",
 		"garbage": `1:1: unexpected "garbage"; expected a rule, import or include`,
 		"rule a { strings: $a = \"a\" xor nocase condition: $a }": "1:19: rule a: xor and nocase exclude each other",
 		"rule a { condition: true":                                `1:25: rule a: the file ends here; expected "}"`,

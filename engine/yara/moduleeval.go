@@ -1,0 +1,135 @@
+package yara
+
+import (
+	"runtime"
+
+	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/yara/modules"
+)
+
+// fromModule is a module's value as a value of the evaluator.
+func fromModule(v any) value {
+	switch x := v.(type) {
+	case nil:
+		return value{}
+	case int64:
+		return integer(x)
+	case float64:
+		return value{kind: typeFloat, f: x}
+	case string:
+		return value{kind: typeText, s: []byte(x)}
+	case bool:
+		return boolean(x)
+	}
+	return value{kind: typeObject, o: v}
+}
+
+// searcher is a regular expression that a function of a module may use.
+type searcher struct {
+	prog    []byte
+	scratch *pattern.Scratch
+}
+
+func (s searcher) Match(text []byte) bool { return pattern.Search(s.prog, text, s.scratch) }
+
+func (e *evaluator) regex() []byte {
+	prog := e.bytes(e.num())
+	if _, err := pattern.Check(prog); err != nil {
+		e.fail()
+	}
+	return prog
+}
+
+func (e *evaluator) member() value {
+	name := string(e.bytes(e.num()))
+	o, ok := e.eval().o.(modules.Object)
+	if !ok {
+		return value{}
+	}
+	return fromModule(o.Get(name))
+}
+
+func (e *evaluator) index() value {
+	of, at := e.eval(), e.eval()
+	switch x := of.o.(type) {
+	case modules.List:
+		if at.kind == typeInt && at.i >= 0 && at.i < int64(x.N) {
+			return fromModule(x.At(int(at.i)))
+		}
+	case *modules.Dict:
+		if at.kind == typeText {
+			return fromModule(x.Values[string(at.s)])
+		}
+	}
+	return value{}
+}
+
+func (e *evaluator) call() value {
+	n := e.num()
+	if n > maxArguments {
+		e.fail()
+	}
+	callee := e.eval()
+	args := make([]any, 0, maxArguments)
+	defined := true
+	for range n {
+		a := e.eval()
+		switch a.kind {
+		case typeInt:
+			args = append(args, a.i)
+		case typeBool:
+			args = append(args, a.i != 0)
+		case typeFloat:
+			args = append(args, a.f)
+		case typeText:
+			args = append(args, string(a.s))
+		case typeRegex:
+			args = append(args, searcher{a.s, e.scratch})
+		default:
+			defined = false
+		}
+	}
+	f, ok := callee.o.(modules.Func)
+	if !ok || !defined {
+		return value{}
+	}
+	defer func() {
+		// Arguments of other types than the compiler lets through come from
+		// damaged code.
+		if r := recover(); r != nil {
+			if _, ok := r.(*runtime.TypeAssertionError); ok {
+				e.fail()
+			}
+			panic(r)
+		}
+	}()
+	return fromModule(f(args))
+}
+
+// entrypoint is the offset at which a program begins to run.
+func (e *evaluator) entrypoint() value {
+	for _, name := range []string{"pe", "elf"} {
+		n, _ := modules.Find(name)
+		if o := e.env.Module(n); o != nil {
+			if v := fromModule(o.Get("entry_point")); v.kind == typeInt {
+				return v
+			}
+		}
+	}
+	return value{}
+}
+
+// items are what a loop over a module's value runs over: the number of them,
+// and the variables of each.
+func (e *evaluator) items(v value) (n int, at func(i int) [2]value) {
+	switch x := v.o.(type) {
+	case modules.List:
+		return x.N, func(i int) [2]value { return [2]value{fromModule(x.At(i))} }
+	case *modules.Dict:
+		return len(x.Keys), func(i int) [2]value {
+			k := x.Keys[i]
+			return [2]value{{kind: typeText, s: []byte(k)}, fromModule(x.Values[k])}
+		}
+	}
+	return 0, nil
+}
