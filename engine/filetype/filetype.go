@@ -9,37 +9,52 @@ import (
 	"unicode/utf8"
 )
 
-// HeadSize is how many bytes of a file's beginning Detect wants.
-const HeadSize = 4096
+// HeadSize is how many bytes of a file's beginning Detect wants: so many that the
+// first volume descriptor of a disc image is among them.
+const HeadSize = 34 << 10
+
+// textSize is how many of them decide whether a file is text.
+const textSize = 4096
 
 // The names of formats that others refer to.
 const (
-	Empty  = "empty"
-	Data   = "data"
-	Text   = "text"
-	Script = "script"
-	HTML   = "html"
-	ELF    = "elf"
-	PE     = "pe"
-	MachO  = "macho"
-	Zip    = "zip"
-	Gzip   = "gzip"
-	Bzip2  = "bzip2"
-	XZ     = "xz"
-	LZMA   = "lzma"
-	Zstd   = "zstd"
-	LZ4    = "lz4"
-	Tar    = "tar"
-	SevenZ = "7z"
-	RAR    = "rar"
-	CAB    = "cab"
-	AR     = "ar"
-	CPIO   = "cpio"
-	RPM    = "rpm"
-	OLE2   = "ole2"
-	PDF    = "pdf"
-	RTF    = "rtf"
-	Mail   = "mail"
+	Empty    = "empty"
+	Data     = "data"
+	Text     = "text"
+	Script   = "script"
+	HTML     = "html"
+	ELF      = "elf"
+	PE       = "pe"
+	MachO    = "macho"
+	Zip      = "zip"
+	Gzip     = "gzip"
+	Bzip2    = "bzip2"
+	XZ       = "xz"
+	LZMA     = "lzma"
+	Zstd     = "zstd"
+	LZ4      = "lz4"
+	Tar      = "tar"
+	SevenZ   = "7z"
+	RAR      = "rar"
+	CAB      = "cab"
+	AR       = "ar"
+	CPIO     = "cpio"
+	RPM      = "rpm"
+	OLE2     = "ole2"
+	PDF      = "pdf"
+	RTF      = "rtf"
+	Mail     = "mail"
+	XML      = "xml"
+	ARJ      = "arj"
+	LHA      = "lha"
+	Lzip     = "lzip"
+	SZDD     = "szdd"
+	CHM      = "chm"
+	SIS      = "sis"
+	ISO9660  = "iso9660"
+	Squashfs = "squashfs"
+	TNEF     = "tnef"
+	BinHex   = "binhex"
 )
 
 type magic struct {
@@ -85,21 +100,22 @@ var table = []magic{
 	{0, "FWS", "swf"},
 	{0, "CWS", "swf"},
 	{0, "ZWS", "swf"},
-	{0, "hsqs", "squashfs"},
-	{0, "sqsh", "squashfs"},
-	{0, "ITSF", "chm"},
-	{0, "SZDD\x88\xf0\x27\x33", "szdd"},
-	{0, "\x60\xea", "arj"},
-	{0, "\x78\x9f\x3e\x22", "tnef"},
-	{2, "-lh", "lha"},
-	{0, "LZIP\x01", "lzip"},
+	{0, "hsqs", Squashfs},
+	{0, "sqsh", Squashfs},
+	{0, "ITSF", CHM},
+	{0, "SZDD\x88\xf0\x27\x33", SZDD}, {0, "SZ \x88\xf0\x27\x33\xd1", SZDD},
+	{0, "\x60\xea", ARJ},
+	{0, "\x78\x9f\x3e\x22", TNEF},
+	{2, "-lh", LHA}, {2, "-lz", LHA}, {2, "-pm", LHA},
+	{0, "LZIP\x01", Lzip},
 	{0, "SQLite format 3\x00", "sqlite"},
 	{0, "\x00asm", "wasm"},
 	{0, "OggS", "ogg"},
 	{0, "ID3", "mp3"},
 	{0, "fLaC", "flac"},
 	{4, "ftyp", "mp4"},
-	{257, "ustar", Tar},
+	{257, "ustar", Tar}, {32769, "CD001", ISO9660},
+	{8, "\x19\x04\x00\x10", SIS}, {0, "(This file must be converted with BinHex", BinHex},
 }
 
 // Detect names the format of a file that begins with head (the first HeadSize
@@ -169,6 +185,7 @@ func isOldTar(h []byte) bool {
 }
 
 func detectText(head []byte) string {
+	head = head[:min(len(head), textSize)]
 	text := bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
 	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
 		return Text
@@ -191,18 +208,62 @@ func detectText(head []byte) string {
 			return HTML
 		}
 	}
-	for _, p := range []string{"from ", "received:", "return-path:", "delivered-to:", "mime-version:", "message-id:", "x-mozilla-status"} {
-		if bytes.HasPrefix(start, []byte(p)) && bytes.IndexByte(start, '\n') > 0 {
-			return Mail
-		}
+	if isMail(start) {
+		return Mail
 	}
 	if bytes.HasPrefix(start, []byte("<?xml")) {
-		return "xml"
+		return XML
 	}
 	if bytes.HasPrefix(start, []byte("<?php")) {
 		return Script
 	}
 	return Text
+}
+
+// isMail looks for the header of a mail, or the line that begins a mailbox
+// before one: every line is a field or continues one, until a blank line, and
+// one of the fields is of mail.
+func isMail(start []byte) bool {
+	start = bytes.TrimPrefix(start, []byte("from "))
+	fields, known := 0, false
+	for i := 0; len(start) > 0 && i < 40; i++ {
+		line := start
+		if end := bytes.IndexByte(start, '\n'); end >= 0 {
+			line, start = start[:end], start[end+1:]
+		} else {
+			start = nil // may be cut
+		}
+		line = bytes.TrimRight(line, "\r")
+		if len(line) == 0 {
+			break
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			continue
+		}
+		name, _, ok := bytes.Cut(line, []byte(":"))
+		if !ok {
+			if i == 0 || start == nil { // the rest of the mailbox's line
+				continue
+			}
+			return false
+		}
+		for _, c := range name {
+			if c <= ' ' || c >= 0x7f {
+				if i == 0 {
+					name = nil
+					break
+				}
+				return false
+			}
+		}
+		fields++
+		switch string(name) {
+		case "from", "to", "received", "return-path", "delivered-to", "mime-version", "message-id", "x-mozilla-status",
+			"content-type", "content-transfer-encoding", "subject":
+			known = true
+		}
+	}
+	return known && (fields >= 2 || bytes.HasPrefix(start, []byte("content-")))
 }
 
 func highBytes(b []byte) int {

@@ -69,20 +69,44 @@ type Walker struct {
 	budget *Budget
 	visit  Visit
 	note   func(verdict.Limit)
+	quiet  bool // damage is not noted
 }
 
 type format func(w *Walker, o Object) error
 
 // formats are the containers by file type.
 var formats = map[string]format{
-	filetype.Zip:   unzip,
-	filetype.Tar:   untar,
-	filetype.Gzip:  gunzip,
-	filetype.Bzip2: bunzip2,
-	filetype.XZ:    unxz,
-	filetype.Zstd:  unzstd,
-	filetype.AR:    unar,
-	filetype.CPIO:  uncpio,
+	filetype.Zip:      unzip,
+	filetype.Tar:      untar,
+	filetype.Gzip:     gunzip,
+	filetype.Bzip2:    bunzip2,
+	filetype.XZ:       unxz,
+	filetype.LZMA:     unlzma,
+	filetype.Lzip:     unlzip,
+	filetype.Zstd:     unzstd,
+	filetype.LZ4:      unlz4,
+	filetype.AR:       unar,
+	filetype.CPIO:     uncpio,
+	filetype.RPM:      unrpm,
+	filetype.SevenZ:   un7z,
+	filetype.RAR:      unrar,
+	filetype.CAB:      uncab,
+	filetype.ARJ:      unarj,
+	filetype.LHA:      unlha,
+	filetype.SZDD:     unszdd,
+	filetype.CHM:      unchm,
+	filetype.SIS:      unsis,
+	filetype.ISO9660:  uniso,
+	filetype.Squashfs: unsquash,
+	filetype.TNEF:     untnef,
+	filetype.OLE2:     unole2,
+	filetype.RTF:      unrtf,
+	filetype.PDF:      unpdf,
+	filetype.Mail:     unmail,
+	filetype.BinHex:   unbinhex,
+	filetype.HTML:     unhtml,
+	filetype.Script:   unscript,
+	filetype.Text:     unscript,
 }
 
 // Supports reports whether a file type can be opened.
@@ -106,7 +130,7 @@ func Open(ctx context.Context, fileType string, o Object, b *Budget, note func(v
 		return ctx.Err()
 	case errors.Is(err, errLimit):
 	case err != nil:
-		note(verdict.Damaged)
+		w.damaged()
 	}
 	return nil
 }
@@ -137,6 +161,15 @@ func (w *Walker) check() error {
 		return errLimit
 	}
 	return nil
+}
+
+// damaged notes that a member cannot be read as it should. Formats that only
+// look for what may be hidden in a file of another kind are quiet: there nothing
+// is lost when the search finds nothing.
+func (w *Walker) damaged() {
+	if !w.quiet {
+		w.note(verdict.Damaged)
+	}
 }
 
 // encrypted notes a member that cannot be read.
@@ -178,7 +211,7 @@ func (w *Walker) Section(name string, o Object, off, size int64) error {
 		return fmt.Errorf("%w: member %q lies outside", errDamaged, name)
 	}
 	if size > o.Size-off {
-		w.note(verdict.Damaged)
+		w.damaged()
 		size = o.Size - off
 	}
 	if size > w.budget.Bytes {
@@ -220,7 +253,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 			break
 		}
 		if err != nil || n == 0 {
-			w.note(verdict.Damaged)
+			w.damaged()
 			break
 		}
 	}
@@ -252,20 +285,7 @@ type memory struct {
 
 // readFrom reads up to most bytes, at most a chunk.
 func (m *memory) readFrom(r io.Reader, most int64) (int, error) {
-	used := int(m.size % memoryChunk)
-	if used == 0 {
-		n := int64(memoryChunk)
-		if len(m.chunks) == 0 {
-			n = 16 << 10 // most members are small
-		}
-		m.chunks = append(m.chunks, make([]byte, 0, n))
-	}
-	last := &m.chunks[len(m.chunks)-1]
-	if len(*last) == cap(*last) {
-		grown := make([]byte, len(*last), min(memoryChunk, 4*cap(*last)))
-		copy(grown, *last)
-		*last = grown
-	}
+	last := m.tail()
 	space := (*last)[len(*last):min(int64(cap(*last)), int64(len(*last))+most)]
 	for range 100 {
 		n, err := r.Read(space)
@@ -283,6 +303,45 @@ func (m *memory) readFrom(r io.Reader, most int64) (int, error) {
 	}
 	return 0, io.ErrNoProgress
 }
+
+// tail is the last chunk, with room for at least one byte.
+func (m *memory) tail() *[]byte {
+	if m.size%memoryChunk == 0 {
+		n := memoryChunk
+		if len(m.chunks) == 0 {
+			n = 4 << 10
+		}
+		m.chunks = append(m.chunks, make([]byte, 0, n))
+	}
+	last := &m.chunks[len(m.chunks)-1]
+	if len(*last) == cap(*last) {
+		grown := make([]byte, len(*last), min(memoryChunk, 4*cap(*last)))
+		copy(grown, *last)
+		*last = grown
+	}
+	return last
+}
+
+func (m *memory) push(c byte) {
+	last := m.tail()
+	*last = append(*last, c)
+	m.size++
+}
+
+func (m *memory) append(p []byte) {
+	for len(p) > 0 {
+		last := m.tail()
+		n := min(len(p), cap(*last)-len(*last))
+		*last = append(*last, p[:n]...)
+		m.size += int64(n)
+		p = p[n:]
+	}
+}
+
+// at is the byte at an offset inside.
+func (m *memory) at(off int64) byte { return m.chunks[off/memoryChunk][off%memoryChunk] }
+
+func (m *memory) set(off int64, c byte) { m.chunks[off/memoryChunk][off%memoryChunk] = c }
 
 func (m *memory) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {

@@ -11,8 +11,6 @@ import (
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
-
-	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
 
 // zipEntry is what is needed of a header in a zip file (APPNOTE 4.3).
@@ -21,6 +19,7 @@ type zipEntry struct {
 	flags      uint16
 	method     uint16
 	compressed int64
+	size       int64 // of the member; -1 when not known
 	header     int64 // offset of the local header
 }
 
@@ -36,7 +35,7 @@ const (
 func unzip(w *Walker, o Object) error {
 	at, count, base, ok := findDirectory(o)
 	if !ok {
-		w.note(verdict.Damaged)
+		w.damaged()
 		return unzipLocal(w, o)
 	}
 	var h [46]byte
@@ -47,7 +46,7 @@ func unzip(w *Walker, o Object) error {
 		}
 		if _, err := o.Data.ReadAt(h[:], at); err != nil || binary.LittleEndian.Uint32(h[:]) != zipCentral {
 			if count >= 0 {
-				w.note(verdict.Damaged)
+				w.damaged()
 			}
 			break
 		}
@@ -55,7 +54,7 @@ func unzip(w *Walker, o Object) error {
 		nameLen, extraLen, commentLen := int(le.Uint16(h[28:])), int(le.Uint16(h[30:])), int(le.Uint16(h[32:]))
 		tail := make([]byte, nameLen+extraLen)
 		if _, err := o.Data.ReadAt(tail, at+46); err != nil {
-			w.note(verdict.Damaged)
+			w.damaged()
 			break
 		}
 		e := zipEntry{
@@ -97,7 +96,7 @@ func zip64(e *zipEntry, extra []byte, plain uint32) {
 				return v
 			}
 			if plain == 0xffffffff {
-				next()
+				e.size = next()
 			}
 			if e.compressed == 0xffffffff {
 				e.compressed = next()
@@ -192,11 +191,11 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 	var h [30]byte
 	le := binary.LittleEndian
 	if e.header < 0 || e.compressed < 0 {
-		w.note(verdict.Damaged)
+		w.damaged()
 		return nil
 	}
 	if _, err := o.Data.ReadAt(h[:], e.header); err != nil || le.Uint32(h[:]) != zipLocal {
-		w.note(verdict.Damaged)
+		w.damaged()
 		return nil
 	}
 	if e.flags&1 != 0 {
@@ -208,7 +207,7 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 		return nil // a folder
 	}
 	if data > o.Size {
-		w.note(verdict.Damaged)
+		w.damaged()
 		return nil
 	}
 	src := bufio.NewReaderSize(io.NewSectionReader(o.Data, data, min(e.compressed, o.Size-data)), 32<<10)
@@ -216,6 +215,12 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 	switch e.method {
 	case 0:
 		return w.Section(e.name, o, data, e.compressed)
+	case 6:
+		return w.Produce(e.name, func(out *sink) error { return explode(src, e.flags, e.size, out) })
+	case 9:
+		return w.Produce(e.name, func(out *sink) error { return inflate64(src, out) })
+	case 14:
+		return w.Produce(e.name, func(out *sink) error { return zipLZMA(src, e, out) })
 	case 8:
 		r = flate.NewReader(src)
 	case 12:
@@ -223,25 +228,25 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 	case 93:
 		d, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxDictionary))
 		if err != nil {
-			w.note(verdict.Damaged)
+			w.damaged()
 			return nil
 		}
 		defer d.Close()
 		r = onlyReader{d}
 	case 95:
 		if err := checkXZ(Object{Data: io.NewSectionReader(o.Data, data, e.compressed), Size: e.compressed}); err != nil {
-			w.note(verdict.Damaged)
+			w.damaged()
 			return nil
 		}
 		x, err := xz.NewReader(src)
 		if err != nil {
-			w.note(verdict.Damaged)
+			w.damaged()
 			return nil
 		}
 		r = x
 	default:
 		// A method we do not know: say that something was not looked at.
-		w.note(verdict.Damaged)
+		w.damaged()
 		return nil
 	}
 	return w.Stream(e.name, r)

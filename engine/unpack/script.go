@@ -1,0 +1,172 @@
+package unpack
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/bulwarkhq/bulwark/engine/filetype"
+)
+
+const (
+	// minRun is the shortest run of letters that is taken for encoded data.
+	minRun = 96
+	// maxRuns bounds how many runs of one text are decoded.
+	maxRuns = 256
+)
+
+// unscript gives what scripts and other texts carry in encoded form: uuencode,
+// yEnc and BinHex, and long runs of base64, hexadecimal digits, \xNN or %NN.
+func unscript(w *Walker, o Object) error {
+	text, release := w.load(o, 0, maxText)
+	defer release()
+	if err := w.textMembers(text); err != nil {
+		return err
+	}
+	return w.encodedRuns(text)
+}
+
+// Classes of letters.
+const (
+	letterHex    = 1 << iota // a hexadecimal digit
+	letterBase64             // of base64 or its form for URLs
+	letterPad
+)
+
+var letters = func() (t [256]byte) {
+	for c := range t {
+		if hexDigit(byte(c)) < 16 {
+			t[c] |= letterHex
+		}
+		if base64Table[c] != 0xff {
+			t[c] |= letterBase64
+		}
+	}
+	t['='] = letterPad
+	return t
+}()
+
+// encodedRuns decodes runs without gaps (line ends are allowed in base64). The
+// result is a member when it is something that a file can be: text or a known
+// format.
+func (w *Walker) encodedRuns(text []byte) error {
+	runs := 0
+	for i := 0; i < len(text) && runs < maxRuns; {
+		c := text[i]
+		if c == '\\' || c == '%' {
+			n, decoded := escapes(text[i:])
+			if len(decoded) >= minRun/4 {
+				runs++
+				if err := w.likely(fmt.Sprintf("escaped-%d", i), decoded); err != nil {
+					return err
+				}
+			}
+			i += max(n, 1)
+			continue
+		}
+		if letters[c]&letterBase64 == 0 {
+			i++
+			continue
+		}
+		end, class := i, byte(letterHex|letterBase64)
+		for end < len(text) {
+			l := letters[text[end]]
+			if l&letterBase64 != 0 {
+				class &= l
+				end++
+				continue
+			}
+			// A line that is broken goes on if it was long.
+			if text[end] == '\n' || text[end] == '\r' {
+				k := end
+				for k < len(text) && (text[k] == '\n' || text[k] == '\r') {
+					k++
+				}
+				if end-i >= 60 && k < len(text) && k-end <= 2 && letters[text[k]]&letterBase64 != 0 {
+					end = k
+					continue
+				}
+			}
+			break
+		}
+		if end-i >= minRun {
+			runs++
+			var err error
+			if class&letterHex != 0 {
+				err = w.likely(fmt.Sprintf("hex-%d", i), hexBytes(text[i:end]))
+			} else {
+				err = w.likelyBase64(fmt.Sprintf("base64-%d", i), text[i:end])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		i = end + 1
+	}
+	return nil
+}
+
+func (w *Walker) likelyBase64(name string, text []byte) error {
+	head := &sink{w: w, m: &memory{}, limit: 512}
+	// The limit is meant to be reached.
+	_ = decodeBase64(text[:min(len(text), 1024)], head)
+	probe := make([]byte, head.m.size)
+	_, _ = head.m.ReadAt(probe, 0)
+	if !worthwhile(probe) {
+		return nil
+	}
+	return w.Produce(name, func(out *sink) error { return decodeBase64(text, out) })
+}
+
+// likely gives data as a member if it looks like a file.
+func (w *Walker) likely(name string, data []byte) error {
+	if !worthwhile(data) {
+		return nil
+	}
+	return w.Bytes(name, data)
+}
+
+func worthwhile(head []byte) bool {
+	kind := filetype.Detect(head[:min(len(head), filetype.HeadSize)])
+	return len(head) > 0 && kind != filetype.Data && kind != filetype.Empty
+}
+
+func hexBytes(text []byte) []byte {
+	out := make([]byte, 0, len(text)/2)
+	var hi byte
+	half := false
+	for _, c := range text {
+		d := hexDigit(c)
+		if d > 15 {
+			continue
+		}
+		if half {
+			out = append(out, hi<<4|d)
+		}
+		hi, half = d, !half
+	}
+	return out
+}
+
+// escapes decodes a run of \xNN, %NN or %uNNNN and returns how long it is.
+func escapes(text []byte) (n int, decoded []byte) {
+	for {
+		t := text[n:]
+		switch {
+		case len(t) >= 4 && t[0] == '\\' && t[1]|0x20 == 'x' && hexDigit(t[2])|hexDigit(t[3]) < 16:
+			decoded = append(decoded, hexDigit(t[2])<<4|hexDigit(t[3]))
+			n += 4
+		case len(t) >= 6 && t[0] == '%' && t[1]|0x20 == 'u' && len(hexBytes(t[2:6])) == 2:
+			b := hexBytes(t[2:6])
+			decoded = append(decoded, b[1], b[0])
+			n += 6
+		case len(t) >= 3 && t[0] == '%' && hexDigit(t[1])|hexDigit(t[2]) < 16:
+			decoded = append(decoded, hexDigit(t[1])<<4|hexDigit(t[2]))
+			n += 3
+		default:
+			return n, decoded
+		}
+		if len(decoded) == 1 && !bytes.HasPrefix(text[n:], text[:1]) {
+			return n, nil
+		}
+	}
+}

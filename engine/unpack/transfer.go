@@ -1,0 +1,348 @@
+package unpack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// The encodings that carry files through text. Each decodes as much as it can
+// read: what a mail program shows or saves matters, not what is valid.
+
+// base64Table has the value of every letter of both alphabets, 0xff for others.
+var base64Table = func() (t [256]byte) {
+	for i := range t {
+		t[i] = 0xff
+	}
+	for i, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/" {
+		t[c] = byte(i)
+	}
+	t['-'], t['_'] = 62, 63
+	return t
+}()
+
+// decodeBase64 skips whatever is not of the alphabet and ends at padding that is
+// followed by none of it.
+func decodeBase64(text []byte, out *sink) error {
+	acc, n := uint32(0), 0
+	var buf [3 * 256]byte
+	used := 0
+	for _, c := range text {
+		if c == '=' {
+			if n > 1 {
+				v := acc << (6 * (4 - n))
+				k := used + n - 1
+				buf[used], buf[used+1] = byte(v>>16), byte(v>>8)
+				used = k
+			}
+			acc, n = 0, 0
+		} else if v := base64Table[c]; v != 0xff {
+			acc = acc<<6 | uint32(v)
+			if n++; n == 4 {
+				buf[used], buf[used+1], buf[used+2] = byte(acc>>16), byte(acc>>8), byte(acc)
+				used += 3
+				acc, n = 0, 0
+			}
+		}
+		if used > len(buf)-3 {
+			if _, err := out.Write(buf[:used]); err != nil {
+				return err
+			}
+			used = 0
+		}
+	}
+	if n > 1 {
+		v := acc << (6 * (4 - n))
+		buf[used], buf[used+1] = byte(v>>16), byte(v>>8)
+		used += n - 1
+	}
+	_, err := out.Write(buf[:used])
+	return err
+}
+
+// decodeQuoted decodes quoted-printable (RFC 2045 section 6.7).
+func decodeQuoted(text []byte, out *sink) error {
+	for len(text) > 0 {
+		line := text
+		if i := bytes.IndexByte(text, '\n'); i >= 0 {
+			line = text[:i+1]
+		}
+		text = text[len(line):]
+		body := bytes.TrimRight(line, "\r\n")
+		end := line[len(body):]
+		body = bytes.TrimRight(body, " \t")
+		if bytes.HasSuffix(body, []byte("=")) {
+			body, end = body[:len(body)-1], nil
+		}
+		for len(body) > 0 {
+			i := bytes.IndexByte(body, '=')
+			if i < 0 {
+				i = len(body)
+			}
+			if _, err := out.Write(body[:i]); err != nil {
+				return err
+			}
+			if body = body[i:]; len(body) == 0 {
+				break
+			}
+			var c [1]byte
+			if len(body) >= 3 {
+				if _, err := hex.Decode(c[:], body[1:3]); err == nil {
+					if err := out.WriteByte(c[0]); err != nil {
+						return err
+					}
+					body = body[3:]
+					continue
+				}
+			}
+			if err := out.WriteByte('='); err != nil {
+				return err
+			}
+			body = body[1:]
+		}
+		if _, err := out.Write(end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nextLine cuts the first line off, without its end.
+func nextLine(text []byte) (line, rest []byte) {
+	i := bytes.IndexByte(text, '\n')
+	if i < 0 {
+		return text, nil
+	}
+	return bytes.TrimSuffix(text[:i], []byte("\r")), text[i+1:]
+}
+
+// uuStart recognises the line that starts a uuencoded file (POSIX uuencode), and
+// returns its name.
+func uuStart(line []byte) (name string, b64, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte("begin"))
+	if !ok {
+		return "", false, false
+	}
+	if r, is := bytes.CutPrefix(rest, []byte("-base64")); is {
+		rest, b64 = r, true
+	}
+	f := strings.SplitN(string(rest), " ", 3)
+	if len(f) != 3 || f[0] != "" || len(f[1]) < 3 || len(f[1]) > 4 || strings.Trim(f[1], "01234567") != "" {
+		return "", false, false
+	}
+	return strings.TrimSpace(f[2]), b64, true
+}
+
+// decodeUU decodes the lines after the first, up to "end".
+func decodeUU(text []byte, out *sink) error {
+	for len(text) > 0 {
+		var line []byte
+		line, text = nextLine(text)
+		if len(line) == 0 {
+			continue
+		}
+		if string(line) == "end" {
+			return nil
+		}
+		n := int(line[0]-' ') & 63
+		line = line[1:]
+		for n > 0 {
+			var q [4]byte
+			for i := range q {
+				if i < len(line) {
+					q[i] = (line[i] - ' ') & 63
+				}
+			}
+			line = line[min(4, len(line)):]
+			three := []byte{q[0]<<2 | q[1]>>4, q[1]<<4 | q[2]>>2, q[2]<<6 | q[3]}
+			if _, err := out.Write(three[:min(n, 3)]); err != nil {
+				return err
+			}
+			n -= 3
+		}
+	}
+	return nil
+}
+
+// decodeYEnc decodes the lines after "=ybegin", up to "=yend" (yEnc draft 1.3).
+func decodeYEnc(text []byte, out *sink) error {
+	for len(text) > 0 {
+		var line []byte
+		line, text = nextLine(text)
+		if bytes.HasPrefix(line, []byte("=yend")) {
+			return nil
+		}
+		if bytes.HasPrefix(line, []byte("=ypart")) {
+			continue
+		}
+		line = bytes.TrimPrefix(line, []byte(".")[:min(1, dots(line))])
+		for i := 0; i < len(line); i++ {
+			c := line[i]
+			if c == '=' && i+1 < len(line) {
+				i++
+				c = line[i] - 64
+			}
+			if err := out.WriteByte(c - 42); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dots is 1 for a line that begins with two dots, as they are sent by NNTP.
+func dots(line []byte) int {
+	if bytes.HasPrefix(line, []byte("..")) {
+		return 1
+	}
+	return 0
+}
+
+const binHexLetters = "!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr"
+
+var binHexMark = []byte("(This file must be converted with BinHex")
+
+// decodeBinHex decodes BinHex 4.0 (RFC 1741 appendix A): six bits a letter, runs
+// marked by 0x90. What it writes is the header and both forks.
+func decodeBinHex(text []byte, out *sink) error {
+	start := bytes.IndexByte(text, ':')
+	if start < 0 {
+		return fmt.Errorf("%w: no BinHex data", errDamaged)
+	}
+	var table [256]byte
+	for i := range table {
+		table[i] = 0xff
+	}
+	for i := range len(binHexLetters) {
+		table[binHexLetters[i]] = byte(i)
+	}
+	acc, n := uint32(0), 0
+	last, run := byte(0), false
+	for _, c := range text[start+1:] {
+		if c == ':' {
+			return nil
+		}
+		v := table[c]
+		if v == 0xff {
+			continue
+		}
+		acc = acc<<6 | uint32(v)
+		if n += 6; n < 8 {
+			continue
+		}
+		n -= 8
+		b := byte(acc >> n)
+		var err error
+		switch {
+		case run && b == 0:
+			last, run = 0x90, false
+			err = out.WriteByte(last)
+		case run:
+			run = false
+			for range int(b) - 1 {
+				if err = out.WriteByte(last); err != nil {
+					return err
+				}
+			}
+		case b == 0x90:
+			run = true
+		default:
+			last = b
+			err = out.WriteByte(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// binHex gives the forks of a BinHex file.
+func (w *Walker) binHex(text []byte) error {
+	m, release, err := w.decode(func(out *sink) error { return decodeBinHex(text, out) })
+	defer release()
+	if err != nil {
+		return err
+	}
+	o := Object{Data: m, Size: m.size}
+	h := o.piece(0, 64+22)
+	if len(h) < 23 || int(h[0])+1+1+18 > len(h) {
+		w.damaged()
+		return nil
+	}
+	name := string(h[1 : 1+h[0]])
+	f := h[1+int(h[0])+1+10:]
+	data, resource := int64(binary.BigEndian.Uint32(f)), int64(binary.BigEndian.Uint32(f[4:]))
+	at := int64(h[0]) + 22
+	if err := w.Section(name, o, at, data); err != nil || resource == 0 {
+		return err
+	}
+	return w.Section(name+"/resources", o, at+data+2, resource)
+}
+
+// unbinhex opens files that are BinHex as a whole.
+func unbinhex(w *Walker, o Object) error {
+	text, release := w.whole(o, maxText)
+	defer release()
+	i := bytes.Index(text, binHexMark)
+	if i < 0 {
+		return nil
+	}
+	return w.binHex(text[i:])
+}
+
+// textMembers gives the files that a text carries in encodings that need no
+// headers: uuencode, yEnc, BinHex.
+func (w *Walker) textMembers(text []byte) error {
+	for rest := text; ; {
+		i := bytes.Index(rest, []byte("begin"))
+		if i < 0 {
+			break
+		}
+		start := i == 0 || rest[i-1] == '\n'
+		line, body := nextLine(rest[i:])
+		rest = rest[i+5:]
+		if !start {
+			continue
+		}
+		name, b64, ok := uuStart(line)
+		if !ok {
+			continue
+		}
+		end := bytes.Index(body, []byte("\nend"))
+		if b64 {
+			end = bytes.Index(body, []byte("\n===="))
+		}
+		if end < 0 {
+			end = len(body)
+		}
+		err := w.Produce(name, func(out *sink) error {
+			if b64 {
+				return decodeBase64(body[:end], out)
+			}
+			return decodeUU(body[:end], out)
+		})
+		if err != nil {
+			return err
+		}
+		rest = body[end:]
+	}
+	for rest := text; ; {
+		i := bytes.Index(rest, []byte("=ybegin "))
+		if i < 0 {
+			break
+		}
+		line, body := nextLine(rest[i:])
+		_, name, _ := strings.Cut(string(line), "name=")
+		if err := w.Produce(strings.TrimSpace(name), func(out *sink) error { return decodeYEnc(body, out) }); err != nil {
+			return err
+		}
+		rest = body
+	}
+	if i := bytes.Index(text, binHexMark); i >= 0 {
+		return w.binHex(text[i:])
+	}
+	return nil
+}
