@@ -56,15 +56,10 @@ func (w *worker) holds(ri uint32, r *definitions.Rule) bool {
 		if !w.targets[r.Target&15] || w.size < r.MinSize || r.MaxSize >= 0 && w.size > r.MaxSize {
 			return false
 		}
-		ok, err := clamdb.EvalLogical(w.set.Code(r), func(n int) int64 {
-			if uint32(n) >= r.NStrings {
-				return 0
-			}
-			return int64(len(w.matches(r.Strings + uint32(n))))
-		})
+		ok, err := clamdb.Eval(w.set.Code(r), &clamEnv{w, r})
 		return err == nil && ok
 	}
-	if !w.yara(ri) {
+	if w.o.normal != 0 || !w.yara(ri) {
 		return false
 	}
 	for _, g := range w.set.Globals {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/definitions"
+	"github.com/bulwarkhq/bulwark/engine/filetype"
 	"github.com/bulwarkhq/bulwark/engine/unpack"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
@@ -33,7 +34,11 @@ type object struct {
 	unpack.Object
 	parent *object
 	depth  int
-	sums   [definitions.Algorithms][]byte // those computed
+	// fileType is known once the object was looked at. normal is the ClamAV
+	// target type of a normalised form, 0 for what is as it was.
+	fileType string
+	normal   int
+	sums     [definitions.Algorithms][]byte // those computed
 }
 
 func (o *object) inside() []string {
@@ -122,10 +127,13 @@ func (s *scan) object(o *object) error {
 		return err
 	}
 	s.verdict.Bytes += o.Size
+	if found, err = s.normalised(o, found); err != nil {
+		return err
+	}
 	if err := s.report(o, found); err != nil {
 		return err
 	}
-	fileType := s.w.fileType
+	fileType := o.fileType
 	if o.parent == nil {
 		s.verdict.FileType = fileType
 	}
@@ -136,9 +144,33 @@ func (s *scan) object(o *object) error {
 		s.note(verdict.LimitDepth)
 		return nil
 	}
+	position := int64(0)
 	return unpack.Open(s.ctx, fileType, o.Object, s.budget, s.note, func(m unpack.Object) error {
-		return s.object(&object{Object: m, parent: o, depth: o.depth + 1})
+		position++
+		member := &object{Object: m, parent: o, depth: o.depth + 1}
+		if err := s.member(o, member, position); err != nil {
+			return err
+		}
+		return s.object(member)
 	})
+}
+
+// member compares a member with the signatures about members.
+func (s *scan) member(container, o *object, position int64) error {
+	if !s.set.HasMembers() {
+		return nil
+	}
+	m := definitions.Member{Name: o.Name, Container: filetype.ClamType(container.fileType), ContainerSize: container.Size,
+		Packed: -1, Size: o.Size, Position: position}
+	switch container.fileType {
+	case filetype.Tar, filetype.CPIO, filetype.Mail:
+		m.Packed = m.Size
+	}
+	var found []verdict.Match
+	for _, h := range s.set.MatchMember(m) {
+		found = append(found, hashMatch(h))
+	}
+	return s.report(o, found)
 }
 
 // report adds what was found in an object to the verdict, unless the object or
@@ -233,7 +265,7 @@ func (s *scan) content(o *object) ([]verdict.Match, error) {
 		return nil, err
 	}
 	var found []verdict.Match
-	if o.Size <= definitions.BuiltInMax && o.Size > 0 {
+	if o.Size <= definitions.BuiltInMax && o.Size > 0 && o.normal == 0 {
 		if b, ok := definitions.Test(w.head); ok {
 			m := verdict.Match{Threat: b.Threat, Type: verdict.Test, Signature: b.ID, Source: "built-in", Offset: 0}
 			if b.PUA {
@@ -247,12 +279,12 @@ func (s *scan) content(o *object) ([]verdict.Match, error) {
 			continue
 		}
 		for _, h := range s.set.Lookup(definitions.Detect, a, o.sums[a], o.Size) {
-			m := verdict.Match{Threat: h.Name, Type: verdict.Malware, Signature: h.Name, Source: h.Source, Offset: -1}
-			if h.PUA {
-				m.Type = verdict.PUA
-			}
-			found = append(found, m)
+			found = append(found, hashMatch(h))
 		}
 	}
-	return append(found, w.rules()...), nil
+	parts, err := w.programHashes()
+	if err != nil {
+		return nil, err
+	}
+	return append(append(found, parts...), w.rules()...), nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/engine/clamdb"
 	"github.com/bulwarkhq/bulwark/engine/definitions"
+	"github.com/bulwarkhq/bulwark/engine/exefmt"
 	"github.com/bulwarkhq/bulwark/engine/filetype"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara"
@@ -40,6 +41,9 @@ type worker struct {
 
 	scratch pattern.Scratch
 	targets [16]bool // which ClamAV target types the object is of
+	program *exefmt.Layout
+	laidOut bool // program is what there is
+	regexps clamdb.Regexps
 	ticks   int
 	halted  bool
 
@@ -89,6 +93,7 @@ func (w *worker) begin(s *scan, o *object) {
 	w.head = w.head[:0]
 	w.slow, w.slowAt = w.slow[:0], 0
 	w.halted, w.ticks = false, 0
+	w.program, w.laidOut = nil, false
 	w.scratch.Steps = 0
 }
 
@@ -175,7 +180,7 @@ func (w *worker) fill(pos int64) ([]byte, error) {
 func (w *worker) pass() error {
 	var hashes [definitions.Algorithms]hash.Hash
 	for a := range definitions.Algorithms {
-		if w.set.Needs(definitions.Detect, a, w.size) {
+		if w.o.normal == 0 && w.set.Needs(definitions.Detect, a, w.size) {
 			hashes[a] = newHash(a)
 		}
 	}
@@ -194,7 +199,11 @@ func (w *worker) pass() error {
 		}
 		if pos == 0 {
 			w.head = append(w.head, w.buf[:min(len(w.buf), filetype.HeadSize)]...)
-			w.fileType = filetype.Detect(w.head)
+			w.fileType = w.o.fileType
+			if w.o.normal == 0 {
+				w.fileType = w.detect()
+				w.o.fileType = w.fileType
+			}
 			for i := range w.targets {
 				w.targets[i] = w.isTarget(i)
 			}
@@ -211,15 +220,16 @@ func (w *worker) pass() error {
 	return nil
 }
 
-func (w *worker) isTarget(t int) bool {
-	want, ok := clamdb.Target(t)
-	switch {
-	case !ok:
-		return false
-	case want == "graphics":
-		return filetype.IsGraphics(w.fileType)
+// detect names the type of the object. File type magic of the definitions
+// counts where the engine itself sees only data or text.
+func (w *worker) detect() string {
+	t := filetype.Detect(w.head)
+	if t == filetype.Data || t == filetype.Text {
+		if m := w.set.FileType(w.head); m != "" {
+			return m
+		}
 	}
-	return want == "" || want == w.fileType
+	return t
 }
 
 // candidate is called by the matcher.
@@ -238,7 +248,8 @@ func (w *worker) candidate(id uint32, pos int64) {
 	if w.halted {
 		return
 	}
-	if r := &w.set.Rules[st.Rule]; r.Kind != definitions.KindYARA && !w.targets[r.Target&15] {
+	r := &w.set.Rules[st.Rule]
+	if r.Kind != definitions.KindYARA && !w.targets[r.Target&15] || r.Kind == definitions.KindYARA && w.o.normal != 0 {
 		return
 	}
 	w.cur = v.Part
@@ -268,18 +279,6 @@ func (w *worker) matched(start, end int64) bool {
 		return true
 	}
 	return w.record(form, start, end)
-}
-
-// anchored checks the offset that a ClamAV signature demands.
-func (w *worker) anchored(f *definitions.Form, start int64) bool {
-	switch clamdb.OffsetKind(f.Anchor) {
-	case clamdb.FromStart:
-		return start >= f.N && start <= f.N+int64(f.Shift)
-	case clamdb.FromEnd:
-		at := w.size - f.N
-		return start >= at && start <= at+int64(f.Shift)
-	}
-	return true
 }
 
 // record notes a match of a whole form; it says whether more are wanted.

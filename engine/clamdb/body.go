@@ -6,20 +6,6 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 )
 
-// Targets are the target types a body signature may name, with the file types
-// (package filetype) they stand for. Types that need ClamAV's normalisation of
-// HTML, mail and text, or an address in a program, are not in it.
-var targets = map[int]string{
-	0: "", 1: "pe", 2: "ole2", 5: "graphics", 6: "elf", 9: "macho", 10: "pdf", 11: "swf", 12: "java",
-}
-
-// Target returns the file type that a target number stands for ("" for every
-// type); ok is false for numbers that are not supported.
-func Target(n int) (fileType string, ok bool) {
-	t, ok := targets[n]
-	return t, ok
-}
-
 // parseNdb reads name:target:offset:pattern[:min[:max]].
 func parseNdb(text string) (*Body, error) {
 	f := strings.SplitN(text, ":", 5)
@@ -42,15 +28,20 @@ func parseNdb(text string) (*Body, error) {
 	if err != nil {
 		return nil, err
 	}
-	off, err := parseOffset(f[2], col[2])
-	if err != nil {
+	b := &Body{Name: f[0], Target: target}
+	if group, ok := strings.CutPrefix(f[2], "$"); ok {
+		v, ok := number([]byte(group))
+		if !ok || v >= maxMacros {
+			return nil, bad(col[2], "macro group %q is not a number below %d", group, maxMacros)
+		}
+		b.Group = int(v) + 1
+	} else if b.Offset, err = parseOffset(f[2], col[2], target); err != nil {
 		return nil, err
 	}
-	p, err := parseHex(f[3], col[3])
-	if err != nil {
+	if b.Pattern, err = parseHex(f[3], col[3]); err != nil {
 		return nil, err
 	}
-	return &Body{Name: f[0], Target: target, Offset: off, Pattern: p}, nil
+	return b, nil
 }
 
 // parseDB reads the oldest form, name=pattern.
@@ -66,58 +57,16 @@ func parseDB(text string) (*Body, error) {
 	return &Body{Name: text[:i], Pattern: p}, nil
 }
 
-func parseTarget(s string, col int) (int, error) {
-	v, ok := number([]byte(s))
-	if !ok || v > 14 {
-		return 0, bad(col, "target type %q is not a number from 0 to 14", s)
-	}
-	if _, ok := Target(int(v)); !ok {
-		return 0, bad(col, "target type %d is not supported", v)
-	}
-	return int(v), nil
-}
-
-// parseOffset reads *, n, EOF-n, each with an optional ,maxshift.
-func parseOffset(s string, col int) (Offset, error) {
-	if s == "*" || s == "" {
-		return Offset{}, nil
-	}
-	base, shift, shifted := strings.Cut(s, ",")
-	var o Offset
-	if shifted {
-		v, ok := number([]byte(shift))
-		if !ok {
-			return o, bad(col+len(base)+1, "maximum shift %q is not a number", shift)
-		}
-		o.Shift = v
-	}
-	switch {
-	case strings.HasPrefix(base, "EOF-"):
-		v, ok := number([]byte(base[4:]))
-		if !ok {
-			return o, bad(col+4, "offset %q is not a number", base[4:])
-		}
-		o.Kind, o.N = FromEnd, v
-	case base != "" && base[0] >= '0' && base[0] <= '9':
-		v, ok := number([]byte(base))
-		if !ok {
-			return o, bad(col, "offset %q is not a number", base)
-		}
-		o.Kind, o.N = FromStart, v
-	case strings.HasPrefix(base, "EP"), strings.HasPrefix(base, "S"), base == "VI":
-		return o, bad(col, "offset %q needs the layout of a program, which is not supported", s)
-	default:
-		return o, bad(col, "offset %q is not known", s)
-	}
-	return o, nil
-}
-
 // parseHex reads the pattern of a body signature; col is its first column.
 func parseHex(s string, col int) (*pattern.Node, error) {
 	p := &hexParser{s: s, col: col}
-	n, err := p.sequence(false)
+	before := p.boundary()
+	n, err := p.sequence(0)
 	if err != nil {
 		return nil, err
+	}
+	if before != nil {
+		n.Subs = append([]*pattern.Node{before}, n.Subs...)
 	}
 	if p.i < len(s) {
 		return nil, p.bad("unexpected %q", s[p.i])
@@ -138,27 +87,56 @@ func (p *hexParser) bad(format string, args ...any) error {
 	return bad(p.col+p.i, format, args...)
 }
 
-func (p *hexParser) sequence(inner bool) (*pattern.Node, error) {
+// boundaries are the conditions of (B), (L) and (W) at the beginning of a
+// pattern, at its end, and within.
+var boundaries = map[byte]struct {
+	before, behind pattern.Assertion
+	within         func() *pattern.Node
+}{
+	'B': {pattern.ClamWordBefore, pattern.ClamWordBehind, pattern.ClamWordWithin},
+	'L': {pattern.ClamLineBefore, pattern.ClamLineBehind, pattern.ClamLineWithin},
+	'W': {pattern.ClamOtherBefore, pattern.ClamOtherBehind, pattern.ClamOtherWithin},
+}
+
+// boundary reads a boundary at the beginning of the pattern, if there is one.
+func (p *hexParser) boundary() *pattern.Node {
+	if len(p.s) > 3 && p.s[0] == '(' && p.s[2] == ')' {
+		if b, ok := boundaries[p.s[1]]; ok {
+			p.i = 3
+			return pattern.AssertNode(b.before)
+		}
+	}
+	return nil
+}
+
+// sequence reads until the end of the pattern or, inside of alternatives (depth
+// above 0), of the branch.
+func (p *hexParser) sequence(depth int) (*pattern.Node, error) {
 	n := &pattern.Node{Kind: pattern.Seq}
 	for p.i < len(p.s) {
 		c := p.s[p.i]
 		var sub *pattern.Node
 		var err error
 		switch {
-		case inner && (c == '|' || c == ')'):
+		case depth > 0 && (c == '|' || c == ')'):
 			return n, nil
-		case c == '*' && !inner:
+		case c == '*' && depth == 0:
 			p.i++
 			sub = pattern.Gap(0, -1)
-		case c == '{' && !inner:
+		case c == '{':
+			at := p.i
 			sub, err = p.gap('}')
-		case c == '[' && !inner:
+			if err == nil && depth > 0 && (sub.Min != sub.Max || sub.Min >= 128) {
+				p.i = at
+				err = p.bad("a range inside of an alternative must be one number below 128")
+			}
+		case c == '[' && depth == 0:
 			sub, err = p.gap(']')
-		case c == '(' && !inner:
-			sub, err = p.alternative(false)
-		case c == '!' && !inner && p.i+1 < len(p.s) && p.s[p.i+1] == '(':
+		case c == '(':
+			sub, err = p.alternative(depth, false)
+		case c == '!' && p.i+1 < len(p.s) && p.s[p.i+1] == '(':
 			p.i++
-			sub, err = p.alternative(true)
+			sub, err = p.alternative(depth, true)
 		default:
 			sub, err = p.byte()
 		}
@@ -225,37 +203,45 @@ func (p *hexParser) gap(end byte) (*pattern.Node, error) {
 	return pattern.Gap(int(minN), int(maxN)), nil
 }
 
+const (
+	maxAlternatives = 8 // nested in each other
+	maxNegated      = 1024
+)
+
 // alternative reads (aa|bb|..) and the boundary forms (B), (L), (W); negated is
-// for !(...), whose branches must have one length.
-func (p *hexParser) alternative(negated bool) (*pattern.Node, error) {
+// for !(...), whose branches must be bytes without wildcards, of one length.
+func (p *hexParser) alternative(depth int, negated bool) (*pattern.Node, error) {
 	start := p.i
+	fail := func(format string, args ...any) error {
+		p.i = start
+		return p.bad(format, args...)
+	}
+	if depth >= maxAlternatives {
+		return nil, fail("alternatives are nested deeper than %d", maxAlternatives)
+	}
 	p.i++
 	if p.i+1 < len(p.s) && p.s[p.i+1] == ')' {
-		kind := p.s[p.i]
-		switch kind {
-		case 'W':
+		if b, ok := boundaries[p.s[p.i]]; ok {
 			p.i += 2
-			var s pattern.Set
-			s.AddRange('0', '9')
-			s.AddRange('a', 'z')
-			s.AddRange('A', 'Z')
-			if !negated {
-				s = s.Not()
+			switch {
+			case negated && p.s[start+1] == 'L':
+				return nil, fail("!(L) is not supported: a line end may have two lengths")
+			case negated:
+				return negate(b.within()), nil
+			case p.i == len(p.s) && depth == 0 && start > 0:
+				return pattern.AssertNode(b.behind), nil
 			}
-			return pattern.OneOf(s), nil
-		case 'B', 'L':
-			return nil, p.bad("(%c) is not supported", kind)
+			return b.within(), nil
 		}
 	}
 	alt := &pattern.Node{Kind: pattern.Alt}
 	for {
-		s, err := p.sequence(true)
+		s, err := p.sequence(depth + 1)
 		if err != nil {
 			return nil, err
 		}
 		if p.i >= len(p.s) {
-			p.i = start
-			return nil, p.bad("( is not closed")
+			return nil, fail("( is not closed")
 		}
 		if len(s.Subs) == 0 {
 			return nil, p.bad("an alternative is empty")
@@ -269,18 +255,65 @@ func (p *hexParser) alternative(negated bool) (*pattern.Node, error) {
 	if !negated {
 		return alt, nil
 	}
-	// Single bytes become a set; that is the common form.
-	var set pattern.Set
+	var words [][]byte
 	for _, s := range alt.Subs {
-		if len(s.Subs) != 1 {
-			p.i = start
-			return nil, p.bad("negated alternatives of more than one byte are not supported")
-		}
-		for b := range 256 {
-			if byte(b)&s.Subs[0].M == s.Subs[0].V {
-				set.Add(byte(b))
+		var w []byte
+		for _, b := range s.Subs {
+			if b.Kind != pattern.Byte || b.M != 0xff {
+				return nil, fail("negated alternatives cannot have wildcards")
 			}
+			w = append(w, b.V)
+		}
+		if len(words) > 0 && len(w) != len(words[0]) {
+			return nil, fail("negated alternatives must have one length")
+		}
+		words = append(words, w)
+	}
+	if len(words)*len(words[0]) > maxNegated {
+		return nil, fail("negated alternatives of more than %d bytes", maxNegated)
+	}
+	return noneOf(words), nil
+}
+
+// negate is any byte that a node of one byte does not stand for.
+func negate(n *pattern.Node) *pattern.Node {
+	if n.Kind == pattern.Class {
+		return pattern.OneOf(n.Set.Not())
+	}
+	var set pattern.Set
+	for b := range 256 {
+		if byte(b)&n.M != n.V {
+			set.Add(byte(b))
 		}
 	}
-	return pattern.OneOf(set.Not()), nil
+	return pattern.OneOf(set)
+}
+
+// noneOf is any string of the words' length but these words: its first byte
+// begins none of them, or it begins some and the rest is none of theirs.
+func noneOf(words [][]byte) *pattern.Node {
+	rests := map[byte][][]byte{}
+	var order []byte
+	var first pattern.Set
+	for _, w := range words {
+		if !first.Has(w[0]) {
+			first.Add(w[0])
+			order = append(order, w[0])
+		}
+		rests[w[0]] = append(rests[w[0]], w[1:])
+	}
+	n := len(words[0])
+	other := pattern.OneOf(first.Not())
+	if n == 1 {
+		return other
+	}
+	seq := pattern.Sequence(other)
+	for range n - 1 {
+		seq.Subs = append(seq.Subs, pattern.Any())
+	}
+	alt := pattern.OneOfNodes(seq)
+	for _, b := range order {
+		alt.Subs = append(alt.Subs, pattern.Sequence(pattern.Masked(b, 0xff), noneOf(rests[b])))
+	}
+	return alt
 }

@@ -1,8 +1,10 @@
 // Package clamdb reads the text signature databases of ClamAV: hash lists
-// (.hdb .hsb .hdu .hsu, exceptions in .fp .sfp), body signatures (.ndb .ndu
-// .db), logical signatures (.ldb .ldu) and lists of ignored names (.ign .ign2).
-// The formats are those of the "File hash signatures", "Body-based signature
-// content format" and "Logical signatures" chapters of the ClamAV manual.
+// (.hdb .hsb .hdu .hsu, exceptions in .fp .sfp), hashes of sections and imports
+// of PE files (.mdb .mdu .msb .msu .imp), body signatures (.ndb .ndu .db),
+// logical signatures (.ldb .ldu), descriptions of members of containers (.cdb),
+// file type magic (.ftm) and lists of ignored names (.ign .ign2), and opens the
+// containers in which they are published (.cvd .cld .cud). The formats are those
+// of the chapters under "Creating signatures for ClamAV" of the ClamAV manual.
 //
 // A bad line never ends the reading: it is handed to the caller as a Problem.
 package clamdb
@@ -18,10 +20,10 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 )
 
-// FunctionalityLevel is the ClamAV level this reader stands for (1.4). Lines
+// FunctionalityLevel is the ClamAV level this reader stands for (1.4.6). Lines
 // that demand a higher level, or end at a lower one, are skipped, as ClamAV
 // does.
-const FunctionalityLevel = 213
+const FunctionalityLevel = 216
 
 // maxLine bounds one line; the longest published signatures have some ten
 // thousand characters.
@@ -34,14 +36,21 @@ type Format string
 func FormatOf(ext string) (f Format, ok bool) {
 	f = Format(strings.ToLower(strings.TrimPrefix(ext, ".")))
 	switch f {
-	case "hdb", "hsb", "hdu", "hsu", "fp", "sfp", "ndb", "ndu", "db", "ldb", "ldu", "ign", "ign2":
+	case "hdb", "hsb", "hdu", "hsu", "fp", "sfp", "ndb", "ndu", "db", "ldb", "ldu", "ign", "ign2",
+		"mdb", "mdu", "msb", "msu", "imp", "cdb", "ftm":
 		return f, true
 	}
 	return "", false
 }
 
 // PUA reports whether the format holds potentially unwanted applications.
-func (f Format) PUA() bool { return f == "hdu" || f == "hsu" || f == "ndu" || f == "ldu" }
+func (f Format) PUA() bool {
+	switch f {
+	case "hdu", "hsu", "ndu", "ldu", "mdu", "msu":
+		return true
+	}
+	return false
+}
 
 // Hash is a signature over a whole file.
 type Hash struct {
@@ -50,24 +59,19 @@ type Hash struct {
 	Size int64  // -1: any
 	// Allow marks known good files, whose detections are dropped.
 	Allow bool
+	// Of is what the sum was made of.
+	Of HashOf
 }
 
-// OffsetKind says from where an Offset counts.
-type OffsetKind uint8
+// HashOf is what a hash signature is about.
+type HashOf uint8
 
-// The offset kinds.
+// What hashes are about.
 const (
-	Anywhere  OffsetKind = iota
-	FromStart            // N bytes from the beginning
-	FromEnd              // N bytes before the end
+	OfFile    HashOf = iota
+	OfSection        // the bytes of a section of a PE file
+	OfImports        // the import table of a PE file
 )
-
-// Offset is where a body signature must begin: in [N, N+Shift].
-type Offset struct {
-	Kind  OffsetKind
-	N     int64
-	Shift int64
-}
 
 // Body is a body signature.
 type Body struct {
@@ -79,6 +83,14 @@ type Body struct {
 	Also *pattern.Node
 	// FullWord demands a non-alphanumeric byte, or nothing, on both sides.
 	FullWord bool
+	// Group is the macro group that the pattern belongs to, plus one; 0: none.
+	// Such a signature is nothing by itself.
+	Group int
+	// Sub-signatures of a logical signature may be one of these instead of a
+	// Pattern.
+	Regex   *Regex
+	Compare *Compare
+	Macro   *Macro
 }
 
 // Ignore names a signature to leave out; Line, when not empty, limits that to
@@ -94,6 +106,23 @@ type Record struct {
 	Body    *Body
 	Logical *Logical
 	Ignore  *Ignore
+	Member  *Member
+	Magic   *Magic
+}
+
+// Name is the name of the signature; empty for records that are none.
+func (r Record) Name() string {
+	switch {
+	case r.Hash != nil:
+		return r.Hash.Name
+	case r.Body != nil:
+		return r.Body.Name
+	case r.Logical != nil:
+		return r.Logical.Name
+	case r.Member != nil:
+		return r.Member.Name
+	}
+	return ""
 }
 
 // Problem is a line that could not be used. Column counts bytes from 1 and is 0
@@ -178,8 +207,22 @@ func parseLine(text []byte, f Format, hash *Hash, sum []byte) (Record, error) {
 	switch f {
 	case "hdb", "hsb", "hdu", "hsu", "fp", "sfp":
 		err := parseHash(text, hash, sum)
-		hash.Allow = f == "fp" || f == "sfp"
+		hash.Allow, hash.Of = f == "fp" || f == "sfp", OfFile
 		return Record{Hash: hash}, err
+	case "imp":
+		err := parseHash(text, hash, sum)
+		hash.Allow, hash.Of = false, OfImports
+		return Record{Hash: hash}, err
+	case "mdb", "mdu", "msb", "msu":
+		err := parseSectionHash(text, hash, sum)
+		hash.Allow, hash.Of = false, OfSection
+		return Record{Hash: hash}, err
+	case "cdb":
+		m, err := parseMember(string(text))
+		return Record{Member: m}, err
+	case "ftm":
+		m, err := parseMagic(string(text))
+		return Record{Magic: m}, err
 	case "ndb", "ndu":
 		b, err := parseNdb(string(text))
 		return Record{Body: b}, err
@@ -240,6 +283,34 @@ func parseHash(text []byte, h *Hash, sum []byte) error {
 	}
 	h.Name = string(name)
 	return nil
+}
+
+// parseSectionHash reads size:hash:name[:min[:max]].
+func parseSectionHash(text []byte, h *Hash, sum []byte) error {
+	i := bytes.IndexByte(text, ':')
+	if i < 0 {
+		return bad(1, "expected size:hash:name")
+	}
+	rest := text[i+1:]
+	j := bytes.IndexByte(rest, ':')
+	if j < 0 {
+		return bad(i+2, "expected hash:name after the size")
+	}
+	// The same with the first two fields exchanged.
+	line := make([]byte, 0, len(text))
+	line = append(append(append(line, rest[:j]...), ':'), text[:i]...)
+	line = append(line, rest[j:]...)
+	err := parseHash(line, h, sum)
+	var s *syntax
+	if errors.As(err, &s) {
+		switch {
+		case s.col <= j+1:
+			s.col += i + 1
+		case s.col <= i+j+2:
+			s.col -= j + 1
+		}
+	}
+	return err
 }
 
 func unhex(c byte) byte {

@@ -11,9 +11,20 @@ type Logical struct {
 	Target int
 	// MinSize and MaxSize bound the file's size; MaxSize < 0 is without bound.
 	MinSize, MaxSize int64
-	Expr             *Expr
-	Subs             []Body
+	// Entry bounds the file offset of the entry point, Sections the number of
+	// sections; nil: not asked for.
+	Entry, Sections *Range
+	// Containers are the types (CL_TYPE_...) of the containers the object lies
+	// in, the outermost first; nil: not asked for. CL_TYPE_ANY alone is an object
+	// in no container where Direct is set, otherwise it stands for any type.
+	Containers []string
+	Direct     bool // from Container:, not Intermediates:
+	Expr       *Expr
+	Subs       []Body
 }
+
+// Range is a range of numbers, both ends included.
+type Range struct{ Min, Max int64 }
 
 // ExprKind says what an Expr is.
 type ExprKind uint8
@@ -68,6 +79,9 @@ func parseLdb(text string) (*Logical, error) {
 		return nil, bad(1, "%d sub-signatures, at most %d", len(subs), maxSubs)
 	}
 	l := &Logical{Name: f[0], MaxSize: -1}
+	if subs[len(subs)-1] == "" && len(subs) > 1 {
+		subs = subs[:len(subs)-1] // a semicolon at the end
+	}
 	col := len(f[0]) + 2
 	if err := l.describe(f[1], col); err != nil {
 		return nil, err
@@ -85,8 +99,8 @@ func parseLdb(text string) (*Logical, error) {
 		return nil, bad(col, "the expression uses %d sub-signatures, there are %d", used, len(subs))
 	}
 	col += len(f[2]) + 1
-	for _, s := range subs {
-		b, err := parseSub(s, col)
+	for i, s := range subs {
+		b, err := parseSub(s, col, l.Target, i)
 		if err != nil {
 			return nil, err
 		}
@@ -118,13 +132,35 @@ func (l *Logical) describe(s string, col int) error {
 			}
 			l.Target = t
 		case "FileSize":
-			lo, hi, ok := strings.Cut(val, "-")
-			a, ok1 := number([]byte(lo))
-			b, ok2 := number([]byte(hi))
-			if !ok || !ok1 || !ok2 {
-				return bad(vcol, "file size %q is not min-max", val)
+			r, err := parseRange(val, vcol)
+			if err != nil {
+				return err
 			}
-			l.MinSize, l.MaxSize = a, b
+			l.MinSize, l.MaxSize = r.Min, r.Max
+		case "EntryPoint", "NumberOfSections":
+			r, err := parseRange(val, vcol)
+			if err != nil {
+				return err
+			}
+			if key == "EntryPoint" {
+				l.Entry = r
+			} else {
+				l.Sections = r
+			}
+		case "Container", "Intermediates":
+			l.Containers = strings.Split(val, ">")
+			l.Direct = key == "Container"
+			if len(l.Containers) > 16 || l.Direct && len(l.Containers) > 1 {
+				return bad(vcol, "%s names %d types", key, len(l.Containers))
+			}
+			for i, t := range l.Containers {
+				if !strings.HasPrefix(t, "CL_TYPE_") || len(t) > 64 {
+					return bad(vcol, "container type %q does not begin with CL_TYPE_", t)
+				}
+				l.Containers[i] = canonicalType(t)
+			}
+		case "IconGroup1", "IconGroup2":
+			return bad(col, "%s (pictures of icons) is not supported", key)
 		default:
 			return bad(col, "%s in the target description is not supported", key)
 		}
@@ -133,22 +169,36 @@ func (l *Logical) describe(s string, col int) error {
 	return nil
 }
 
-// parseSub reads [offset:]pattern[::modifiers].
-func parseSub(s string, col int) (*Body, error) {
+func parseRange(s string, col int) (*Range, error) {
+	lo, hi, ok := strings.Cut(s, "-")
+	if !ok {
+		hi = lo
+	}
+	a, ok1 := number([]byte(lo))
+	b, ok2 := number([]byte(hi))
+	if !ok1 || !ok2 {
+		return nil, bad(col, "%q is not a range min-max", s)
+	}
+	return &Range{a, b}, nil
+}
+
+// parseSub reads a sub-signature: [offset:]pattern[::modifiers], or one of the
+// special forms.
+func parseSub(s string, col, target, index int) (*Body, error) {
 	switch {
 	case strings.HasPrefix(s, "${"):
-		return nil, bad(col, "macro sub-signatures are not supported")
-	case strings.Contains(s, "/") && !strings.HasPrefix(s, "fuzzy_img#"):
-		return nil, bad(col, "regular expression sub-signatures are not supported")
+		return parseMacro(s, col, index)
 	case strings.HasPrefix(s, "fuzzy_img#"):
 		return nil, bad(col, "image hash sub-signatures are not supported")
+	case strings.Contains(s, "/"):
+		return parseRegex(s, col, target, index)
 	case strings.Contains(s, "#"):
-		return nil, bad(col, "byte comparison sub-signatures are not supported")
+		return parseCompare(s, col, index)
 	}
 	body, mods, _ := strings.Cut(s, "::")
 	b := &Body{}
 	if off, rest, ok := strings.Cut(body, ":"); ok {
-		o, err := parseOffset(off, col)
+		o, err := parseOffset(off, col, target)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,11 @@ type compiler struct {
 	ignore map[string][]string // name -> MD5s of the lines, "" for any
 	source uint32
 	file   sourceFile
+	extra  extra
+	// macros are the patterns of the macro groups; logical signatures that use
+	// them wait in later until all sources are read.
+	macros map[int][]*pattern.Node
+	later  []func()
 }
 
 // Compile reads the sources and writes one compiled file to out, which should
@@ -109,6 +115,9 @@ func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOp
 		if err != nil {
 			return c.report, fmt.Errorf("definitions source %s: %w", f.path, err)
 		}
+	}
+	for _, do := range c.later {
+		do()
 	}
 	return c.report, c.write(out, opts)
 }
@@ -147,35 +156,56 @@ func (c *compiler) clamFile(f sourceFile) error {
 		return err
 	}
 	defer file.Close()
-	pua := f.clam.PUA()
-	skipped, err := clamdb.Read(&ctxReader{c.ctx, bufio.NewReaderSize(file, 1<<20)}, f.clam,
+	return c.clamText(bufio.NewReaderSize(file, 1<<20), f.clam)
+}
+
+// clamText reads the lines of one text database.
+func (c *compiler) clamText(r io.Reader, format clamdb.Format) error {
+	pua := format.PUA()
+	skipped, err := clamdb.Read(&ctxReader{c.ctx, r}, format,
 		func(line int, text []byte, rec clamdb.Record) {
 			switch {
 			case rec.Ignore != nil:
 				c.ignore[rec.Ignore.Name] = append(c.ignore[rec.Ignore.Name], rec.Ignore.Line)
+			case rec.Magic != nil:
+				c.magic(line, rec.Magic)
+			case c.ignored(rec.Name(), text):
+				c.report.Counts.Ignored++
 			case rec.Hash != nil:
-				if !c.ignored(rec.Hash.Name, text) {
-					c.hash(line, rec.Hash, pua)
-				} else {
-					c.report.Counts.Ignored++
-				}
+				c.hash(line, rec.Hash, pua)
+			case rec.Member != nil:
+				c.extra.Members = append(c.extra.Members, memberRule{Member: *rec.Member, Source: c.source})
+				c.report.Counts.Members++
 			case rec.Body != nil:
-				if c.ignored(rec.Body.Name, text) {
-					c.report.Counts.Ignored++
-				} else if err := c.body(rec.Body, pua); err != nil {
+				if err := c.body(rec.Body, pua); err != nil {
 					c.problem(line, 0, err.Error())
 				}
 			case rec.Logical != nil:
-				if c.ignored(rec.Logical.Name, text) {
-					c.report.Counts.Ignored++
-				} else if err := c.logical(rec.Logical, pua); err != nil {
-					c.problem(line, 0, err.Error())
-				}
+				c.logicalLine(line, rec.Logical, pua)
 			}
 		},
 		func(p clamdb.Problem) { c.problem(p.Line, p.Column, p.Reason) })
 	c.report.Counts.Level += skipped.Level
 	return err
+}
+
+// logicalLine adds a logical signature, now or, where it refers to macros, when
+// all of them are known.
+func (c *compiler) logicalLine(line int, l *clamdb.Logical, pua bool) {
+	add := func() {
+		if err := c.logical(l, pua); err != nil {
+			c.problem(line, 0, err.Error())
+		}
+	}
+	if !slices.ContainsFunc(l.Subs, func(b clamdb.Body) bool { return b.Macro != nil }) {
+		add()
+		return
+	}
+	source, file := c.source, c.file
+	c.later = append(c.later, func() {
+		c.source, c.file = source, file
+		add()
+	})
 }
 
 // ctxReader ends reading when the context ends.
@@ -207,18 +237,22 @@ func (c *compiler) hash(line int, h *clamdb.Hash, pua bool) {
 	if h.Size >= 0 {
 		size = uint32(h.Size)
 	}
-	if h.Allow {
+	switch {
+	case h.Allow:
 		list = Allow
 		c.report.Counts.Allow++
-	} else {
-		switch alg {
-		case MD5:
-			c.report.Counts.MD5++
-		case SHA1:
-			c.report.Counts.SHA1++
-		case SHA256:
-			c.report.Counts.SHA256++
-		}
+	case h.Of == clamdb.OfSection:
+		list = Sections
+		c.report.Counts.Sections++
+	case h.Of == clamdb.OfImports:
+		list = Imports
+		c.report.Counts.Imports++
+	case alg == MD5:
+		c.report.Counts.MD5++
+	case alg == SHA1:
+		c.report.Counts.SHA1++
+	case alg == SHA256:
+		c.report.Counts.SHA256++
 	}
 	tail := c.source
 	if pua || isPUA(h.Name) {
@@ -238,6 +272,14 @@ func typeOf(name string, pua bool) uint8 {
 }
 
 func (c *compiler) body(b *clamdb.Body, pua bool) error {
+	if b.Group > 0 {
+		if c.macros == nil {
+			c.macros = map[int][]*pattern.Node{}
+		}
+		c.macros[b.Group-1] = append(c.macros[b.Group-1], b.Pattern)
+		c.report.Counts.Macros++
+		return nil
+	}
 	forms, err := bodyForms(b)
 	if err != nil {
 		return err
@@ -272,7 +314,7 @@ func bodyForms(b *clamdb.Body) ([]form, error) {
 			return nil, fmt.Errorf("the pattern %w", err)
 		}
 		f := form{parts: parts}
-		f.Anchor, f.N, f.Shift = uint8(b.Offset.Kind), b.Offset.N, uint32(min(b.Offset.Shift, 1<<31))
+		f.Anchor, f.N, f.Shift = uint8(b.Offset.Kind), b.Offset.Packed(), uint32(b.Offset.Shift)
 		if b.FullWord {
 			f.Flags |= FormFullWord
 		}
@@ -287,17 +329,14 @@ func bodyForms(b *clamdb.Body) ([]form, error) {
 func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 	var forms [][]form
 	for i := range l.Subs {
-		f, err := bodyForms(&l.Subs[i])
+		f, err := c.subForms(&l.Subs[i])
 		if err != nil {
 			return fmt.Errorf("sub-signature %d: %w", i, err)
 		}
 		forms = append(forms, f)
 	}
-	code := l.Expr.AppendCode(nil)
-	none, err := clamdb.EvalLogical(code, func(int) int64 { return 0 })
-	if err != nil {
-		return err
-	}
+	code := l.AppendCode(nil)
+	none := l.Always()
 	name := c.out.name(l.Name)
 	rule := Rule{
 		Kind: KindLogical, Type: typeOf(l.Name, pua), Target: uint8(l.Target), ID: name, Threat: name,
@@ -317,6 +356,27 @@ func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 	}
 	c.report.Counts.Logical++
 	return nil
+}
+
+// subForms are the forms of a sub-signature: none for those that are no
+// patterns, of a macro those of its whole group.
+func (c *compiler) subForms(b *clamdb.Body) ([]form, error) {
+	if b.Macro == nil {
+		return bodyForms(b)
+	}
+	group := c.macros[b.Macro.Group]
+	if len(group) == 0 {
+		return nil, fmt.Errorf("macro group %d has no signatures", b.Macro.Group)
+	}
+	var out []form
+	for _, n := range group {
+		f, err := bodyForms(&clamdb.Body{Pattern: n.Clone()})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f...)
+	}
+	return out, nil
 }
 
 // addString gives a string of the last rule its place in the tables.

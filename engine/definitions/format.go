@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 1
+	formatVersion = 2
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64
@@ -43,9 +43,12 @@ const (
 	secCode     = 10
 	secAlways   = 11 // rules to evaluate for every file
 	secGlobals  = 12 // global YARA rules
+	secExtra    = 13 // JSON of extra
 	secHash     = 16 // + 4*list + algorithm
 	secFanout   = 24 // + 4*list + algorithm
 	secSizes    = 32 // + 4*list + algorithm: sorted distinct sizes; anySize last
+	// secMoreLists begins the same for the lists from Sections on.
+	secMoreLists = 40
 )
 
 // Algorithm is a hash function of hash signatures.
@@ -69,10 +72,22 @@ type List int
 
 // The lists.
 const (
-	Detect List = iota
-	Allow       // known good: its detections are dropped
+	Detect   List = iota
+	Allow         // known good: its detections are dropped
+	Sections      // of sections of PE files
+	Imports       // of the imports of PE files
 	lists
 )
+
+// hashSections are the numbers of the three sections of a hash table.
+func hashSections(l List, a Algorithm) (recs, fanout, sizes uint32) {
+	if l >= Sections {
+		k := secMoreLists + uint32(4*(int(l-Sections)))
+		return k + uint32(a), k + 8 + uint32(a), k + 16 + uint32(a)
+	}
+	k := uint32(4*int(l) + int(a))
+	return secHash + k, secFanout + k, secSizes + k
+}
 
 const (
 	anySize    = 0xffffffff
@@ -184,18 +199,29 @@ type Counts struct {
 	Allow   int `json:"allow"`
 	Body    int `json:"body"`
 	Logical int `json:"logical"`
-	YARA    int `json:"yara"`
+	// Sections and Imports are hashes of parts of PE files, Members signatures
+	// about members of containers.
+	Sections int `json:"pe_sections"`
+	Imports  int `json:"pe_imports"`
+	Members  int `json:"members"`
+	YARA     int `json:"yara"`
 	// BuiltIn are the rules of the engine itself; they are not in the others.
 	BuiltIn int `json:"built_in"`
 	// Ignored were left out because an ignore list names them, Level because
 	// they are meant for another version of ClamAV. Neither is in the set.
 	Ignored int `json:"ignored"`
 	Level   int `json:"other_level"`
+	// Macros are patterns that logical signatures refer to, Magic lines of file
+	// type magic; neither detects anything by itself. Unsupported were left out
+	// because nothing here can use them (bytecode, phishing lists).
+	Macros      int `json:"macros"`
+	Magic       int `json:"magic"`
+	Unsupported int `json:"unsupported"`
 }
 
 // Total is the number of signatures in the set.
 func (c Counts) Total() int {
-	return c.MD5 + c.SHA1 + c.SHA256 + c.Body + c.Logical + c.YARA + c.BuiltIn
+	return c.MD5 + c.SHA1 + c.SHA256 + c.Sections + c.Imports + c.Members + c.Body + c.Logical + c.YARA + c.BuiltIn
 }
 
 // Meta describes a set.

@@ -34,6 +34,9 @@ type Set struct {
 	progs  []byte
 	code   []byte
 	hashes [lists][Algorithms]hashTable
+	extra  extra
+	// targets are the ClamAV target types that signatures name, as bits.
+	targets uint16
 }
 
 type hashTable struct {
@@ -141,16 +144,19 @@ func parse(data []byte) (*Set, error) {
 	s.Globals = cast[uint32](secs[secGlobals])
 	for l := range lists {
 		for a := range Algorithms {
-			k := uint32(4*int(l) + int(a))
+			r, f, z := hashSections(l, a)
 			h := &s.hashes[l][a]
 			h.width = a.Size() + hashExtra
-			h.recs = secs[secHash+k]
-			h.fanout = cast[uint32](secs[secFanout+k])
-			h.sizes = cast[uint32](secs[secSizes+k])
+			h.recs = secs[r]
+			h.fanout = cast[uint32](secs[f])
+			h.sizes = cast[uint32](secs[z])
 			if len(h.recs) > 0 && (len(h.fanout) != 65537 || !slices.IsSorted(h.fanout) || int(h.fanout[65536]) != len(h.recs)/h.width) {
 				return nil, bad("%v table", a)
 			}
 		}
+	}
+	if err := s.loadExtra(secs[secExtra]); err != nil {
+		return nil, err
 	}
 	return s, s.check()
 }
@@ -196,6 +202,9 @@ func (s *Set) check() error {
 	}
 	for i := range s.Rules {
 		r := &s.Rules[i]
+		if r.Kind != KindYARA {
+			s.targets |= 1 << (r.Target & 15)
+		}
 		if uint64(r.Strings)+uint64(r.NStrings) > uint64(len(s.Strings)) || uint64(r.Code)+uint64(r.CodeLen) > uint64(len(s.code)) ||
 			uint64(r.Base)+uint64(r.NBase) > uint64(len(s.Rules)) || int(r.Source) >= len(s.Meta.Sources) || r.Kind > KindYARA {
 			return bad("rule", i)
@@ -236,6 +245,27 @@ func (s *Set) Prog(v Variant) []byte { return s.progs[v.Prog:] }
 
 // Code is the condition of a rule.
 func (s *Set) Code(r *Rule) []byte { return s.code[r.Code : r.Code+r.CodeLen] }
+
+// Targets reports whether there are ClamAV signatures of any of these target
+// types.
+func (s *Set) Targets(types ...int) bool {
+	for _, t := range types {
+		if s.targets>>(t&15)&1 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Has reports whether a list has any hashes.
+func (s *Set) Has(l List) bool {
+	for a := range Algorithms {
+		if len(s.hashes[l][a].recs) > 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // Needs reports whether a file of this size needs its hash computed.
 func (s *Set) Needs(l List, a Algorithm, size int64) bool {

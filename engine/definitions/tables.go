@@ -163,6 +163,13 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		{secAlways, raw(t.always)},
 		{secGlobals, raw(t.globals)},
 	}
+	if !c.extra.empty() {
+		data, err := json.Marshal(c.extra)
+		if err != nil {
+			return fmt.Errorf("definitions: %w", err)
+		}
+		secs = append(secs, section{secExtra, data})
+	}
 	for l := range lists {
 		for a := range Algorithms {
 			h := &c.hashes[l][a]
@@ -173,8 +180,8 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 				return err
 			}
 			fanout, sizes := h.finish()
-			k := uint32(4*int(l) + int(a))
-			secs = append(secs, section{secHash + k, h.recs}, section{secFanout + k, raw(fanout)}, section{secSizes + k, raw(sizes)})
+			r, f, z := hashSections(l, a)
+			secs = append(secs, section{r, h.recs}, section{f, raw(fanout)}, section{z, raw(sizes)})
 		}
 	}
 	created := opts.Created

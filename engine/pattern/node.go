@@ -33,6 +33,14 @@ const (
 	AtEnd                            // end of the data
 	WordBoundary                     // between a word character and another
 	NotWordBoundary                  // anywhere else
+	// The boundaries of ClamAV's body signatures at the ends of a pattern: what
+	// stands before it, or behind it, is the file's end or a certain byte.
+	ClamWordBefore  // punctuation that begins a word
+	ClamWordBehind  // punctuation or space that ends a word
+	ClamLineBefore  // a line feed
+	ClamLineBehind  // a line feed, or CR LF
+	ClamOtherBefore // no letter or digit
+	ClamOtherBehind
 )
 
 // Set is a set of byte values.

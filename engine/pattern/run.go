@@ -323,6 +323,9 @@ func (m *machine) holds(a Assertion, at int64) bool {
 		return at == 0
 	case AtEnd:
 		return at == m.in.Size()
+	case WordBoundary, NotWordBoundary:
+	default:
+		return clamHolds(m.in, a, at)
 	}
 	word := func(off int64) bool {
 		if off < 0 || off >= m.in.Size() {

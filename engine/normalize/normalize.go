@@ -1,0 +1,96 @@
+// Package normalize brings text and HTML into the forms in which ClamAV
+// searches them, so that signatures written for ClamAV's target types 3 and 7
+// find here what they find there. The forms are those of clamscan 1.4.6
+// (sigtool --ascii-normalise and --html-normalise); the manual describes them
+// in "ClamAV File Types". JavaScript is not normalised.
+package normalize
+
+import (
+	"bufio"
+	"errors"
+	"io"
+)
+
+// Bounds of what is normalised, those of clamscan.
+const (
+	MaxText = 20 << 20 // longer texts are not normalised
+	MaxHTML = 40 << 20 // longer pages are not normalised
+	MaxTags = 8 << 20  // of longer pages there is no form without tags
+)
+
+// sink is a bounded buffer that puts one space for any run of white space.
+type sink struct {
+	b     []byte
+	space bool // the last byte was white space
+	most  int
+}
+
+func (s *sink) put(c byte) {
+	if len(s.b) < s.most {
+		s.b = append(s.b, c)
+	}
+	s.space = false
+}
+
+func (s *sink) blank() {
+	if !s.space {
+		s.put(' ')
+		s.space = true
+	}
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+// Text is the normalised form of a text: letters in lower case, one space for
+// every run of white space, and no bytes but printable ASCII. At most MaxText
+// bytes are read.
+func Text(r io.Reader) ([]byte, error) {
+	out := sink{most: MaxText}
+	buf := make([]byte, 32<<10)
+	for read := 0; read < MaxText; {
+		n, err := r.Read(buf[:min(len(buf), MaxText-read)])
+		read += n
+		for _, c := range buf[:n] {
+			switch {
+			case isSpace(c):
+				out.blank()
+			case c > ' ' && c <= 0x7f:
+				out.put(lower(c))
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return out.b, err
+		}
+	}
+	return out.b, nil
+}
+
+// Page is the two forms of an HTML page.
+type Page struct {
+	// NoComment is the page without comments, its letters in lower case, white
+	// space shortened and character references resolved.
+	NoComment []byte
+	// NoTags is the text between the tags, with the addresses that they name.
+	NoTags []byte
+}
+
+// HTML reads at most MaxHTML bytes of a page.
+func HTML(r io.Reader) (Page, error) {
+	p := &page{r: bufio.NewReaderSize(io.LimitReader(r, MaxHTML), 32<<10),
+		page: sink{most: MaxHTML}, text: sink{most: MaxTags}}
+	p.run()
+	if errors.Is(p.err, io.EOF) {
+		p.err = nil
+	}
+	return Page{p.page.b, p.text.b}, p.err
+}
