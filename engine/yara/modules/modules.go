@@ -194,7 +194,7 @@ func (p *typeParser) value() *Type {
 		return &Type{Kind: kindOf(c)}
 	}
 	from := p.i + 1
-	for strings.IndexByte(" )", p.peek()) < 0 && p.peek() != 0 {
+	for strings.IndexByte(" \n\t)", p.peek()) < 0 && p.peek() != 0 {
 		p.i++
 	}
 	args := strings.Split(p.s[from:p.i], "/")
