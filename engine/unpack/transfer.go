@@ -147,6 +147,9 @@ func decodeUU(text []byte, out *sink) error {
 			return nil
 		}
 		n := int(line[0]-' ') & 63
+		if n == 0 {
+			return nil // the line before "end"
+		}
 		line = line[1:]
 		for n > 0 {
 			var q [4]byte

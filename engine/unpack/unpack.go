@@ -2,7 +2,7 @@
 // caller, which decides whether to open it in turn; all members of one scanned
 // file share one Budget, so that no nesting gets around a limit.
 //
-// A format is one function in one file and one line in formats. It reads the
+// A format is one function in one file and one line in formatOf. It reads the
 // container through io.ReaderAt and gives its members to the Walker: Section
 // for a piece of the container as it stands, Stream for what has to be
 // decompressed. It never keeps a member, allocates from a length in the file
@@ -74,49 +74,83 @@ type Walker struct {
 
 type format func(w *Walker, o Object) error
 
-// formats are the containers by file type.
-var formats = map[string]format{
-	filetype.Zip:      unzip,
-	filetype.Tar:      untar,
-	filetype.Gzip:     gunzip,
-	filetype.Bzip2:    bunzip2,
-	filetype.XZ:       unxz,
-	filetype.LZMA:     unlzma,
-	filetype.Lzip:     unlzip,
-	filetype.Zstd:     unzstd,
-	filetype.LZ4:      unlz4,
-	filetype.AR:       unar,
-	filetype.CPIO:     uncpio,
-	filetype.RPM:      unrpm,
-	filetype.SevenZ:   un7z,
-	filetype.RAR:      unrar,
-	filetype.CAB:      uncab,
-	filetype.ARJ:      unarj,
-	filetype.LHA:      unlha,
-	filetype.SZDD:     unszdd,
-	filetype.CHM:      unchm,
-	filetype.SIS:      unsis,
-	filetype.ISO9660:  uniso,
-	filetype.Squashfs: unsquash,
-	filetype.TNEF:     untnef,
-	filetype.OLE2:     unole2,
-	filetype.RTF:      unrtf,
-	filetype.PDF:      unpdf,
-	filetype.Mail:     unmail,
-	filetype.BinHex:   unbinhex,
-	filetype.HTML:     unhtml,
-	filetype.Script:   unscript,
-	filetype.Text:     unscript,
+// formatOf is the reader of a file type, nil when there is none.
+func formatOf(fileType string) format {
+	switch fileType {
+	case filetype.Zip:
+		return unzip
+	case filetype.Tar:
+		return untar
+	case filetype.Gzip:
+		return gunzip
+	case filetype.Bzip2:
+		return bunzip2
+	case filetype.XZ:
+		return unxz
+	case filetype.LZMA:
+		return unlzma
+	case filetype.Lzip:
+		return unlzip
+	case filetype.Zstd:
+		return unzstd
+	case filetype.LZ4:
+		return unlz4
+	case filetype.AR:
+		return unar
+	case filetype.CPIO:
+		return uncpio
+	case filetype.RPM:
+		return unrpm
+	case filetype.SevenZ:
+		return un7z
+	case filetype.RAR:
+		return unrar
+	case filetype.CAB:
+		return uncab
+	case filetype.ARJ:
+		return unarj
+	case filetype.LHA:
+		return unlha
+	case filetype.SZDD:
+		return unszdd
+	case filetype.CHM:
+		return unchm
+	case filetype.SIS:
+		return unsis
+	case filetype.ISO9660:
+		return uniso
+	case filetype.Squashfs:
+		return unsquash
+	case filetype.TNEF:
+		return untnef
+	case filetype.OLE2:
+		return unole2
+	case filetype.RTF:
+		return unrtf
+	case filetype.PDF:
+		return unpdf
+	case filetype.Mail:
+		return unmail
+	case filetype.BinHex:
+		return unbinhex
+	case filetype.HTML:
+		return unhtml
+	case filetype.Script, filetype.Text:
+		return unscript
+	case filetype.PE:
+		return unpe
+	}
+	return nil
 }
 
 // Supports reports whether a file type can be opened.
-func Supports(fileType string) bool { return formats[fileType] != nil }
+func Supports(fileType string) bool { return formatOf(fileType) != nil }
 
 // Open hands every member of a container to visit. Limits that cut it short,
 // encryption and damage are noted, not errors: the error is visit's or the
 // context's.
 func Open(ctx context.Context, fileType string, o Object, b *Budget, note func(verdict.Limit), visit Visit) (err error) {
-	f := formats[fileType]
+	f := formatOf(fileType)
 	if f == nil {
 		return nil
 	}

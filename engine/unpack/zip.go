@@ -59,7 +59,7 @@ func unzip(w *Walker, o Object) error {
 		}
 		e := zipEntry{
 			name: string(tail[:nameLen]), flags: le.Uint16(h[8:]), method: le.Uint16(h[10:]),
-			compressed: int64(le.Uint32(h[20:])), header: int64(le.Uint32(h[42:])),
+			compressed: int64(le.Uint32(h[20:])), size: int64(le.Uint32(h[24:])), header: int64(le.Uint32(h[42:])),
 		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[24:]))
 		e.header += base
@@ -165,7 +165,7 @@ func unzipLocal(w *Walker, o Object) error {
 		}
 		e := zipEntry{
 			name: string(tail[:nameLen]), flags: le.Uint16(h[6:]), method: le.Uint16(h[8:]),
-			compressed: int64(le.Uint32(h[18:])), header: at,
+			compressed: int64(le.Uint32(h[18:])), size: int64(le.Uint32(h[22:])), header: at,
 		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[22:]))
 		data := at + int64(30+nameLen+extraLen)

@@ -1,0 +1,3 @@
+package unpack
+
+func (w *Walker) unpackPE(o Object, p *peFile) error { return nil }
