@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -67,7 +68,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	s.write.SetMaxOpenConns(1)
 	s.write.SetMaxIdleConns(1)
-	if err := migrate(ctx, s.write); err != nil {
+	if err := migrateAlone(ctx, s.write, path); err != nil {
 		s.write.Close()
 		return nil, fmt.Errorf("control database %s: %w", path, err)
 	}
@@ -93,6 +94,31 @@ func open(path, lock string) (*sql.DB, error) {
 		return nil, fmt.Errorf("opening the control database %s: %w", path, err)
 	}
 	return db, nil
+}
+
+// migrateAlone migrates under a lock of its own: a command line that is used
+// while the portal starts would otherwise make the same tables a second time.
+func migrateAlone(ctx context.Context, db *sql.DB, path string) (err error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("locking the schema: %w", err)
+	}
+	// Closing the file gives the lock back.
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return migrate(ctx, db)
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("locking the schema: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("locking the schema: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
