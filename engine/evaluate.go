@@ -15,7 +15,9 @@ import (
 // hold without.
 func (w *worker) rules() []verdict.Match {
 	for _, r := range w.set.Always {
-		w.want(r)
+		if w.passing[w.set.RuleGuard(r)] {
+			w.want(r)
+		}
 	}
 	slices.Sort(w.rulesIn)
 	var out []verdict.Match
@@ -82,6 +84,9 @@ func (w *worker) yara(ri uint32) bool {
 	if r.Flags&definitions.RuleAlways == 0 && w.seen[ri>>6]>>(ri&63)&1 == 0 {
 		return false // none of its strings was found
 	}
+	if !w.passing[w.set.RuleGuard(ri)] {
+		return false
+	}
 	w.results[ri] = false // ends references in a circle
 	ok, err := yara.Eval(w.set.Code(r), &yaraEnv{w, r}, &w.scratch)
 	ok = ok && err == nil
@@ -136,9 +141,9 @@ func (e *yaraEnv) Matches(n int) []yara.Span {
 	return e.matches(str)
 }
 
-// Rule is the outcome of another rule of the file.
+// Rule is the outcome of another rule.
 func (e *yaraEnv) Rule(n int) bool {
-	return uint32(n) < e.rule.NBase && e.yara(e.rule.Base+uint32(n))
+	return n < len(e.set.Rules) && e.yara(uint32(n))
 }
 
 // External is the value of a variable of yara.Externals.

@@ -60,6 +60,9 @@ type worker struct {
 	inForms map[uint32]bool
 	results map[uint32]bool // evaluated YARA rules
 	modules map[int]modules.Object
+	passing []bool // which guards the object passes
+
+	loose []looseGroup
 
 	cur     uint32 // part whose program is running
 	emit    func(start, end int64) bool
@@ -81,6 +84,8 @@ func newWorker(set *definitions.Set) *worker {
 		inForms: map[uint32]bool{},
 		results: map[uint32]bool{},
 		modules: map[int]modules.Object{},
+		passing: make([]bool, max(1, len(set.Guards))),
+		loose:   looseGroups(set),
 	}
 	w.emit = w.matched
 	w.collect = w.candidate
@@ -208,8 +213,12 @@ func (w *worker) pass() error {
 				w.targets[i] = w.isTarget(i)
 			}
 		}
+		if pos == 0 {
+			w.guards()
+		}
 		from := int(pos - w.bufAt)
 		w.set.Matcher.Scan(w.buf, w.bufAt, from, min(from+window, len(w.buf)), w.collect)
+		w.looseScan(from, min(from+window, len(w.buf)))
 	}
 	for a, h := range hashes {
 		if h != nil {
@@ -234,6 +243,9 @@ func (w *worker) detect() string {
 
 // candidate is called by the matcher.
 func (w *worker) candidate(id uint32, pos int64) {
+	if !w.passing[w.set.VariantGuard(id)] {
+		return
+	}
 	v := w.set.Variants[id]
 	part := &w.set.Parts[v.Part]
 	str := w.set.Forms[part.Form].String
@@ -283,6 +295,9 @@ func (w *worker) matched(start, end int64) bool {
 
 // record notes a match of a whole form; it says whether more are wanted.
 func (w *worker) record(form *definitions.Form, start, end int64) bool {
+	if end <= start {
+		return true // a match of nothing is none
+	}
 	if form.Flags&definitions.FormFullWord != 0 && !w.fullWord(form, start, end) {
 		return true
 	}

@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +24,9 @@ type CompileOptions struct {
 	Version string
 	// Created is the time to write; zero: now.
 	Created time.Time
+	// Externals are external variables of YARA rules with fixed values: string,
+	// int64, float64 or bool. Those of yara.Externals are known anyway.
+	Externals map[string]any
 }
 
 // Problem is a line or rule that was left out.
@@ -56,17 +57,15 @@ type Report struct {
 	// nothing to us.
 	Files   []string
 	Unknown []string
+	// Slow are strings without a fixed byte, at most MaxProblems: they are
+	// tried at many places of every file.
+	Slow []Problem
 	// Bytes is the length of the compiled file.
 	Bytes int64
 }
 
 // MaxProblems bounds the problems a Report lists.
 const MaxProblems = 10000
-
-const (
-	maxYaraFile = 64 << 20
-	maxInclude  = 16
-)
 
 type compiler struct {
 	ctx    context.Context
@@ -77,6 +76,7 @@ type compiler struct {
 	ignore map[string][]string // name -> MD5s of the lines, "" for any
 	source uint32
 	file   sourceFile
+	scope  yara.Scope
 	extra  extra
 	// macros are the patterns of the macro groups; logical signatures that use
 	// them wait in later until all sources are read.
@@ -88,7 +88,7 @@ type compiler struct {
 // be empty and is not closed. A bad line or rule is left out and reported; a
 // source that cannot be read at all is an error that names it.
 func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOptions) (Report, error) {
-	c := &compiler{ctx: ctx, ignore: map[string][]string{}}
+	c := &compiler{ctx: ctx, ignore: map[string][]string{}, scope: yara.Scope{Externals: opts.Externals}}
 	c.out.names = append(c.out.names, 0, 0) // name 0 is empty
 	files, unknown, err := find(ctx, sources)
 	if err != nil {
@@ -401,125 +401,14 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, Mask: v.Mask, ID: uint32(len(c.out.variants))})
+				if id := uint32(len(c.out.variants)); len(v.Atom) > 0 {
+					c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, Mask: v.Mask, ID: id})
+				} else {
+					c.out.loose = append(c.out.loose, id)
+				}
 				c.out.variants = append(c.out.variants, Variant{Prog: at, Part: pi})
 			}
 		}
 	}
 	return nil
-}
-
-func (c *compiler) yaraFile(f sourceFile) error {
-	file, err := c.parseYara(f.path, map[string]bool{}, 0)
-	if err != nil {
-		return err
-	}
-	rules, errs := yara.Compile(file)
-	for _, e := range errs {
-		c.yaraProblem(e)
-	}
-	base := uint32(len(c.out.rules))
-	for _, r := range rules {
-		id := c.out.name(r.Rule.Name)
-		threat := id
-		if t := r.Rule.MetaString("threat"); t != "" {
-			threat = c.out.name(t)
-		}
-		rule := Rule{
-			Kind: KindYARA, ID: id, Threat: threat, Source: c.source, Base: base, NBase: uint32(len(rules)),
-			Strings: uint32(len(c.out.strings)), NStrings: uint32(len(r.Strings)), MaxSize: -1,
-		}
-		switch r.Rule.MetaString("type") {
-		case "potentially_unwanted_application", "pua":
-			rule.Type = TypePUA
-		case "test":
-			rule.Type = TypeTest
-		}
-		rule.Code, rule.CodeLen = c.out.addCode(r.Code)
-		if r.Rule.Private {
-			rule.Flags |= RulePrivate
-		}
-		if r.Rule.Global {
-			rule.Flags |= RuleGlobal
-			c.out.globals = append(c.out.globals, uint32(len(c.out.rules)))
-		}
-		if r.Always {
-			rule.Flags |= RuleAlways
-			c.out.always = append(c.out.always, uint32(len(c.out.rules)))
-		}
-		c.out.rules = append(c.out.rules, rule)
-		for _, s := range r.Strings {
-			var forms []form
-			for _, yf := range s.Forms {
-				f := form{parts: yf.Parts}
-				if yf.FullWord {
-					f.Flags |= FormFullWord
-				}
-				if yf.Wide {
-					f.Flags |= FormWide
-				}
-				forms = append(forms, f)
-			}
-			flags := uint32(0)
-			if s.All {
-				flags = StringAll
-			}
-			if err := c.addString(forms, flags); err != nil {
-				return err
-			}
-		}
-		c.report.Counts.YARA++
-	}
-	return nil
-}
-
-func (c *compiler) yaraProblem(e *yara.Error) {
-	reason := e.Reason
-	if e.Rule != "" {
-		reason = "rule " + e.Rule + ": " + reason
-	}
-	c.problem(e.Pos.Line, e.Pos.Column, reason)
-}
-
-// parseYara reads a rule file with its includes, which are sought beside it.
-func (c *compiler) parseYara(path string, seen map[string]bool, depth int) (*yara.File, error) {
-	seen[path] = true
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(&ctxReader{c.ctx, f}, maxYaraFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(src) > maxYaraFile {
-		return nil, errors.New("rule file larger than 64 MB")
-	}
-	outer := c.file
-	c.file.path = path
-	defer func() { c.file = outer }()
-	file, errs := yara.Parse(src)
-	for _, e := range errs {
-		c.yaraProblem(e)
-	}
-	for _, inc := range file.Includes {
-		p := filepath.Join(filepath.Dir(path), inc.Name)
-		if filepath.IsAbs(inc.Name) || !filepath.IsLocal(inc.Name) {
-			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q leaves the folder of the rule file", inc.Name))
-			continue
-		}
-		if depth >= maxInclude || seen[p] {
-			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q is read already, or too deep", inc.Name))
-			continue
-		}
-		sub, err := c.parseYara(p, seen, depth+1)
-		if err != nil {
-			c.problem(inc.Pos.Line, inc.Pos.Column, fmt.Sprintf("include %q: %v", inc.Name, err))
-			continue
-		}
-		file.Imports = append(file.Imports, sub.Imports...)
-		file.Rules = append(sub.Rules, file.Rules...)
-	}
-	return file, nil
 }

@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 2
+	formatVersion = 3
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64
@@ -44,9 +44,15 @@ const (
 	secAlways   = 11 // rules to evaluate for every file
 	secGlobals  = 12 // global YARA rules
 	secExtra    = 13 // JSON of extra
-	secHash     = 16 // + 4*list + algorithm
-	secFanout   = 24 // + 4*list + algorithm
-	secSizes    = 32 // + 4*list + algorithm: sorted distinct sizes; anySize last
+	secGuards   = 14
+	// The guards of rules and of variants, by number; what is not listed has
+	// none.
+	secRuleGuards    = 15
+	secVariantGuards = 80
+	secLoose         = 81 // variants without an atom
+	secHash          = 16 // + 4*list + algorithm
+	secFanout        = 24 // + 4*list + algorithm
+	secSizes         = 32 // + 4*list + algorithm: sorted distinct sizes; anySize last
 	// secMoreLists begins the same for the lists from Sections on.
 	secMoreLists = 40
 )

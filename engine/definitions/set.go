@@ -28,6 +28,13 @@ type Set struct {
 	Rules    []Rule
 	Always   []uint32
 	Globals  []uint32
+	// Guards are what files must be like for rules; Loose are the variants that
+	// have no atom for the matcher.
+	Guards []Guard
+	Loose  []uint32
+
+	ruleGuards    []uint32
+	variantGuards []uint16
 
 	data   []byte
 	names  []byte
@@ -142,6 +149,10 @@ func parse(data []byte) (*Set, error) {
 	s.Rules = cast[Rule](secs[secRules])
 	s.Always = cast[uint32](secs[secAlways])
 	s.Globals = cast[uint32](secs[secGlobals])
+	s.Guards = cast[Guard](secs[secGuards])
+	s.ruleGuards = cast[uint32](secs[secRuleGuards])
+	s.variantGuards = cast[uint16](secs[secVariantGuards])
+	s.Loose = cast[uint32](secs[secLoose])
 	for l := range lists {
 		for a := range Algorithms {
 			r, f, z := hashSections(l, a)
@@ -184,6 +195,9 @@ func (s *Set) check() error {
 		if _, err := pattern.Check(s.progs[v.Prog:]); err != nil {
 			return fmt.Errorf("%w: pattern %d: %w", ErrFormat, i, err)
 		}
+	}
+	if !s.checkGuards() {
+		return bad("guard or pattern without literal", 0)
 	}
 	for i, p := range s.Parts {
 		if int(p.Form) >= len(s.Forms) || p.Index >= uint32(s.Forms[p.Form].Parts) || s.Forms[p.Form].FirstPart+p.Index != uint32(i) {

@@ -32,6 +32,11 @@ type tables struct {
 	code     []byte
 	always   []uint32
 	globals  []uint32
+	loose    []uint32
+
+	guards     []Guard
+	guardOf    map[Guard]uint32
+	ruleGuards []uint32
 }
 
 // name adds a text and returns its place; texts are cut at 64 KB.
@@ -162,6 +167,10 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		{secCode, t.code},
 		{secAlways, raw(t.always)},
 		{secGlobals, raw(t.globals)},
+		{secGuards, raw(t.guards)},
+		{secRuleGuards, raw(t.ruleGuards)},
+		{secVariantGuards, raw(t.variantGuards())},
+		{secLoose, raw(t.loose)},
 	}
 	if !c.extra.empty() {
 		data, err := json.Marshal(c.extra)

@@ -32,6 +32,9 @@ type Options struct {
 	// looked for by themselves (the gap forms of hex strings and ClamAV
 	// signatures). Without it unbounded repetitions cover at most 4096 bytes.
 	Split bool
+	// Loose accepts parts without a literal: their variant has no Atom, and its
+	// program must be tried wherever Prefix allows.
+	Loose bool
 }
 
 // Part is a piece of a pattern between wide gaps. A pattern matches when its
@@ -87,6 +90,12 @@ func Compile(n *Node, o Options) ([]Part, error) {
 	var nodes []*Node
 	flush := func() error {
 		vs, err := variants(nodes, 0)
+		if o.Loose && errors.Is(err, ErrNoLiteral) {
+			var prog []byte
+			if prog, err = stateProgram(nodes, 0, 0); err == nil {
+				vs = []Variant{{Prog: prog}}
+			}
+		}
 		if err != nil {
 			if len(parts) > 0 || o.Split {
 				return fmt.Errorf("part %d: %w", len(parts)+1, err)

@@ -23,6 +23,8 @@ type CompiledString struct {
 	// All says that the condition asks for every match, not only whether there
 	// is one.
 	All bool
+	// Loose says that a part has no fixed byte to look for.
+	Loose bool
 }
 
 // CompiledRule is a rule ready to evaluate. Strings and rules are numbered in
@@ -34,6 +36,8 @@ type CompiledRule struct {
 	// Always says that the condition can hold although no string was found, so
 	// the rule must be evaluated for every file.
 	Always bool
+	// Guard is what the file must be like.
+	Guard Guard
 }
 
 // The code is the condition in prefix order: an operation byte, its operands as
@@ -84,31 +88,58 @@ func (t valueType) String() string {
 }
 
 type compiler struct {
-	file    map[string]int // rule name -> index
-	imports map[string]bool
-	rule    *Rule
-	out     *CompiledRule
-	index   map[string]int // string id -> index
-	code    []byte
-	vars    []loopVar
-	modules uint32 // bit set of those used
-	inSet   int    // depth of "for of" bodies, where $ means the current string
+	rules     map[string]scoped
+	externals map[string]any
+	imports   map[string]bool
+	rule      *Rule
+	out       *CompiledRule
+	index     map[string]int // string id -> index
+	code      []byte
+	vars      []loopVar
+	modules   uint32 // bit set of those used
+	inSet     int    // depth of "for of" bodies, where $ means the current string
 }
 
 // maxVars is how many loop variables can be in scope.
 const maxVars = 32
 
-// Compile turns the rules of a file into code. Rules that cannot be compiled
+// Scope is what the rules of several files share: they may refer to rules of
+// files before theirs, as when yara is given several files without namespaces.
+// Unlike there, a name may be used again in another file, which then means its
+// own rule.
+type Scope struct {
+	// Externals are external variables with fixed values: string, int64,
+	// float64 or bool. Those of Externals come on top.
+	Externals map[string]any
+
+	rules map[string]scoped
+}
+
+// scoped is a rule that others can refer to.
+type scoped struct {
+	index int // among all rules
+	guard Guard
+}
+
+// Compile turns the rules of one file into code. Rules that cannot be compiled
 // are left out and reported.
-func Compile(f *File) ([]*CompiledRule, []*Error) {
+func Compile(f *File) ([]*CompiledRule, []*Error) { return (&Scope{}).Compile(f, 0) }
+
+// Compile turns the rules of a file into code; base is the number of its first
+// rule among all rules. Rules that cannot be compiled are left out and reported.
+func (s *Scope) Compile(f *File, base int) ([]*CompiledRule, []*Error) {
 	var rules []*CompiledRule
 	var errs []*Error
-	c := &compiler{file: map[string]int{}, imports: map[string]bool{}}
+	if s.rules == nil {
+		s.rules = map[string]scoped{}
+	}
+	c := &compiler{rules: s.rules, externals: s.Externals, imports: map[string]bool{}}
+	own := map[string]bool{}
 	for _, im := range f.Imports {
 		c.imports[im.Name] = true
 	}
 	for _, r := range f.Rules {
-		if _, dup := c.file[r.Name]; dup {
+		if own[r.Name] {
 			errs = append(errs, &Error{r.Pos, r.Name, "a rule of this name exists already"})
 			continue
 		}
@@ -118,7 +149,8 @@ func Compile(f *File) ([]*CompiledRule, []*Error) {
 			errs = append(errs, err)
 			continue
 		}
-		c.file[r.Name] = len(rules)
+		own[r.Name] = true
+		c.rules[r.Name] = scoped{base + len(rules), out.Guard}
 		rules = append(rules, out)
 	}
 	return rules, errs
@@ -135,6 +167,13 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 			return nil, errAt(s.Pos, "string %s %v", s.ID, err)
 		}
 		cs.Forms = forms
+		for _, f := range forms {
+			for _, p := range f.Parts {
+				for _, v := range p.Variants {
+					cs.Loose = cs.Loose || len(v.Atom) == 0
+				}
+			}
+		}
 		if s.ID != "$" {
 			c.index[s.ID] = i
 		}
@@ -145,6 +184,7 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 	}
 	c.out.Code = c.code
 	c.out.Always = constant(r.Condition) != no
+	c.out.Guard = c.guard(r.Condition)
 	return c.out, nil
 }
 
@@ -332,10 +372,13 @@ func (c *compiler) name(e *Expr) (valueType, *Error) {
 			return c.value(e)
 		}
 	}
-	if i, ok := c.file[e.Str]; ok {
+	if r, ok := c.rules[e.Str]; ok {
 		c.code = append(c.code, codeRule)
-		c.num(i)
+		c.num(r.index)
 		return typeBool, nil
+	}
+	if v, ok := c.externals[e.Str]; ok {
+		return c.fixed(e, v)
 	}
 	for i, x := range Externals {
 		if x == e.Str {
@@ -351,6 +394,29 @@ func (c *compiler) name(e *Expr) (valueType, *Error) {
 		return 0, errAt(e.Pos, "module %q is no value", e.Str)
 	}
 	return 0, errAt(e.Pos, "undefined identifier %q", e.Str)
+}
+
+// fixed compiles an external variable with a value that is known.
+func (c *compiler) fixed(e *Expr, v any) (valueType, *Error) {
+	x := &Expr{Pos: e.Pos}
+	switch v := v.(type) {
+	case string:
+		x.Op, x.Str = OpString, v
+	case int64:
+		x.Op, x.Int = OpInt, v
+	case int:
+		x.Op, x.Int = OpInt, int64(v)
+	case float64:
+		x.Op, x.Float = OpFloat, v
+	case bool:
+		x.Op = OpBool
+		if v {
+			x.Int = 1
+		}
+	default:
+		return 0, errAt(e.Pos, "external variable %q is a %T; it must be a string, an integer, a float or a boolean", e.Str, v)
+	}
+	return c.expr(x)
 }
 
 func (c *compiler) stringOp(e *Expr) (valueType, *Error) {

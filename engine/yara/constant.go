@@ -70,6 +70,17 @@ func constant(e *Expr) tri {
 			return unknown
 		}
 		return constantQuantifier(e.Quant)
+	case OpForIn:
+		if constant(e.Args[0]) == no {
+			return constantQuantifier(e.Quant)
+		}
+		if e.Iter.From != nil {
+			from, okFrom := constantInt(e.Iter.From)
+			to, okTo := constantInt(e.Iter.To)
+			if okFrom && okTo && from > to {
+				return constantQuantifier(e.Quant)
+			}
+		}
 	case OpForOf:
 		if constant(e.Args[0]) == no {
 			return constantQuantifier(e.Quant)

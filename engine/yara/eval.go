@@ -19,7 +19,7 @@ type Env interface {
 	// where, ordered by start and without duplicates.
 	Found(n int) bool
 	Matches(n int) []Span
-	// Rule is the outcome of rule n of the file.
+	// Rule is the outcome of rule n among all rules.
 	Rule(n int) bool
 	// External is the value of external variable n (see Externals).
 	External(n int) string

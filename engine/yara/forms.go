@@ -14,7 +14,7 @@ func stringForms(s *String) ([]Form, error) {
 	m := s.Mods
 	ascii := m.ASCII || !m.Wide
 	add := func(n *pattern.Node, wide bool) error {
-		parts, err := pattern.Compile(n, pattern.Options{Split: s.Kind == Hex})
+		parts, err := pattern.Compile(n, pattern.Options{Split: s.Kind == Hex, Loose: true})
 		if err != nil {
 			return err
 		}

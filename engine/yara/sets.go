@@ -1,6 +1,7 @@
 package yara
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/engine/yara/modules"
@@ -43,22 +44,29 @@ func (c *compiler) members(s *Set, pos Pos, all bool) ([]int, *Error) {
 	return out, nil
 }
 
+// ruleMembers resolves a set of rules to their numbers, in order.
 func (c *compiler) ruleMembers(s *Set, pos Pos) ([]int, *Error) {
 	var out []int
 	for _, name := range s.Rules {
 		prefix, many := strings.CutSuffix(name, "*")
-		found := false
-		for n, i := range c.file {
-			if n == name && !many || many && strings.HasPrefix(n, prefix) {
-				out = append(out, i)
-				found = true
+		before := len(out)
+		if !many {
+			if r, ok := c.rules[name]; ok {
+				out = append(out, r.index)
+			}
+		} else {
+			for n, r := range c.rules {
+				if strings.HasPrefix(n, prefix) {
+					out = append(out, r.index)
+				}
 			}
 		}
-		if !found {
+		if len(out) == before {
 			return nil, errAt(pos, "undefined rule %s", name)
 		}
 	}
-	return out, nil
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 func (c *compiler) quantifier(q *Quantifier) *Error {

@@ -12,8 +12,8 @@ func dotnetType() *Type {
 		number_of_streams:i streams:[(name:s offset:i size:i)]
 		number_of_guids:i guids:[s]
 		number_of_resources:i resources:[(offset:i length:i name:s)]
-		number_of_assembly_refs:i assembly_refs:[(version:`+version+` public_key_or_token:s name:s)]
-		assembly:(version:`+version+` name:s culture:s)
+		number_of_assembly_refs:i assembly_refs:[(version:` + version + ` public_key_or_token:s name:s)]
+		assembly:(version:` + version + ` name:s culture:s)
 		number_of_modulerefs:i modulerefs:[s]
 		number_of_user_strings:i user_strings:[s]
 		typelib:s number_of_constants:i constants:[s]

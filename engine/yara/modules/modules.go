@@ -244,3 +244,18 @@ func withConstants(o Object, constants map[string]int64) Object {
 func list(v []any) List {
 	return List{N: len(v), At: func(i int) any { return v[i] }}
 }
+
+// IsConstant reports whether a member of a module is a number that does not
+// depend on the object.
+func IsConstant(module int, member string) bool {
+	var ok bool
+	switch module {
+	case 0:
+		_, ok = peConstants[member]
+	case 1:
+		_, ok = elfConstants[member]
+	default:
+		ok = member == "MEAN_BYTES"
+	}
+	return ok
+}
