@@ -1,6 +1,8 @@
 package clamdb
 
 import (
+	"bytes"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -130,71 +132,88 @@ func (c *Compare) Holds(data []byte) bool {
 	if len(data) > c.Bytes {
 		data = data[:c.Bytes]
 	}
-	v, ok := c.read(data)
-	if !ok {
+	if (c.Exact || c.Form == 'i') && len(data) < c.Bytes {
 		return false
 	}
+	if c.Form == 'i' {
+		return c.binary(data)
+	}
+	return c.text(data)
+}
+
+func (c *Compare) binary(data []byte) bool {
+	v := uint64(0)
+	for i := range data {
+		b := data[i]
+		if c.Little {
+			b = data[len(data)-1-i]
+		}
+		v = v<<8 | uint64(b)
+	}
 	for _, t := range c.Tests {
-		switch {
-		case t.Op == '=' && v != t.Value, t.Op == '<' && v >= t.Value, t.Op == '>' && v <= t.Value:
+		if t.Op == '=' && v != t.Value || t.Op == '<' && v >= t.Value || t.Op == '>' && v <= t.Value {
 			return false
 		}
 	}
 	return true
 }
 
-func (c *Compare) read(data []byte) (uint64, bool) {
-	if (c.Exact || c.Form == 'i') && len(data) < c.Bytes {
-		return 0, false
-	}
-	if c.Form == 'i' {
-		v := uint64(0)
-		for i := range data {
-			b := data[i]
-			if c.Little {
-				b = data[len(data)-1-i]
-			}
-			v = v<<8 | uint64(b)
+// text reads digits as the C library does: behind white space and a sign, as
+// far as they go, 0 where there are none. Exact numbers are nothing but digits.
+func (c *Compare) text(data []byte) bool {
+	var buf [64]byte
+	text := append(buf[:0], data...)
+	if c.Little {
+		// The order of pairs of digits is reversed; what is no digit is 0.
+		if len(text) > 2 && text[0] == '0' && text[1]|0x20 == 'x' {
+			text = append(text[2:], '0', '0')
 		}
-		return v, true
+		for i, b := range text {
+			if unhex(b) > 15 && !c.Exact {
+				text[i] = '0'
+			}
+		}
+		for i, k := 0, len(text)/2*2-2; i < k; i, k = i+2, k-2 {
+			text[i], text[i+1], text[k], text[k+1] = text[k], text[k+1], text[i], text[i+1]
+		}
 	}
-	return c.text(data)
-}
-
-// text reads digits.
-func (c *Compare) text(data []byte) (uint64, bool) {
-	for len(data) > 0 && (data[0] == ' ' || data[0] >= 9 && data[0] <= 13) {
-		data = data[1:]
+	if !c.Exact {
+		text = bytes.TrimLeft(text, " \t\n\v\f\r")
+	}
+	negative := false
+	if !c.Exact && len(text) > 0 && (text[0] == '-' || text[0] == '+') {
+		negative = text[0] == '-'
+		text = text[1:]
 	}
 	base := 10
-	prefixed := len(data) > 2 && data[0] == '0' && data[1]|0x20 == 'x'
+	prefixed := len(text) > 2 && text[0] == '0' && text[1]|0x20 == 'x' && unhex(text[2]) < 16
 	if c.Form == 'h' || c.Form == 'a' && prefixed {
 		base = 16
 		if prefixed {
-			data = data[2:]
+			text = text[2:]
 		}
 	}
 	n := 0
-	for n < len(data) && unhex(data[n]) < byte(base) {
+	for n < len(text) && unhex(text[n]) < byte(base) {
 		n++
 	}
-	if n == 0 || c.Exact && n < len(data) {
-		return 0, false
+	if c.Exact && (n == 0 || n < len(text)) {
+		return false
 	}
-	digits := string(data[:n])
-	if c.Little && base == 16 {
-		// Pairs of digits in reverse order.
-		var b strings.Builder
-		if len(digits)%2 != 0 {
-			digits = "0" + digits
-		}
-		for i := len(digits) - 2; i >= 0; i -= 2 {
-			b.WriteString(digits[i : i+2])
-		}
-		digits = b.String()
+	v, err := strconv.ParseInt(string(text[:n]), base, 64)
+	if err != nil && n > 0 {
+		v = math.MaxInt64
 	}
-	v, err := strconv.ParseUint(digits, base, 64)
-	return v, err == nil
+	if negative {
+		v = -v
+	}
+	for _, t := range c.Tests {
+		want := int64(min(t.Value, math.MaxInt64))
+		if t.Op == '=' && v != want || t.Op == '<' && v >= want || t.Op == '>' && v <= want {
+			return false
+		}
+	}
+	return true
 }
 
 // parseMacro reads ${min-max}group$.

@@ -321,19 +321,18 @@ func specials(r *codeReader, env Env) (map[int]int64, error) {
 	return counts, nil
 }
 
-// compared counts the matches of the trigger behind which the number is right.
+// compared is 1 where the number behind the last match of the trigger is right:
+// clamscan looks at that one only.
 func compared(c *Compare, trigger int, env Env) int64 {
-	n := int64(0)
-	for i := range env.Matches(trigger) {
-		if i&0xff == 0xff && env.Stop() {
-			break
-		}
-		at := env.Start(trigger, i) + c.N
-		if at >= 0 && c.Holds(env.Slice(at, c.Bytes)) {
-			n++
-		}
+	n := env.Matches(trigger)
+	if n == 0 {
+		return 0
 	}
-	return n
+	at := env.Start(trigger, n-1) + c.N
+	if at >= 0 && at < env.Size() && c.Holds(env.Slice(at, c.Bytes)) {
+		return 1
+	}
+	return 0
 }
 
 // near counts the matches of a macro's patterns that begin lo to hi bytes

@@ -215,7 +215,7 @@ func (o Offset) Allows(start, size int64, l *exefmt.Layout) bool {
 		return false
 	}
 	if o.Kind == InSection {
-		return start < at+o.length(l)
+		return start <= at+o.length(l) // the byte behind it counts, as in clamscan
 	}
 	return start <= at+o.Shift
 }
