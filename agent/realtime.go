@@ -32,6 +32,9 @@ type realtime struct {
 	remake context.CancelFunc // ends the present watcher
 }
 
+// endGrace is how long findings may take at the end of a watcher.
+const endGrace = 3 * time.Second
+
 func newRealtime(a *Agent) *realtime {
 	r := &realtime{a: a}
 	r.exclusions.Store(a.config.Current().Exclusions())
@@ -66,6 +69,10 @@ func (r *realtime) run(ctx context.Context) error {
 func (r *realtime) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// What was found before the end is still dealt with, for a moment.
+	late, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, giveUp) })()
 	e := r.a.config.Current()
 	w, err := onaccess.New(onaccess.Config{
 		Log:                    r.a.log.Logger("onaccess"),
@@ -74,7 +81,7 @@ func (r *realtime) watch(ctx context.Context) error {
 		Generation:             r.generation,
 		Excluded:               r.excluded,
 		Blocks:                 r.a.blocks,
-		OnDetection:            r.a.remediation.fromRealTime,
+		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,
 		Trusted:                r.a.ownPrograms(),
 		UnmonitoredFilesystems: unmonitored(e),
@@ -85,11 +92,11 @@ func (r *realtime) watch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("real-time protection: %w", err)
 	}
-	r.watcher.Store(w)
-	defer r.watcher.Store(nil)
 	r.mu.Lock()
 	r.remake = cancel
 	r.mu.Unlock()
+	r.watcher.Store(w)
+	defer r.watcher.Store(nil)
 	return w.Run(ctx)
 }
 

@@ -94,7 +94,7 @@ type alertCounter struct {
 }
 
 // fromRealTime is the watcher's OnDetection.
-func (r *remediation) fromRealTime(d onaccess.Detection) {
+func (r *remediation) fromRealTime(ctx context.Context, d onaccess.Detection) {
 	defer func() { _ = d.File.Close() }() // read-only
 	f := finding{
 		path: d.Access.Path, file: d.File, verdict: d.Verdict,
@@ -105,7 +105,7 @@ func (r *remediation) fromRealTime(d onaccess.Detection) {
 		f.process = p
 		f.user = p.process.AccountName
 	}
-	r.handle(context.Background(), f)
+	r.handle(ctx, f)
 }
 
 // handle deals with one finding and returns the row of the history, or the zero
