@@ -122,7 +122,8 @@ func OpenFile(f *os.File) (*Engine, error) {
 		return nil, fmt.Errorf("opening definitions %s: %w", f.Name(), err)
 	}
 	e := &Engine{set: set}
-	e.workers.New = func() any { return newWorker(set) }
+	l := newLate(set)
+	e.workers.New = func() any { return newWorker(set, l) }
 	return e, nil
 }
 

@@ -129,6 +129,9 @@ func (e *yaraEnv) str(n int) (uint32, bool) {
 // Found reports whether the rule's string was found.
 func (e *yaraEnv) Found(n int) bool {
 	str, ok := e.str(n)
+	if ok && e.set.Strings[str].Flags&definitions.StringLate != 0 {
+		e.search(str)
+	}
 	return ok && e.found[str>>6]>>(str&63)&1 != 0
 }
 
@@ -137,6 +140,9 @@ func (e *yaraEnv) Matches(n int) []yara.Span {
 	str, ok := e.str(n)
 	if !ok {
 		return nil
+	}
+	if e.set.Strings[str].Flags&definitions.StringLate != 0 {
+		e.search(str)
 	}
 	return e.matches(str)
 }

@@ -286,5 +286,6 @@ func (s *scan) content(o *object) ([]verdict.Match, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(append(found, parts...), w.rules()...), nil
+	found = append(append(found, parts...), w.rules()...)
+	return found, w.lateErr
 }

@@ -62,14 +62,19 @@ type worker struct {
 	modules map[int]modules.Object
 	passing []bool // which guards the object passes
 
-	loose []looseGroup
+	// Of the strings that are searched late.
+	late     *late
+	searched map[uint32]bool
+	singles  int
+	lateErr  error
+	chained  int // how many of forms are joined
 
 	cur     uint32 // part whose program is running
 	emit    func(start, end int64) bool
 	collect func(id uint32, pos int64)
 }
 
-func newWorker(set *definitions.Set) *worker {
+func newWorker(set *definitions.Set, l *late) *worker {
 	w := &worker{
 		set:     set,
 		buf:     make([]byte, 0, window+2*margin),
@@ -85,7 +90,9 @@ func newWorker(set *definitions.Set) *worker {
 		results: map[uint32]bool{},
 		modules: map[int]modules.Object{},
 		passing: make([]bool, max(1, len(set.Guards))),
-		loose:   looseGroups(set),
+
+		searched: map[uint32]bool{},
+		late:     l,
 	}
 	w.emit = w.matched
 	w.collect = w.candidate
@@ -118,6 +125,8 @@ func (w *worker) end() {
 	clear(w.inForms)
 	clear(w.results)
 	clear(w.modules)
+	clear(w.searched)
+	w.singles, w.lateErr, w.chained = 0, nil, 0
 	w.s, w.o = nil, nil
 }
 
@@ -218,7 +227,6 @@ func (w *worker) pass() error {
 		}
 		from := int(pos - w.bufAt)
 		w.set.Matcher.Scan(w.buf, w.bufAt, from, min(from+window, len(w.buf)), w.collect)
-		w.looseScan(from, min(from+window, len(w.buf)))
 	}
 	for a, h := range hashes {
 		if h != nil {
@@ -351,7 +359,9 @@ func (w *worker) fullWord(f *definitions.Form, start, end int64) bool {
 
 // chains joins the parts of the forms that have several.
 func (w *worker) chains() {
-	for _, fi := range w.forms {
+	forms := w.forms[w.chained:]
+	w.chained = len(w.forms)
+	for _, fi := range forms {
 		f := &w.set.Forms[fi]
 		next := w.parts[f.FirstPart+uint32(f.Parts)-1]
 		sortSpans(next)

@@ -27,6 +27,8 @@ type CompileOptions struct {
 	// Externals are external variables of YARA rules with fixed values: string,
 	// int64, float64 or bool. Those of yara.Externals are known anyway.
 	Externals map[string]any
+	// ContainerKey verifies .cvd files; nil is the key that ClamAV publishes.
+	ContainerKey *clamdb.Key
 }
 
 // Problem is a line or rule that was left out.
@@ -62,6 +64,8 @@ type Report struct {
 	Slow []Problem
 	// Bytes is the length of the compiled file.
 	Bytes int64
+	// Sources says of every file of Files what came out of it.
+	Sources []SourceReport
 }
 
 // MaxProblems bounds the problems a Report lists.
@@ -78,6 +82,11 @@ type compiler struct {
 	file   sourceFile
 	scope  yara.Scope
 	extra  extra
+	key    *clamdb.Key
+	// marks are the counts at the beginning of every source, inside the member
+	// of a container that is being read.
+	marks  []mark
+	inside string
 	// macros are the patterns of the macro groups; logical signatures that use
 	// them wait in later until all sources are read.
 	macros map[int][]*pattern.Node
@@ -90,6 +99,9 @@ type compiler struct {
 func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOptions) (Report, error) {
 	c := &compiler{ctx: ctx, ignore: map[string][]string{}, scope: yara.Scope{Externals: opts.Externals}}
 	c.out.names = append(c.out.names, 0, 0) // name 0 is empty
+	if c.key = opts.ContainerKey; c.key == nil {
+		c.key = clamdb.PublishedKey()
+	}
 	files, unknown, err := find(ctx, sources)
 	if err != nil {
 		return c.report, err
@@ -107,25 +119,26 @@ func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOp
 		c.source = uint32(len(c.out.sources))
 		c.out.sources = append(c.out.sources, f.name)
 		c.report.Files = append(c.report.Files, f.path)
-		if f.yara {
-			err = c.yaraFile(f)
-		} else {
-			err = c.clamFile(f)
-		}
-		if err != nil {
+		c.beginSource(f)
+		if err = c.read(f); err != nil {
 			return c.report, fmt.Errorf("definitions source %s: %w", f.path, err)
 		}
 	}
 	for _, do := range c.later {
 		do()
 	}
+	c.finishSources()
 	return c.report, c.write(out, opts)
 }
 
 func (c *compiler) problem(line, column int, reason string) {
 	c.report.Dropped++
 	if len(c.report.Problems) < MaxProblems {
-		c.report.Problems = append(c.report.Problems, Problem{c.file.path, line, column, reason})
+		file := c.file.path
+		if c.inside != "" {
+			file += "/" + c.inside
+		}
+		c.report.Problems = append(c.report.Problems, Problem{file, line, column, reason})
 	}
 }
 
@@ -201,9 +214,9 @@ func (c *compiler) logicalLine(line int, l *clamdb.Logical, pua bool) {
 		add()
 		return
 	}
-	source, file := c.source, c.file
+	source, file, inside := c.source, c.file, c.inside
 	c.later = append(c.later, func() {
-		c.source, c.file = source, file
+		c.source, c.file, c.inside = source, file, inside
 		add()
 	})
 }
@@ -401,10 +414,10 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				if id := uint32(len(c.out.variants)); len(v.Atom) > 0 {
+				if id := uint32(len(c.out.variants)); flags&StringLate == 0 {
 					c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, Mask: v.Mask, ID: id})
 				} else {
-					c.out.loose = append(c.out.loose, id)
+					c.out.late = append(c.out.late, id)
 				}
 				c.out.variants = append(c.out.variants, Variant{Prog: at, Part: pi})
 			}

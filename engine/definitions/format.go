@@ -49,7 +49,7 @@ const (
 	// none.
 	secRuleGuards    = 15
 	secVariantGuards = 80
-	secLoose         = 81 // variants without an atom
+	secLate          = 81 // variants of strings that are searched late
 	secHash          = 16 // + 4*list + algorithm
 	secFanout        = 24 // + 4*list + algorithm
 	secSizes         = 32 // + 4*list + algorithm: sorted distinct sizes; anySize last
@@ -146,6 +146,7 @@ type Form struct {
 const (
 	StringAll     = 1 << iota // every match is wanted, not only the first
 	StringTrigger             // finding it settles its rule (ClamAV body signatures)
+	StringLate                // is searched when a condition asks for it
 )
 
 // String is a string of a rule.

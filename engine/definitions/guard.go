@@ -83,7 +83,7 @@ func (s *Set) checkGuards() bool {
 			return false
 		}
 	}
-	for _, v := range s.Loose {
+	for _, v := range s.Late {
 		if int(v) >= len(s.Variants) {
 			return false
 		}

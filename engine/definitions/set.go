@@ -28,10 +28,10 @@ type Set struct {
 	Rules    []Rule
 	Always   []uint32
 	Globals  []uint32
-	// Guards are what files must be like for rules; Loose are the variants that
-	// have no atom for the matcher.
+	// Guards are what files must be like for rules; Late are the variants of
+	// strings that are searched only when a condition asks for them.
 	Guards []Guard
-	Loose  []uint32
+	Late   []uint32
 
 	ruleGuards    []uint32
 	variantGuards []uint16
@@ -152,7 +152,7 @@ func parse(data []byte) (*Set, error) {
 	s.Guards = cast[Guard](secs[secGuards])
 	s.ruleGuards = cast[uint32](secs[secRuleGuards])
 	s.variantGuards = cast[uint16](secs[secVariantGuards])
-	s.Loose = cast[uint32](secs[secLoose])
+	s.Late = cast[uint32](secs[secLate])
 	for l := range lists {
 		for a := range Algorithms {
 			r, f, z := hashSections(l, a)

@@ -23,6 +23,10 @@ type sourceFile struct {
 	name string // as verdicts call it
 	yara bool
 	clam clamdb.Format
+	// container is a .cvd, .cld or .cud; unsupported says why the signatures of
+	// the file are not used.
+	container   bool
+	unsupported string
 }
 
 // find lists the files of the sources in order; those with unknown extensions
@@ -40,7 +44,7 @@ func find(ctx context.Context, sources []Source) (files []sourceFile, unknown []
 			}
 			if f, ok := classify(s.Path); ok {
 				files = append(files, f)
-			} else {
+			} else if !clamdb.Administrative(filepath.Ext(s.Path)) {
 				unknown = append(unknown, s.Path)
 			}
 			continue
@@ -61,7 +65,9 @@ func find(ctx context.Context, sources []Source) (files []sourceFile, unknown []
 			}
 			f, ok := classify(path)
 			if !ok {
-				unknown = append(unknown, path)
+				if !clamdb.Administrative(filepath.Ext(path)) {
+					unknown = append(unknown, path)
+				}
 				return nil
 			}
 			if rel, err := filepath.Rel(s.Path, path); err == nil {
@@ -94,7 +100,14 @@ func classify(path string) (sourceFile, bool) {
 		f.yara = true
 		return f, true
 	}
+	if clamdb.IsContainer(ext) {
+		f.container = true
+		return f, true
+	}
 	var ok bool
+	if f.unsupported, ok = clamdb.Unsupported(ext); ok {
+		return f, true
+	}
 	f.clam, ok = clamdb.FormatOf(ext)
 	return f, ok
 }

@@ -32,7 +32,7 @@ type tables struct {
 	code     []byte
 	always   []uint32
 	globals  []uint32
-	loose    []uint32
+	late     []uint32
 
 	guards     []Guard
 	guardOf    map[Guard]uint32
@@ -170,7 +170,7 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		{secGuards, raw(t.guards)},
 		{secRuleGuards, raw(t.ruleGuards)},
 		{secVariantGuards, raw(t.variantGuards())},
-		{secLoose, raw(t.loose)},
+		{secLate, raw(t.late)},
 	}
 	if !c.extra.empty() {
 		data, err := json.Marshal(c.extra)

@@ -76,6 +76,9 @@ func (c *compiler) yaraFile(f sourceFile) error {
 			if s.All {
 				flags = StringAll
 			}
+			if s.Late {
+				flags |= StringLate
+			}
 			if err := c.addString(forms, flags); err != nil {
 				return err
 			}

@@ -5,19 +5,45 @@ import "encoding/binary"
 // PrefixLen is how many bytes Prefix looks at.
 const PrefixLen = 4
 
-// Prefix returns, for a checked program of a variant without an atom, which
-// bytes can stand at each of the first places of a match. Places behind the end
-// of the shortest match hold any byte.
+// Prefix returns, for a checked program, which bytes can stand at the place at
+// which Match is to be called and behind it: those of the atom or, without one,
+// of the beginning of a match. Places behind the end of the shortest match or of
+// the atom hold any byte.
 func Prefix(p []byte) (sets [PrefixLen]Set) {
 	full := Set{}.Not()
 	for i := range sets {
 		sets[i] = full
 	}
-	if binary.LittleEndian.Uint32(p)&0xffff != progStates || binary.LittleEndian.Uint32(p[20:])&0xffff != 0 {
-		return sets
-	}
 	a := int(binary.LittleEndian.Uint32(p[4:]))
 	b := int(binary.LittleEndian.Uint32(p[8:]))
+	around := int(binary.LittleEndian.Uint32(p[20:]))
+	d := around & 0xffff
+	fixed := func(values, masks []byte) {
+		for i := range min(len(values), PrefixLen) {
+			m := byte(0xff)
+			if masks != nil {
+				m = masks[i]
+			}
+			sets[i] = Set{}
+			for c := range 256 {
+				if byte(c)&m == values[i] {
+					sets[i].Add(byte(c))
+				}
+			}
+		}
+	}
+	switch kind := binary.LittleEndian.Uint32(p) & 0xffff; {
+	case kind == progLiteral:
+		fixed(p[progHeader+b:progHeader+a], nil)
+		return sets
+	case kind == progMasked:
+		fixed(p[progHeader+b:progHeader+a], p[progHeader+a+b:progHeader+2*a])
+		return sets
+	case d > 0:
+		from := min(around>>16, d)
+		fixed(p[progHeader+from:progHeader+d], p[progHeader+d+from:progHeader+2*d])
+		return sets
+	}
 	code := p[progHeader:]
 	classes := code[(a+b)*instBytes:]
 	var cur, next states

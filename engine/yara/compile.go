@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"github.com/bulwarkhq/bulwark/engine/match"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
@@ -23,8 +24,10 @@ type CompiledString struct {
 	// All says that the condition asks for every match, not only whether there
 	// is one.
 	All bool
-	// Loose says that a part has no fixed byte to look for.
-	Loose bool
+	// Loose says that a part has no fixed byte to look for. Late strings are
+	// searched only when a condition asks for them: the loose ones, and those
+	// with common literals where their rule needs other strings too.
+	Loose, Late bool
 }
 
 // CompiledRule is a rule ready to evaluate. Strings and rules are numbered in
@@ -96,8 +99,9 @@ type compiler struct {
 	index     map[string]int // string id -> index
 	code      []byte
 	vars      []loopVar
-	modules   uint32 // bit set of those used
-	inSet     int    // depth of "for of" bodies, where $ means the current string
+	modules   uint32       // bit set of those used
+	inSet     int          // depth of "for of" bodies, where $ means the current string
+	late      map[int]bool // strings that are searched late
 }
 
 // maxVars is how many loop variables can be in scope.
@@ -167,13 +171,7 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 			return nil, errAt(s.Pos, "string %s %v", s.ID, err)
 		}
 		cs.Forms = forms
-		for _, f := range forms {
-			for _, p := range f.Parts {
-				for _, v := range p.Variants {
-					cs.Loose = cs.Loose || len(v.Atom) == 0
-				}
-			}
-		}
+		cs.Loose = contains(forms, func(v *pattern.Variant) bool { return len(v.Atom) == 0 })
 		if s.ID != "$" {
 			c.index[s.ID] = i
 		}
@@ -183,9 +181,52 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 		return nil, err
 	}
 	c.out.Code = c.code
-	c.out.Always = constant(r.Condition) != no
+	c.out.Always = c.chooseLate() != no
 	c.out.Guard = c.guard(r.Condition)
 	return c.out, nil
+}
+
+func contains(forms []Form, is func(v *pattern.Variant) bool) bool {
+	for _, f := range forms {
+		for _, p := range f.Parts {
+			for i := range p.Variants {
+				if is(&p.Variants[i]) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// commonAtom is the cost (see match.Cost) from which a literal is looked for
+// only when needed; so are all of up to shortAtom bytes.
+const (
+	commonAtom = 1e-6
+	shortAtom  = 4
+)
+
+// chooseLate decides which strings are searched late, and returns what the
+// condition is without any string.
+func (c *compiler) chooseLate() tri {
+	common := map[int]bool{}
+	must := map[int]bool{}
+	for i := range c.out.Strings {
+		s := &c.out.Strings[i]
+		if s.Loose {
+			must[i], common[i] = true, true
+		} else if contains(s.Forms, func(v *pattern.Variant) bool { return len(v.Atom) <= shortAtom || match.Cost(v.Atom) > commonAtom }) {
+			common[i] = true
+		}
+	}
+	c.late = common
+	if len(common) > len(must) && c.constant(c.rule.Condition) != no {
+		c.late = must
+	}
+	for i := range c.late {
+		c.out.Strings[i].Late = true
+	}
+	return c.constant(c.rule.Condition)
 }
 
 func (c *compiler) op(o Op) { c.code = append(c.code, byte(o)) }

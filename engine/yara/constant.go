@@ -1,5 +1,7 @@
 package yara
 
+import "strings"
+
 // tri is a truth value known before the strings are looked for.
 type tri uint8
 
@@ -9,9 +11,10 @@ const (
 	no
 )
 
-// constant evaluates a condition as if no string had been found. A rule whose
-// condition then is no needs evaluation only when one of its strings was found.
-func constant(e *Expr) tri {
+// constant evaluates a condition as if no string had been found but those that
+// are searched late, of which nothing is known. A rule whose condition then is
+// no needs evaluation only when one of its other strings was found.
+func (c *compiler) constant(e *Expr) tri {
 	switch e.Op {
 	case OpBool:
 		if e.Int != 0 {
@@ -19,11 +22,14 @@ func constant(e *Expr) tri {
 		}
 		return no
 	case OpFound, OpAt, OpIn:
+		if c.isLate(e.Str) {
+			return unknown
+		}
 		return no
 	case OpAnd:
 		every := yes
 		for _, a := range e.Args {
-			switch constant(a) {
+			switch c.constant(a) {
 			case no:
 				return no
 			case unknown:
@@ -34,7 +40,7 @@ func constant(e *Expr) tri {
 	case OpOr:
 		some := no
 		for _, a := range e.Args {
-			switch constant(a) {
+			switch c.constant(a) {
 			case yes:
 				return yes
 			case unknown:
@@ -43,79 +49,130 @@ func constant(e *Expr) tri {
 		}
 		return some
 	case OpNot:
-		switch constant(e.Args[0]) {
+		switch c.constant(e.Args[0]) {
 		case yes:
 			return no
 		case no:
 			return yes
 		}
 	case OpEq, OpNe, OpLt, OpLe, OpGt, OpGe:
-		a, okA := constantInt(e.Args[0])
-		b, okB := constantInt(e.Args[1])
+		a, okA := c.constantInt(e.Args[0])
+		b, okB := c.constantInt(e.Args[1])
 		if okA && okB {
 			if compareInts(e.Op, a, b) {
 				return yes
 			}
 			return no
 		}
-		if undefined(e.Args[0]) || undefined(e.Args[1]) {
+		if c.undefined(e.Args[0]) || c.undefined(e.Args[1]) {
 			return no
 		}
 	case OpCount:
-		if len(e.Args) == 0 {
+		if len(e.Args) == 0 && !c.isLate(e.Str) {
 			return no
 		}
 	case OpOf:
 		if len(e.Set.Rules) > 0 {
 			return unknown
 		}
-		return constantQuantifier(e.Quant)
+		return c.constantQuantifier(e.Quant, e.Set)
 	case OpForIn:
-		if constant(e.Args[0]) == no {
-			return constantQuantifier(e.Quant)
+		if c.constant(e.Args[0]) == no {
+			return c.constantQuantifier(e.Quant, nil)
 		}
 		if e.Iter.From != nil {
-			from, okFrom := constantInt(e.Iter.From)
-			to, okTo := constantInt(e.Iter.To)
+			from, okFrom := c.constantInt(e.Iter.From)
+			to, okTo := c.constantInt(e.Iter.To)
 			if okFrom && okTo && from > to {
-				return constantQuantifier(e.Quant)
+				return c.constantQuantifier(e.Quant, nil)
 			}
 		}
 	case OpForOf:
-		if constant(e.Args[0]) == no {
-			return constantQuantifier(e.Quant)
+		c.inSet++
+		body := c.constant(e.Args[0])
+		c.inSet--
+		if body == no {
+			return c.constantQuantifier(e.Quant, e.Set)
 		}
 	}
 	return unknown
 }
 
-// constantQuantifier is the outcome when nothing was found.
-func constantQuantifier(q *Quantifier) tri {
+// constantQuantifier is the outcome over a set of strings of which none was
+// found, apart from those that are searched late.
+func (c *compiler) constantQuantifier(q *Quantifier, set *Set) tri {
+	late, others := c.countLate(set)
 	switch q.Kind {
-	case QuantAll, QuantAny:
+	case QuantAll:
+		if late > 0 && others == 0 {
+			return unknown
+		}
+		return no
+	case QuantAny:
+		if late > 0 {
+			return unknown
+		}
 		return no
 	case QuantNone:
+		if late > 0 {
+			return unknown
+		}
 		return yes
 	}
-	n, ok := constantInt(q.N)
+	n, ok := c.constantInt(q.N)
 	switch {
 	case !ok:
 		return unknown
 	case n <= 0:
 		return yes
+	case q.Kind == QuantPercent:
+		if late > 0 {
+			return unknown
+		}
+	case int64(late) >= n:
+		return unknown
 	}
 	return no
 }
 
-func constantInt(e *Expr) (int64, bool) {
+// countLate counts the strings of a set by whether they are searched late.
+func (c *compiler) countLate(set *Set) (late, others int) {
+	if set == nil {
+		return 0, 0
+	}
+	for i, st := range c.rule.Strings {
+		in := set.Them
+		for _, name := range set.Strings {
+			prefix, many := strings.CutSuffix(name, "*")
+			in = in || st.ID == name && !many || many && strings.HasPrefix(st.ID, prefix)
+		}
+		switch {
+		case !in:
+		case c.late[i]:
+			late++
+		default:
+			others++
+		}
+	}
+	return late, others
+}
+
+// isLate reports whether a string is searched late; $ alone stands for strings
+// of a set, which countLate counts.
+func (c *compiler) isLate(id string) bool {
+	i, ok := c.index[id]
+	return ok && c.late[i]
+}
+
+func (c *compiler) constantInt(e *Expr) (int64, bool) {
 	switch {
 	case e.Op == OpInt:
 		return e.Int, true
-	case e.Op == OpCount && len(e.Args) == 0:
+	case e.Op == OpCount && len(e.Args) == 0 && !c.isLate(e.Str):
 		return 0, true
 	case e.Op == OpAdd || e.Op == OpSub || e.Op == OpMul:
-		a, okA := constantInt(e.Args[0])
-		b, okB := constantInt(e.Args[1])
+		a, okA := c.constantInt(e.Args[0])
+		b, okB := c.constantInt(e.Args[1])
 		if okA && okB {
 			return arithmetic(e.Op, a, b)
 		}
@@ -124,14 +181,14 @@ func constantInt(e *Expr) (int64, bool) {
 }
 
 // undefined reports whether a number has no value without found strings.
-func undefined(e *Expr) bool {
+func (c *compiler) undefined(e *Expr) bool {
 	switch e.Op {
 	case OpOffset, OpLength:
-		return true
+		return !c.isLate(e.Str)
 	case OpAdd, OpSub, OpMul, OpDiv, OpMod:
-		return undefined(e.Args[0]) || undefined(e.Args[1])
+		return c.undefined(e.Args[0]) || c.undefined(e.Args[1])
 	case OpRead:
-		return undefined(e.Args[0])
+		return c.undefined(e.Args[0])
 	}
 	return false
 }
