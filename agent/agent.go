@@ -74,6 +74,7 @@ type Agent struct {
 	notify     *notify.Notifier
 
 	realtime    *realtime
+	covered     *covered
 	remediation *remediation
 	selfTests   *selfTests
 	events      broadcast[api.AgentEvent]
@@ -142,6 +143,7 @@ func open(opts Options) (a *Agent, err error) {
 	a.selfTests = &selfTests{a: a}
 	a.remediation = &remediation{a: a, log: a.log.Logger("threats")}
 	a.realtime = newRealtime(a)
+	a.covered = newCovered(a)
 	a.parts = newComponents(a.log.Logger("daemon"))
 	if err := a.openUplink(); err != nil {
 		return nil, err
@@ -187,6 +189,7 @@ func (a *Agent) run(ctx context.Context) error {
 	a.parts.start(ctx, "hashes", func(ctx context.Context) error { a.hasher.Run(ctx); return nil })
 	a.parts.start(ctx, "sensors", a.pipeline.Run)
 	a.parts.start(ctx, "real-time protection", a.realtime.run)
+	a.parts.start(ctx, "coverage check", a.covered.run)
 	a.parts.start(ctx, "portal", a.uplink.Run)
 	a.parts.start(ctx, "retention", a.retain)
 	a.parts.start(ctx, "local API", func(ctx context.Context) error {
@@ -266,6 +269,7 @@ func (a *Agent) services() control.Services {
 		SelfTest:     a.selfTests,
 		Diagnostics:  diagnostics{a},
 		Statistics:   statistics{a},
+		Coverage:     a.covered,
 		EDR:          edr{config.EDRSettings{Manager: a.config}, a},
 		Events:       events{a},
 	}

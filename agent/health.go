@@ -54,6 +54,7 @@ func (a *Agent) antivirusHealth(context.Context) health.Report {
 		h.RealTimeAvailable = st.Subsystem == "fanotify"
 		h.RealTimeEnabled = wanted && h.RealTimeAvailable
 		h.ConflictingApplications = conflicts
+		a.covered.fill(h)
 	}
 	if wanted && !loaded {
 		r.Issues = append(r.Issues, engineIssue(pool.LoadError))
@@ -151,6 +152,7 @@ func (a *Agent) antivirusDetails(st onaccess.Stats) []api.Field {
 			api.Field{Name: "kernel_evictable_marks", Value: c.Evictable},
 		)
 	}
+	out = append(out, a.covered.details()...)
 	pool := a.pool.Status()
 	out = append(out,
 		api.Field{Name: "scanner_restarts", Value: pool.Restarts},

@@ -54,6 +54,7 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.logRoutes(parts.Log)
 	s.testRoutes(parts.Connectivity, parts.SelfTest)
 	s.diagnosticRoutes(parts.Diagnostics, parts.Statistics)
+	s.coverageRoutes(parts.Coverage)
 	s.edrRoutes(parts.EDR)
 	s.eventRoutes(parts.Events)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

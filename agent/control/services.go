@@ -24,6 +24,7 @@ type Services struct {
 	SelfTest     SelfTest
 	Diagnostics  Diagnostics
 	Statistics   Statistics
+	Coverage     Coverage
 	EDR          EDR
 	Events       Events
 }

@@ -90,6 +90,9 @@ func (c fsClass) cacheable() bool { return c != fsRemote && c != fsUnknown }
 // ignorable reports whether clean files may get a kernel ignore mark.
 func (c fsClass) ignorable() bool { return c == fsDisk || c == fsCoarse || c == fsMemory }
 
+// SkipDevices is the reason why a tmpfs that holds devices is not watched.
+const SkipDevices = "device folder"
+
 // skipReason says why a mount is not watched; "" means that it is.
 func skipReason(m mount, unmonitored []string, muteNoexec bool) string {
 	// "fuse.sshfs" and the like are fuse; "fuseblk" is a type of its own.
@@ -104,7 +107,7 @@ func skipReason(m mount, unmonitored []string, muteNoexec bool) string {
 		return "mounted noexec and nonExecMountPolicy is mute"
 	}
 	if m.fsType == "tmpfs" && !m.has("nodev") && (m.point == "/dev" || strings.HasSuffix(m.point, "/dev")) {
-		return "device folder"
+		return SkipDevices
 	}
 	// Only its owner may enter such a mount; root is refused, and a held open
 	// that we cannot read is denied by the kernel.

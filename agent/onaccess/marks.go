@@ -167,11 +167,11 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 	scope := w.scope()
 	mute := w.cfg.NonExecMountPolicy == "mute"
 	for _, m := range mounts {
-		if len(w.cfg.OnlyMounts) > 0 && !slices.Contains(w.cfg.OnlyMounts, m.point) {
+		if !w.concerns(m) {
 			continue
 		}
 		seen := MarkedMount{Point: m.point, Filesystem: m.fsType, Process: pid}
-		seen.Reason = skipReason(m, w.cfg.UnmonitoredFilesystems, mute)
+		seen.Reason = w.skip(m, pid == 0)
 		switch {
 		case seen.Reason != "":
 			// The file system may be watched through another mount; the mark then
@@ -201,6 +201,17 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 		out = append(out, seen)
 	}
 	return out, errors.Join(errs...)
+}
+
+// concerns reports whether the mount is one that this watcher is for.
+func (w *Watcher) concerns(m mount) bool {
+	return len(w.cfg.OnlyMounts) == 0 || slices.Contains(w.cfg.OnlyMounts, m.point)
+}
+
+// skip says why policy leaves a mount out; "" when it is to be watched. own is
+// whether it is in our own namespace.
+func (w *Watcher) skip(m mount, own bool) string {
+	return skipReason(m, w.cfg.UnmonitoredFilesystems, w.cfg.NonExecMountPolicy == "mute")
 }
 
 func (w *Watcher) scope() MarkScope {

@@ -33,6 +33,11 @@ func (m mount) has(option string) bool {
 	return strings.Contains(","+m.options+",", ","+option+",")
 }
 
+// superReadOnly reports whether the file system itself is mounted read-only.
+func (m mount) superReadOnly() bool {
+	return strings.HasPrefix(m.superOptions+",", "ro,")
+}
+
 // readMounts reads /proc/self/mountinfo or that of another process.
 func readMounts(path string) ([]mount, error) {
 	f, err := os.Open(path)

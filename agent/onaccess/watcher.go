@@ -37,6 +37,7 @@ type Watcher struct {
 	classes    classes
 	load       *load
 	costs      costs
+	probes     probes
 	processes  *processTable
 	paths      pathTable
 	detections chan Detection

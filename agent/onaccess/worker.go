@@ -66,6 +66,9 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 			return
 		}
 		path = p.name()
+		if w.answerProbe(p, path) {
+			return
+		}
 		out = w.look(ctx, f, path)
 		if out.known {
 			w.settle(p, path, out.verdict)

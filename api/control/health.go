@@ -102,6 +102,10 @@ type Health struct {
 	NetworkProtectionLevel  string   `json:"network_protection_enforcement_level"`
 	TroubleshootingMode     bool     `json:"troubleshooting_mode"`
 	ManagedBy               string   `json:"managed_by"`
+	// CoveragePercent is the last result of `bulwark coverage`, CoverageChecked
+	// when that was; absent before the first check.
+	CoveragePercent *float64  `json:"coverage_protected_percent,omitempty"`
+	CoverageChecked time.Time `json:"coverage_checked,omitzero"`
 	// Proxy is the proxy in use; empty (and not shown) without one.
 	Proxy string `json:"proxy,omitempty"`
 

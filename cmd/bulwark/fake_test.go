@@ -31,6 +31,7 @@ type fakeAgent struct {
 	quarantine []api.QuarantineItem
 	scans      []api.Scan
 	running    chan struct{} // closed when the running scan is cancelled
+	coverage   api.Coverage  // of the last check
 	offline    bool          // the connectivity test fails
 }
 
@@ -251,6 +252,26 @@ func (f *fakeAgent) RealTimeStatistics(context.Context) ([]api.Counter, error) {
 	}, nil
 }
 
+func (f *fakeAgent) Coverage(context.Context) (api.Coverage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.coverage, nil
+}
+
+func (f *fakeAgent) CheckCoverage(context.Context) (api.Coverage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.coverage = api.Coverage{
+		Checked: start, DurationMS: 12.5, Namespaces: 2, Percent: 50, Protected: 1, Unprotected: 1, NotApplicable: 1,
+		Mounts: []api.CoverageMount{
+			{Point: "/", Filesystem: "ext4", Namespace: "1", Status: "protected"},
+			{Point: "/proc", Filesystem: "proc", Namespace: "1", Status: "not_applicable", Reason: "the kernel's own file system: holds no files"},
+			{Point: "/mnt/\x1b[2Jshare", Filesystem: "nfs", Namespace: "2", PID: 77, Process: "/usr/sbin/nginx", Status: "unprotected", Reason: "file system type is excluded by unmonitoredFilesystems"},
+		},
+	}
+	return f.coverage, nil
+}
+
 func (f *fakeAgent) FollowEvents(ctx context.Context, send func(api.AgentEvent) error) error {
 	if err := send(api.AgentEvent{Time: start, Kind: "health", Text: "healthy"}); err != nil {
 		return err
@@ -322,7 +343,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Health:   health.Service{Registry: registry, Product: product},
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
-		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
+		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

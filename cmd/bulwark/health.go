@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,7 +77,7 @@ func (a *app) healthCommand() *cobra.Command {
 	c.Flags().BoolVar(&explain, "explain", false, "say what is wrong and what to do about it")
 	complete(c, "details", "antivirus", "definitions", "edr", "features", "scheduled_scan", "help")
 	var names []string
-	for _, f := range api.Fields(api.Health{Proxy: "p"}) {
+	for _, f := range api.Fields(api.Health{Proxy: "p", CoveragePercent: new(float64), CoverageChecked: time.Unix(0, 0)}) {
 		names = append(names, f.Name)
 	}
 	complete(c, "field", names...)

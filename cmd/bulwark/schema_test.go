@@ -60,6 +60,7 @@ var outputs = []struct {
 	{"selftest", selfTest{}, "bulwark selftest", []string{"selftest"}},
 	{"diagnostic", api.Diagnostic{}, "bulwark diagnostic create", []string{"diagnostic", "create"}},
 	{"statistics", api.Statistics{}, "bulwark diagnostic real-time-protection-statistics", []string{"diagnostic", "real-time-protection-statistics"}},
+	{"coverage", api.Coverage{}, "bulwark coverage", []string{"coverage"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/bulwarkhq/bulwark/agent"
+	"github.com/bulwarkhq/bulwark/agent/coverage"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/scan/scanner"
 	"github.com/bulwarkhq/bulwark/agent/supervise"
@@ -61,6 +62,12 @@ func run(args []string) int {
 		return daemon(args[1:])
 	case "supervise":
 		return supervise.Main(args[1:], os.Stderr)
+	case agent.CoverageHelper: // the daemon starts it for itself
+		if err := coverage.Helper(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bulwarkd:", err)
+			return exitFailure
+		}
+		return exitOK
 	case "version", "--version":
 		fmt.Printf("bulwarkd %s %s %s\n", version, commit, runtime.Version())
 		return exitOK

@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/coverage"
+	api "github.com/bulwarkhq/bulwark/api/control"
+)
+
+// CoverageHelper is the argument with which the daemon's own program becomes
+// the helper of coverage checks.
+const CoverageHelper = "coverage-helper"
+
+// maxUncovered is how many mounts health names.
+const maxUncovered = 20
+
+// covered proves on which mounts real-time protection works, and keeps the
+// last result, over restarts too.
+type covered struct {
+	a       *Agent
+	checker coverage.Checker
+
+	mu   sync.Mutex
+	last api.Coverage
+}
+
+func newCovered(a *Agent) *covered {
+	c := &covered{a: a, checker: coverage.Checker{
+		Command: a.opts.Program, Args: []string{CoverageHelper},
+		Marker: filepath.Join(a.opts.Dirs.State, "coverage", "running"),
+	}}
+	data, err := os.ReadFile(c.file())
+	if err == nil {
+		err = json.Unmarshal(data, &c.last)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.log.Logger("coverage").Warn("the last coverage result cannot be read; run `bulwark coverage` again", "error", err)
+		c.last = api.Coverage{}
+	}
+	return c
+}
+
+func (c *covered) file() string {
+	return filepath.Join(c.a.opts.Dirs.State, "coverage", "last.json")
+}
+
+// run removes what a killed check left behind, as soon as there is a watcher.
+func (c *covered) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if w := c.a.realtime.watcher.Load(); w != nil {
+			n, err := c.checker.Sweep(ctx, w)
+			if n > 0 {
+				c.a.log.Logger("coverage").Info("probe files of an interrupted coverage check removed", "files", n)
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
+}
+
+// Coverage implements control.Coverage.
+func (c *covered) Coverage(context.Context) (api.Coverage, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last, nil
+}
+
+// CheckCoverage implements control.Coverage.
+func (c *covered) CheckCoverage(ctx context.Context) (api.Coverage, error) {
+	w := c.a.realtime.watcher.Load()
+	if w == nil || !w.Capabilities().Available {
+		return api.Coverage{}, &api.Error{
+			Code: api.Unavailable, Message: "real-time protection is not running, so nothing is protected by it: " + c.a.realtime.stats(0).Reason,
+			Hint: "bulwark health --explain says what to do",
+		}
+	}
+	r, err := c.checker.Run(ctx, w)
+	if errors.Is(err, coverage.ErrRunning) {
+		return api.Coverage{}, &api.Error{Code: api.Conflict, Message: err.Error(), Hint: "wait until it has ended"}
+	}
+	if err != nil {
+		return api.Coverage{}, err
+	}
+	out := api.Coverage{
+		Checked: r.Checked, DurationMS: float64(r.Took) / float64(time.Millisecond),
+		Namespaces: r.Namespaces, Percent: math.Round(r.Percent()*10) / 10,
+		Protected: r.Count(coverage.Protected), Unprotected: r.Count(coverage.Unprotected),
+		Unproven: r.Count(coverage.Unproven), NotApplicable: r.Count(coverage.NotApplicable),
+		Mounts: []api.CoverageMount{}, Problems: append([]string{}, r.Problems...),
+	}
+	for _, m := range r.Mounts {
+		entry := api.CoverageMount{
+			Point: api.Path(m.Point), Filesystem: m.Filesystem, Namespace: strconv.FormatUint(m.Namespace, 10),
+			PID: int(m.Process), Status: string(m.Status), Reason: m.Reason,
+		}
+		if m.Process != 0 {
+			// A process that has gone meanwhile stays without a name.
+			if exe, err := os.Readlink("/proc/" + strconv.Itoa(int(m.Process)) + "/exe"); err == nil {
+				entry.Process = api.Path(exe)
+			}
+		}
+		out.Mounts = append(out.Mounts, entry)
+	}
+	c.mu.Lock()
+	c.last = out
+	c.mu.Unlock()
+	if err := c.save(out); err != nil {
+		c.a.log.Logger("coverage").Warn("coverage result not kept over a restart", "error", err)
+	}
+	return out, nil
+}
+
+func (c *covered) save(result api.Coverage) error {
+	data, err := json.Marshal(result)
+	if err != nil {
+		return fmt.Errorf("coverage result: %w", err)
+	}
+	// Whole or not at all.
+	next := c.file() + ".new"
+	if err := os.MkdirAll(filepath.Dir(next), 0o755); err != nil {
+		return fmt.Errorf("coverage result: %w", err)
+	}
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return fmt.Errorf("coverage result: %w", err)
+	}
+	if err := os.Rename(next, c.file()); err != nil {
+		return fmt.Errorf("coverage result: %w", err)
+	}
+	return nil
+}
+
+// details are the fields of the antivirus component; none before the first check.
+func (c *covered) details() []api.Field {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last.Checked.IsZero() {
+		return nil
+	}
+	open := []string{}
+	for _, m := range c.last.Mounts {
+		if m.Status != string(coverage.Unprotected) && m.Status != string(coverage.Unproven) {
+			continue
+		}
+		if len(open) == maxUncovered {
+			open = append(open, "...")
+			break
+		}
+		open = append(open, string(m.Point)+" ("+m.Filesystem+"): "+m.Reason)
+	}
+	return []api.Field{
+		{Name: "coverage_protected_percent", Value: c.last.Percent},
+		{Name: "coverage_checked", Value: c.last.Checked},
+		{Name: "coverage_unprotected", Value: open},
+	}
+}
+
+// fill puts the result into the health report.
+func (c *covered) fill(h *api.Health) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.last.Checked.IsZero() {
+		percent := c.last.Percent
+		h.CoveragePercent, h.CoverageChecked = &percent, c.last.Checked
+	}
+}
