@@ -1,0 +1,184 @@
+package yara
+
+import (
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bulwarkhq/bulwark/engine"
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// TestRulesDoNotFindThemselves: hosts have the rules in /opt/bulwark, developers
+// have them in a clone and inside test programs, and both are scanned.
+func TestRulesDoNotFindThemselves(t *testing.T) {
+	e, definitions := compiled(t)
+	var all []byte
+	for _, name := range ruleFiles(t) {
+		src, err := fs.ReadFile(FS(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, src...)
+	}
+	// As if each were a script, a program with the rules inside, a page.
+	for _, head := range []string{"", "#!/bin/sh\n", string(header64(executable)), string(header64(library)), string(header64(relocatable)), "<?php ?>", "<%"} {
+		v, err := scan(t.Context(), e, "rules", append([]byte(head), all...), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := signatures(v); len(found) > 0 {
+			t.Errorf("the rules behind %q are found by %v", head, found)
+		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectClean(t, e, []string{program, definitions})
+}
+
+// TestRepositoryIsClean scans the clone this test runs in.
+func TestRepositoryIsClean(t *testing.T) {
+	e, _ := compiled(t)
+	root := filepath.Join("..", "..")
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		t.Fatal(err)
+	}
+	skip := []string{".git", ".tools", "bin", "dist", "node_modules"}
+	expectClean(t, e, filesBelow(t, func(name string) bool { return slices.Contains(skip, name) }, root))
+}
+
+// How much of the system one run looks at.
+const (
+	systemFiles = 30_000
+	systemBytes = 2 << 30
+)
+
+// TestSystemIsClean scans files of the distribution and of the Go toolchain:
+// a choice of them, or all with BULWARK_FULL_SCAN=1. BULWARK_SCAN_SEED chooses
+// others.
+func TestSystemIsClean(t *testing.T) {
+	e, _ := compiled(t)
+	paths := filesBelow(t, func(string) bool { return false }, "/usr", "/etc", "/lib", "/bin", "/sbin", runtime.GOROOT()) //nolint:staticcheck // the toolchain that runs this test is the one to scan
+	maxFiles, maxBytes := systemFiles, int64(systemBytes)
+	switch {
+	case os.Getenv("BULWARK_FULL_SCAN") == "1":
+		maxFiles, maxBytes = len(paths), 1<<62
+	case need.RaceDetector, testing.Short():
+		maxFiles, maxBytes = systemFiles/20, systemBytes/20
+	}
+	seed := uint64(1)
+	if s := os.Getenv("BULWARK_SCAN_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("BULWARK_SCAN_SEED: %v", err)
+		}
+	}
+	t.Logf("BULWARK_SCAN_SEED=%d, %d files in all", seed, len(paths))
+	r := rand.New(rand.NewPCG(seed, 3))
+	r.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
+	chosen := paths[:0]
+	for _, path := range paths {
+		st, err := os.Stat(path)
+		if err != nil || st.Size() > maxBytes {
+			continue
+		}
+		if maxBytes -= st.Size(); len(chosen) == maxFiles {
+			break
+		}
+		chosen = append(chosen, path)
+	}
+	expectClean(t, e, chosen)
+}
+
+// filesBelow lists the regular files below the folders, each once.
+func filesBelow(t *testing.T, skip func(name string) bool, roots ...string) []string {
+	t.Helper()
+	var out []string
+	for _, root := range roots {
+		root, err := filepath.EvalSymlinks(root)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return nil //nolint:nilerr // gone meanwhile, or not for us
+			case d.IsDir() && path != root && skip(d.Name()):
+				return fs.SkipDir
+			case d.Type().IsRegular():
+				out = append(out, path)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// expectClean scans the files, with what is in containers, on all processors.
+func expectClean(t *testing.T, e *engine.Engine, paths []string) {
+	t.Helper()
+	var next, bytes, scanned atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(paths) {
+					return
+				}
+				n, err := expectCleanFile(t, e, paths[i])
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+					continue
+				}
+				if err != nil {
+					t.Errorf("%s: %v", paths[i], err)
+					continue
+				}
+				bytes.Add(n)
+				scanned.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if scanned.Load() == 0 {
+		t.Error("nothing was scanned")
+	}
+	t.Logf("%d files, %d MB", scanned.Load(), bytes.Load()>>20)
+}
+
+func expectCleanFile(t *testing.T, e *engine.Engine, path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	v, err := e.Scan(t.Context(), f, st.Size(), engine.Options{Name: path, Archives: true})
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range v.Matches {
+		t.Errorf("%s %v: %s (%s) at %d", path, m.Inside, m.Signature, m.Threat, m.Offset)
+	}
+	return st.Size(), nil
+}
