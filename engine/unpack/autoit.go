@@ -143,10 +143,10 @@ func (a *autoIt) unpack(data []byte, out *sink) error {
 		return fmt.Errorf("%w: AutoIt data", errDamaged)
 	}
 	size := int64(binary.BigEndian.Uint32(data[4:]))
-	b := &bits{r: bufio.NewReader(bytes.NewReader(data[8:])), order: msbFirst}
-	literal := uint32(1)
+	b := &bitReader{r: bufio.NewReader(bytes.NewReader(data[8:])), order: msbFirst}
+	literal := uint32(0)
 	if !a.ea05 {
-		literal = 0
+		literal = 1
 	}
 	for out.size() < size {
 		if b.err != nil {

@@ -17,9 +17,9 @@ const (
 // the last codes of some formats are padded by nothing.
 const maxPast = 64
 
-// bits reads bits. Behind the end of the input it yields zeros; err is then set
+// bitReader reads bits. Behind the end of the input it yields zeros; err is then set
 // as soon as more than maxPast of them were used.
-type bits struct {
+type bitReader struct {
 	r     io.ByteReader
 	order int
 	acc   uint64 // lsbFirst: next bit lowest; else: next bit highest
@@ -28,7 +28,7 @@ type bits struct {
 	err   error
 }
 
-func (b *bits) next() uint64 {
+func (b *bitReader) next() uint64 {
 	c, err := b.r.ReadByte()
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
@@ -43,7 +43,7 @@ func (b *bits) next() uint64 {
 }
 
 // need puts at least n bits (at most 32) into acc.
-func (b *bits) need(n uint) {
+func (b *bitReader) need(n uint) {
 	for b.n < n {
 		switch b.order {
 		case lsbFirst:
@@ -61,7 +61,7 @@ func (b *bits) need(n uint) {
 }
 
 // take reads n bits, at most 32.
-func (b *bits) take(n uint) uint32 {
+func (b *bitReader) take(n uint) uint32 {
 	if n == 0 {
 		return 0
 	}
@@ -79,7 +79,7 @@ func (b *bits) take(n uint) uint32 {
 }
 
 // align drops the bits up to the next byte (or word).
-func (b *bits) align(width uint) { b.take(b.n % width) }
+func (b *bitReader) align(width uint) { b.take(b.n % width) }
 
 // prefix is a canonical prefix code (Huffman or Shannon-Fano): codes of one
 // length are successive numbers in the order of their symbols.
@@ -126,7 +126,7 @@ func newPrefix(lengths []uint8) (*prefix, error) {
 func constant(s uint16) *prefix { return &prefix{symbols: []uint16{s}, single: true} }
 
 // symbol decodes one symbol.
-func (b *bits) symbol(p *prefix) (int, error) {
+func (b *bitReader) symbol(p *prefix) (int, error) {
 	if p.single {
 		return int(p.symbols[0]), b.err
 	}

@@ -10,7 +10,7 @@ import (
 // the zip header: bit 1 says that the window has 8 KB, bit 2 that literals are
 // coded. size is the length of the output, which the stream does not tell.
 func explode(r io.ByteReader, flags uint16, size int64, out *sink) error {
-	b := &bits{r: r, order: lsbFirst}
+	b := &bitReader{r: r, order: lsbFirst}
 	low, minimum := uint(6), 2
 	if flags&2 != 0 {
 		low = 7
@@ -70,7 +70,7 @@ func explode(r io.ByteReader, flags uint16, size int64, out *sink) error {
 // explodeTree reads the lengths of a tree's codes: a byte with the number of
 // bytes that follow, in each the length and how many symbols have it. The bits
 // of the codes are complemented.
-func explodeTree(b *bits, symbols int) (*prefix, error) {
+func explodeTree(b *bitReader, symbols int) (*prefix, error) {
 	lengths := make([]uint8, 0, symbols)
 	for range b.take(8) + 1 {
 		v := b.take(8)

@@ -16,7 +16,7 @@ var (
 
 // inflate64 decodes Deflate64.
 func inflate64(r io.ByteReader, out *sink) error {
-	b := &bits{r: r, order: lsbFirst}
+	b := &bitReader{r: r, order: lsbFirst}
 	for {
 		last := b.take(1) == 1
 		var lit, dist *prefix
@@ -43,7 +43,7 @@ func inflate64(r io.ByteReader, out *sink) error {
 	}
 }
 
-func inflateStored(b *bits, out *sink) error {
+func inflateStored(b *bitReader, out *sink) error {
 	b.align(8)
 	n, not := b.take(16), b.take(16)
 	if n != not^0xffff {
@@ -85,7 +85,7 @@ func inflateFixed() (lit, dist *prefix, err error) {
 	return lit, dist, err
 }
 
-func inflateDynamic(b *bits) (lit, dist *prefix, err error) {
+func inflateDynamic(b *bitReader) (lit, dist *prefix, err error) {
 	nl, nd, nc := int(b.take(5))+257, int(b.take(5))+1, int(b.take(4))+4
 	var lengths [320]uint8
 	for i := range nc {
@@ -130,7 +130,7 @@ func inflateDynamic(b *bits) (lit, dist *prefix, err error) {
 	return lit, dist, err
 }
 
-func inflateBlock(b *bits, out *sink, lit, dist *prefix) error {
+func inflateBlock(b *bitReader, out *sink, lit, dist *prefix) error {
 	for {
 		s, err := b.symbol(lit)
 		if err != nil {

@@ -95,7 +95,7 @@ func (t *lh1) update(s int) {
 }
 
 func unlh1(o Object, size int64, out *sink) error {
-	b := &bits{r: bufio.NewReader(o.reader()), order: msbFirst}
+	b := &bitReader{r: bufio.NewReader(o.reader()), order: msbFirst}
 	t := newLH1()
 	// 1 code of 3 bits, 3 of 4, 8 of 5, 12 of 6, 24 of 7, 16 of 8.
 	var lengths [64]uint8

@@ -24,7 +24,7 @@ const (
 )
 
 // unlzh decodes size bytes.
-func unlzh(b *bits, p lzhParams, size int64, out *sink) error {
+func unlzh(b *bitReader, p lzhParams, size int64, out *sink) error {
 	var lit, pos *prefix
 	block := uint32(0)
 	for out.size() < size {
@@ -73,7 +73,7 @@ func unlzh(b *bits, p lzhParams, size int64, out *sink) error {
 
 // lzhShort reads a code of few symbols; after the symbol special follow two bits
 // with a number of symbols that have no code.
-func lzhShort(b *bits, symbols int, width uint, special int) (*prefix, error) {
+func lzhShort(b *bitReader, symbols int, width uint, special int) (*prefix, error) {
 	n := int(b.take(width))
 	if n == 0 {
 		return constant(uint16(b.take(width))), b.err
@@ -103,7 +103,7 @@ func lzhShort(b *bits, symbols int, width uint, special int) (*prefix, error) {
 }
 
 // lzhLong reads the code of literals and lengths.
-func lzhLong(b *bits, sizes *prefix) (*prefix, error) {
+func lzhLong(b *bitReader, sizes *prefix) (*prefix, error) {
 	n := int(b.take(lzhCodeBits))
 	if n == 0 {
 		s := b.take(lzhCodeBits)
@@ -190,7 +190,7 @@ func (w *Walker) arjMember(o Object, flags, method byte, size int64) error {
 		w.encrypted()
 		return nil
 	}
-	b := &bits{r: bufio.NewReader(o.reader()), order: msbFirst}
+	b := &bitReader{r: bufio.NewReader(o.reader()), order: msbFirst}
 	switch {
 	case method == 0:
 		return w.Section(o.Name, o, 0, o.Size)
@@ -207,7 +207,7 @@ func (w *Walker) arjMember(o Object, flags, method byte, size int64) error {
 
 // arjFastest decodes ARJ's method 4: lengths and distances in a unary class with
 // as many more bits.
-func arjFastest(b *bits, size int64, out *sink) error {
+func arjFastest(b *bitReader, size int64, out *sink) error {
 	class := func(from, to uint) int {
 		plus, width := 0, from
 		for ; width < to && b.take(1) == 1; width++ {
@@ -350,7 +350,7 @@ func (w *Walker) lhaMember(o Object, e lhaEntry) error {
 		return nil
 	}
 	return w.Produce(e.name, func(out *sink) error {
-		return unlzh(&bits{r: bufio.NewReader(o.reader()), order: msbFirst}, p, e.size, out)
+		return unlzh(&bitReader{r: bufio.NewReader(o.reader()), order: msbFirst}, p, e.size, out)
 	})
 }
 
@@ -361,7 +361,7 @@ func lharc(o Object, e lhaEntry, out *sink) error {
 	if e.method == "-lz5-" {
 		return lzss(r, lzssParams{ring: 4096, start: 4096 - 18, minimum: 3, fill: lz5Fill}, e.size, out)
 	}
-	b := &bits{r: r, order: msbFirst}
+	b := &bitReader{r: r, order: msbFirst}
 	for out.size() < e.size {
 		if b.err != nil {
 			return b.err

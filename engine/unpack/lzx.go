@@ -10,7 +10,7 @@ import (
 // and references, three recent distances, and afterwards the translation of the
 // targets of x86 call instructions in frames of 32 KB.
 type lzx struct {
-	b       *bits
+	b       *bitReader
 	out     *sink
 	window  int64
 	slots   int
@@ -50,14 +50,14 @@ func newLZX(r io.ByteReader, windowBits uint, out *sink) (*lzx, error) {
 	case 21:
 		slots = 50
 	}
-	return &lzx{b: &bits{r: r, order: words16}, out: out, window: 1 << windowBits, slots: slots, recent: [3]int64{1, 1, 1}, pending: -1}, nil
+	return &lzx{b: &bitReader{r: r, order: words16}, out: out, window: 1 << windowBits, slots: slots, recent: [3]int64{1, 1, 1}, pending: -1}, nil
 }
 
 // reset starts anew with other input, at the beginning of a reset interval.
 func (z *lzx) reset(r io.ByteReader) {
 	clear(z.main[:])
 	clear(z.length[:])
-	z.b = &bits{r: r, order: words16}
+	z.b = &bitReader{r: r, order: words16}
 	z.recent = [3]int64{1, 1, 1}
 	z.started, z.left, z.pending = false, 0, -1
 }

@@ -9,7 +9,7 @@ import (
 // nsisBzip2 decodes bzip2 as NSIS writes it: no header, blocks of 900,000 bytes
 // that begin with '1' instead of the six bytes, no checksums, 0x17 at the end.
 type nsisBzip2 struct {
-	b    *bits
+	b    *bitReader
 	tt   []uint32
 	left int
 	pos  uint32
@@ -21,7 +21,7 @@ type nsisBzip2 struct {
 const bzip2Block = 900_000
 
 func newNSISBzip2(r *bufio.Reader) *nsisBzip2 {
-	return &nsisBzip2{b: &bits{r: r, order: msbFirst}, last: -1}
+	return &nsisBzip2{b: &bitReader{r: r, order: msbFirst}, last: -1}
 }
 
 // Read is io.Reader.

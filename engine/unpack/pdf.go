@@ -256,7 +256,7 @@ func pdfASCII85(data []byte, out *sink) error {
 // pdfLZW decodes LZW with codes of 9 to 12 bits, most significant bit first,
 // which become longer one code early.
 func pdfLZW(data []byte, out *sink) error {
-	b := &bits{r: bytes.NewReader(data), order: msbFirst}
+	b := &bitReader{r: bytes.NewReader(data), order: msbFirst}
 	var at [4097]int64 // where the text of a code stands in the output
 	var size [4097]int
 	next, width := 258, uint(9)

@@ -240,11 +240,23 @@ func (w *Walker) carvePE(o Object, at int64) (end int64, err error) {
 
 // carveRest gives everything from here on: archives find their own end.
 func (w *Walker) carveRest(o Object, at int64) (end int64, err error) {
-	kind := filetype.Detect(o.piece(at, 512))
-	if !Supports(kind) {
+	head := o.piece(at, 512)
+	kind := filetype.Detect(head)
+	if !Supports(kind) || kind == filetype.Zip && !plausibleZip(head) {
 		return 0, nil
 	}
 	return -1, w.Section(fmt.Sprintf("embedded-%x.%s", at, kind), o, at, o.Size-at)
+}
+
+// plausibleZip reports whether a local header makes sense: packed archives keep
+// its first bytes.
+func plausibleZip(h []byte) bool {
+	le := binary.LittleEndian
+	if len(h) < 31 || le.Uint16(h[4:])&0xff > 100 || le.Uint16(h[4:])>>8 > 20 || le.Uint16(h[8:]) > 100 {
+		return false
+	}
+	n := int(le.Uint16(h[26:]))
+	return n > 0 && n <= 1024 && bytes.IndexByte(h[30:min(len(h), 30+n)], 0) < 0
 }
 
 func (w *Walker) carveCAB(o Object, at int64) (end int64, err error) {

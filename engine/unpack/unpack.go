@@ -40,6 +40,7 @@ type Budget struct {
 	top       int64 // size of the scanned file
 	extracted int64
 	held      int64
+	steps     int64 // instructions emulated
 }
 
 // NewBudget is a budget for a scanned file of the given size.
