@@ -106,7 +106,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	a = &Agent{opts: opts, notify: n, ownFolders: []string{d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool()}}
+	a = &Agent{opts: opts, notify: n, ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool()}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())

@@ -50,6 +50,9 @@ in_tree sh -c 'dpkg -i --force-depends /tmp/bulwark*.deb' >"$work/log" 2>&1 || {
 expect /opt/bulwark/bin/bulwark 755 root:root
 expect /opt/bulwark/bin/bulwarkd 755 root:root
 expect /opt/bulwark/bin/bulwark-portal 755 root:root
+for rules in content/yara/*.yar; do
+	expect "/opt/bulwark/definitions/bulwark/${rules##*/}" 644 root:root
+done
 expect /etc/opt/bulwark/managed 755 root:root
 expect /var/opt/bulwark 755 root:root
 expect /var/log/bulwark 750 root:bulwark
@@ -96,6 +99,7 @@ if command -v rpm >/dev/null; then
 	db=(--root "$root" --dbpath /var/lib/rpm --nodeps --noplugins)
 	rpm "${db[@]}" -i "${rpms[@]}" >"$work/log" 2>&1 || { cat "$work/log"; fail "rpm -i"; }
 	expect /opt/bulwark/bin/bulwarkd 755 root:root
+	expect /opt/bulwark/definitions/bulwark/miner.yar 644 root:root
 	expect /var/log/bulwark 750 root:bulwark
 	expect /var/opt/bulwark-portal 700 bulwark-portal:bulwark-portal
 	[[ -s $root/usr/share/zsh/site-functions/_bulwark ]] || fail "zsh completion of the rpm is missing"
