@@ -415,7 +415,7 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 					return err
 				}
 				if id := uint32(len(c.out.variants)); flags&StringLate == 0 {
-					c.atoms = append(c.atoms, match.Atom{Bytes: v.Atom, Mask: v.Mask, ID: id})
+					c.atoms = append(c.atoms, match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
 				} else {
 					c.out.late = append(c.out.late, id)
 				}

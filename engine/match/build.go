@@ -3,189 +3,335 @@ package match
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
+	"math/bits"
 	"slices"
-	"sort"
 )
 
 // Atom is a literal to index: Bytes (at least one), and ID that Scan reports.
 // With Mask, which has Bytes' length, a byte b fits if it equals Bytes in the
-// bits of Mask; only bit 0x20 may be left out.
+// bits of Mask. At least one byte of Mask must be 0xff or 0xdf: only such bytes
+// are indexed, the others take part in the comparison. Lead is how many bytes
+// stand before the place that Scan is to report.
 type Atom struct {
 	Bytes []byte
 	Mask  []byte
 	ID    uint32
+	Lead  int
 }
 
-// placed is an atom with its chosen window.
+// maxWindows bounds how many windows of a literal are considered.
+const maxWindows = 256
+
+// The ways to index an atom.
+const (
+	placeLong = iota
+	placeShort
+	placePair
+	placeByte
+)
+
+// placed is the chosen way: the window's start and the gram's in it.
 type placed struct {
-	class int // a gram class, or -1 for the tiny ones
-	off   int
-	n     int
+	how    int
+	off, k int
 }
+
+// builder is the state of Build.
+type builder struct {
+	m     *Matcher
+	grams [gramClasses][]gram
+	first []uint32 // hashes of the long grams for the first filter
+	tiny  []gram
+	crowd []uint16 // how many grams of the table share a slot
+	short bool     // there are atoms that only the short class can hold
+}
+
+// gram is an entry with the gram's whole hash (or the pair).
+type gram struct {
+	hash uint64
+	ref  uint32
+}
+
+const crowdBits = 20
+
+func (b *builder) crowded(h uint64) *uint16 { return &b.crowd[h>>(64-crowdBits)] }
 
 // Build makes the table of a set of atoms; see Load.
 func Build(atoms []Atom) ([]byte, error) {
 	if len(atoms) > MaxAtoms {
 		return nil, fmt.Errorf("match: %d atoms, at most %d", len(atoms), MaxAtoms)
 	}
-	m := &Matcher{atoms: make([]atomRec, 0, len(atoms))}
-	var grams [gramClasses][]entry
-	crowd := make(map[uint32]uint32, len(atoms))
-	folded := make([]byte, 0, 64)
-	type pairRef struct {
-		pair uint32
-		atom uint32
-	}
-	var tiny []pairRef
-	// A stride of 1 sees what a stride of 2 would: where there are atoms of four
-	// bytes anyway, those of five and six cost no pass of their own.
-	anyShort := slices.ContainsFunc(atoms, func(a Atom) bool { return len(a.Bytes) == windowShort })
+	b := &builder{m: &Matcher{atoms: make([]atomRec, 0, len(atoms))}, crowd: make([]uint16, 1<<crowdBits)}
+	lit := literal{}
+	b.short = slices.ContainsFunc(atoms, func(a Atom) bool { return len(a.Bytes) < window })
 	for i, a := range atoms {
-		if a.Mask != nil && len(a.Mask) != len(a.Bytes) {
-			return nil, fmt.Errorf("match: atom %d (id %d): %d bytes but a mask of %d", i, a.ID, len(a.Bytes), len(a.Mask))
+		if err := lit.set(a); err != nil {
+			return nil, fmt.Errorf("match: atom %d (id %d): %w", i, a.ID, err)
 		}
-		if len(a.Bytes) == 0 {
-			return nil, fmt.Errorf("match: atom %d (id %d) is empty", i, a.ID)
-		}
-		folded = folded[:0]
-		for _, b := range a.Bytes {
-			folded = append(folded, b|fold1)
-		}
-		p := place(folded, crowd, anyShort)
-		rec := atomRec{id: a.ID, back: uint32(p.off), window: uint64(p.n) << 56}
-		for k := range p.n {
-			mask := byte(0xff)
-			if a.Mask != nil {
-				mask = a.Mask[p.off+k] | ^byte(fold1)
-			}
-			rec.window |= uint64(a.Bytes[p.off+k]&mask) << (8 * k)
-			rec.mask |= uint64(mask) << (8 * k)
-		}
-		ai := uint32(len(m.atoms))
-		m.atoms = append(m.atoms, rec)
-		switch {
-		case p.class >= 0:
-			for k := range p.n - 3 {
-				g := binary.LittleEndian.Uint32(folded[p.off+k:])
-				crowd[g]++
-				grams[p.class] = append(grams[p.class], entry{gram: g, ref: ai<<2 | uint32(k)})
-			}
-		case p.n == 1:
-			// Whatever follows: half of the second bytes, as folding leaves them.
-			for second := range uint32(256) {
-				if second&fold1 != 0 {
-					tiny = append(tiny, pairRef{uint32(folded[0]) | second<<8, ai})
-				}
-			}
-		default:
-			tiny = append(tiny, pairRef{uint32(folded[p.off]) | uint32(folded[p.off+1])<<8, ai})
-		}
+		b.add(&lit, a)
 	}
-	for c := range grams {
-		m.classes[c] = buildClass(grams[c])
+	m := b.m
+	if len(b.grams[classLong]) > 0 {
+		m.classes[classLong] = buildClass(b.grams[classLong], b.first)
 	}
-	if len(tiny) > 0 {
-		slices.SortStableFunc(tiny, func(a, b pairRef) int { return int(a.pair) - int(b.pair) })
-		m.pairMap = make([]uint64, 1024)
-		m.pairs = make([]uint32, 65537)
-		for _, t := range tiny {
-			m.pairMap[t.pair>>6] |= 1 << (t.pair & 63)
-			m.pairs[t.pair+1]++
-			m.tiny = append(m.tiny, t.atom)
-		}
-		for i := 1; i < len(m.pairs); i++ {
-			m.pairs[i] += m.pairs[i-1]
-		}
+	if len(b.grams[classShort])+len(b.tiny) > 0 {
+		m.classes[classShort] = buildClass(b.grams[classShort], nil)
+		b.pairTables()
 	}
 	return m.marshal(), nil
 }
 
-// place chooses the window of a folded literal: the one whose grams are
-// expected to be seen least often, crowded grams counting more. anyShort says
-// that a pass at a stride of 1 is made anyway.
-func place(folded []byte, crowd map[uint32]uint32, anyShort bool) placed {
-	l := len(folded)
-	if l < windowShort {
-		return placed{class: -1, n: l}
+// literal is an atom in the forms that placing needs.
+type literal struct {
+	bytes  []byte
+	mask   []byte
+	folded []byte
+	run    []int // how many indexable bytes there are from here on
+}
+
+func (l *literal) set(a Atom) error {
+	n := len(a.Bytes)
+	if a.Mask != nil && len(a.Mask) != n {
+		return fmt.Errorf("%d bytes but a mask of %d", n, len(a.Mask))
 	}
-	cost := func(off, n int) float64 {
-		sum := 0.0
-		for k := range n - 3 {
-			g := binary.LittleEndian.Uint32(folded[off+k:])
-			sum += gramFrequency(g) * float64(1+crowd[g])
+	l.bytes = a.Bytes
+	l.mask, l.folded, l.run = l.mask[:0], l.folded[:0], slices.Grow(l.run[:0], n)[:n]
+	for i, c := range a.Bytes {
+		l.folded = append(l.folded, c|fold1)
+		m := byte(0xff)
+		if a.Mask != nil {
+			m = a.Mask[i]
 		}
-		return sum / float64(n-3)
+		l.mask = append(l.mask, m)
 	}
-	best := func(n int) (int, float64) {
-		off, low := 0, cost(0, n)
-		// Literals can be long; the first 256 windows are choice enough.
-		for o := 1; o+n <= l && o < 256; o++ {
-			if c := cost(o, n); c < low {
-				off, low = o, c
+	run, most := 0, 0
+	for i := n - 1; i >= 0; i-- {
+		run++
+		if l.mask[i]|fold1 != 0xff {
+			run = 0
+		}
+		l.run[i] = run
+		most = max(most, run)
+	}
+	if most == 0 {
+		return fmt.Errorf("%d bytes, none of which is fixed", n)
+	}
+	return nil
+}
+
+func (l *literal) gram(i int) uint32 { return binary.LittleEndian.Uint32(l.folded[i:]) }
+
+// long is the gram of the long class at i.
+func (l *literal) long(i int) uint64 { return uint64(l.gram(i)) | uint64(l.folded[i+4])<<32 }
+
+// record is the comparison of the window at off.
+func (l *literal) record(off int, a Atom) atomRec {
+	r := atomRec{id: a.ID, back: int32(off - a.Lead)}
+	for k := range min(window, len(l.bytes)-off) {
+		m := l.mask[off+k]
+		r.window |= uint64(l.bytes[off+k]&m) << (8 * k)
+		r.mask |= uint64(m) << (8 * k)
+	}
+	return r
+}
+
+func (b *builder) add(l *literal, a Atom) {
+	p := b.place(l)
+	ref := uint32(len(b.m.atoms)) << 3
+	b.m.atoms = append(b.m.atoms, l.record(p.off, a))
+	switch p.how {
+	case placeLong:
+		for k := range stride {
+			g := l.long(p.off + k)
+			h := hashLong(g)
+			b.first = append(b.first, firstHash(g))
+			if c := b.crowded(h); *c < math.MaxUint16 {
+				*c++
+			}
+			b.grams[classLong] = append(b.grams[classLong], gram{h, ref | uint32(k)})
+		}
+	case placeShort:
+		h := hashShort(l.gram(p.off + p.k))
+		if c := b.crowded(h); *c < math.MaxUint16 {
+			*c++
+		}
+		b.grams[classShort] = append(b.grams[classShort], gram{h, ref | uint32(p.k)})
+		b.sieve(l.gram(p.off + p.k))
+	case placePair:
+		at := p.off + p.k
+		b.tiny = append(b.tiny, gram{uint64(binary.LittleEndian.Uint16(l.folded[at:])), ref | uint32(p.k)})
+	case placeByte:
+		// Whatever follows: half of the second bytes, as folding leaves them.
+		for second := range uint64(256) {
+			if second&fold1 != 0 {
+				b.tiny = append(b.tiny, gram{uint64(l.folded[p.off+p.k]) | second<<8, ref | uint32(p.k)})
 			}
 		}
-		return off, low
-	}
-	short, shortCost := best(windowShort)
-	switch {
-	case l >= windowLong:
-		off, c := best(windowLong)
-		// A stride of 1 costs more per byte but sees one gram only; worth it
-		// when all but that gram are common.
-		if c > 1e-3 && shortCost*20 < c {
-			return placed{class: classShort, off: short, n: windowShort}
-		}
-		return placed{class: classLong, off: off, n: windowLong}
-	case l >= windowMid && !anyShort:
-		off, _ := best(windowMid)
-		return placed{class: classMid, off: off, n: windowMid}
-	default:
-		return placed{class: classShort, off: short, n: windowShort}
 	}
 }
 
-func buildClass(list []entry) class {
+// sieve puts a short gram into the first filter.
+func (b *builder) sieve(g uint32) {
+	if b.m.pairSieve == nil {
+		b.m.pairSieve = make([]uint32, 1<<16)
+	}
+	b.m.pairSieve[uint16(g)] |= 1 << shortBit(g)
+}
+
+// place chooses how an atom is indexed: under the grams that are expected to be
+// seen least often, crowded ones counting more.
+func (b *builder) place(l *literal) placed {
+	longAt, longCost := -1, math.Inf(1)
+	shortAt, shortCost := -1, math.Inf(1)
+	pairAt, pairCost := -1, math.Inf(1)
+	byteAt := -1
+	for i := range min(len(l.run), maxWindows) {
+		run := l.run[i]
+		if run >= window {
+			sum := 0.0
+			for k := range stride {
+				f := min(gramFrequency(l.gram(i+k)), gramFrequency(l.gram(i+k+1)))
+				sum += f * float64(1+*b.crowded(hashLong(l.long(i + k))))
+			}
+			if sum /= stride; sum < longCost {
+				longAt, longCost = i, sum
+			}
+		}
+		if run >= 4 {
+			g := l.gram(i)
+			if f := gramFrequency(g) * float64(1+*b.crowded(hashShort(g))); f < shortCost {
+				shortAt, shortCost = i, f
+			}
+		}
+		if run >= 2 {
+			if f := pairFrequency(uint32(binary.LittleEndian.Uint16(l.folded[i:]))); f < pairCost {
+				pairAt, pairCost = i, f
+			}
+		}
+		if run >= 1 && byteAt < 0 {
+			byteAt = i
+		}
+	}
+	// The short class sees one gram only: worth it when all windows of the long
+	// class hold a common one, such as five zeros; but where nothing else needs
+	// the pass at every position, only when the gain is large.
+	gain, common := 20.0, 1e-3
+	if b.short {
+		gain, common = 4, 1e-5
+	}
+	if longAt >= 0 && (longCost < common || longCost < gain*shortCost) {
+		return placed{placeLong, longAt, 0}
+	}
+	at, how := byteAt, placeByte
+	switch {
+	case shortAt >= 0:
+		at, how = shortAt, placeShort
+	case pairAt >= 0:
+		at, how = pairAt, placePair
+	}
+	off := l.around(at, how)
+	return placed{how, off, at - off}
+}
+
+// around chooses the window for the gram at a place: the one that compares most.
+func (l *literal) around(at, how int) int {
+	n := 1
+	switch how {
+	case placeShort:
+		n = 4
+	case placePair:
+		n = 2
+	}
+	best, most := at, -1
+	for off := max(0, at+n-window); off <= at; off++ {
+		if l.mask[off] == 0 {
+			continue
+		}
+		count := 0
+		for _, m := range l.mask[off:min(off+window, len(l.mask))] {
+			count += bits.OnesCount8(m)
+		}
+		if count > most {
+			best, most = off, count
+		}
+	}
+	return best
+}
+
+func (b *builder) pairTables() {
+	m := b.m
+	if m.pairSieve == nil {
+		m.pairSieve = make([]uint32, 1<<16)
+	}
+	slices.SortStableFunc(b.tiny, func(x, y gram) int { return int(x.hash) - int(y.hash) })
+	m.pairMap = make([]uint64, 1<<10)
+	m.pairs = make([]uint32, 1<<16+1)
+	for _, t := range b.tiny {
+		m.pairSieve[t.hash] = math.MaxUint32
+		m.pairMap[t.hash>>6] |= 1 << (t.hash & 63)
+		m.pairs[t.hash+1]++
+		m.tiny = append(m.tiny, t.ref)
+	}
+	for i := 1; i < len(m.pairs); i++ {
+		m.pairs[i] += m.pairs[i-1]
+	}
+}
+
+// The sizes of the filters, tuned by BenchmarkScan: the first filter is to stay
+// in the second-level cache for as long as that leaves it some use.
+const (
+	firstPerGram  = 12 // bits per gram of the first filter,
+	firstCrowded  = 8  // and where it passes the second-level cache
+	secondPerGram = 8
+
+	firstMin   = 1 << 12 // words of 32 bits
+	firstCache = 1 << 17
+	firstMost  = 1 << 22
+)
+
+// buildClass makes the index of a class; first are the hashes for its first
+// filter, if it has one.
+func buildClass(list []gram, first []uint32) class {
 	var c class
-	if len(list) == 0 {
-		return c
-	}
-	// About 20 bits per gram, at least 4 KB and, so that it stays in the second
-	// level cache, at most 1 MB until that leaves fewer than 4 bits per gram.
-	words := uint(9)
-	for 64<<words < len(list)*20 && words < 17 {
-		words++
-	}
-	for 64<<words < len(list)*4 && words < 24 {
-		words++
-	}
-	buckets := uint(4)
-	for 1<<buckets < len(list) && buckets < 26 {
-		buckets++
-	}
-	c.bloom = make([]uint64, 1<<words)
-	c.bloomSh = 64 - words
-	c.startSh = 64 - buckets
-	for _, e := range list {
-		h := uint64(e.gram) * mult
-		c.bloom[h>>c.bloomSh] |= 1<<(h>>26&63) | 1<<(h>>20&63)
-	}
-	sort.Slice(list, func(i, j int) bool {
-		bi, bj := uint64(list[i].gram)*mult>>c.startSh, uint64(list[j].gram)*mult>>c.startSh
-		if bi != bj {
-			return bi < bj
+	if first != nil {
+		words := firstMin
+		for words*32 < len(list)*firstPerGram && words < firstCache || words*32 < len(list)*firstCrowded && words < firstMost {
+			words *= 2
 		}
-		if list[i].gram != list[j].gram {
-			return list[i].gram < list[j].gram
+		c.first = make([]uint32, words)
+		for _, h := range first {
+			c.first[h&uint32(words-1)] |= firstBits(h)
 		}
-		return list[i].ref < list[j].ref
-	})
-	c.entries = list
-	c.starts = make([]uint32, 1<<buckets+1)
-	for _, e := range list {
-		c.starts[uint64(e.gram)*mult>>c.startSh+1]++
+	}
+	words := 64
+	for words*64 < len(list)*secondPerGram && words < 1<<24 {
+		words *= 2
+	}
+	c.second = make([]uint64, words)
+	for _, g := range list {
+		w, bits := secondBits(g.hash)
+		c.second[w&uint64(words-1)] |= bits
+	}
+	buckets := 4
+	for buckets < len(list) && buckets < 1<<26 {
+		buckets *= 2
+	}
+	shift := 64 - uint(bits.TrailingZeros(uint(buckets)))
+	c.starts = make([]uint32, buckets+1)
+	for _, g := range list {
+		c.starts[g.hash>>shift+1]++
 	}
 	for i := 1; i < len(c.starts); i++ {
 		c.starts[i] += c.starts[i-1]
+	}
+	// Counting sort; entries of one bucket keep the order of the atoms.
+	next := slices.Clone(c.starts)
+	c.entries = make([]entry, len(list))
+	for _, g := range list {
+		at := &next[g.hash>>shift]
+		c.entries[*at] = entry{tag: uint32(g.hash), ref: g.ref}
+		*at++
 	}
 	return c
 }

@@ -3,15 +3,10 @@ package match
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"unsafe"
-
-	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 type hit struct {
@@ -23,7 +18,7 @@ type hit struct {
 func naive(m *Matcher, data []byte) []hit {
 	var hits []hit
 	for _, a := range m.atoms {
-		n := int(a.window >> 56)
+		n := a.span()
 		for i := 0; i+n <= len(data); i++ {
 			same := true
 			for k := range n {
@@ -69,7 +64,19 @@ func aligned(b []byte) []byte {
 
 // scanSplit scans data in pieces cut at the given step, as the engine does with
 // its windows.
-func scanSplit(m *Matcher, data []byte, step int) []hit {
+// It does so with and without the processor's vector instructions.
+func scanSplit(t testing.TB, m *Matcher, data []byte, step int) []hit {
+	t.Helper()
+	portable := *m
+	portable.plain = true
+	hits, want := scanPieces(m, data, step), scanPieces(&portable, data, step)
+	if !slices.Equal(hits, want) {
+		t.Fatalf("%d candidates with vector instructions, %d without", len(hits), len(want))
+	}
+	return hits
+}
+
+func scanPieces(m *Matcher, data []byte, step int) []hit {
 	var hits []hit
 	for from := 0; from < len(data); from += step {
 		lo := max(0, from-8)
@@ -94,12 +101,13 @@ func TestScanAgainstNaive(t *testing.T) {
 		}
 		var atoms []Atom
 		for i := range 1 + rng.IntN(60) {
-			a := Atom{Bytes: word(1 + rng.IntN(12)), ID: uint32(i)}
+			a := Atom{Bytes: word(1 + rng.IntN(12)), ID: uint32(i), Lead: rng.IntN(3)}
 			if rng.IntN(2) == 0 {
 				a.Mask = make([]byte, len(a.Bytes))
 				for k := range a.Mask {
-					a.Mask[k] = []byte{0xff, 0xdf}[rng.IntN(2)]
+					a.Mask[k] = []byte{0xff, 0xdf, 0xff, 0xdf, 0xf0, 0}[rng.IntN(6)]
 				}
+				a.Mask[rng.IntN(len(a.Mask))] = 0xff
 			}
 			atoms = append(atoms, a)
 		}
@@ -107,7 +115,7 @@ func TestScanAgainstNaive(t *testing.T) {
 		data := word(rng.IntN(400))
 		want := naive(m, data)
 		for _, step := range []int{1 << 20, 64, 17, 1} {
-			if got := scanSplit(m, data, step); !slices.Equal(got, want) {
+			if got := scanSplit(t, m, data, step); !slices.Equal(got, want) {
 				t.Fatalf("round %d step %d: %d hits, want %d\natoms %v\ndata %q", round, step, len(got), len(want), atoms, data)
 			}
 		}
@@ -134,7 +142,7 @@ func TestScanFindsPlanted(t *testing.T) {
 		want[hit{a.ID, int64(i)}] = true
 	}
 	got := map[hit]bool{}
-	for _, h := range scanSplit(m, data, 64<<10) {
+	for _, h := range scanSplit(t, m, data, 64<<10) {
 		got[h] = true
 	}
 	for h := range want {
@@ -145,7 +153,7 @@ func TestScanFindsPlanted(t *testing.T) {
 }
 
 func TestLoadRefusesDamage(t *testing.T) {
-	b, err := Build([]Atom{{[]byte("something long"), nil, 1}, {[]byte("ab"), nil, 2}, {[]byte("x"), nil, 3}, {[]byte("four"), nil, 4}})
+	b, err := Build([]Atom{{Bytes: []byte("something long"), ID: 1}, {Bytes: []byte("ab"), ID: 2}, {Bytes: []byte("x"), ID: 3}, {Bytes: []byte("four"), ID: 4}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,13 +163,16 @@ func TestLoadRefusesDamage(t *testing.T) {
 	if _, err := Load(nil); !errors.Is(err, ErrFormat) {
 		t.Errorf("empty table: %v", err)
 	}
-	if _, err := Build([]Atom{{nil, nil, 1}}); err == nil {
+	if _, err := Build([]Atom{{ID: 1}}); err == nil {
 		t.Error("an empty atom was accepted")
+	}
+	if _, err := Build([]Atom{{Bytes: []byte("ab"), Mask: []byte{0xf0, 0}}}); err == nil {
+		t.Error("an atom without a fixed byte was accepted")
 	}
 }
 
 func FuzzLoad(f *testing.F) {
-	b, _ := Build([]Atom{{[]byte("something long"), nil, 1}, {[]byte("ab"), nil, 2}, {[]byte("x"), nil, 3}, {[]byte("four"), nil, 4}})
+	b, _ := Build([]Atom{{Bytes: []byte("something long"), ID: 1}, {Bytes: []byte("ab"), ID: 2}, {Bytes: []byte("x"), ID: 3}, {Bytes: []byte("four"), ID: 4}})
 	f.Add(uint32(9), byte(3))
 	f.Fuzz(func(t *testing.T, at uint32, v byte) {
 		c := aligned(b)
@@ -180,68 +191,15 @@ func FuzzScan(f *testing.F) {
 		var atoms []Atom
 		for i, w := range bytes.Split(words, []byte{0}) {
 			if len(w) > 0 && len(atoms) < 50 {
-				atoms = append(atoms, Atom{w, nil, uint32(i)})
+				atoms = append(atoms, Atom{Bytes: w, ID: uint32(i)})
 			}
 		}
 		if len(atoms) == 0 || len(data) > 4096 {
 			return
 		}
 		m := mustLoad(t, atoms)
-		if got, want := scanSplit(m, data, int(step)+1), naive(m, data); !slices.Equal(got, want) {
+		if got, want := scanSplit(t, m, data, int(step)+1), naive(m, data); !slices.Equal(got, want) {
 			t.Fatalf("got %v want %v", got, want)
 		}
 	})
-}
-
-// corpus is up to 64 MB of the system's programs and libraries.
-func corpus(b *testing.B) []byte {
-	var data []byte
-	for _, dir := range []string{"/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"} {
-		names, _ := filepath.Glob(filepath.Join(dir, "*"))
-		for _, n := range names {
-			if len(data) > 64<<20 {
-				return data
-			}
-			if f, err := os.ReadFile(n); err == nil {
-				data = append(data, f[:min(len(f), 1<<20)]...)
-			}
-		}
-	}
-	if len(data) < 1<<20 {
-		need.Missing(b, "no system files to scan")
-	}
-	return data
-}
-
-func BenchmarkScan(b *testing.B) {
-	data := corpus(b)
-	for _, n := range []int{1000, 10000, 100000, 1000000} {
-		b.Run(fmt.Sprintf("literals=%d", n), func(b *testing.B) {
-			rng := rand.New(rand.NewPCG(5, 6))
-			atoms := make([]Atom, n)
-			for i := range atoms {
-				w := make([]byte, 8+rng.IntN(17))
-				for k := range w {
-					w[k] = byte(rng.Uint32())
-				}
-				atoms[i] = Atom{w, nil, uint32(i)}
-			}
-			t, err := Build(atoms)
-			if err != nil {
-				b.Fatal(err)
-			}
-			m, err := Load(aligned(t))
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.SetBytes(int64(len(data)))
-			candidates := 0
-			for b.Loop() {
-				candidates = 0
-				m.Scan(data, 0, 0, len(data), func(uint32, int64) { candidates++ })
-			}
-			b.ReportMetric(float64(len(t))/float64(n), "B/literal")
-			b.ReportMetric(float64(candidates), "candidates")
-		})
-	}
 }

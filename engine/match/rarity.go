@@ -38,39 +38,42 @@ func gramFrequency(g uint32) float64 {
 
 func gramSlot(g uint32) uint16 { return uint16(uint64(g) * mult >> 48) }
 
+func pairFrequency(p uint32) float64 { return logFrequency(rarityTable[uint16(p)]) }
+
 // Cost estimates the work per position that a literal causes, in full
 // verifications; smaller is better. A gram that is seen costs a lookup and a
 // comparison of the window, of which little gets through when the window is
 // long; what stands for a literal of one to three bytes is verified each time.
 func Cost(literal []byte) float64 {
 	folded := make([]byte, 0, 64)
-	for _, b := range literal[:min(len(literal), 256)] {
+	for _, b := range literal[:min(len(literal), maxWindows)] {
 		folded = append(folded, b|fold1)
 	}
-	switch len(folded) {
-	case 0:
-		return 1
-	case 1:
-		return 1.0 / 32
-	case 2, 3:
-		return max(logFrequency(rarityTable[binary.LittleEndian.Uint16(folded)])/float64(len(folded)-1), 1e-4)
-	}
-	n := min(len(folded), windowLong)
-	if n == 6 {
-		n = windowMid
-	}
+	n := len(folded)
+	gram := func(i int) float64 { return gramFrequency(binary.LittleEndian.Uint32(folded[i:])) }
 	low := math.Inf(1)
-	for off := 0; off+n <= len(folded); off++ {
-		sum := 0.0
-		for k := range n - 3 {
-			sum += gramFrequency(binary.LittleEndian.Uint32(folded[off+k:]))
+	switch {
+	case n == 0:
+		return 1
+	case n == 1:
+		return 1.0 / 32
+	case n < 4:
+		for i := range n - 1 {
+			low = min(low, pairFrequency(uint32(binary.LittleEndian.Uint16(folded[i:]))))
 		}
-		low = min(low, sum/float64(n-3))
+		return max(low/float64(n-1), 1e-4)
+	case n < window:
+		for i := range n - 3 {
+			low = min(low, gram(i))
+		}
+		return low*0.5 + 1e-7
 	}
-	through := 0.1
-	if n < windowMid {
-		through = 0.5
+	for i := 0; i+window <= n; i++ {
+		sum := 0.0
+		for k := range stride {
+			sum += min(gram(i+k), gram(i+k+1))
+		}
+		low = min(low, sum/stride)
 	}
-	// Shorter windows are looked for at a smaller stride.
-	return low*through + 1e-7/float64(n-3)
+	return low*0.1 + 2e-8
 }

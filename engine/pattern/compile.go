@@ -51,6 +51,11 @@ type Variant struct {
 	Atom []byte
 	Mask []byte // of the atom; nil when every bit counts
 	Prog []byte
+	// Context is the atom with the bytes around it that are fixed but for
+	// ContextMask, of which Lead stand before the atom: what a matcher may
+	// compare before it lets Prog run.
+	Context, ContextMask []byte
+	Lead                 int
 }
 
 // The program kinds; a program is a header of six little-endian 32-bit words
@@ -167,6 +172,22 @@ func bestRun(seq []*Node) (run, bool) {
 	return best, ok
 }
 
+// addContext takes in up to maxAround bytes on both sides of the run.
+func (v *Variant) addContext(seq []*Node, r run) {
+	from, to := r.at, r.at+r.n
+	for from > 0 && r.at-from < maxAround && seq[from-1].Kind == Byte {
+		from--
+	}
+	for to < len(seq) && to-r.at-r.n < maxAround && seq[to].Kind == Byte {
+		to++
+	}
+	v.Lead = r.at - from
+	for _, s := range seq[from:to] {
+		v.Context = append(v.Context, s.V)
+		v.ContextMask = append(v.ContextMask, s.M)
+	}
+}
+
 // variants finds the literals of a sequence. Where it has none, or a poor one,
 // and an alternative offers better, there is one variant per branch.
 func variants(seq []*Node, depth int) ([]Variant, error) {
@@ -199,6 +220,7 @@ func variants(seq []*Node, depth int) ([]Variant, error) {
 	if slices.ContainsFunc(best.mask, func(m byte) bool { return m != 0xff }) {
 		v.Mask = best.mask
 	}
+	v.addContext(seq, best)
 	return []Variant{v}, nil
 }
 

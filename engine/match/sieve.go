@@ -1,0 +1,86 @@
+package match
+
+import "unsafe"
+
+// The first filters. Each goes over a block of data and lists which grams may
+// be indexed, without a branch that depends on the data. They are the innermost
+// loops of a scan and check no bounds: the callers make sure that slack bytes
+// follow the last position, that the list has room for all of a block and eight
+// more, and Load that masks stay inside the filters.
+//
+// On amd64 with AVX2 they look at eight grams at a time (sieve_amd64.s); the
+// results are the same.
+
+const (
+	mulA = 0x9E3779B1
+	mulB = 0x85EBCA77
+)
+
+// list is the numbers of the grams of a block that passed a filter.
+type list [block + 8]uint16
+
+// firstHash is the hash of a long gram for the first filter: the places of its
+// two bits are in the upper ten bits, the word in the lower ones.
+func firstHash(v uint64) uint32 {
+	h := (uint32(v)|fold4)*mulA + (uint32(v>>8)|fold4)*mulB
+	return h ^ h>>15
+}
+
+// firstBits are the bits of a hash in the word that it leads to.
+func firstBits(h uint32) uint32 { return 1<<(h>>27) | 1<<(h<<5>>27) }
+
+// shortBit is the bit of a short gram in the word of its pair.
+func shortBit(v uint32) uint32 { return (v | fold4) * mulA >> 27 }
+
+// sieveLong lists those of count grams at data, stride bytes apart, that the
+// filter lets pass, and returns how many.
+func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask uint32, l *list) int {
+	p := unsafe.Pointer(unsafe.SliceData(first))
+	if !vector || plain {
+		return sieveLongPlain(data, 0, count, p, mask, 0, l)
+	}
+	groups := count / 8
+	n := sieveLongVector(data, groups, p, mask, &pack, unsafe.Pointer(l))
+	return sieveLongPlain(data, groups*8, count, p, mask, n, l)
+}
+
+func sieveLongPlain(data unsafe.Pointer, from, count int, first unsafe.Pointer, mask uint32, n int, l *list) int {
+	// One bit in the long loop, the other for the few that it lets pass.
+	k := n
+	for i := from; i < count; i++ {
+		h := firstHash(*(*uint64)(unsafe.Add(data, i*stride)))
+		*(*uint16)(unsafe.Add(unsafe.Pointer(l), k*2)) = uint16(i)
+		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h>>27)) != 0 {
+			k++
+		}
+	}
+	for _, i := range l[n:k] {
+		h := firstHash(*(*uint64)(unsafe.Add(data, int(i)*stride)))
+		l[n] = i
+		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h<<5>>27)) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// sieveShort is sieveLong for the short class and count positions.
+func sieveShort(plain bool, data unsafe.Pointer, count int, sieve *[1 << 16]uint32, l *list) int {
+	if !vector || plain {
+		return sieveShortPlain(data, 0, count, sieve, 0, l)
+	}
+	groups := count / 8
+	n := sieveShortVector(data, groups, unsafe.Pointer(sieve), &pack, unsafe.Pointer(l))
+	return sieveShortPlain(data, groups*8, count, sieve, n, l)
+}
+
+func sieveShortPlain(data unsafe.Pointer, from, count int, sieve *[1 << 16]uint32, n int, l *list) int {
+	for k := from; k < count; k++ {
+		v := *(*uint32)(unsafe.Add(data, k)) | fold4
+		*(*uint16)(unsafe.Add(unsafe.Pointer(l), n*2)) = uint16(k)
+		if sieve[uint16(v)]&(1<<(v*mulA>>27)) != 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,37 @@
+package match
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// vector says that the processor has what sieve_amd64.s uses: AVX2, POPCNT.
+var vector = cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
+
+// pack[m] are the byte numbers that move those of eight 16-bit words whose bit
+// is set in m to the front.
+var pack = func() (p [256][16]byte) {
+	for m := range p {
+		n := 0
+		for i := range 8 {
+			if m>>i&1 != 0 {
+				p[m][n], p[m][n+1] = byte(2*i), byte(2*i+1)
+				n += 2
+			}
+		}
+	}
+	return p
+}()
+
+// sieveLongVector is sieveLongPlain for groups of eight grams. It writes up to
+// eight numbers behind those that it returns.
+//
+//go:noescape
+func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask uint32, pack *[256][16]byte, list unsafe.Pointer) int
+
+// sieveShortVector is sieveShortPlain for groups of eight positions. It reads
+// eight bytes behind the last and writes as sieveLongVector.
+//
+//go:noescape
+func sieveShortVector(data unsafe.Pointer, groups int, sieve unsafe.Pointer, pack *[256][16]byte, list unsafe.Pointer) int
