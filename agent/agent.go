@@ -257,6 +257,7 @@ func (a *Agent) policyChanged(old, now policy.Effective) {
 func (a *Agent) services() control.Services {
 	t := threats{a}
 	return control.Services{
+		Licensed:     a.licensed,
 		Health:       health.Service{Registry: a.health, Product: a.product},
 		Scans:        scans{a},
 		Threats:      t,

@@ -22,6 +22,7 @@ const (
 	portalConnecting  = "connecting"
 	portalUnreachable = "unreachable"
 	portalNotEnrolled = "not_enrolled"
+	portalRefused     = "refused"
 )
 
 // The states of a command, as the protocol has them.
@@ -139,6 +140,13 @@ func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report up
 	return status, message, err
 }
 
+// licensed reports whether the host is enrolled.
+func (a *Agent) licensed() bool { return licensed(a.uplink.Status()) }
+
+func licensed(s uplink.Status) bool {
+	return s.DeviceID != "" && s.State != uplink.NotEnrolled && s.State != uplink.Refused
+}
+
 func (a *Agent) portalHealth(context.Context) health.Report {
 	s := a.uplink.Status()
 	enrolled := s.DeviceID != ""
@@ -174,6 +182,7 @@ func (a *Agent) portalHealth(context.Context) health.Report {
 			Remedy:  "download a new package in the portal and put it at " + a.opts.Dirs.Onboarding(),
 		})
 	case uplink.Refused:
+		status = portalRefused
 		issues = append(issues, api.Issue{
 			ID: "refused by the portal", State: api.StateNotEnrolled,
 			Message: "the portal refuses this host: " + s.Reason,
@@ -183,7 +192,7 @@ func (a *Agent) portalHealth(context.Context) health.Report {
 	e := a.config.Current()
 	return health.Report{
 		Fill: func(h *api.Health) {
-			h.Licensed = enrolled && s.State != uplink.NotEnrolled && s.State != uplink.Refused
+			h.Licensed = licensed(s)
 			if s.OrgID != "" {
 				h.OrgID = s.OrgID
 			}

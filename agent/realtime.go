@@ -87,7 +87,8 @@ func (r *realtime) watch(ctx context.Context) error {
 		UnmonitoredFilesystems: unmonitored(e),
 		NonExecMountPolicy:     e.String(policy.KeyNonExecMounts),
 		OnlyMounts:             r.a.opts.OnlyMounts,
-		YieldToOthers:          true,
+		// Who names the mounts has decided who holds accesses there.
+		YieldToOthers: len(r.a.opts.OnlyMounts) == 0,
 	})
 	if err != nil {
 		return fmt.Errorf("real-time protection: %w", err)

@@ -115,12 +115,21 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	if !ok {
 		return threat.Threat{}
 	}
+	// A file that is being quarantined has another name, and then none. Who knows
+	// it was at a path knows no such names.
+	item, gone := r.quarantined(f)
+	if gone {
+		f.path = item.Path
+	}
 	testID := r.a.selfTests.idOf(f.path)
-	status, detail, item := threat.StatusDetected, "", quarantine.Item{}
+	status, detail := threat.StatusDetected, ""
 	if f.denied {
 		status = threat.StatusBlocked
 	}
-	if f.remediate {
+	switch {
+	case gone:
+		status = threat.StatusQuarantined
+	case f.remediate:
 		status, detail, item = r.quarantine(ctx, f, match, status)
 	}
 
@@ -172,9 +181,6 @@ func (r *remediation) relevant(f finding) (verdict.Match, bool) {
 func (r *remediation) quarantine(ctx context.Context, f finding, m verdict.Match, before threat.Status) (threat.Status, string, quarantine.Item) {
 	ctx, cancel := context.WithTimeout(ctx, quarantineTimeout)
 	defer cancel()
-	if item, done := r.quarantined(f); done {
-		return threat.StatusQuarantined, "", item
-	}
 	item, err := r.a.quarantine.Add(ctx, f.file, f.path, quarantine.Meta{
 		Threat: m.Threat, ThreatType: string(m.Type), Inside: m.Inside,
 		ContainerID: f.process.process.ContainerID,

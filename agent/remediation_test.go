@@ -1,12 +1,17 @@
 package agent
 
 import (
+	"archive/zip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +20,7 @@ import (
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/policy"
 )
 
 // newTestAgent opens an agent whose parts are not running: what follows a
@@ -173,12 +179,102 @@ func TestSameFileTwice(t *testing.T) {
 	a := newTestAgent(t, "")
 	f := infected(t, "one file", verdict.Malware)
 	a.remediation.handle(t.Context(), f)
+	events, end := a.events.listen(16)
+	defer end()
+	// The second one is told the name that the file has on its way.
+	path := f.path
+	f.path = filepath.Join(filepath.Dir(path), ".bulwark-quarantine-0123 (deleted)")
 	row := a.remediation.handle(t.Context(), f)
 	if row.Status != threat.StatusQuarantined {
 		t.Errorf("status %q: %+v", row.Status, row.History)
 	}
 	if n := len(a.quarantine.List()); n != 1 {
 		t.Errorf("%d items", n)
+	}
+	if len(row.Paths) != 1 || row.Paths[0] != path || row.Count != 2 {
+		t.Errorf("row %+v", row)
+	}
+	for len(events) > 0 {
+		if e := <-events; e.Kind == "alert" {
+			t.Errorf("a second alert: %s", e.Data)
+		}
+	}
+}
+
+// Every place where a content was found is told, not only the last one.
+func TestThreatInManyPlaces(t *testing.T) {
+	a := newTestAgent(t, "")
+	first, second := infected(t, "copied", verdict.Malware), infected(t, "copied", verdict.Malware)
+	a.remediation.handle(t.Context(), first)
+	a.remediation.handle(t.Context(), second)
+	list, err := threats{a}.ListThreats(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	got := list[0]
+	if string(got.Path) != second.path || len(got.OtherPaths) != 1 || string(got.OtherPaths[0]) != first.path || got.Count != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// The local API answers everybody: no password may be in its answers.
+func TestNoPasswordIsShown(t *testing.T) {
+	a := newTestAgent(t, `{"cloudService":{"proxy":"http://user:hunter2@proxy.example:3128"}}`)
+	if got := a.config.Current().String(policy.KeyProxy); got != "http://user:hunter2@proxy.example:3128" {
+		t.Errorf("in force: %q", got)
+	}
+	settings, err := a.config.Settings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := a.health.Health(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := diagnostics{a}.CreateDiagnostic(t.Context(), api.DiagnosticRequest{Folder: api.Path(t.TempDir())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.OpenReader(string(bundle.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	shown := map[string]any{"settings": settings, "health": h}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown["bundle: "+f.Name] = string(b)
+	}
+	named := 0
+	for where, v := range shown {
+		text := fmt.Sprintf("%s", v)
+		if b, err := json.Marshal(v); err == nil {
+			text += string(b)
+		}
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("%s has the password", where)
+		}
+		if strings.Contains(text, "proxy.example") {
+			named++
+		}
+	}
+	if named < 4 { // settings, health, settings.json, managed.json
+		t.Errorf("the proxy is named in %d places only", named)
+	}
+}
+
+// The command line warns on a host that is not enrolled.
+func TestNotEnrolledIsSaid(t *testing.T) {
+	a := newTestAgent(t, "")
+	if s := a.services(); s.Licensed == nil || s.Licensed() {
+		t.Error("a host without an onboarding package counts as enrolled")
 	}
 }
 

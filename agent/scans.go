@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/control"
+	"github.com/bulwarkhq/bulwark/agent/logging"
 	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
 	"github.com/bulwarkhq/bulwark/agent/threat"
@@ -32,7 +33,7 @@ func (a *Agent) openScanning() error {
 		return err
 	}
 	a.scans, err = ondemand.Open(ondemand.Config{
-		Log: a.log.Logger("ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
+		Log: a.log.Logger("ondemand"), Skipped: a.log.File(logging.ScanSkipFile, "ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
 		Found: a.foundByScan,
 		Excluded: func(path string) bool {
 			_, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/bulwarkhq/bulwark/agent/selftest"
+	"github.com/bulwarkhq/bulwark/agent/uplink"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/event"
 )
@@ -72,6 +73,9 @@ func (s *selfTests) Begin(id, folder string) (<-chan event.Alert, func()) {
 // Arrivals implements selftest.Host.
 func (s *selfTests) Arrivals(ctx context.Context, id string, remove bool) ([]selftest.Arrival, error) {
 	found, err := s.a.uplink.FinishSelfTest(ctx, id, remove)
+	if errors.Is(err, uplink.ErrNotEnrolled) {
+		return nil, fmt.Errorf("%w: %w", selftest.ErrNoPortal, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("asking the portal for the alerts of the test: %w", err)
 	}

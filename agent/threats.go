@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -67,7 +68,7 @@ func (t threats) SetThreatPolicy(ctx context.Context, p api.ThreatPolicy) error 
 func apiThreat(row threat.Threat) api.Threat {
 	out := api.Threat{
 		ID: row.TrackingID, Name: row.Name, Type: string(row.Type), Status: string(row.Status),
-		Inside: row.Inside, SHA256: row.SHA256, Size: row.Size, Time: row.Last,
+		Inside: row.Inside, SHA256: row.SHA256, Size: row.Size, Time: row.Last, Count: int64(min(row.Count, math.MaxInt64)),
 		Source: row.Scan.Type, ScanID: row.Scan.ID, Signature: row.Signature, Definitions: row.Source, User: row.User,
 		History: make([]api.ThreatHistory, 0, len(row.History)),
 	}
@@ -76,6 +77,9 @@ func apiThreat(row threat.Threat) api.Threat {
 	}
 	if len(row.Paths) > 0 {
 		out.Path = api.Path(row.Paths[0])
+		for _, p := range row.Paths[1:] {
+			out.OtherPaths = append(out.OtherPaths, api.Path(p))
+		}
 	}
 	if p := row.Process; p.PID != 0 {
 		out.Process = &api.ThreatProcess{PID: int(p.PID), Name: p.Name, Path: api.Path(p.Path), CommandLine: p.CommandLine}

@@ -13,9 +13,10 @@ import (
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
+// setting is a setting as everybody on the host may see it: without passwords.
 func (m *Manager) setting(e policy.Effective, k policy.Key) (api.Setting, error) {
 	v := e.Get(k.Name)
-	value, err := policy.EncodeValue(v.Value)
+	value, err := policy.EncodeValue(policy.Shown(v.Value))
 	if err != nil {
 		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
 	}
@@ -97,7 +98,7 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 	if err != nil {
 		return api.Setting{}, storeError(err)
 	}
-	m.log.Info("setting changed", "key", k.Name, "value", string(r.Value))
+	m.log.Info("setting changed", "key", k.Name, "value", policy.HidePasswords(string(r.Value)))
 	return m.Setting(ctx, k.Name)
 }
 

@@ -201,7 +201,7 @@ func (m *Manager) HealthReport(context.Context) health.Report {
 		h.EDREarlyPreview = e.String(policy.KeyEarlyPreview)
 		h.EDRGroupIDs = e.String(policy.KeyGroupIDs)
 		h.NetworkProtectionLevel = e.String(policy.KeyNetworkProtection)
-		h.Proxy = e.String(policy.KeyProxy)
+		h.Proxy = policy.HidePasswords(e.String(policy.KeyProxy))
 		h.EDRConfigurationVersion = m.PolicyVersion()
 		h.EDRDeviceTags = []api.Tag{}
 		for _, t := range e.Tags() {

@@ -14,7 +14,12 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/policy"
 )
+
+// maxText bounds a configuration file.
+const maxText = 16 << 20
 
 // maxFile bounds what is taken of one file: its last bytes.
 const maxFile = 64 << 20
@@ -22,8 +27,8 @@ const maxFile = 64 << 20
 // Source is what goes into a bundle.
 type Source struct {
 	LogDir string
-	// Files are copied as they are when present. Nothing that holds a secret
-	// (onboarding package, keys, quarantine) belongs here.
+	// Files are copied when present, without the passwords of addresses. Nothing
+	// else that holds a secret (onboarding package, keys, quarantine) belongs here.
 	Files []string
 	// Documents are written under their names, e.g. "health.json".
 	Documents map[string][]byte
@@ -88,7 +93,12 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 		}
 	}
 	for _, path := range src.Files {
-		if err := addFile("config/"+filepath.Base(path), path); err != nil {
+		text, err := readText(path)
+		if err != nil {
+			fmt.Fprintf(&problems, "%s: %v\n", path, err)
+			continue
+		}
+		if err := add("config/"+filepath.Base(path), strings.NewReader(policy.HidePasswords(text))); err != nil {
 			return 0, err
 		}
 	}
@@ -118,6 +128,21 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 		return 0, err
 	}
 	return f.Seek(0, io.SeekEnd)
+}
+
+// readText reads a file of which everything is needed: half a file could show
+// half a password.
+func readText(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // read-only
+	data, err := io.ReadAll(io.LimitReader(f, maxText+1))
+	if err == nil && len(data) > maxText {
+		err = fmt.Errorf("bigger than %d bytes", maxText)
+	}
+	return string(data), err
 }
 
 // openTail opens a file at its last maxFile bytes.

@@ -263,13 +263,16 @@ func (u *Uplink) begin(ctx context.Context, data packageFile) func() {
 	}
 }
 
+// ErrNotEnrolled is the error of what needs an enrolled host.
+var ErrNotEnrolled = errors.New("the host is not enrolled")
+
 // session returns the session of an enrolled device.
 func (u *Uplink) session() (*session, error) {
 	u.mu.Lock()
 	s, status := u.current, u.status
 	u.mu.Unlock()
 	if _, ok := u.opts.Identity.Enrollment(); s == nil || !ok {
-		return nil, fmt.Errorf("the host is not enrolled (%s): %s", status.State, status.Reason)
+		return nil, fmt.Errorf("%w (%s): %s", ErrNotEnrolled, status.State, status.Reason)
 	}
 	return s, nil
 }

@@ -90,7 +90,7 @@ type Health struct {
 	EDRConfigurationVersion string `json:"edr_configuration_version"`
 	EDRMachineID            string `json:"edr_machine_id"`
 
-	// PortalStatus: connected, unreachable, not_enrolled, connecting.
+	// PortalStatus: connected, unreachable, not_enrolled, connecting, refused.
 	PortalStatus   string    `json:"portal_status"`
 	PortalURL      string    `json:"portal_url"`
 	PortalLastSeen time.Time `json:"portal_last_seen,omitzero"`

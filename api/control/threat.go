@@ -11,7 +11,10 @@ type Threat struct {
 	// Status is the last of History: detected, blocked, quarantined, removed,
 	// restored, allowed, failed.
 	Status string `json:"status"`
-	Path   Path   `json:"path"`
+	// Path is where the content was found last, OtherPaths are the places before,
+	// latest first; at most 100 in all.
+	Path       Path   `json:"path"`
+	OtherPaths []Path `json:"other_paths,omitempty"`
 	// Inside is the way through containers to the object that matched.
 	Inside []string  `json:"inside,omitempty"`
 	SHA256 string    `json:"sha256"`
@@ -19,6 +22,8 @@ type Threat struct {
 	MD5    string    `json:"md5,omitempty"`
 	Size   int64     `json:"size"`
 	Time   time.Time `json:"detection_time"`
+	// Count is the number of detections of this content; Time is the latest.
+	Count int64 `json:"detections"`
 	// Source of the detection: real_time, scan, behavior, user.
 	Source string `json:"source"`
 	ScanID string `json:"scan_id,omitempty"`

@@ -35,9 +35,9 @@ type fakeAgent struct {
 	offline    bool          // the connectivity test fails
 }
 
-func eicar(path string) api.Threat {
+func eicar(path string, others ...api.Path) api.Threat {
 	return api.Threat{
-		ID: "3f2a", Name: "EICAR-Test-File", Type: "test", Status: "quarantined", Path: api.Path(path),
+		ID: "3f2a", Name: "EICAR-Test-File", Type: "test", Status: "quarantined", Path: api.Path(path), OtherPaths: others, Count: int64(1 + len(others)),
 		SHA256: strings.Repeat("27", 32), Size: 68, Time: start, Source: "real_time", Signature: "EICAR", Definitions: "7",
 		Process: &api.ThreatProcess{PID: 4242, Name: "cat", Path: "/usr/bin/cat", CommandLine: "cat eicar.com"},
 		User:    "alice",
@@ -47,7 +47,7 @@ func eicar(path string) api.Threat {
 
 func newFakeAgent() *fakeAgent {
 	return &fakeAgent{
-		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname")},
+		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname", "/tmp/copy\n", "/tmp/other")},
 		quarantine: []api.QuarantineItem{{
 			ID: "q1", Name: "EICAR-Test-File", Type: "test", Path: "/tmp/eicar.com",
 			SHA256: strings.Repeat("27", 32), Size: 68, Owner: "alice", Mode: "-rw-r--r--", Time: start,

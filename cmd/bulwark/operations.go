@@ -29,11 +29,15 @@ func (a *app) connectivityCommand() *cobra.Command {
 			if a.json() {
 				return nil
 			}
-			verdict := "[OK]"
+			verdict := "[OK] "
 			if !r.OK {
-				verdict = "[FAIL] " + visible(r.Detail)
+				verdict = "[FAIL] "
 			}
-			a.say("Testing connection with %s ... %s", visible(r.URL), verdict)
+			verdict += visible(r.Purpose)
+			if r.Detail != "" {
+				verdict += ": " + visible(r.Detail)
+			}
+			a.say("Testing connection with %s ... %s", cmp.Or(visible(r.URL), "the portal"), verdict)
 			if !r.OK && r.Hint != "" {
 				a.say("  What to do: %s", visible(r.Hint))
 			}
@@ -130,7 +134,11 @@ func (a *app) selftestCommand() *cobra.Command {
 			if !out.OK {
 				result = "Self-test failed"
 			}
-			a.say("%s in %s; nothing is left behind.", result, durationText(time.Duration(out.DurationMS*float64(time.Millisecond))))
+			left := "; nothing is left behind"
+			if slices.ContainsFunc(out.Steps, func(s api.SelfTestStep) bool { return s.Name == "cleanup" && s.Status == api.StepFailed }) {
+				left = ""
+			}
+			a.say("%s in %s%s.", result, durationText(time.Duration(out.DurationMS*float64(time.Millisecond))), left)
 		}
 		if !out.OK {
 			return exit(statusNo)

@@ -64,7 +64,13 @@ func (a *app) threatLines(t api.Threat, full bool) []string {
 		"Detection time: " + a.when(t.Time),
 		"Status: " + visible(t.Status),
 		"Path: " + path,
-		"SHA-256: " + visible(t.SHA256),
+	}
+	for _, other := range t.OtherPaths {
+		lines = append(lines, "Also found: "+shown(other))
+	}
+	lines = append(lines, "SHA-256: "+visible(t.SHA256))
+	if t.Count > 1 {
+		lines = append(lines, fmt.Sprintf("Detections: %d", t.Count))
 	}
 	if t.Process != nil {
 		lines = append(lines, fmt.Sprintf("Process: %s (pid %d)", shown(t.Process.Path), t.Process.PID))

@@ -80,7 +80,10 @@ type Outcome struct {
 
 // Config of a Manager.
 type Config struct {
-	Log     *slog.Logger
+	Log *slog.Logger
+	// Skipped gets a line for each file that is not looked at; links and
+	// exclusions are only counted. nil discards.
+	Skipped *slog.Logger
 	Scanner Scanner
 	// History is the path of the database. Required.
 	History string
@@ -125,6 +128,9 @@ func Open(cfg Config) (*Manager, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Skipped == nil {
+		cfg.Skipped = slog.New(slog.DiscardHandler)
 	}
 	if cfg.FileTimeout <= 0 {
 		cfg.FileTimeout = 10 * time.Minute

@@ -304,7 +304,7 @@ func (r *run) skip(path, reason string, err error) {
 	if len(r.record.SkippedFiles) < maxSkippedFiles {
 		r.record.SkippedFiles = append(r.record.SkippedFiles, Skipped{control.Path(path), reason})
 	}
-	r.m.log.Debug("not scanned", "scan", r.id, "path", path, "reason", reason)
+	r.m.cfg.Skipped.Info("not scanned", "scan", r.id, "path", path, "reason", reason)
 }
 
 func (r *run) scanOne(t target) {
