@@ -23,7 +23,7 @@ func (a *app) definitionsCommand() *cobra.Command {
 		do("update", "Fetch and load the newest definitions"),
 		do("reload", "Load the definitions folder again, with your own signatures in it"),
 		do("restore", "Go back to the definitions of the package"),
-		a.command("info", "Show the definitions in force", a.definitionsInfo),
+		a.infoCommand(), a.compileCommand(), a.checkCommand(), a.explainCommand(),
 	)
 }
 

@@ -192,7 +192,11 @@ func TestDocumentation(t *testing.T) {
 	a := newApp("bulwark", &bytes.Buffer{}, &bytes.Buffer{})
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
-		if !c.HasSubCommands() || c.Name() == "restore" {
+		if own := c.Annotations[runsItself]; !c.HasSubCommands() || c.Name() == "restore" || own != "" {
+			short := c.Short
+			if own != "" {
+				short = own
+			}
 			var flags []string
 			c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 				text := "--" + f.Name
@@ -203,7 +207,7 @@ func TestDocumentation(t *testing.T) {
 			})
 			slices.Sort(flags)
 			use := strings.TrimSuffix(c.CommandPath(), c.Name()) + c.Use
-			fmt.Fprintf(&b, "| `%s` | %s |\n", strings.TrimSpace(use+" "+strings.Join(flags, " ")), c.Short)
+			fmt.Fprintf(&b, "| `%s` | %s |\n", strings.TrimSpace(use+" "+strings.Join(flags, " ")), short)
 		}
 		for _, sub := range c.Commands() {
 			if sub.Name() != "help" {

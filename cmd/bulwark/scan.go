@@ -30,7 +30,7 @@ func (a *app) scanCommand() *cobra.Command {
 		a.scanListCommand(),
 		a.scanStatusCommand(),
 	)
-	return g
+	return a.localScanCommand(g)
 }
 
 // scanResult is the JSON answer of a scan.
