@@ -41,6 +41,11 @@ type Diagnostics interface {
 type Statistics interface {
 	// RealTimeStatistics returns one counter per process, in no order.
 	RealTimeStatistics(ctx context.Context) ([]api.Counter, error)
+	// FollowOnAccess sends all counters at once and then every second.
+	FollowOnAccess(ctx context.Context, send func(api.OnAccess) error) error
+	// FollowHotEventSources counts events by "files" or "executables" while it
+	// runs, and sends the counts every second.
+	FollowHotEventSources(ctx context.Context, kind string, send func(api.HotEventSources) error) error
 }
 
 // EDR is the state of endpoint detection and response.
@@ -98,6 +103,13 @@ func (s *Server) diagnosticRoutes(d Diagnostics, st Statistics) {
 	read(s.part("real-time protection", st != nil), "GET /v1/statistics/real-time-protection", func(r *http.Request) (api.Statistics, error) {
 		counters, err := st.RealTimeStatistics(r.Context())
 		return api.Statistics{Counters: list(counters)}, err
+	})
+	// The names of accessed files are not for everybody.
+	stream(s.part("real-time protection", st != nil), "GET /v1/statistics/on-access", administrators, func(r *http.Request, send func(api.OnAccess) error) error {
+		return st.FollowOnAccess(r.Context(), send)
+	})
+	stream(s.part("real-time protection", st != nil), "GET /v1/statistics/hot-event-sources/{kind}", administrators, func(r *http.Request, send func(api.HotEventSources) error) error {
+		return st.FollowHotEventSources(r.Context(), r.PathValue("kind"), send)
 	})
 }
 

@@ -186,6 +186,7 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		w.allow(g, ev.fd, held)
 		return
 	}
+	w.hot.count(ev.fd, ev.pid, s.key(), held)
 	now := time.Now()
 	stamp := w.stamp()
 	class := w.classes.known(s.dev)

@@ -91,7 +91,10 @@ type ProcessStats struct {
 type PathStats struct {
 	Path      string        `json:"path"`
 	Scans     uint64        `json:"scans"`
+	Bytes     uint64        `json:"bytes"`
+	Denied    uint64        `json:"denied"`
 	TotalScan time.Duration `json:"total_scan_ns"`
+	MaxScan   time.Duration `json:"max_scan_ns"`
 }
 
 // counters are the atomic parts of Stats.
@@ -243,7 +246,7 @@ type pathTable struct {
 	by map[string]*PathStats
 }
 
-func (t *pathTable) count(path string, took time.Duration) {
+func (t *pathTable) count(path string, add func(*PathStats)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.by[path]
@@ -259,8 +262,7 @@ func (t *pathTable) count(path string, took time.Duration) {
 		e = &PathStats{Path: path}
 		t.by[path] = e
 	}
-	e.Scans++
-	e.TotalScan += took
+	add(e)
 }
 
 func (t *pathTable) sorted() []PathStats {

@@ -38,6 +38,7 @@ type Watcher struct {
 	load       *load
 	costs      costs
 	probes     probes
+	hot        hotTables
 	processes  *processTable
 	paths      pathTable
 	detections chan Detection

@@ -110,7 +110,12 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 		return outcome{}
 	}
 	w.load.done(took)
-	w.paths.count(path, took)
+	w.paths.count(path, func(s *PathStats) {
+		s.Scans++
+		s.Bytes += uint64(max(0, before.size))
+		s.TotalScan += took
+		s.MaxScan = max(s.MaxScan, took)
+	})
 	w.processes.count(p.pid, time.Now(), false, func(s *ProcessStats) {
 		s.Files++
 		s.Bytes += uint64(max(0, before.size))
@@ -181,6 +186,7 @@ func (w *Watcher) settle(p *pending, path string, v verdict.Verdict) {
 		held = held && did
 		if d.Denied {
 			w.n.denied.Add(1)
+			w.paths.count(path, func(s *PathStats) { s.Denied++ })
 			w.processes.count(p.pid, time.Now(), false, func(s *ProcessStats) { s.Denied++ })
 		}
 	}

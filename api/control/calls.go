@@ -205,6 +205,22 @@ func (c *Client) Statistics(ctx context.Context) (Statistics, error) {
 	return call[Statistics](ctx, c, "GET", "/v1/statistics/real-time-protection", nil)
 }
 
+// FollowOnAccess calls each with the counters of real-time protection, at once
+// and then every second.
+func (c *Client) FollowOnAccess(ctx context.Context, each func(OnAccess) error) error {
+	return stream(ctx, c, "GET", "/v1/statistics/on-access", nil, each)
+}
+
+// FollowHotEventSources counts events by "files" or "executables" from now on
+// and calls each with the counts every second.
+func (c *Client) FollowHotEventSources(ctx context.Context, kind string, each func(HotEventSources) error) error {
+	kind, err := segment(kind)
+	if err != nil {
+		return err
+	}
+	return stream(ctx, c, "GET", "/v1/statistics/hot-event-sources/"+kind, nil, each)
+}
+
 // EDR asks for the state of endpoint detection and response.
 func (c *Client) EDR(ctx context.Context) (EDR, error) {
 	return call[EDR](ctx, c, "GET", "/v1/edr", nil)

@@ -42,6 +42,8 @@
 //	POST   /v1/selftest             *          stream of SelfTestStep
 //	POST   /v1/diagnostics          *          DiagnosticRequest -> Diagnostic
 //	GET    /v1/statistics/real-time-protection Statistics
+//	GET    /v1/statistics/on-access *          stream of OnAccess
+//	GET    /v1/statistics/hot-event-sources/{files,executables} *  stream of HotEventSources
 //	GET    /v1/coverage                        Coverage
 //	POST   /v1/coverage             *          Coverage
 //	GET    /v1/edr                             EDR

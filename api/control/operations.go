@@ -107,6 +107,91 @@ type Statistics struct {
 	Counters []Counter `json:"counters"`
 }
 
+// OnAccess are the counters of real-time protection in full.
+type OnAccess struct {
+	Time time.Time `json:"time"`
+	Mode string    `json:"mode"`
+	// Holding: processes are held while their file is scanned.
+	Holding bool `json:"holding"`
+	// Counters since protection started.
+	Events          int64 `json:"events"`
+	Scans           int64 `json:"scans"`
+	CacheHits       int64 `json:"cache_hits"`
+	IgnoreMarks     int64 `json:"ignore_marks"`
+	Detections      int64 `json:"detections"`
+	Denied          int64 `json:"denied"`
+	DeadlinesMissed int64 `json:"deadlines_missed"`
+	// Held and Queue are how many accesses wait at this moment.
+	Held  int `json:"held"`
+	Queue int `json:"queue"`
+
+	Processes []OnAccessProcess `json:"processes"`
+	Files     []OnAccessFile    `json:"files"`
+	// Suggestions are exclusions that would save scanning.
+	Suggestions []ExclusionSuggestion `json:"suggestions"`
+}
+
+// OnAccessProcess are the accesses of one process.
+type OnAccessProcess struct {
+	PID             int    `json:"pid"`
+	Name            string `json:"name"`
+	Path            Path   `json:"path"`
+	Active          bool   `json:"active"`
+	Events          int64  `json:"events"`
+	Files           int64  `json:"files"` // scanned
+	Bytes           int64  `json:"bytes"` // of them
+	CacheHits       int64  `json:"cache_hits"`
+	Denied          int64  `json:"denied"`
+	DeadlinesMissed int64  `json:"deadlines_missed"`
+	ScanNS          int64  `json:"scan_ns"`
+	MaxScanNS       int64  `json:"max_scan_ns"`
+}
+
+// OnAccessFile are the scans of one file. (Accesses that needed no scan are not
+// counted by path: for them nobody looks the path up.)
+type OnAccessFile struct {
+	Path      Path  `json:"path"`
+	Scans     int64 `json:"scans"`
+	Bytes     int64 `json:"bytes"`
+	Denied    int64 `json:"denied"`
+	ScanNS    int64 `json:"scan_ns"`
+	MaxScanNS int64 `json:"max_scan_ns"`
+}
+
+// ExclusionSuggestion is an exclusion that would save scanning, with its risk.
+type ExclusionSuggestion struct {
+	// Type: process, folder.
+	Type    string  `json:"type"`
+	Value   Path    `json:"value"`
+	Scans   int64   `json:"scans"`
+	SavesNS int64   `json:"saves_ns"`
+	Share   float64 `json:"share"` // of all scanning time, 0 to 1
+	// Risk: low, medium, high; Why explains it.
+	Risk string `json:"risk"`
+	Why  string `json:"why"`
+}
+
+// HotEventSources are the sources of most events since Start. The members are
+// the reference product's: times in microseconds since 1970 and numbers are
+// strings, csId and teamId are of another platform and empty.
+type HotEventSources struct {
+	Start   int64            `json:"startTime,string"`
+	End     int64            `json:"endTime,string"`
+	Total   int64            `json:"totalEvent,string"`
+	Sources []HotEventSource `json:"eventSource"`
+}
+
+// HotEventSource is one file or program.
+type HotEventSource struct {
+	// Auth are accesses that were held, Notify those that were only observed.
+	Auth      int64  `json:"authCount,string"`
+	CSID      string `json:"csId"`
+	Notify    int64  `json:"notifyCount,string"`
+	Path      Path   `json:"path"`
+	Processes int64  `json:"pidCount,string"`
+	TeamID    string `json:"teamId"`
+}
+
 // EDR is the state of endpoint detection and response.
 type EDR struct {
 	MachineID    string `json:"machine_id"`

@@ -272,6 +272,47 @@ func (f *fakeAgent) CheckCoverage(context.Context) (api.Coverage, error) {
 	return f.coverage, nil
 }
 
+func (f *fakeAgent) FollowOnAccess(ctx context.Context, send func(api.OnAccess) error) error {
+	for n := int64(1); ; n++ {
+		err := send(api.OnAccess{
+			Time: start.Add(time.Duration(n) * time.Second), Mode: "real_time", Holding: true, Events: 1000 * n, Scans: 55, CacheHits: 900, Denied: 2,
+			Processes: []api.OnAccessProcess{
+				{PID: 10, Name: "cat", Path: "/usr/bin/cat", Files: 5, Bytes: 9_000_000, CacheHits: 2, Denied: 2, ScanNS: 5_000_000, MaxScanNS: 4_000_000},
+				{PID: 20, Name: "ma\x1b[2Jke", Path: "/usr/bin/make", Active: true, Files: 50, Bytes: 1000, CacheHits: 898, ScanNS: 50_000_000, MaxScanNS: 9_000_000},
+			},
+			Files: []api.OnAccessFile{{Path: "/tmp/x\ny", Scans: 50, Bytes: 1000, Denied: 2, ScanNS: 50_000_000, MaxScanNS: 9_000_000}},
+			Suggestions: []api.ExclusionSuggestion{{
+				Type: "folder", Value: "/srv/data", Scans: 50, SavesNS: 900_000_000, Share: 0.9, Risk: "medium", Why: "the user 33 or a group can write there",
+			}},
+		})
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (f *fakeAgent) FollowHotEventSources(ctx context.Context, kind string, send func(api.HotEventSources) error) error {
+	path := map[string]api.Path{"files": "/var/log/syslog", "executables": "/usr/bin/make"}[kind]
+	for n := int64(1); ; n++ {
+		err := send(api.HotEventSources{Start: start.UnixMicro(), End: start.Add(12 * time.Second).UnixMicro(), Total: 120 * n, Sources: []api.HotEventSource{
+			{Auth: 100, Notify: 10, Path: path, Processes: 3}, {Auth: 10, Path: "/tmp/\x1b[2J", Processes: 1},
+		}})
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func (f *fakeAgent) FollowEvents(ctx context.Context, send func(api.AgentEvent) error) error {
 	if err := send(api.AgentEvent{Time: start, Kind: "health", Text: "healthy"}); err != nil {
 		return err

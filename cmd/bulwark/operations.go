@@ -1,10 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -165,59 +162,7 @@ func (a *app) diagnosticCommand() *cobra.Command {
 		return a.done("Diagnostic file created: "+shown(d.Path), d)
 	})
 	create.Flags().StringVar(&folder, "path", "", "folder for the bundle")
-	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand())
-}
-
-func (a *app) statisticsCommand() *cobra.Command {
-	var sorted bool
-	var top int
-	c := a.command("real-time-protection-statistics", "Show how much scanning each process caused", func(ctx context.Context) error {
-		if top != 0 && !sorted {
-			return fmt.Errorf("--top needs --sort")
-		}
-		if top < 0 {
-			return fmt.Errorf("--top %d: want a number of processes", top)
-		}
-		s, err := a.daemon().Statistics(ctx)
-		if err != nil {
-			return err
-		}
-		slices.SortFunc(s.Counters, func(x, y api.Counter) int {
-			if sorted {
-				if c := cmp.Compare(y.FilesScanned, x.FilesScanned); c != 0 {
-					return c
-				}
-			}
-			return cmp.Compare(x.ID, y.ID)
-		})
-		if top > 0 && len(s.Counters) > top {
-			s.Counters = s.Counters[:top]
-		}
-		if a.json() {
-			return a.printJSON(s)
-		}
-		if len(s.Counters) == 0 {
-			a.say("No process has caused a scan.")
-			return nil
-		}
-		var entries [][]string
-		for _, c := range s.Counters {
-			status := "Inactive"
-			if c.Active {
-				status = "Active"
-			}
-			entries = append(entries, []string{
-				fmt.Sprintf("Process id: %d", c.ID), "Name: " + visible(c.Name), "Path: " + quoteNonEmpty(string(c.Path)),
-				fmt.Sprintf("Total files scanned: %d", c.FilesScanned), fmt.Sprintf("Scan time (ns): %d", c.ScanTime),
-				fmt.Sprintf("Longest scan (ns): %d", c.MaxFileScanTime), "Status: " + status,
-			})
-		}
-		a.blocks(entries)
-		return nil
-	})
-	c.Flags().BoolVar(&sorted, "sort", false, "the process with the most scans first")
-	c.Flags().IntVar(&top, "top", 0, "show that many only (with --sort)")
-	return c
+	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand(), a.hotSourcesCommand())
 }
 
 func (a *app) edrCommand() *cobra.Command {
