@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 
+	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/yara"
 )
 
@@ -24,7 +25,12 @@ func (w *worker) guards() {
 	}
 	first := binary.LittleEndian.Uint32(head[:])
 	w.passing[0] = true
+	w.groups = [definitions.Groups]bool{definitions.GroupAny: true}
 	for i := range w.set.Guards {
-		w.passing[i] = w.set.Guards[i].Pass(w.size, first, formats)
+		g := &w.set.Guards[i]
+		w.passing[i] = g.Pass(w.size, first, formats)
+		if w.passing[i] {
+			w.groups[g.Group()] = true
+		}
 	}
 }

@@ -60,7 +60,8 @@ type worker struct {
 	inForms map[uint32]bool
 	results map[uint32]bool // evaluated YARA rules
 	modules map[int]modules.Object
-	passing []bool // which guards the object passes
+	passing []bool                   // which guards the object passes
+	groups  [definitions.Groups]bool // of which some guard passes
 
 	// Of the strings that are searched late.
 	late     *late
@@ -226,7 +227,11 @@ func (w *worker) pass() error {
 			w.guards()
 		}
 		from := int(pos - w.bufAt)
-		w.set.Matcher.Scan(w.buf, w.bufAt, from, min(from+window, len(w.buf)), w.collect)
+		for g, m := range w.set.Matchers {
+			if m != nil && w.groups[g] {
+				m.Scan(w.buf, w.bufAt, from, min(from+window, len(w.buf)), w.collect)
+			}
+		}
 	}
 	for a, h := range hashes {
 		if h != nil {

@@ -76,7 +76,7 @@ type compiler struct {
 	report Report
 	out    tables
 	hashes [lists][Algorithms]hashBuilder
-	atoms  []match.Atom
+	atoms  [Groups][]match.Atom
 	ignore map[string][]string // name -> MD5s of the lines, "" for any
 	source uint32
 	file   sourceFile
@@ -414,8 +414,8 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				if id := uint32(len(c.out.variants)); flags&StringLate == 0 {
-					c.atoms = append(c.atoms, match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
+				if id, g := uint32(len(c.out.variants)), c.out.group(); flags&StringLate == 0 {
+					c.atoms[g] = append(c.atoms[g], match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
 				} else {
 					c.out.late = append(c.out.late, id)
 				}

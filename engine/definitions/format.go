@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 3
+	formatVersion = 4
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64
@@ -49,6 +49,7 @@ const (
 	// none.
 	secRuleGuards    = 15
 	secVariantGuards = 80
+	secMatchers      = 90 // those of the groups behind the first
 	secLate          = 81 // variants of strings that are searched late
 	secHash          = 16 // + 4*list + algorithm
 	secFanout        = 24 // + 4*list + algorithm
@@ -56,6 +57,13 @@ const (
 	// secMoreLists begins the same for the lists from Sections on.
 	secMoreLists = 40
 )
+
+func matcherSection(g Group) uint32 {
+	if g == 0 {
+		return secMatcher
+	}
+	return secMatchers + uint32(g)
+}
 
 // Algorithm is a hash function of hash signatures.
 type Algorithm int

@@ -32,6 +32,52 @@ func (g *Guard) Pass(size int64, head, formats uint32) bool {
 	return false
 }
 
+// Group is a set of rules whose literals are looked for together, apart from
+// those of others: a file for which the guards of a whole group fail is not
+// searched for them.
+type Group int
+
+// The groups.
+const (
+	GroupAny   Group = iota // whatever the file is
+	GroupSmall              // files of up to smallFile bytes
+	GroupMZ                 // DOS and Windows programs
+	GroupHead               // files that begin in some other way
+	Groups                  // how many there are
+)
+
+const (
+	smallFile = 512 << 10
+	// shortLiteral is the length below which literals are all looked for
+	// together.
+	shortLiteral = 8
+)
+
+// Group is the group of the rules with a guard.
+func (g *Guard) Group() Group {
+	mz := g.NHeads > 0
+	for _, h := range g.Heads[:min(g.NHeads, yara.MaxHeads)] {
+		mz = mz && h.Mask&0xffff == 0xffff && h.Value&0xffff == 0x5a4d
+	}
+	switch {
+	case mz || g.Needs&yara.NeedPE != 0:
+		return GroupMZ
+	case g.NHeads > 0 || g.Needs != 0:
+		return GroupHead
+	case g.MaxSize <= smallFile:
+		return GroupSmall
+	}
+	return GroupAny
+}
+
+// group is the group of the rule that was added last.
+func (t *tables) group() Group {
+	if rule := len(t.rules) - 1; rule >= 0 && rule < len(t.ruleGuards) {
+		return t.guards[t.ruleGuards[rule]].Group()
+	}
+	return GroupAny
+}
+
 // guard notes the guard of a rule; rules without one need none.
 func (t *tables) guard(rule int, g yara.Guard) {
 	if t.guardOf == nil {

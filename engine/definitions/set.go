@@ -20,7 +20,7 @@ import (
 // concurrent use until Close; the slices lie in the mapping.
 type Set struct {
 	Meta     Meta
-	Matcher  *match.Matcher
+	Matchers [Groups]*match.Matcher // nil where a group has no literals
 	Variants []Variant
 	Parts    []Part
 	Forms    []Form
@@ -138,9 +138,14 @@ func parse(data []byte) (*Set, error) {
 	if err := json.Unmarshal(secs[secMeta], &s.Meta); err != nil {
 		return nil, bad("description: %v", err)
 	}
-	var err error
-	if s.Matcher, err = match.Load(secs[secMatcher]); err != nil {
-		return nil, bad("%v", err)
+	for g := range Groups {
+		m, err := match.Load(secs[matcherSection(g)])
+		if err != nil {
+			return nil, bad("%v", err)
+		}
+		if m.Atoms() > 0 {
+			s.Matchers[g] = m
+		}
 	}
 	s.Variants = cast[Variant](secs[secVariants])
 	s.Parts = cast[Part](secs[secParts])
@@ -185,8 +190,13 @@ func cast[T any](b []byte) []T {
 // no checks of its own.
 func (s *Set) check() error {
 	bad := func(what string, i int) error { return fmt.Errorf("%w: %s %d leads nowhere", ErrFormat, what, i) }
-	if err := s.Matcher.EachID(func(id uint32) bool { return int(id) < len(s.Variants) }); err != nil {
-		return fmt.Errorf("%w: %w", ErrFormat, err)
+	for _, m := range s.Matchers {
+		if m == nil {
+			continue
+		}
+		if err := m.EachID(func(id uint32) bool { return int(id) < len(s.Variants) }); err != nil {
+			return fmt.Errorf("%w: %w", ErrFormat, err)
+		}
 	}
 	for i, v := range s.Variants {
 		if int(v.Part) >= len(s.Parts) || int64(v.Prog) >= int64(len(s.progs)) {

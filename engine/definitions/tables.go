@@ -150,14 +150,9 @@ func raw[T any](s []T) []byte {
 }
 
 func (c *compiler) write(out *os.File, opts CompileOptions) error {
-	matcher, err := match.Build(c.atoms)
-	if err != nil {
-		return err
-	}
 	t := &c.out
 	secs := []section{
 		{secNames, t.names},
-		{secMatcher, matcher},
 		{secVariants, raw(t.variants)},
 		{secParts, raw(t.parts)},
 		{secForms, raw(t.forms)},
@@ -171,6 +166,13 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		{secRuleGuards, raw(t.ruleGuards)},
 		{secVariantGuards, raw(t.variantGuards())},
 		{secLate, raw(t.late)},
+	}
+	for g := range Groups {
+		matcher, err := match.Build(c.atoms[g])
+		if err != nil {
+			return err
+		}
+		secs = append(secs, section{matcherSection(g), matcher})
 	}
 	if !c.extra.empty() {
 		data, err := json.Marshal(c.extra)

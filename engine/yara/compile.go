@@ -1,8 +1,11 @@
 package yara
 
 import (
+	"cmp"
 	"encoding/binary"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/engine/match"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
@@ -171,57 +174,77 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 			return nil, errAt(s.Pos, "string %s %v", s.ID, err)
 		}
 		cs.Forms = forms
-		cs.Loose = contains(forms, func(v *pattern.Variant) bool { return len(v.Atom) == 0 })
+		eachVariant(forms, func(v *pattern.Variant) { cs.Loose = cs.Loose || len(v.Atom) == 0 })
 		if s.ID != "$" {
 			c.index[s.ID] = i
 		}
 		c.out.Strings = append(c.out.Strings, cs)
 	}
+	always := c.chooseLate() != no
 	if _, err := c.expr(r.Condition); err != nil {
 		return nil, err
 	}
 	c.out.Code = c.code
-	c.out.Always = c.chooseLate() != no
+	c.out.Always = always
 	c.out.Guard = c.guard(r.Condition)
 	return c.out, nil
 }
 
-func contains(forms []Form, is func(v *pattern.Variant) bool) bool {
-	for _, f := range forms {
-		for _, p := range f.Parts {
+func eachVariant(forms []Form, f func(v *pattern.Variant)) {
+	for _, form := range forms {
+		for _, p := range form.Parts {
 			for i := range p.Variants {
-				if is(&p.Variants[i]) {
-					return true
-				}
+				f(&p.Variants[i])
 			}
 		}
 	}
-	return false
 }
 
-// commonAtom is the cost (see match.Cost) from which a literal is looked for
-// only when needed; so are all of up to shortAtom bytes.
+// commonAtom is the cost (see match.Cost) from which a string is looked for
+// only when needed; so are all with literals of up to shortAtom bytes.
 const (
-	commonAtom = 1e-6
-	shortAtom  = 4
+	commonAtom = 2e-5
+	shortAtom  = 3
 )
 
 // chooseLate decides which strings are searched late, and returns what the
 // condition is without any string.
 func (c *compiler) chooseLate() tri {
-	common := map[int]bool{}
+	common := map[int]float64{} // string -> cost of its literals
 	must := map[int]bool{}
 	for i := range c.out.Strings {
 		s := &c.out.Strings[i]
 		if s.Loose {
-			must[i], common[i] = true, true
-		} else if contains(s.Forms, func(v *pattern.Variant) bool { return len(v.Atom) <= shortAtom || match.Cost(v.Atom) > commonAtom }) {
-			common[i] = true
+			must[i] = true
+			continue
+		}
+		cost, short := 0.0, false
+		eachVariant(s.Forms, func(v *pattern.Variant) {
+			cost += match.Cost(v.Atom)
+			short = short || len(v.Atom) <= shortAtom
+		})
+		if short || cost > commonAtom {
+			common[i] = cost
 		}
 	}
-	c.late = common
-	if len(common) > len(must) && c.constant(c.rule.Condition) != no {
-		c.late = must
+	// Where the condition could hold by these strings alone, those with the
+	// rarest literals are looked for after all, as few as will do.
+	c.late = must
+	if c.constant(c.rule.Condition) == no {
+		var order []int
+		for i := range common {
+			order = append(order, i)
+		}
+		slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(common[a], common[b]), cmp.Compare(a, b)) })
+		for n := 0; ; n++ {
+			c.late = maps.Clone(must)
+			for _, i := range order[n:] {
+				c.late[i] = true
+			}
+			if c.constant(c.rule.Condition) == no {
+				break
+			}
+		}
 	}
 	for i := range c.late {
 		c.out.Strings[i].Late = true
@@ -327,9 +350,15 @@ func (c *compiler) expr(e *Expr) (valueType, *Error) {
 	case OpAnd, OpOr:
 		c.op(e.Op)
 		c.num(len(e.Args))
-		for _, a := range e.Args {
-			if _, err := c.sized(a, typeBool, typeInt, typeFloat, typeText); err != nil {
-				return 0, err
+		// Those that need a late search are asked last.
+		for _, last := range []bool{false, true} {
+			for _, a := range e.Args {
+				if c.asksLate(a) != last {
+					continue
+				}
+				if _, err := c.sized(a, typeBool, typeInt, typeFloat, typeText); err != nil {
+					return 0, err
+				}
 			}
 		}
 		return typeBool, nil

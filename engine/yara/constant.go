@@ -192,3 +192,30 @@ func (c *compiler) undefined(e *Expr) bool {
 	}
 	return false
 }
+
+// asksLate reports whether evaluating e may search for a string.
+func (c *compiler) asksLate(e *Expr) bool {
+	switch e.Op {
+	case OpFound, OpAt, OpIn, OpCount, OpOffset, OpLength:
+		if c.isLate(e.Str) {
+			return true
+		}
+	case OpOf, OpForOf:
+		if late, _ := c.countLate(e.Set); late > 0 {
+			return true
+		}
+	}
+	for _, a := range e.Args {
+		if c.asksLate(a) {
+			return true
+		}
+	}
+	if e.Iter != nil {
+		for _, a := range append([]*Expr{e.Iter.From, e.Iter.To, e.Iter.Value}, e.Iter.List...) {
+			if a != nil && c.asksLate(a) {
+				return true
+			}
+		}
+	}
+	return e.Quant != nil && e.Quant.N != nil && c.asksLate(e.Quant.N)
+}

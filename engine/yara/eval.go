@@ -373,6 +373,20 @@ func (q quantity) holds(hits, total int) value {
 	return boolean(int64(hits) >= want)
 }
 
+// decided reports that the remaining items cannot change the outcome, after the
+// first done of them.
+func (q quantity) decided(hits, done, total int) bool {
+	switch q.kind {
+	case QuantAll:
+		return hits < done
+	case QuantAny, QuantNone:
+		return hits > 0
+	case QuantCount:
+		return q.n.kind == typeInt && (int64(hits) >= q.n.i || int64(hits+total-done) < q.n.i)
+	}
+	return false
+}
+
 func (e *evaluator) of(op byte) value {
 	q := e.quantifier()
 	total := e.num()
@@ -397,7 +411,10 @@ func (e *evaluator) of(op byte) value {
 	end := e.pc
 	e.pc = at
 	hits := 0
-	for range total {
+	for i := range total {
+		if q.decided(hits, i, total) {
+			break
+		}
 		n := e.num()
 		hit := false
 		switch {

@@ -41,6 +41,16 @@ func (c *compiler) members(s *Set, pos Pos, all bool) ([]int, *Error) {
 			return nil, errAt(pos, "undefined string %s", name)
 		}
 	}
+	// Those that are searched late come last: the others may decide.
+	slices.SortStableFunc(out, func(a, b int) int {
+		switch {
+		case c.late[a] == c.late[b]:
+			return 0
+		case c.late[b]:
+			return -1
+		}
+		return 1
+	})
 	return out, nil
 }
 
