@@ -153,7 +153,7 @@ func Detect(head []byte) string {
 		return Script
 	case isOldTar(head):
 		return Tar
-	case len(head) > 13 && head[0] == 0x5d && head[1] == 0 && head[2] == 0 && head[12] < 2:
+	case len(head) > 13 && head[0] == 0x5d && head[1] == 0 && head[2] == 0 && (head[12] < 2 || string(head[5:13]) == "\xff\xff\xff\xff\xff\xff\xff\xff"):
 		return LZMA
 	}
 	return detectText(head)

@@ -25,7 +25,7 @@ func (w *Walker) carveNSIS(o Object, at int64) (end int64, err error) {
 	data := o.sub("", at+28, max(0, size-28))
 	first := h[28:]
 	end = at + max(size, 28)
-	if le.Uint32(first)&0x80000000 != 0 || nsisStored(data) {
+	if nsisChain(data) {
 		return end, w.nsisPieces(data)
 	}
 	r, err := nsisReader(data, first)
@@ -40,12 +40,14 @@ func (w *Walker) carveNSIS(o Object, at int64) (end int64, err error) {
 	return end, w.nsisPieces(Object{Data: m, Size: m.size})
 }
 
-// nsisStored reports whether the pieces are plain: their lengths then fit.
-func nsisStored(o Object) bool {
+// nsisChain reports whether an archive is made of pieces and not one compressed
+// stream: their lengths then lead from one to the next, or to the checksum at the
+// end.
+func nsisChain(o Object) bool {
 	at := int64(0)
-	for range 3 {
+	for range 4 {
 		b := o.piece(at, 4)
-		if len(b) < 4 {
+		if o.Size-at <= 4 {
 			return at > 0
 		}
 		n := int64(binary.LittleEndian.Uint32(b) &^ 0x80000000)

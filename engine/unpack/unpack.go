@@ -255,7 +255,11 @@ func (w *Walker) Section(name string, o Object, off, size int64) error {
 	}
 	w.budget.Bytes -= size
 	w.budget.extracted += size
-	return w.give(Object{Name: name, Data: io.NewSectionReader(o.Data, off, size), Size: size})
+	var data io.ReaderAt = io.NewSectionReader(o.Data, off, size)
+	if _, ok := o.Data.(*unpacked); ok {
+		data = &unpacked{data} // copies of the program in its own memory
+	}
+	return w.give(Object{Name: name, Data: data, Size: size})
 }
 
 // Stream gives what r yields as a member. Reading ends at the limits; what was

@@ -35,6 +35,8 @@ const (
 	maxNested   = 16 // exceptions in handlers of exceptions
 )
 
+const ownFile = 0x100 // its handle
+
 // Numbers of the functions that end handlers and threads.
 const (
 	apiExit = iota
@@ -48,6 +50,8 @@ type windows struct {
 	c        x86
 	w        *Walker
 	p        *peFile
+	o        Object
+	at       uint32 // where the program reads in its own file
 	base     uint32
 	names    []string // of the functions given so far
 	byName   map[string]uint32
@@ -109,6 +113,8 @@ func (w *Walker) unpackPE(o Object, p *peFile) error {
 		return nil
 	}
 	image := e.c.regions[0].data
+	// Packers destroy the headers in memory.
+	copy(image, o.piece(0, int(min(p.headers, p.image))))
 	e.header(image)
 	if err := w.member(); err != nil {
 		return err
@@ -128,7 +134,7 @@ func (w *Walker) unpackPE(o Object, p *peFile) error {
 type unpacked struct{ io.ReaderAt }
 
 func newWindows(w *Walker, o Object, p *peFile) *windows {
-	e := &windows{w: w, p: p, base: uint32(p.base), byName: map[string]uint32{}, names: make([]string, apiFirst)}
+	e := &windows{w: w, p: p, o: o, base: uint32(p.base), byName: map[string]uint32{}, names: make([]string, apiFirst)}
 	size := (p.image + 0xfff) &^ 0xfff
 	if p.base > heapAt-maxImage || p.base < 0x10000 {
 		e.base = 0x400000
@@ -179,7 +185,7 @@ func (e *windows) library() []byte {
 	const (
 		pe      = 0x80
 		exports = 0x1000
-		table   = 0x1100
+		table   = 0x1100 // addresses, names, ordinals, texts
 	)
 	copy(b, "MZ")
 	le.PutUint32(b[0x3c:], pe)
@@ -215,13 +221,29 @@ func (e *windows) library() []byte {
 
 // apiNames are the functions in the library's table, sorted as there.
 var apiNames = [...]string{
-	"CloseHandle", "CreateFileA", "ExitProcess", "FreeLibrary", "GetCommandLineA", "GetCurrentProcess",
-	"GetCurrentProcessId", "GetCurrentThread", "GetCurrentThreadId", "GetLastError", "GetModuleFileNameA",
-	"GetModuleHandleA", "GetModuleHandleW", "GetProcAddress", "GetProcessHeap", "GetTickCount", "GetVersion",
-	"GlobalAlloc", "GlobalFree", "GlobalLock", "GlobalUnlock", "HeapAlloc", "HeapCreate", "HeapFree",
-	"IsDebuggerPresent", "LoadLibraryA", "LoadLibraryExA", "LoadLibraryW", "LocalAlloc", "LocalFree",
-	"SetLastError", "SetUnhandledExceptionFilter", "Sleep", "VirtualAlloc", "VirtualAllocEx", "VirtualFree",
-	"VirtualProtect",
+	"CloseHandle", "CompareStringA", "CopyFileA", "CreateDirectoryA", "CreateEventA", "CreateFileA",
+	"CreateFileMappingA", "CreateMutexA", "CreateProcessA", "CreateThread", "CreateToolhelp32Snapshot",
+	"DebugActiveProcess", "DebugBreak", "DeleteCriticalSection", "DeleteFileA", "DuplicateHandle",
+	"EnterCriticalSection", "ExitProcess", "ExitThread", "FindClose", "FindFirstFileA", "FindNextFileA",
+	"FindResourceA", "FlushFileBuffers", "FlushInstructionCache", "FormatMessageA", "FreeLibrary", "FreeResource",
+	"GetACP", "GetCommandLineA", "GetComputerNameA", "GetCurrentDirectoryA", "GetCurrentProcess", "GetCurrentProcessId",
+	"GetCurrentThread", "GetCurrentThreadId", "GetDriveTypeA", "GetEnvironmentVariableA", "GetExitCodeProcess",
+	"GetExitCodeThread", "GetFileAttributesA", "GetFileSize", "GetFileTime", "GetFileType", "GetFullPathNameA",
+	"GetLastError", "GetLocalTime", "GetModuleFileNameA", "GetModuleHandleA", "GetModuleHandleW", "GetProcAddress",
+	"GetProcessHeap", "GetStartupInfoA", "GetStdHandle", "GetSystemDirectoryA", "GetSystemInfo", "GetSystemTime",
+	"GetTempFileNameA", "GetTempPathA", "GetThreadContext", "GetTickCount", "GetVersion", "GetVersionExA",
+	"GetWindowsDirectoryA", "GlobalAlloc", "GlobalFree", "GlobalLock", "GlobalUnlock", "HeapAlloc", "HeapCreate",
+	"HeapDestroy", "HeapFree", "HeapReAlloc", "InitializeCriticalSection", "InterlockedDecrement",
+	"InterlockedExchange", "InterlockedIncrement", "IsBadReadPtr", "IsDebuggerPresent", "LeaveCriticalSection",
+	"LoadLibraryA", "LoadLibraryExA", "LoadLibraryW", "LoadResource", "LocalAlloc", "LocalFree", "LockResource",
+	"MapViewOfFile", "MoveFileA", "MultiByteToWideChar", "OpenMutexA", "OpenProcess", "OutputDebugStringA",
+	"Process32First", "Process32Next", "QueryPerformanceCounter", "RaiseException", "ReadFile", "ReadProcessMemory",
+	"ReleaseMutex", "ResumeThread", "RtlUnwind", "SetCurrentDirectoryA", "SetEndOfFile", "SetEvent",
+	"SetFileAttributesA", "SetFilePointer", "SetFileTime", "SetLastError", "SetThreadContext", "SetThreadPriority",
+	"SetUnhandledExceptionFilter", "SizeofResource", "Sleep", "SuspendThread", "TerminateProcess", "TerminateThread",
+	"TlsAlloc", "TlsGetValue", "TlsSetValue", "UnhandledExceptionFilter", "UnmapViewOfFile", "VirtualAlloc",
+	"VirtualAllocEx", "VirtualFree", "VirtualProtect", "VirtualProtectEx", "VirtualQuery", "WaitForSingleObject",
+	"WideCharToMultiByte", "WinExec", "WriteFile", "WriteProcessMemory", "lstrcatA", "lstrcmpA", "lstrcpyA", "lstrlenA",
 }
 
 // modules fills the process block's lists of loaded modules: the program, then
@@ -474,9 +496,41 @@ func (e *windows) call(n uint32) error {
 	case "GetCommandLineA":
 		result = tebAt + 0x1800
 	case "GetModuleFileNameA":
-		args = 3
+		const name = "C:\\A.EXE"
+		args, result = 3, uint32(len(name))
+		for i := range len(name) + 1 {
+			c.write(arg(2)+uint32(i), uint32((name + "\x00")[i]), 1)
+		}
+	// The one file there is is the program's own.
 	case "CreateFileA":
-		args, result = 7, 0xffffffff
+		args, result = 7, ownFile
+		if strings.HasPrefix(e.text(arg(1)), `\\`) { // a device, of a debugger
+			result = 0xffffffff
+		}
+	case "GetFileSize":
+		args, result = 2, uint32(min(e.o.Size, 1<<31))
+	case "CreateFileMappingA":
+		args, result = 6, ownFile
+	case "MapViewOfFile":
+		args = 5
+		if result = e.allocate(0, uint32(min(e.o.Size, maxHeap))); result != 0 {
+			_, _ = e.o.Data.ReadAt(c.mem(result, int(min(e.o.Size, maxHeap))), 0)
+		}
+	case "SetFilePointer":
+		args = 4
+		e.at = arg(2)
+		result = e.at
+	case "ReadFile":
+		args, result = 5, 1
+		if b := c.mem(arg(2), int(min(arg(3), maxHeap))); b != nil {
+			n, _ := e.o.Data.ReadAt(b, int64(e.at))
+			e.at += uint32(n)
+			if arg(4) != 0 {
+				c.write(arg(4), uint32(n), 4)
+			}
+		}
+	case "UnmapViewOfFile":
+		args, result = 1, 1
 	case "Sleep", "SetLastError":
 		args = 1
 	default:
@@ -522,7 +576,6 @@ func (e *windows) header(image []byte) {
 	if int64(len(image)) < at+24+96 {
 		return
 	}
-	// The packer may have destroyed them.
 	opt := at + 24
 	if entry := e.oep; entry != 0 {
 		le.PutUint32(image[opt+16:], entry)

@@ -1,0 +1,212 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/engine/filetype"
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// tree opens an object and everything in it, like the engine does, and returns
+// the contents of all members.
+func tree(data []byte, b *Budget) (contents []string, limits []verdict.Limit, err error) {
+	var visit func(o Object, depth int) error
+	visit = func(o Object, depth int) error {
+		text, err := io.ReadAll(io.NewSectionReader(o.Data, 0, o.Size))
+		if err != nil {
+			return err
+		}
+		contents = append(contents, string(text))
+		if depth > 8 {
+			return nil
+		}
+		return Open(context.Background(), filetype.Detect(text[:min(len(text), filetype.HeadSize)]), o, b,
+			func(l verdict.Limit) {
+				if !slices.Contains(limits, l) {
+					limits = append(limits, l)
+				}
+			}, func(m Object) error { return visit(m, depth+1) })
+	}
+	err = visit(Object{Name: "in", Data: bytes.NewReader(data), Size: int64(len(data))}, 0)
+	return contents, limits, err
+}
+
+// mixed is 300 KB that compress in part: text, repetitions, noise, and calls as in
+// x86 code for the filters.
+func mixed() []byte {
+	r := rand.New(rand.NewSource(7))
+	var b bytes.Buffer
+	for b.Len() < 300_000 {
+		switch r.Intn(5) {
+		case 0:
+			fmt.Fprintf(&b, "line %d of the file that is packed, again and again\n", r.Intn(1000))
+		case 1:
+			b.Write(bytes.Repeat([]byte{byte(r.Intn(256))}, r.Intn(300)))
+		case 2:
+			noise := make([]byte, r.Intn(200))
+			r.Read(noise)
+			b.Write(noise)
+		case 3:
+			at := uint32(r.Intn(4000)) - uint32(b.Len())
+			b.Write([]byte{0xe8, byte(at), byte(at >> 8), byte(at >> 16), byte(at >> 24), 0x55, 0x89, 0xe5})
+		case 4:
+			have := b.Bytes()
+			if n := len(have); n > 1000 {
+				from := r.Intn(n - 900)
+				b.Write(bytes.Clone(have[from : from+r.Intn(900)]))
+			}
+		}
+	}
+	return b.Bytes()
+}
+
+// What the distribution's programs pack comes out again.
+func TestRealPrograms(t *testing.T) {
+	data := mixed()
+	const rpmSpec = "Name: x\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\n%%define _binary_payload %s\n%%description\nx\n%%install\nmkdir -p %%{buildroot}/opt\ncp %s %%{buildroot}/opt/data.bin\n%%files\n/opt/data.bin\n"
+	for name, c := range map[string]struct {
+		program string
+		run     string // shell; $F is the file, $O what is to be made
+		many    bool
+		limits  bool // limits may be noted
+	}{
+		"zip":            {program: "zip", run: "zip -q $O $F"},
+		"zip bzip2":      {program: "zip", run: "zip -q -Z bzip2 $O $F"},
+		"zip stream":     {program: "zip", run: "zip -q - - < $F > $O"},
+		"zip deflate64":  {program: "7z", run: "7z a -tzip -mm=Deflate64 $O $F"},
+		"zip lzma":       {program: "7z", run: "7z a -tzip -mm=LZMA $O $F"},
+		"7z":             {program: "7z", run: "7z a $O $F"},
+		"7z lzma":        {program: "7z", run: "7z a -m0=LZMA $O $F"},
+		"7z ppmd":        {program: "7z", run: "7z a -m0=PPMd $O $F"},
+		"7z bzip2":       {program: "7z", run: "7z a -m0=BZip2 $O $F"},
+		"7z deflate":     {program: "7z", run: "7z a -m0=Deflate $O $F"},
+		"7z copy":        {program: "7z", run: "7z a -m0=Copy $O $F"},
+		"7z bcj":         {program: "7z", run: "7z a -m0=BCJ -m1=LZMA2 $O $F"},
+		"7z bcj2":        {program: "7z", run: "7z a -m0=BCJ2 -m1=LZMA:d23 -m2=LZMA:d19 -m3=LZMA:d19 -mb0:1 -mb0s1:2 -mb0s2:3 $O $F"},
+		"7z delta":       {program: "7z", run: "7z a -m0=Delta:4 -m1=LZMA2 $O $F"},
+		"7z plain head":  {program: "7z", run: "7z a -mhc=off $O $F"},
+		"lzma":           {program: "xz", run: "xz --format=lzma -c $F > $O"},
+		"xz":             {program: "xz", run: "xz -c $F > $O"},
+		"xz blocks":      {program: "xz", run: "xz --block-size=65536 -c $F > $O"},
+		"lzip":           {program: "lzip", run: "lzip -c $F > $O; lzip -c /dev/null >> $O"},
+		"zstd":           {program: "zstd", run: "zstd -q -19 -c $F > $O"},
+		"lz4":            {program: "lz4", run: "lz4 -q -9 -c $F > $O"},
+		"arj 1":          {program: "arj", run: "arj a -m1 $O $F"},
+		"arj 2":          {program: "arj", run: "arj a -m2 $O $F"},
+		"arj 3":          {program: "arj", run: "arj a -m3 $O $F"},
+		"arj 4":          {program: "arj", run: "arj a -m4 $O $F"},
+		"arj 0":          {program: "arj", run: "arj a -m0 $O $F"},
+		"cab mszip":      {program: "gcab", run: "gcab -c -z $O $F"},
+		"cab stored":     {program: "gcab", run: "gcab -c $O $F"},
+		"szdd":           {program: "mscompress", run: "mscompress $F; mv data.bi_ $O 2>/dev/null || mv data.bin_ $O"},
+		"iso":            {program: "genisoimage", run: "genisoimage -quiet -o $O $F"},
+		"iso joliet":     {program: "genisoimage", run: "genisoimage -quiet -J -R -o $O $F"},
+		"squashfs gzip":  {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp gzip"},
+		"squashfs xz":    {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp xz"},
+		"squashfs zstd":  {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp zstd -b 4096"},
+		"squashfs lz4":   {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lz4 -no-fragments"},
+		"rpm gzip":       {program: "rpmbuild", run: "printf '" + rpmSpec + "' w9.gzdio $PWD/$F > x.spec; rpmbuild -bb --quiet --define \"_topdir $PWD/r\" x.spec && cp r/RPMS/noarch/*.rpm $O"},
+		"rpm zstd":       {program: "rpmbuild", run: "printf '" + rpmSpec + "' w19.zstdio $PWD/$F > x.spec; rpmbuild -bb --quiet --define \"_topdir $PWD/r\" x.spec && cp r/RPMS/noarch/*.rpm $O"},
+		"uuencode":       {program: "uuencode", run: "uuencode $F data.bin > $O"},
+		"uuencode -m":    {program: "uuencode", run: "uuencode -m $F data.bin > $O"},
+		"base64":         {program: "base64", run: "(echo '<html><a href=\"data:application/x;base64,'; base64 -w0 $F; echo '\">') > $O"},
+		"nsis zlib":      {program: "makensis", run: nsis("zlib")},
+		"nsis bzip2":     {program: "makensis", run: nsis("bzip2")},
+		"nsis lzma":      {program: "makensis", run: nsis("lzma")},
+		"nsis zlib all":  {program: "makensis", run: nsis("/SOLID zlib")},
+		"nsis bzip2 all": {program: "makensis", run: nsis("/SOLID bzip2")},
+		"nsis lzma all":  {program: "makensis", run: nsis("/SOLID lzma")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			need.Command(t, c.program)
+			dir := t.TempDir()
+			must(t, os.WriteFile(filepath.Join(dir, "data.bin"), data, 0o600))
+			cmd := exec.Command("sh", "-c", c.run)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "F=data.bin", "O=out.x", "HOME="+dir)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", c.run, err, out)
+			}
+			made, err := filepath.Glob(filepath.Join(dir, "out.x*"))
+			if err != nil || len(made) == 0 {
+				t.Fatalf("nothing made: %v", err)
+			}
+			packed, err := os.ReadFile(made[0])
+			must(t, err)
+			got, limits, err := tree(packed, budget(packed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(got[1:], string(data)) {
+				var sizes []int
+				for _, g := range got {
+					sizes = append(sizes, len(g))
+				}
+				t.Errorf("not found among %d; sizes %v, limits %v", len(got), sizes, limits)
+			}
+			if len(limits) > 0 {
+				t.Errorf("limits %v", limits)
+			}
+		})
+	}
+}
+
+// nsis is a shell command that makes an installer with a compressor.
+func nsis(compressor string) string {
+	script := strings.Join([]string{"SetCompressor " + compressor, "Name x", "OutFile out.x", "Section", "SetOutPath $TEMP", "File data.bin", "SectionEnd"}, "\n")
+	return "cat > x.nsi <<'END'\n" + script + "\nEND\nmakensis -V1 x.nsi"
+}
+
+// Passwords are not asked for, but what they hide is named.
+func TestEncrypted(t *testing.T) {
+	for name, c := range map[string][2]string{
+		"zip":     {"zip", "zip -q -P secret $O $F"},
+		"zip aes": {"7z", "7z a -tzip -mem=AES256 -psecret $O $F"},
+		"7z":      {"7z", "7z a -psecret $O $F"},
+		"7z head": {"7z", "7z a -psecret -mhe=on $O $F"},
+		"arj":     {"arj", "arj a -gsecret $O $F"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			need.Command(t, c[0])
+			dir := t.TempDir()
+			must(t, os.WriteFile(filepath.Join(dir, "data.bin"), []byte(text), 0o600))
+			cmd := exec.Command("sh", "-c", c[1])
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "F=data.bin", "O=out.x")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			made, _ := filepath.Glob(filepath.Join(dir, "out.x*"))
+			packed, err := os.ReadFile(made[0])
+			must(t, err)
+			got, limits, err := tree(packed, budget(packed))
+			if err != nil || !slices.Contains(limits, verdict.Encrypted) || slices.Contains(got[1:], text) {
+				t.Errorf("%d objects, %v, %v", len(got), limits, err)
+			}
+		})
+	}
+}
+
+// A budget of time ends every format.
+func TestDeadline(t *testing.T) {
+	for name, data := range seeds(t) {
+		b := budget(data)
+		b.Deadline = time.Now().Add(-time.Second)
+		if _, limits, err := tree(data, b); err != nil || !slices.Contains(limits, verdict.LimitTime) {
+			t.Errorf("%s: %v %v", name, limits, err)
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package unpack
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// seeds are small files of every kind: those that samples makes and those of
+// testdata/seeds, which were made by the programs of TestRealPrograms.
+func seeds(t testing.TB) map[string][]byte {
+	t.Helper()
+	out := samples(t)
+	files, err := filepath.Glob("testdata/seeds/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[filepath.Base(f)] = data
+	}
+	return out
+}
