@@ -2,6 +2,7 @@ package clamdb
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -42,7 +43,8 @@ func Explain(line string, f Format) ([]string, error) {
 	var hash Hash
 	rec, err := parseLine([]byte(line), f, &hash, sum[:])
 	if err != nil {
-		if s, ok := err.(*syntax); ok && s.col > 0 {
+		var s *syntax
+		if errors.As(err, &s) && s.col > 0 {
 			return nil, fmt.Errorf("column %d: %w", s.col, err)
 		}
 		return nil, err
@@ -84,8 +86,10 @@ func (e *explainer) say(format string, args ...any) {
 	e.lines = append(e.lines, fmt.Sprintf(format, args...))
 }
 
-var targetNames = [...]string{"any file", "PE programs", "OLE2 containers", "HTML, normalised", "mail", "graphics", "ELF programs",
-	"text, normalised", "unused", "Mach-O programs", "PDF documents", "Flash", "Java classes", "file properties", "files of no other target"}
+var targetNames = [...]string{
+	"any file", "PE programs", "OLE2 containers", "HTML, normalised", "mail", "graphics", "ELF programs",
+	"text, normalised", "unused", "Mach-O programs", "PDF documents", "Flash", "Java classes", "file properties", "files of no other target",
+}
 
 func targetText(n int) string {
 	if n >= 0 && n < len(targetNames) {

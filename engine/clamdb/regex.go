@@ -184,11 +184,19 @@ func isCount(s string) bool {
 
 // groups that cannot be matched in linear time, or need state we do not have.
 var refusedGroups = []struct{ begin, name string }{
-	{"(?=", "look-ahead (?=...)"}, {"(?!", "negative look-ahead (?!...)"},
-	{"(?<=", "look-behind (?<=...)"}, {"(?<!", "negative look-behind (?<!...)"},
-	{"(?>", "atomic group (?>...)"}, {"(?|", "branch reset (?|...)"}, {"(?(", "conditional group (?(...)...)"},
-	{"(?R", "recursion (?R)"}, {"(?&", "recursion (?&name)"}, {"(?P>", "recursion (?P>name)"},
-	{"(?P=", "back-reference (?P=name)"}, {"(?C", "callout (?C)"}, {"(*", "control verb (*...)"},
+	{"(?=", "look-ahead (?=...)"},
+	{"(?!", "negative look-ahead (?!...)"},
+	{"(?<=", "look-behind (?<=...)"},
+	{"(?<!", "negative look-behind (?<!...)"},
+	{"(?>", "atomic group (?>...)"},
+	{"(?|", "branch reset (?|...)"},
+	{"(?(", "conditional group (?(...)...)"},
+	{"(?R", "recursion (?R)"},
+	{"(?&", "recursion (?&name)"},
+	{"(?P>", "recursion (?P>name)"},
+	{"(?P=", "back-reference (?P=name)"},
+	{"(?C", "callout (?C)"},
+	{"(*", "control verb (*...)"},
 	{"(?+", "recursion (?+n)"},
 }
 

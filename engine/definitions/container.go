@@ -44,8 +44,10 @@ func (c *compiler) now() mark {
 
 func (c *compiler) beginSource(f sourceFile) {
 	c.marks = append(c.marks, c.now())
-	c.report.Sources = append(c.report.Sources, SourceReport{Path: f.path,
-		Format: strings.ToLower(strings.TrimPrefix(filepath.Ext(f.path), "."))})
+	c.report.Sources = append(c.report.Sources, SourceReport{
+		Path:   f.path,
+		Format: strings.ToLower(strings.TrimPrefix(filepath.Ext(f.path), ".")),
+	})
 }
 
 // finishSources turns the marks into differences.

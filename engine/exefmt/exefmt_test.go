@@ -105,7 +105,11 @@ func TestELF(t *testing.T) {
 
 func TestDamaged(t *testing.T) {
 	for _, c := range []struct{ typ, data string }{
-		{"pe", ""}, {"pe", "MZ"}, {"elf", "\x7fELF"}, {"macho", "\xcf\xfa\xed\xfe"}, {"zip", "PK\x03\x04"},
+		{"pe", ""},
+		{"pe", "MZ"},
+		{"elf", "\x7fELF"},
+		{"macho", "\xcf\xfa\xed\xfe"},
+		{"zip", "PK\x03\x04"},
 		{"macho", "\xca\xfe\xba\xbe" + strings.Repeat("\x00", 40)},
 	} {
 		if _, err := Read(strings.NewReader(c.data), int64(len(c.data)), c.typ); err == nil {

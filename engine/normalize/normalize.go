@@ -86,8 +86,10 @@ type Page struct {
 
 // HTML reads at most MaxHTML bytes of a page.
 func HTML(r io.Reader) (Page, error) {
-	p := &page{r: bufio.NewReaderSize(io.LimitReader(r, MaxHTML), 32<<10),
-		page: sink{most: MaxHTML}, text: sink{most: MaxTags}}
+	p := &page{
+		r:    bufio.NewReaderSize(io.LimitReader(r, MaxHTML), 32<<10),
+		page: sink{most: MaxHTML}, text: sink{most: MaxTags},
+	}
 	p.run()
 	if errors.Is(p.err, io.EOF) {
 		p.err = nil
