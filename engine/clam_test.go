@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"archive/zip"
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -211,6 +213,63 @@ func TestClamTextOracle(t *testing.T) {
 	})
 	t.Logf("%d signatures, %d hits", n, hits)
 	if hits < 80 {
+		t.Errorf("only %d hits", hits)
+	}
+}
+
+// storedZip is a zip file of stored members.
+func storedZip(t *testing.T, members ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for i := 0; i < len(members); i += 2 {
+		f, err := w.CreateHeader(&zip.FileHeader{Name: members[i], Method: zip.Store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write([]byte(members[i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestClamContainersOracle compares what depends on the containers around an
+// object, and signatures about members.
+func TestClamContainersOracle(t *testing.T) {
+	needle := string(binaryFile("needle"))
+	inner := storedZip(t, "deep.bin", needle)
+	var tgz bytes.Buffer
+	z := gzip.NewWriter(&tgz)
+	if _, err := z.Write([]byte(needle)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{
+		"plain.bin": []byte(needle), "one.zip": storedZip(t, "a/evil.exe", needle, "b.txt", "plain text"), "two.zip": storedZip(t, "inner.zip", string(inner)),
+		"clean.zip": storedZip(t, "b.txt", "plain text"), "one.gz": tgz.Bytes(),
+	}
+	var ldb strings.Builder
+	for i, d := range []string{
+		"Container:CL_TYPE_ANY", "Container:CL_TYPE_ZIP", "Container:CL_TYPE_GZ", "Container:CL_TYPE_RAR", "Intermediates:CL_TYPE_ZIP",
+		"Intermediates:CL_TYPE_ZIP>CL_TYPE_ZIP", "Intermediates:CL_TYPE_ANY>CL_TYPE_ZIP", "Intermediates:CL_TYPE_GZ>CL_TYPE_ZIP", "Intermediates:CL_TYPE_GZ",
+	} {
+		fmt.Fprintf(&ldb, "C%d;Engine:81-255,%s,Target:0;0;6e6565646c65\n", i, d)
+	}
+	cdb := strings.Join([]string{
+		`M0:CL_TYPE_ZIP:*:\.exe$:*:*:*:*:*:*`, `M1:CL_TYPE_ZIP:*:^evil:*:*:*:*:*:*`, `M2:*:*:b\.txt:*:10:*:2:*:*`, `M3:*:*:b\.txt:*:10-20:*:1:*:*`,
+		fmt.Sprintf(`M4:CL_TYPE_ZIP:%d:.*:*:*:*:*:*:*`, len(files["clean.zip"])), `M5:CL_TYPE_RAR:*:.*:*:*:*:*:*:*`, `M6:CL_TYPE_ZIP:1-10:.*:*:*:*:*:*:*`,
+		`M7:CL_TYPE_ZIP:*:txt$:*:1-9:*:*:*:*`, `M8:*:*:*:*:42:*:*:*:*`,
+	}, "\n") + "\n"
+	hits := compareClam(t, map[string]string{"c.ldb": ldb.String()}, files, nil)
+	hits += compareClam(t, map[string]string{"c.cdb": cdb}, files, nil)
+	t.Logf("%d hits", hits)
+	if hits < 15 {
 		t.Errorf("only %d hits", hits)
 	}
 }

@@ -160,9 +160,13 @@ func (s *scan) member(container, o *object, position int64) error {
 	if !s.set.HasMembers() {
 		return nil
 	}
-	m := definitions.Member{Name: o.Name, Container: filetype.ClamType(container.fileType), ContainerSize: container.Size,
-		Packed: -1, Size: o.Size, Position: position}
+	m := definitions.Member{
+		Name: o.Name, Container: filetype.ClamType(container.fileType), ContainerSize: container.Size,
+		Packed: -1, Size: o.Size, Position: position,
+	}
 	switch container.fileType {
+	case filetype.Gzip, filetype.Bzip2, filetype.XZ, filetype.Zstd, filetype.LZMA, filetype.LZ4:
+		return nil // one compressed file is no member
 	case filetype.Tar, filetype.CPIO, filetype.Mail:
 		m.Packed = m.Size
 	}
