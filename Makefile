@@ -78,6 +78,10 @@ fuzz-short: ## run every fuzz target for FUZZTIME (default 10s)
 bench: ## run the Go benchmarks and print the resident memory and sizes of the programs
 	@bench/run.sh
 
+.PHONY: bench-engine
+bench-engine: ## compare the scan engine with clamscan, clamdscan and yara (minutes)
+	$(GO) run ./bench/engine $(BENCH_FLAGS)
+
 .PHONY: package
 package: ## build the deb and rpm packages into dist/
 	@VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/build.sh

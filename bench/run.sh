@@ -27,6 +27,9 @@ for status in /proc/[0-9]*/status; do
 done
 [[ $found == yes ]] || echo "  none runs here (make up starts them)"
 
+echo "==> scan engine beside clamscan and yara, a tenth of \`make bench-engine\`"
+go run ./bench/engine -short
+
 echo "==> Go benchmarks ($(nproc) cores, $(uname -r))"
 packages=("$@")
 ((${#packages[@]} > 0)) || packages=(./...)
