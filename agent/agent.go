@@ -75,6 +75,7 @@ type Agent struct {
 
 	realtime    *realtime
 	covered     *covered
+	kernel      runningKernel
 	remediation *remediation
 	selfTests   *selfTests
 	events      broadcast[api.AgentEvent]
@@ -142,6 +143,7 @@ func open(opts Options) (a *Agent, err error) {
 	}
 	a.selfTests = &selfTests{a: a}
 	a.remediation = &remediation{a: a, log: a.log.Logger("threats")}
+	a.kernel = lookAtKernel(a.log.Logger("onaccess"))
 	a.realtime = newRealtime(a)
 	a.covered = newCovered(a)
 	a.parts = newComponents(a.log.Logger("daemon"))

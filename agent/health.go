@@ -59,8 +59,11 @@ func (a *Agent) antivirusHealth(context.Context) health.Report {
 	if wanted && !loaded {
 		r.Issues = append(r.Issues, engineIssue(pool.LoadError))
 	}
+	if wanted {
+		r.Issues = append(r.Issues, a.kernel.issues(a.config.Current())...)
+	}
 	if wanted && loaded {
-		r.Issues = append(r.Issues, realtimeIssues(st, level, conflicts)...)
+		r.Issues = append(r.Issues, realtimeIssues(st, level, conflicts, a.kernel.mustNotHold(a.config.Current()))...)
 	}
 	for _, p := range pool.Processes {
 		if p.Failure != "" {
@@ -87,7 +90,7 @@ func engineIssue(loadError string) api.Issue {
 	}
 }
 
-func realtimeIssues(st onaccess.Stats, level string, conflicts []string) []api.Issue {
+func realtimeIssues(st onaccess.Stats, level string, conflicts []string, neverHold string) []api.Issue {
 	var out []api.Issue
 	switch {
 	case st.Subsystem != "fanotify":
@@ -97,7 +100,9 @@ func realtimeIssues(st onaccess.Stats, level string, conflicts []string) []api.I
 		})
 	case level == policy.RealTime && !st.Holding:
 		why := "the kernel cannot hold accesses"
-		if len(conflicts) > 0 {
+		if neverHold != "" {
+			why = "this kernel is known to be bad for that: " + neverHold
+		} else if len(conflicts) > 0 {
 			why = "another program holds accesses: " + strings.Join(conflicts, ", ")
 		}
 		out = append(out, api.Issue{

@@ -80,6 +80,8 @@ func (r *realtime) watch(ctx context.Context) error {
 		Scan:                   r.scan,
 		Generation:             r.generation,
 		Excluded:               r.excluded,
+		ExcludedPath:           r.excludedPath,
+		ExcludedFolders:        r.excludedFolders,
 		Blocks:                 r.a.blocks,
 		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,
@@ -130,12 +132,13 @@ func (r *realtime) changed(old, now policy.Effective) {
 	if w == nil {
 		return
 	}
-	if !slices.Equal(unmonitored(old), unmonitored(now)) || old.String(policy.KeyNonExecMounts) != now.String(policy.KeyNonExecMounts) {
+	if r.a.kernel.mustNotHold(old) != r.a.kernel.mustNotHold(now) || !slices.Equal(unmonitored(old), unmonitored(now)) || old.String(policy.KeyNonExecMounts) != now.String(policy.KeyNonExecMounts) {
 		r.mu.Lock()
 		r.remake()
 		r.mu.Unlock()
 		return
 	}
+	w.ExclusionsChanged()
 	level := now.EnforcementLevel()
 	if err := w.SetMode(onaccess.Mode(level)); err != nil {
 		r.a.log.Logger("onaccess").Error("enforcement level not applied", "level", level, "error", err)
@@ -175,6 +178,17 @@ func (r *realtime) excluded(a onaccess.Access) bool {
 	}
 	_, excluded := set.Match(policy.UseRealTime, a.Path, exe, time.Now())
 	return excluded
+}
+
+// excludedPath reports whether a file is excluded whoever opens it.
+func (r *realtime) excludedPath(a onaccess.Access) bool {
+	set := r.exclusions.Load()
+	return set.Len() > 0 && !a.Deleted && set.ByPath(policy.UseRealTime, a.Path)
+}
+
+// excludedFolders are the folders of which no mount is watched.
+func (r *realtime) excludedFolders() []string {
+	return r.exclusions.Load().WholeFolders(policy.UseRealTime)
 }
 
 // within reports whether path is dir or lies below it.

@@ -124,6 +124,7 @@ const (
 	KeyGroupIDs           = "edr.groupIds"
 	KeyTags               = "edr.tags"
 	KeyEarlyPreview       = "edr.earlyPreview"
+	KeyKnownBadKernels    = "features.blockOnKnownBadKernels"
 	KeyStatistics         = "features.realTimeProtectionStatistics"
 	KeyLogLevel           = "logging.level"
 	KeyLogCurrentSize     = "logging.maximumCurrentSize"

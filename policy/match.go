@@ -130,6 +130,32 @@ func (s *ExclusionSet) Matches(u Use, path, exe string, now time.Time) []Exclusi
 	return out
 }
 
+// WholeFolders returns the folders that are excluded as a whole and for good
+// for a use: without wildcards and without an expiry, links resolved.
+func (s *ExclusionSet) WholeFolders(u Use) []string {
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for _, e := range s.all {
+		if e.Type == ExcludeFolder && e.Scopes&u.scopes() != 0 && e.Expires.IsZero() && !hasWildcard(e.Value) {
+			out = append(out, e.Resolved())
+		}
+	}
+	return out
+}
+
+// ByPath reports whether the file at path is excluded for good whoever opens
+// it: by an exclusion of file, folder or extension without an expiry.
+func (s *ExclusionSet) ByPath(u Use, path string) bool {
+	for _, e := range s.Matches(u, path, "", time.Time{}) {
+		if e.Type != ExcludeProcess && e.Expires.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // find returns the index of the first match or -1; with all it collects every
 // match there and returns -1.
 func (s *ExclusionSet) find(u Use, path, exe string, now time.Time, all *[]int32) int32 {

@@ -222,6 +222,10 @@ var keys = []Key{
 		Doc:     "Report weak suspicions of the antivirus to EDR.",
 	},
 	{
+		Name: KeyKnownBadKernels, Kind: Switch, Default: Disabled, Since: "Bulwark",
+		Doc: "Hold accesses even on a kernel on which that is known to endanger the host (content/kernels.json); otherwise files are scanned after the fact there.",
+	},
+	{
 		Name: KeyStatistics, Kind: Switch, Default: Enabled, Since: "Bulwark",
 		Doc: "Count real-time scans per process.",
 	},

@@ -32,6 +32,10 @@ type markState struct {
 	ownPoints, foreignPoints map[int]string
 	// covered are the file systems of our namespace with a file-system mark.
 	covered map[uint64]bool
+	// exempt are the mounts of our namespace that are excluded, muted those (of
+	// every namespace) that have an ignore mark because of it, by mount id.
+	exempt []exempt
+	muted  map[int]exempt
 	// noHold: remote file systems cannot be held; see stopHolding.
 	noHold map[*group]bool
 	// namespaces are the mount namespaces of the processes seen so far.
@@ -58,12 +62,13 @@ func (w *Watcher) applyMarks() error {
 	w.mu.Lock()
 	yield := w.cfg.YieldToOthers && len(w.conflicts) > 0
 	w.mu.Unlock()
-	hold := w.Mode() == RealTime && w.caps.Permission && !yield
+	hold := w.Mode() == RealTime && w.caps.Permission && !yield && w.cfg.NeverHold == ""
 	if hold != w.holding.Load() || !w.Mode().watches() {
 		var errs []error
 		for _, g := range w.groups {
 			errs = append(errs, g.flushMarks(w.caps))
 		}
+		w.marks.muted = nil
 		w.holding.Store(hold)
 		w.ignores.flush()
 		if err := errors.Join(errs...); err != nil {
@@ -71,6 +76,7 @@ func (w *Watcher) applyMarks() error {
 		}
 	}
 	if !w.Mode().watches() {
+		// Flushing removed the ignore marks of mounts too.
 		w.marks = markState{noHold: w.marks.noHold}
 		w.publish()
 		return nil
@@ -103,7 +109,7 @@ func (w *Watcher) syncOwn() error {
 	w.marks.covered = make(map[uint64]bool)
 	var markErr error
 	w.marks.ownPoints = make(map[int]string)
-	w.marks.own, markErr = w.markMounts(mounts, "", 0, w.marks.covered, w.marks.ownPoints)
+	w.marks.own, w.marks.exempt, markErr = w.markMounts(mounts, "", 0, w.marks.covered, w.marks.ownPoints)
 	w.publish()
 	return errors.Join(err, markErr)
 }
@@ -131,6 +137,7 @@ func (w *Watcher) syncForeign() error {
 	done := map[string]bool{own: true, "": true}
 	points := make(map[int]string)
 	var all []MarkedMount
+	exempted := slices.Clone(w.marks.exempt)
 	var errs []error
 	for _, pid := range pids {
 		dir := "/proc/" + strconv.Itoa(pid)
@@ -147,22 +154,22 @@ func (w *Watcher) syncForeign() error {
 			continue // gone; another process may stand for the namespace
 		}
 		done[ns] = true
-		marked, err := w.markMounts(mounts, dir+"/root", int32(pid), covered, points)
-		all = append(all, marked...)
+		marked, left, err := w.markMounts(mounts, dir+"/root", int32(pid), covered, points)
+		all, exempted = append(all, marked...), append(exempted, left...)
 		if err != nil && len(errs) < 8 {
 			errs = append(errs, err)
 		}
 	}
 	w.marks.foreign, w.marks.foreignPoints = all, points
 	w.publish()
+	errs = append(errs, w.settleExempt(exempted, covered))
 	return errors.Join(errs...)
 }
 
 // markMounts marks the mounts of one namespace, whose root is seen at prefix,
 // and returns what it did about each. With file-system marks, covered are the
 // devices that need none. The watched mounts are added to points.
-func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool, points map[int]string) ([]MarkedMount, error) {
-	var out []MarkedMount
+func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool, points map[int]string) (out []MarkedMount, left []exempt, err error) {
 	var errs []error
 	scope := w.scope()
 	mute := w.cfg.NonExecMountPolicy == "mute"
@@ -171,8 +178,13 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 			continue
 		}
 		seen := MarkedMount{Point: m.point, Filesystem: m.fsType, Process: pid}
-		seen.Reason = w.skip(m, pid == 0)
+		seen.Reason = w.skip(m)
 		switch {
+		case seen.Reason == SkipExcluded:
+			left = append(left, exempt{m, prefix})
+			if pid != 0 {
+				continue
+			}
 		case seen.Reason != "":
 			// The file system may be watched through another mount; the mark then
 			// needs an exception for this one.
@@ -200,7 +212,7 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 		}
 		out = append(out, seen)
 	}
-	return out, errors.Join(errs...)
+	return out, left, errors.Join(errs...)
 }
 
 // concerns reports whether the mount is one that this watcher is for.
@@ -208,10 +220,13 @@ func (w *Watcher) concerns(m mount) bool {
 	return len(w.cfg.OnlyMounts) == 0 || slices.Contains(w.cfg.OnlyMounts, m.point)
 }
 
-// skip says why policy leaves a mount out; "" when it is to be watched. own is
-// whether it is in our own namespace.
-func (w *Watcher) skip(m mount, own bool) string {
-	return skipReason(m, w.cfg.UnmonitoredFilesystems, w.cfg.NonExecMountPolicy == "mute")
+// skip says why policy leaves a mount out; "" when it is to be watched.
+func (w *Watcher) skip(m mount) string {
+	why := skipReason(m, w.cfg.UnmonitoredFilesystems, w.cfg.NonExecMountPolicy == "mute")
+	if why == "" && w.excludedMount(m) {
+		return SkipExcluded
+	}
+	return why
 }
 
 func (w *Watcher) scope() MarkScope {

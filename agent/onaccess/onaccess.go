@@ -152,6 +152,14 @@ type Config struct {
 	// Excluded reports whether policy excludes the access from scanning. Called
 	// on workers, never for accesses answered from the cache. nil: nothing is.
 	Excluded func(Access) bool
+	// ExcludedPath reports whether policy excludes the file by its path alone,
+	// whoever opens it. Such files may get a kernel ignore mark; see exempt.go.
+	// nil: none is known to be.
+	ExcludedPath func(Access) bool
+	// ExcludedFolders are folders that are excluded as a whole, with links
+	// resolved: mounts in them get no mark. Call ExclusionsChanged after a
+	// change. nil: none.
+	ExcludedFolders func() []string
 	// Blocks decides whether a verdict with matches denies the access. nil: any
 	// match does.
 	Blocks func(verdict.Verdict) bool
@@ -187,6 +195,9 @@ type Config struct {
 	Scope      MarkScope
 	// Without switches off kernel features, to run as an older kernel would.
 	Without []Feature
+	// NeverHold, when set, says why accesses must not be held on this host (a
+	// kernel that is known to be bad): they are observed only.
+	NeverHold string
 	// YieldToOthers stops holding accesses (scans are then notifications only)
 	// while another program holds fanotify permission groups.
 	YieldToOthers bool

@@ -164,7 +164,7 @@ func (w *Watcher) MountNamespaces() ([]Namespace, error) {
 			}
 			ns.Mounts = append(ns.Mounts, Mount{
 				ID: m.id, Device: m.dev, Point: m.point, Root: root, Filesystem: m.fsType,
-				ReadOnly: m.has("ro") || m.superReadOnly(), Skip: w.skip(m, ns.Own),
+				ReadOnly: m.has("ro") || m.superReadOnly(), Skip: w.skip(m),
 			})
 		}
 		out = append(out, ns)

@@ -87,6 +87,7 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 	a := w.access(p, path)
 	if w.cfg.Excluded != nil && w.cfg.Excluded(a) {
 		w.n.excluded.Add(1)
+		w.ignoreExcluded(p, a, p.stamp)
 		w.release(p)
 		return outcome{}
 	}

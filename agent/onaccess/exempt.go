@@ -1,0 +1,103 @@
+package onaccess
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// SkipExcluded is the reason why a mount in an excluded folder is not watched.
+const SkipExcluded = "excluded by policy"
+
+// Exclusions in the kernel
+//
+// A mount whose mount point is in an excluded folder (Config.ExcludedFolders)
+// has no mark: its accesses never leave the kernel. Where a file-system mark
+// has to stay, because the same file system is also mounted elsewhere, the
+// mount gets an ignore mark instead. Both follow the mount, so nothing that is
+// moved out of it stays exempt.
+//
+// Other excluded files get an ignore mark when they are first accessed, if the
+// exclusion is one of path alone (Config.ExcludedPath) and nobody but root can
+// write the file. The mark belongs to the inode: a file that others can write
+// could be filled in the excluded folder and then be moved out of it, unseen;
+// those are asked about at every open.
+
+// exempt is a mount that is left out because of an exclusion.
+type exempt struct {
+	mount  mount
+	prefix string
+}
+
+// excludedMount reports whether the mount point is in an excluded folder.
+func (w *Watcher) excludedMount(m mount) bool {
+	if w.cfg.ExcludedFolders == nil {
+		return false
+	}
+	for _, folder := range w.cfg.ExcludedFolders() {
+		if folder == "/" || m.point == folder || strings.HasPrefix(m.point, folder+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// ExclusionsChanged makes the marks fit the exclusions in force.
+func (w *Watcher) ExclusionsChanged() { w.reapply() }
+
+// settleExempt takes marks off exempt mounts, or has them ignored where the
+// file system's mark stays, and takes ignore marks off mounts that are exempt no
+// longer. covered are the devices that are watched. w.marksMu is held.
+func (w *Watcher) settleExempt(list []exempt, covered map[uint64]bool) error {
+	muted := make(map[int]exempt)
+	var errs []error
+	for _, e := range list {
+		if w.scope() == ScopeFilesystem && covered[e.mount.dev] {
+			if _, done := w.marks.muted[e.mount.id]; !done {
+				w.muteMount(e.mount, e.prefix)
+			}
+			muted[e.mount.id] = e
+			continue
+		}
+		kind := uint(unix.FAN_MARK_MOUNT)
+		if w.scope() == ScopeFilesystem {
+			kind = unix.FAN_MARK_FILESYSTEM
+		}
+		errs = append(errs, w.unmark(e, kind))
+	}
+	for id, e := range w.marks.muted {
+		if _, still := muted[id]; !still {
+			errs = append(errs, w.unmark(e, unix.FAN_MARK_MOUNT|unix.FAN_MARK_IGNORED_MASK))
+		}
+	}
+	w.marks.muted = muted
+	return errors.Join(errs...)
+}
+
+// unmark removes a mark of a mount, if there is one.
+func (w *Watcher) unmark(e exempt, kind uint) error {
+	fd, err := openMount(e.prefix+e.mount.point, e.mount.id)
+	if err != nil {
+		return nil //nolint:nilerr // unmounted: its marks went with it
+	}
+	defer unix.Close(fd)
+	mask := w.caps.eventMask(true) | w.caps.eventMask(false)
+	err = w.groupOf(e.mount.fsType).markPathFD(unix.FAN_MARK_REMOVE|kind, mask, fd)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// ignoreExcluded gives an excluded file an ignore mark, where that is sound.
+func (w *Watcher) ignoreExcluded(p *pending, a Access, under stamp) {
+	if w.cfg.ExcludedPath == nil || w.cfg.Ignore == IgnoreOff || p.state.uid != 0 || p.state.mode&0o022 != 0 ||
+		!w.classes.of(p.state.dev, int(p.fd)).ignorable() || !w.cfg.ExcludedPath(a) {
+		return
+	}
+	if w.ignores.add(p.group, int(p.fd)) && w.stamp() != under {
+		// The exclusion may have ended between the question and the mark.
+		w.ignores.remove(p.group, int(p.fd))
+	}
+}

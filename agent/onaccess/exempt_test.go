@@ -1,0 +1,166 @@
+package onaccess
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// excludes is a set of excluded folders that a test can change.
+type excludes struct{ folders atomic.Pointer[[]string] }
+
+func (e *excludes) set(folders ...string) { e.folders.Store(&folders) }
+
+func (e *excludes) apply(c *Config) {
+	e.set()
+	c.ExcludedFolders = func() []string { return *e.folders.Load() }
+	c.Excluded = func(a Access) bool {
+		for _, f := range *e.folders.Load() {
+			if strings.HasPrefix(a.Path, f+"/") {
+				return true
+			}
+		}
+		return false
+	}
+	c.ExcludedPath = c.Excluded
+}
+
+// TestExcludedMountHasNoMark: accesses on an excluded mount raise no event, and
+// are held again as soon as the exclusion ends.
+func TestExcludedMountHasNoMark(t *testing.T) {
+	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
+		t.Run(string(scope), func(t *testing.T) {
+			var e excludes
+			r := newRig(t, func(c *Config) {
+				c.Scope, c.Ignore = scope, IgnoreOff
+				e.apply(c)
+			})
+			if scope == ScopeFilesystem && !r.Capabilities().FilesystemMarks {
+				t.Log("this kernel has no file-system marks: mount marks are tried again")
+			}
+			p := r.put(t, "bad", bad)
+			refused := func() bool { return r.accessor.do(request{Op: "read", Path: p}).Errno == int(unix.EPERM) }
+			if !refused() {
+				t.Fatal("not refused before the exclusion")
+			}
+			e.set(r.dir)
+			r.Forget()
+			r.ExclusionsChanged()
+			before := r.Stats(0)
+			r.accessor.must(request{Op: "read", Path: p})
+			after := r.Stats(0)
+			if after.Events != before.Events || after.Excluded != before.Excluded {
+				t.Errorf("%d events on an excluded mount", after.Events-before.Events)
+			}
+			if len(after.MarkedMounts) != 0 || len(after.SkippedMounts) != 1 || after.SkippedMounts[0].Reason != SkipExcluded {
+				t.Errorf("marked %v, skipped %v", after.MarkedMounts, after.SkippedMounts)
+			}
+			e.set()
+			r.Forget()
+			r.ExclusionsChanged()
+			if !refused() {
+				t.Error("not refused after the exclusion ended")
+			}
+		})
+	}
+}
+
+// TestExcludedBindMount: a file system stays watched through its other mount.
+func TestExcludedBindMount(t *testing.T) {
+	dir := tmpfs(t)
+	sub := filepath.Join(dir, "sub")
+	other := t.TempDir()
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(sub, other, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(other, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
+		t.Run(string(scope), func(t *testing.T) {
+			var e excludes
+			r := newRigOn(t, dir, func(c *Config) {
+				c.Scope, c.Ignore, c.OnlyMounts = scope, IgnoreOff, []string{dir, other}
+				e.apply(c)
+			})
+			r.put(t, "sub/bad", bad)
+			e.set(other)
+			r.Forget()
+			r.ExclusionsChanged()
+			before := r.Stats(0).Events
+			r.accessor.must(request{Op: "read", Path: filepath.Join(other, "bad")})
+			if n := r.Stats(0).Events - before; n != 0 {
+				t.Errorf("%d events through the excluded mount", n)
+			}
+			if got := r.accessor.do(request{Op: "read", Path: filepath.Join(sub, "bad")}); got.Errno != int(unix.EPERM) {
+				t.Errorf("through the other mount: %q, want it refused", got.Err)
+			}
+			e.set()
+			r.Forget()
+			r.ExclusionsChanged()
+			if got := r.accessor.do(request{Op: "read", Path: filepath.Join(other, "bad")}); got.Errno != int(unix.EPERM) {
+				t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
+			}
+		})
+	}
+}
+
+// TestExcludedFileIsIgnored: an excluded file that only root can write is asked
+// about once; one that others can write every time, because they could move
+// what they wrote elsewhere.
+func TestExcludedFileIsIgnored(t *testing.T) {
+	var e excludes
+	r := newRig(t, e.apply)
+	if err := os.Mkdir(r.path("excluded"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	roots, others := r.put(t, "excluded/roots", bad), r.put(t, "excluded/others", bad)
+	if err := os.Chmod(others, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	e.set(r.path("excluded"))
+	r.Forget()
+	r.ExclusionsChanged()
+	settle()
+	asked := func(path string) uint64 {
+		before := r.Stats(0).Excluded
+		for range 3 {
+			r.accessor.must(request{Op: "read", Path: path})
+		}
+		return r.Stats(0).Excluded - before
+	}
+	if n := asked(roots); n != 1 {
+		t.Errorf("root's file: asked %d times, want once", n)
+	}
+	if n := asked(others); n != 3 {
+		t.Errorf("others' file: asked %d times, want every time", n)
+	}
+	// Others' file is scanned where it is moved to.
+	moved := r.path("moved")
+	r.accessor.must(request{Op: "rename", Path: others, To: moved})
+	if got := r.accessor.do(request{Op: "read", Path: moved}); got.Errno != int(unix.EPERM) {
+		t.Errorf("moved out of the folder: %q, want it refused", got.Err)
+	}
+	// A modification ends the mark, the end of the exclusion does too.
+	before := r.Stats(0).Excluded
+	r.accessor.must(request{Op: "write", Path: roots, Data: bad + "!"})
+	r.accessor.must(request{Op: "read", Path: roots})
+	wait(t, "the modified file is asked about", func() bool { return r.Stats(0).Excluded > before })
+	e.set()
+	r.Forget()
+	r.ExclusionsChanged()
+	time.Sleep(10 * time.Millisecond)
+	if got := r.accessor.do(request{Op: "read", Path: roots}); got.Errno != int(unix.EPERM) {
+		t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
+	}
+}
