@@ -57,6 +57,10 @@ func run(args []string) int {
 		_, _ = io.WriteString(os.Stderr, usage)
 		return exitBadUsage
 	}
+	if err := keepInherited(); err != nil {
+		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
+		return exitFailure
+	}
 	switch args[0] {
 	case "run":
 		return daemon(args[1:])
