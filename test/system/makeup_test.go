@@ -95,7 +95,8 @@ func TestMakeUpAndDown(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Cleanup(killInstalled)
-	ctx, cancel := context.WithTimeout(context.Background(), deadman)
+	// It builds everything three times, on a host that may be busy.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*deadman)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "private", "bash", "-c", makeUpScript, "make-up", t.TempDir())
 	cmd.Dir = top
