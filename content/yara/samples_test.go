@@ -100,7 +100,7 @@ func tinyELF(bits int, flags uint32) []byte {
 	binary.LittleEndian.PutUint16(b[44:], 1)
 	binary.LittleEndian.PutUint32(b[52:], 1)
 	binary.LittleEndian.PutUint32(b[76:], flags)
-	return append(b, code...)
+	return slices.Concat(b, []byte(code))
 }
 
 // TestSamplesCannotRun: what the tests write must be harmless even where it is
