@@ -43,12 +43,17 @@ func build(t testing.TB, files map[string]string) (*Engine, definitions.Report) 
 
 func compile(t testing.TB, sources ...definitions.Source) (*Engine, definitions.Report) {
 	t.Helper()
+	return compileWith(t, definitions.CompileOptions{}, sources...)
+}
+
+func compileWith(t testing.TB, opts definitions.CompileOptions, sources ...definitions.Source) (*Engine, definitions.Report) {
+	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "compiled"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	rep, err := definitions.Compile(context.Background(), out, sources, definitions.CompileOptions{})
+	rep, err := definitions.Compile(context.Background(), out, sources, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -414,7 +414,7 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				if id, g := uint32(len(c.out.variants)), c.out.group(); flags&StringLate == 0 {
+				if id, g := uint32(len(c.out.variants)), c.out.group(&v); flags&StringLate == 0 {
 					c.atoms[g] = append(c.atoms[g], match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
 				} else {
 					c.out.late = append(c.out.late, id)

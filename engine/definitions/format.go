@@ -96,7 +96,7 @@ const (
 // hashSections are the numbers of the three sections of a hash table.
 func hashSections(l List, a Algorithm) (recs, fanout, sizes uint32) {
 	if l >= Sections {
-		k := secMoreLists + uint32(4*(int(l-Sections)))
+		k := secMoreLists + uint32(4*int(l-Sections))
 		return k + uint32(a), k + 8 + uint32(a), k + 16 + uint32(a)
 	}
 	k := uint32(4*int(l) + int(a))

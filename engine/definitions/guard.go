@@ -3,6 +3,7 @@ package definitions
 import (
 	"math"
 
+	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara"
 )
 
@@ -70,12 +71,27 @@ func (g *Guard) Group() Group {
 	return GroupAny
 }
 
-// group is the group of the rule that was added last.
-func (t *tables) group() Group {
-	if rule := len(t.rules) - 1; rule >= 0 && rule < len(t.ruleGuards) {
-		return t.guards[t.ruleGuards[rule]].Group()
+// group is the group of a variant of the rule that was added last. Short
+// literals need a pass that looks at every place; one such pass is enough for all
+// files but Windows programs.
+func (t *tables) group(v *pattern.Variant) Group {
+	rule := len(t.rules) - 1
+	if rule < 0 || rule >= len(t.ruleGuards) {
+		return GroupAny
 	}
-	return GroupAny
+	run, longest := 0, 0
+	for i := range v.Context {
+		run++
+		if v.ContextMask != nil && v.ContextMask[i]|0x20 != 0xff {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	g := t.guards[t.ruleGuards[rule]].Group()
+	if longest < shortLiteral && g != GroupMZ {
+		return GroupAny
+	}
+	return g
 }
 
 // guard notes the guard of a rule; rules without one need none.

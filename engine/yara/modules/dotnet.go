@@ -337,8 +337,10 @@ func (n *netFile) each(t int, f func(row []byte)) {
 }
 
 func versionOf(b []byte) Object {
-	return Object{"major": int64(le.Uint16(b)), "minor": int64(le.Uint16(b[2:])),
-		"build_number": int64(le.Uint16(b[4:])), "revision_number": int64(le.Uint16(b[6:]))}
+	return Object{
+		"major": int64(le.Uint16(b)), "minor": int64(le.Uint16(b[2:])),
+		"build_number": int64(le.Uint16(b[4:])), "revision_number": int64(le.Uint16(b[6:])),
+	}
 }
 
 func (n *netFile) values(resources int64) {

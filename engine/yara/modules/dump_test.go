@@ -167,9 +167,11 @@ func TestAgainstYara(t *testing.T) {
 		// yara 4.2.3 knows no import hash.
 		values += compareDumps(t, yara, "elf", f, regexp.MustCompile(`^$`))
 	}
-	globs := []string{roots[0] + "/src/debug/pe/testdata/*", roots[1] + "/golang.org/x/sys@*/windows/testdata/*.exe",
+	globs := []string{
+		roots[0] + "/src/debug/pe/testdata/*", roots[1] + "/golang.org/x/sys@*/windows/testdata/*.exe",
 		roots[1] + "/github.com/*/*/testdata/*.exe", roots[1] + "/github.com/*/*/testdata/windows/*.sys",
-		"/usr/share/clamav-testfiles/clam.exe", "/usr/lib/python3*/*-packages/*/*.exe"}
+		"/usr/share/clamav-testfiles/clam.exe", "/usr/lib/python3*/*-packages/*/*.exe",
+	}
 	if more := os.Getenv("BULWARK_PE_SAMPLES"); more != "" {
 		globs = append(globs, strings.Split(more, ":")...)
 	}

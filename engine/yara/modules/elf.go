@@ -14,12 +14,12 @@ var elfConstants = map[string]int64{
 	"ET_NONE": 0, "ET_REL": 1, "ET_EXEC": 2, "ET_DYN": 3, "ET_CORE": 4,
 	"EM_NONE": 0, "EM_M32": 1, "EM_SPARC": 2, "EM_386": 3, "EM_68K": 4, "EM_88K": 5, "EM_860": 7, "EM_MIPS": 8,
 	"EM_MIPS_RS3_LE": 10, "EM_PPC": 20, "EM_PPC64": 21, "EM_ARM": 40, "EM_X86_64": 62, "EM_AARCH64": 183,
-	"SHT_NULL": 0, "SHT_PROGBITS": 1, "SHT_SYMTAB": 2, "SHT_STRTAB": 3, "SHT_RELA": 4, "SHT_HASH": 5, "SHT_DYNAMIC": 6,
+	"SHT_NULL": 0, "SHT_PROGBITS": 1, "SHT_SYMTAB": 2, "SHT_STRTAB": 3, "SHT_RELA": 4, "SHT_HASH": 5, "SHT_DYNAMIC": 6, //nolint:misspell // the name of the ELF specification
 	"SHT_NOTE": 7, "SHT_NOBITS": 8, "SHT_REL": 9, "SHT_SHLIB": 10, "SHT_DYNSYM": 11,
 	"SHF_WRITE": 1, "SHF_ALLOC": 2, "SHF_EXECINSTR": 4,
 	"PT_NULL": 0, "PT_LOAD": 1, "PT_DYNAMIC": 2, "PT_INTERP": 3, "PT_NOTE": 4, "PT_SHLIB": 5, "PT_PHDR": 6, "PT_TLS": 7,
 	"PT_GNU_EH_FRAME": 0x6474e550, "PT_GNU_STACK": 0x6474e551,
-	"DT_NULL": 0, "DT_NEEDED": 1, "DT_PLTRELSZ": 2, "DT_PLTGOT": 3, "DT_HASH": 4, "DT_STRTAB": 5, "DT_SYMTAB": 6, "DT_RELA": 7,
+	"DT_NULL": 0, "DT_NEEDED": 1, "DT_PLTRELSZ": 2, "DT_PLTGOT": 3, "DT_HASH": 4, "DT_STRTAB": 5, "DT_SYMTAB": 6, "DT_RELA": 7, //nolint:misspell // the name of the ELF specification
 	"DT_RELASZ": 8, "DT_RELAENT": 9, "DT_STRSZ": 10, "DT_SYMENT": 11, "DT_INIT": 12, "DT_FINI": 13, "DT_SONAME": 14,
 	"DT_RPATH": 15, "DT_SYMBOLIC": 16, "DT_REL": 17, "DT_RELSZ": 18, "DT_RELENT": 19, "DT_PLTREL": 20, "DT_DEBUG": 21,
 	"DT_TEXTREL": 22, "DT_JMPREL": 23, "DT_BIND_NOW": 24, "DT_INIT_ARRAY": 25, "DT_FINI_ARRAY": 26, "DT_INIT_ARRAYSZ": 27,
@@ -326,8 +326,10 @@ func (f *elfFile) segments() {
 		if !ok {
 			return nil
 		}
-		return Object{"type": int64(s.typ), "flags": int64(s.flags), "offset": int64(s.off), "virtual_address": int64(s.vaddr),
-			"physical_address": int64(s.paddr), "file_size": int64(s.fileSize), "memory_size": int64(s.memSize), "alignment": int64(s.algn)}
+		return Object{
+			"type": int64(s.typ), "flags": int64(s.flags), "offset": int64(s.off), "virtual_address": int64(s.vaddr),
+			"physical_address": int64(s.paddr), "file_size": int64(s.fileSize), "memory_size": int64(s.memSize), "alignment": int64(s.algn),
+		}
 	}}
 	for i := range f.phnum {
 		if s, ok := f.segment(i); ok && s.typ == elfDynamic {

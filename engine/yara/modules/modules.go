@@ -127,9 +127,14 @@ var names = []string{"pe", "elf", "dotnet", "math", "hash", "string", "time", "c
 
 var table = sync.OnceValue(func() []*Module {
 	return []*Module{
-		{"pe", peType(), openPE}, {"elf", elfType(), openELF}, {"dotnet", dotnetType(), openDotnet},
-		{"math", mathType(), openMath}, {"hash", hashType(), openHash}, {"string", stringType(), openString},
-		{"time", timeType(), openTime}, {"console", consoleType(), openConsole},
+		{"pe", peType(), openPE},
+		{"elf", elfType(), openELF},
+		{"dotnet", dotnetType(), openDotnet},
+		{"math", mathType(), openMath},
+		{"hash", hashType(), openHash},
+		{"string", stringType(), openString},
+		{"time", timeType(), openTime},
+		{"console", consoleType(), openConsole},
 	}
 })
 

@@ -112,8 +112,10 @@ func (p *peFile) text(off int64, limit int) (s string, ended bool) {
 }
 
 // machines are those that libyara knows for a PE file.
-var machines = []uint16{0, 0x1d3, 0x8664, 0x1c0, 0x1c4, 0xaa64, 0xebc, 0x14c, 0x200, 0x9041, 0x266, 0x366, 0x466, 0x1f0, 0x1f1,
-	0x166, 0x1a2, 0x1a3, 0x1a6, 0x1a8, 0x1c2, 0x169}
+var machines = []uint16{
+	0, 0x1d3, 0x8664, 0x1c0, 0x1c4, 0xaa64, 0xebc, 0x14c, 0x200, 0x9041, 0x266, 0x366, 0x466, 0x1f0, 0x1f1,
+	0x166, 0x1a2, 0x1a3, 0x1a6, 0x1a8, 0x1c2, 0x169,
+}
 
 // parsePE reads the headers; nil for what is not a PE file.
 func parsePE(in Input) *peFile {
@@ -154,9 +156,11 @@ func parsePE(in Input) *peFile {
 			p.whole = false
 			break
 		}
-		s := peSection{vsize: le.Uint32(b[8:]), va: le.Uint32(b[12:]), rawSize: le.Uint32(b[16:]), raw: le.Uint32(b[20:]),
+		s := peSection{
+			vsize: le.Uint32(b[8:]), va: le.Uint32(b[12:]), rawSize: le.Uint32(b[16:]), raw: le.Uint32(b[20:]),
 			relocs: le.Uint32(b[24:]), lines: le.Uint32(b[28:]), nRelocs: le.Uint16(b[32:]), nLines: le.Uint16(b[34:]),
-			characteristics: le.Uint32(b[36:])}
+			characteristics: le.Uint32(b[36:]),
+		}
 		copy(s.name[:], b)
 		p.sections = append(p.sections, s)
 	}

@@ -58,8 +58,10 @@ func countFunctions(dlls []peDLL) int64 {
 
 func (p *peFile) imports() Object {
 	dlls := p.importTable()
-	return Object{"number_of_imports": int64(len(dlls)), "number_of_imported_functions": countFunctions(dlls),
-		"import_details": libraries(dlls), "\x00imports": dlls}
+	return Object{
+		"number_of_imports": int64(len(dlls)), "number_of_imported_functions": countFunctions(dlls),
+		"import_details": libraries(dlls), "\x00imports": dlls,
+	}
 }
 
 func (p *peFile) importTable() []peDLL {
@@ -154,8 +156,10 @@ func (p *peFile) thunks(dll string, original, first uint32, total *int) []peFunc
 func (p *peFile) delayedImports() Object {
 	dlls := p.delayedTable()
 	l := libraries(dlls)
-	return Object{"number_of_delayed_imports": int64(len(dlls)), "number_of_delayed_imported_functions": countFunctions(dlls),
-		"delay_import_details": l, "delayed_import_details": l, "\x00delayed": dlls}
+	return Object{
+		"number_of_delayed_imports": int64(len(dlls)), "number_of_delayed_imported_functions": countFunctions(dlls),
+		"delay_import_details": l, "delayed_import_details": l, "\x00delayed": dlls,
+	}
 }
 
 func (p *peFile) pointer(rva uint64) (uint64, bool) {
