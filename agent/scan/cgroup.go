@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // cgroup limits the scanner processes together. A nil *cgroup does nothing: the
@@ -16,7 +17,10 @@ type cgroup struct {
 	detail string   // what is in force, or why nothing is
 }
 
-const cgroupName = "bulwark-scanner"
+const (
+	cgroupName       = "bulwark-scanner"
+	daemonCgroupName = "bulwark-daemon" // version 2: where the daemon moves to
+)
 
 // newCgroup makes the group below the daemon's own, with memory and CPU limits
 // where the hierarchy lets us. memory is in bytes, cpuPercent 0 is no limit.
@@ -39,7 +43,10 @@ func newCgroup(memory int64, cpuPercent int) *cgroup {
 			}))
 		}
 	} else if path, ok := own[""]; ok {
-		errs = append(errs, os.WriteFile(filepath.Join(path, "cgroup.subtree_control"), []byte("+memory +cpu"), 0))
+		if filepath.Base(path) == daemonCgroupName {
+			path = filepath.Dir(path) // moved there before
+		}
+		errs = append(errs, enableControllers(path))
 		set := map[string]string{"memory.max": limit}
 		if cpuPercent > 0 {
 			set["cpu.max"] = fmt.Sprintf("%d 100000", cpuPercent*1000)
@@ -59,6 +66,26 @@ func newCgroup(memory int64, cpuPercent int) *cgroup {
 		g.detail += fmt.Sprintf(", CPU to %d %%", cpuPercent)
 	}
 	return g
+}
+
+// enableControllers lets groups below path have limits. The kernel refuses that
+// while path has processes of its own ("no internal processes"), so the daemon
+// moves to a group below it first, as systemd wants it of units with Delegate=
+// (CGROUP_DELEGATION, "Three different tree setups").
+func enableControllers(path string) error {
+	control := filepath.Join(path, "cgroup.subtree_control")
+	err := os.WriteFile(control, []byte("+memory +cpu"), 0)
+	if !errors.Is(err, syscall.EBUSY) {
+		return err
+	}
+	own := filepath.Join(path, daemonCgroupName)
+	if err := os.Mkdir(own, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte("0"), 0); err != nil {
+		return err
+	}
+	return os.WriteFile(control, []byte("+memory +cpu"), 0)
 }
 
 func (g *cgroup) make(parent string, set map[string]string) error {
