@@ -35,7 +35,7 @@ func (d definitions) describe(s scan.Status) api.Definitions {
 		out.Sources = append(out.Sources, api.DefinitionsSource{Name: kind, Format: kind, Signatures: int64(n), Unsupported: int64(s.Report.Unsupported[kind])})
 	}
 	for _, p := range s.Report.Problems {
-		out.Problems = append(out.Problems, api.ConfigProblem{File: p.File, Line: p.Line, Message: p.Reason, Warning: !p.Fatal})
+		out.Problems = append(out.Problems, api.ConfigProblem{File: p.File, Line: p.Line, Message: p.Reason})
 	}
 	if n := s.Report.MoreProblems; n > 0 {
 		out.Problems = append(out.Problems, api.ConfigProblem{Message: fmt.Sprintf("and %d more problems", n), Warning: true})
@@ -69,7 +69,7 @@ func (d definitions) ReloadDefinitions(ctx context.Context) (api.DefinitionsResu
 		// The answer names every problem; the definitions in force are the old ones.
 		out.Definitions.Problems = nil
 		for _, p := range failed.Problems {
-			out.Definitions.Problems = append(out.Definitions.Problems, api.ConfigProblem{File: p.File, Line: p.Line, Message: p.Reason, Warning: !p.Fatal})
+			out.Definitions.Problems = append(out.Definitions.Problems, api.ConfigProblem{File: p.File, Line: p.Line, Message: p.Reason})
 		}
 		out.Message = failed.Error()
 		return out, nil

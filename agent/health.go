@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -281,6 +283,13 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 			Remedy: "free space on the file system of " + a.opts.Dirs.Spool() + "; protection goes on, events beyond the memory buffer are lost and counted",
 		})
 	}
+	if n := sum(st.Lost); n > 0 {
+		r.Issues = append(r.Issues, api.Issue{
+			ID: "events lost", Warning: true,
+			Message: fmt.Sprintf("%d events and alerts were lost on their way to the portal since the agent started: %s", n, lossByClass(st.Lost)),
+			Remedy:  "see " + logging.MainFile + " for the cause: a damaged or full disk, or more events than the spool holds",
+		})
+	}
 	for _, path := range st.SetAside {
 		r.Issues = append(r.Issues, api.Issue{
 			ID: "damaged spool file", Warning: true, Message: path + " was damaged and has been set aside; the rest was kept",
@@ -295,6 +304,17 @@ func orNone(s string) string {
 		return "none"
 	}
 	return s
+}
+
+// lossByClass lists counts by class, in a fixed order.
+func lossByClass(lost map[string]uint64) string {
+	var out []string
+	for _, class := range slices.Sorted(maps.Keys(lost)) {
+		if lost[class] > 0 {
+			out = append(out, fmt.Sprintf("%s %d", class, lost[class]))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func sum(counts map[string]uint64) int64 {

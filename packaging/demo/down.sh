@@ -18,15 +18,22 @@ if [[ ! -e $marker ]]; then
 	exit 0
 fi
 
-# What is in quarantine was taken from its place; a removal would destroy it.
-quarantined=0
-if [[ -d $state/quarantine ]]; then
-	quarantined=$(find "$state/quarantine" -type f 2>/dev/null | wc -l)
-	if ((quarantined > 0)); then
-		step "what was detected and is removed together with the quarantine"
-		timeout 10 "$programs/bulwark" threat list 2>&1 || note "the agent does not answer"
-	fi
-fi
+# What is in quarantine was taken from its place and exists nowhere else: it is
+# kept, encrypted as it is with its key beside it, unless it is nothing but test
+# files.
+keep_quarantine() {
+	local kept=/var/lib/bulwark-quarantine-$(date -u +%Y%m%dT%H%M%SZ)
+	local items=("$state"/quarantine/*.json)
+	[[ -e ${items[0]} ]] || return 0
+	step "what was quarantined"
+	timeout 10 "$programs/bulwark" threat list 2>&1 || note "the agent does not answer"
+	grep -LE '"threat_type": *"test"' "${items[@]}" | grep -q . || return 0
+	cp -a "$state/quarantine" "$kept"
+	note "kept in $kept: it holds files of this host. After another make up,"
+	note "put it at $state/quarantine before the agent starts, and restore with"
+	note "bulwark threat quarantine restore; or delete it."
+}
+keep_quarantine
 
 step "stopping"
 stop_all

@@ -60,6 +60,9 @@ build_and_install() {
 	VERSION=$version COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) ARCHS=$arch \
 		packaging/build.sh "agent portal" "$format" | sed -nu -E 's/^(package|setup): /    /p'
 
+	# With sudo the clone belongs to somebody else, who wants to build there too.
+	[[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" bin dist .tools 2>/dev/null || true
+
 	step "installing"
 	echo "version $version" >"$marker"
 	stop_all
