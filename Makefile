@@ -82,6 +82,14 @@ bench: ## run the Go benchmarks and print the resident memory and sizes of the p
 bench-engine: ## compare the scan engine with clamscan, clamdscan and yara (minutes)
 	$(GO) run ./bench/engine $(BENCH_FLAGS)
 
+.PHONY: bench-onaccess
+bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root)
+	@bench/onaccess/run.sh
+
+.PHONY: soak
+soak: build-agent ## run the daemon under load for SOAK (default 1h): flat memory and descriptors, nothing missed (root)
+	$(GO) run ./bench/soak -duration $(or $(SOAK),1h) -program bin/bulwarkd
+
 .PHONY: package
 package: ## build the deb and rpm packages into dist/
 	@VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/build.sh

@@ -79,7 +79,7 @@ func (w *Watcher) settleExempt(list []exempt, covered map[uint64]bool) error {
 func (w *Watcher) unmark(e exempt, kind uint) error {
 	fd, err := openMount(e.prefix+e.mount.point, e.mount.id)
 	if err != nil {
-		return nil //nolint:nilerr // unmounted: its marks went with it
+		return nil // unmounted: its marks went with it
 	}
 	defer unix.Close(fd)
 	mask := w.caps.eventMask(true) | w.caps.eventMask(false)

@@ -1,0 +1,281 @@
+// Command soak runs the real daemon for a long time under load, on a file
+// system of its own, and fails when its memory or descriptors grow or when a
+// test file is ever let through after it was written.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/api/control"
+)
+
+func main() {
+	duration := flag.Duration("duration", time.Hour, "how long")
+	program := flag.String("program", "bin/bulwarkd", "the daemon")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := soak(ctx, *duration, *program, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// marker is what the definitions of the soak look for.
+const (
+	marker  = "bulwark soak test file"
+	samples = 40
+)
+
+// sample is the state of the daemon and its scanners together.
+type sample struct {
+	memory      int64 // private, bytes
+	descriptors int
+}
+
+type counts struct{ opens, refused, missed, late atomic.Int64 }
+
+func soak(ctx context.Context, duration time.Duration, program string, out io.Writer) (err error) {
+	root, err := os.MkdirTemp("", "bulwark-soak-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(root)
+	if err := os.Chmod(root, 0o755); err != nil {
+		return err
+	}
+	dirs, mount := layout.Under(root), filepath.Join(root, "watched")
+	for _, dir := range []string{filepath.Dir(dirs.Managed()), dirs.Definitions(), mount} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("bulwark-soak", mount, "tmpfs", 0, "size=64m,mode=755"); err != nil {
+		return fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(mount, unix.MNT_DETACH)) }()
+	if err := os.WriteFile(dirs.Managed(), []byte(`{"antivirusEngine": {"enforcementLevel": "real_time"}}`), 0o600); err != nil {
+		return err
+	}
+	definition := fmt.Sprintf("Soak.Test:0:*:%x\n", marker)
+	if err := os.WriteFile(filepath.Join(dirs.Definitions(), "soak.ndb"), []byte(definition), 0o644); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(root, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// The deadman: whatever happens here, the daemon ends and lets everybody go.
+	life, cancel := context.WithTimeout(context.WithoutCancel(ctx), duration+2*time.Minute)
+	defer cancel()
+	daemon := exec.CommandContext(life, program, "run", "--root", root, "--only-mounts", mount, "--console")
+	daemon.Stdout, daemon.Stderr = log, log
+	if err := daemon.Start(); err != nil {
+		return fmt.Errorf("start the daemon: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Wait() }()
+	defer func() {
+		_ = daemon.Process.Signal(syscall.SIGTERM)
+		select {
+		case exit := <-ended:
+			if exit != nil {
+				err = errors.Join(err, fmt.Errorf("the daemon ended badly: %w", exit))
+			}
+		case <-time.After(20 * time.Second):
+			_ = daemon.Process.Kill()
+			err = errors.Join(err, errors.New("the daemon did not stop within 20 s"))
+		}
+		if err != nil {
+			if text, readErr := os.ReadFile(log.Name()); readErr == nil {
+				fmt.Fprintf(out, "the end of the daemon's log:\n%s\n", text[max(0, len(text)-4000):])
+			}
+		}
+	}()
+	if err := untilBlocking(ctx, dirs.Socket()); err != nil {
+		return err
+	}
+	var n counts
+	var work sync.WaitGroup
+	working, stop := context.WithTimeout(ctx, duration)
+	defer stop()
+	for i := range 4 {
+		work.Go(func() { clean(working, mount, i, &n) })
+	}
+	work.Go(func() { infected(working, mount, &n) })
+	var seen []sample
+	tick := time.NewTicker(max(duration/samples, 100*time.Millisecond))
+	defer tick.Stop()
+	for working.Err() == nil {
+		select {
+		case <-working.Done():
+		case <-tick.C:
+			s, err := look(daemon.Process.Pid)
+			if err != nil {
+				stop()
+				work.Wait()
+				return err
+			}
+			seen = append(seen, s)
+			fmt.Fprintf(out, "%5.0f%%  %6.1f MB private  %4d descriptors  %9d opens  %6d refused  %d missed  %d allowed at the deadline\n",
+				100*float64(len(seen))/samples, float64(s.memory)/1e6, s.descriptors, n.opens.Load(), n.refused.Load(), n.missed.Load(), n.late.Load())
+		}
+	}
+	work.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return judge(seen, &n)
+}
+
+// untilBlocking waits until accesses are held.
+func untilBlocking(ctx context.Context, socket string) error {
+	client := control.Dial(socket)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		if d, err := client.HealthDetails(ctx, "antivirus"); err == nil {
+			for _, f := range d.Fields {
+				if f.Name == "blocking" && f.Value == true {
+					return nil
+				}
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.New("real-time protection did not begin within a minute")
+}
+
+// clean writes, opens, reads and removes harmless files.
+func clean(ctx context.Context, mount string, worker int, n *counts) {
+	dir := filepath.Join(mount, "clean"+strconv.Itoa(worker))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return
+	}
+	for i := 0; ctx.Err() == nil; i++ {
+		path := filepath.Join(dir, strconv.Itoa(i%50))
+		text := strings.Repeat(fmt.Sprintf("line %d of a harmless file\n", i), 1+i%400)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			continue
+		}
+		for range 5 {
+			if _, err := os.ReadFile(path); err == nil {
+				n.opens.Add(1)
+			}
+		}
+		if i%7 == 0 {
+			os.Remove(path)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// infected writes test files and opens them: every open must be refused, or
+// find the file gone to quarantine.
+func infected(ctx context.Context, mount string, n *counts) {
+	for i := 0; ctx.Err() == nil; i++ {
+		path := filepath.Join(mount, "bad"+strconv.Itoa(i))
+		if err := os.WriteFile(path, []byte(fmt.Sprintf("%s %d %d\n", marker, i, time.Now().UnixNano())), 0o644); err != nil {
+			continue
+		}
+		start := time.Now()
+		_, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrNotExist):
+			n.refused.Add(1)
+		case err == nil && time.Since(start) > 1900*time.Millisecond:
+			n.late.Add(1) // failed open, as promised; the host is overloaded
+		case err == nil:
+			n.missed.Add(1)
+		}
+		os.Remove(path)
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// look adds up a process and its children.
+func look(pid int) (sample, error) {
+	var s sample
+	pids := []int{pid}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err == nil {
+		for field := range strings.FieldsSeq(string(children)) {
+			if c, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, c)
+			}
+		}
+	}
+	for i, p := range pids {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
+		if err != nil {
+			if i == 0 {
+				return s, fmt.Errorf("the daemon has ended: %w", err)
+			}
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			if v, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+				kb, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
+				s.memory += kb << 10
+			}
+		}
+		if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p)); err == nil {
+			s.descriptors += len(fds)
+		}
+	}
+	return s, nil
+}
+
+// judge compares the last quarter with the second: the first is the start.
+func judge(seen []sample, n *counts) error {
+	if len(seen) < 8 {
+		return fmt.Errorf("only %d samples: too short to judge", len(seen))
+	}
+	quarter := len(seen) / 4
+	middle := func(part []sample, of func(sample) int64) int64 {
+		var v []int64
+		for _, s := range part {
+			v = append(v, of(s))
+		}
+		slices.Sort(v)
+		return v[len(v)/2]
+	}
+	var errs []error
+	early, late := seen[quarter:2*quarter], seen[len(seen)-quarter:]
+	memory := func(s sample) int64 { return s.memory }
+	if a, b := middle(early, memory), middle(late, memory); b > a+a/4+(16<<20) {
+		errs = append(errs, fmt.Errorf("memory grew from %.1f to %.1f MB", float64(a)/1e6, float64(b)/1e6))
+	}
+	descriptors := func(s sample) int64 { return int64(s.descriptors) }
+	if a, b := middle(early, descriptors), middle(late, descriptors); b > a+32 {
+		errs = append(errs, fmt.Errorf("descriptors grew from %d to %d", a, b))
+	}
+	if m := n.missed.Load(); m > 0 {
+		errs = append(errs, fmt.Errorf("%d detections missed", m))
+	}
+	if n.refused.Load() == 0 || n.opens.Load() == 0 {
+		errs = append(errs, fmt.Errorf("%d opens, %d refused: nothing was tested", n.opens.Load(), n.refused.Load()))
+	}
+	return errors.Join(errs...)
+}
