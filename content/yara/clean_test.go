@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/engine"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/test/need"
@@ -29,6 +30,26 @@ func TestRulesDoNotFindThemselves(t *testing.T) {
 			t.Fatal(err)
 		}
 		all = append(all, src...)
+	}
+	// Besides, the daemon holds the behaviour rules, which quote the same commands.
+	daemon := slices.Concat(header64(executable), all)
+	behaviour, err := fs.Glob(rules.FS(), "*.yml")
+	if err != nil || len(behaviour) == 0 {
+		t.Fatalf("no behaviour rules: %v", err)
+	}
+	for _, name := range behaviour {
+		src, err := fs.ReadFile(rules.FS(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		daemon = append(daemon, src...)
+	}
+	v, err := scan(t.Context(), e, "daemon", daemon, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := signatures(v); len(found) > 0 {
+		t.Errorf("a program with our rules inside is found by %v", found)
 	}
 	// As if each were a script, a program with the rules inside, a page.
 	for _, head := range []string{"", "#!/bin/sh\n", string(header64(executable)), string(header64(library)), string(header64(relocatable)), "<?php ?>", "<%"} {
@@ -47,14 +68,15 @@ func TestRulesDoNotFindThemselves(t *testing.T) {
 	expectClean(t, e, []string{program, definitions})
 }
 
-// TestRepositoryIsClean scans the clone this test runs in.
+// TestRepositoryIsClean scans the clone this test runs in, with the programs that
+// were built there.
 func TestRepositoryIsClean(t *testing.T) {
 	e, _ := compiled(t)
 	root := filepath.Join("..", "..")
 	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
 		t.Fatal(err)
 	}
-	skip := []string{".git", ".tools", "bin", "dist", "node_modules"}
+	skip := []string{".git", ".tools", "dist", "node_modules"}
 	expectClean(t, e, filesBelow(t, func(name string) bool { return slices.Contains(skip, name) }, root))
 }
 

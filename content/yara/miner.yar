@@ -17,12 +17,19 @@ rule miner_xmrig_binary {
         $d = "\x63ryptonight"
         $e = "\x73tratum+tcp://"
         $f = "\x73tratum+ssl://"
-        $g = "\x72ig-id"
-        $h = "\x6eicehash"
+        $g = "\x6eicehash"
+        // Options that nothing else quotes.
+        $h = "\x72ig-id"
+        $i = "\x64onate-over-proxy"
+        $j = "\x63pu-max-threads-hint"
+        $k = "\x68ealth-print-time"
+        $l = "\x70ause-on-battery"
+        $m = "\x72andomx-no-rdmsr"
     condition:
         uint32(0) == 0x464c457f and
         filesize < 40MB and
-        5 of them
+        3 of ($a, $b, $c, $d, $e, $f, $g) and
+        2 of ($h, $i, $j, $k, $l, $m)
 }
 
 rule miner_xmrig_config {

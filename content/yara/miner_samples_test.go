@@ -5,8 +5,8 @@ func minerSamples() []sample {
 	return []sample{
 		{
 			rule:     "miner_xmrig_binary",
-			positive: elfProgram("x¦mrig/6.0", "d¦onate-level", "r¦andomx", "c¦ryptonight/r", "r¦ig-id"),
-			negative: elfProgram("r¦andomx benchmark", "d¦onate-level"),
+			positive: elfProgram("x¦mrig/6.0", "d¦onate-level", "r¦andomx", "c¦ryptonight/r", "r¦ig-id", "d¦onate-over-proxy"),
+			negative: elfProgram("x¦mrig", "d¦onate-level", "r¦andomx benchmark", "c¦ryptonight", "s¦tratum+tcp://", "n¦icehash"),
 		},
 		{
 			rule: "miner_xmrig_config",
