@@ -151,6 +151,9 @@ func (s *scan) object(o *object) error {
 		if err := s.member(o, member, position); err != nil {
 			return err
 		}
+		if m.Entry != nil && m.Entry.Encrypted {
+			return nil
+		}
 		return s.object(member)
 	})
 }
@@ -169,6 +172,9 @@ func (s *scan) member(container, o *object, position int64) error {
 		return nil // one compressed file is no member
 	case filetype.Tar, filetype.CPIO, filetype.Mail:
 		m.Packed = m.Size
+	}
+	if e := o.Entry; e != nil {
+		m.Packed, m.CRC, m.HasCRC, m.Encrypted = e.Packed, e.CRC, true, e.Encrypted
 	}
 	var found []verdict.Match
 	for _, h := range s.set.MatchMember(m) {

@@ -25,6 +25,17 @@ type Object struct {
 	Name string
 	Data io.ReaderAt
 	Size int64
+	// Entry is what the container says of the member; nil where the format tells
+	// nothing.
+	Entry *Entry
+}
+
+// Entry is a container's description of a member.
+type Entry struct {
+	Packed int64 // bytes in the container
+	CRC    uint32
+	// Encrypted members have empty Data; their Size is what the container says.
+	Encrypted bool
 }
 
 // Budget bounds the work on one scanned file.
@@ -70,7 +81,8 @@ type Walker struct {
 	budget *Budget
 	visit  Visit
 	note   func(verdict.Limit)
-	quiet  bool // damage is not noted
+	quiet  bool   // damage is not noted
+	entry  *Entry // of the member that is given next
 }
 
 type format func(w *Walker, o Object) error
@@ -210,6 +222,16 @@ func (w *Walker) damaged() {
 // encrypted notes a member that cannot be read.
 func (w *Walker) encrypted() { w.note(verdict.Encrypted) }
 
+// locked gives a member that cannot be read without a password to be judged by
+// its description.
+func (w *Walker) locked(name string, size int64) error {
+	w.encrypted()
+	if err := w.member(); err != nil {
+		return err
+	}
+	return w.give(Object{Name: name, Data: &memory{}, Size: max(size, 0)})
+}
+
 func (w *Walker) member() error {
 	if err := w.check(); err != nil {
 		return err
@@ -230,6 +252,7 @@ func (w *Walker) give(o Object) (err error) {
 			err = &visitError{fmt.Errorf("panic at member %q: %v", o.Name, r)}
 		}
 	}()
+	o.Entry, w.entry = w.entry, nil
 	if err := w.visit(o); err != nil {
 		return &visitError{err}
 	}

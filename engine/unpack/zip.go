@@ -21,6 +21,7 @@ type zipEntry struct {
 	compressed int64
 	size       int64 // of the member; -1 when not known
 	header     int64 // offset of the local header
+	crc        uint32
 }
 
 const (
@@ -60,6 +61,7 @@ func unzip(w *Walker, o Object) error {
 		e := zipEntry{
 			name: string(tail[:nameLen]), flags: le.Uint16(h[8:]), method: le.Uint16(h[10:]),
 			compressed: int64(le.Uint32(h[20:])), size: int64(le.Uint32(h[24:])), header: int64(le.Uint32(h[42:])),
+			crc: le.Uint32(h[16:]),
 		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[24:]))
 		e.header += base
@@ -165,7 +167,7 @@ func unzipLocal(w *Walker, o Object) error {
 		}
 		e := zipEntry{
 			name: string(tail[:nameLen]), flags: le.Uint16(h[6:]), method: le.Uint16(h[8:]),
-			compressed: int64(le.Uint32(h[18:])), size: int64(le.Uint32(h[22:])), header: at,
+			compressed: int64(le.Uint32(h[18:])), size: int64(le.Uint32(h[22:])), header: at, crc: le.Uint32(h[14:]),
 		}
 		zip64(&e, tail[nameLen:], le.Uint32(h[22:]))
 		data := at + int64(30+nameLen+extraLen)
@@ -198,9 +200,10 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 		w.damaged()
 		return nil
 	}
+	w.entry = &Entry{Packed: e.compressed, CRC: e.crc, Encrypted: e.flags&1 != 0}
+	defer func() { w.entry = nil }()
 	if e.flags&1 != 0 {
-		w.encrypted()
-		return nil
+		return w.locked(e.name, e.size)
 	}
 	data := e.header + 30 + int64(le.Uint16(h[26:])) + int64(le.Uint16(h[28:]))
 	if len(e.name) > 0 && e.name[len(e.name)-1] == '/' && e.compressed == 0 {
