@@ -29,10 +29,11 @@ type Assertion uint8
 
 // The assertions.
 const (
-	AtStart         Assertion = iota // offset 0
-	AtEnd                            // end of the data
-	WordBoundary                     // between a word character and another
-	NotWordBoundary                  // anywhere else
+	AtStart Assertion = iota // offset 0
+	AtEnd                    // end of the data
+	// As in libyara, both ends of the data are boundaries, whatever stands there.
+	WordBoundary    // between a word character and another
+	NotWordBoundary // anywhere else
 	// The boundaries of ClamAV's body signatures at the ends of a pattern: what
 	// stands before it, or behind it, is the file's end or a certain byte.
 	ClamWordBefore  // punctuation that begins a word
@@ -41,6 +42,10 @@ const (
 	ClamLineBehind  // a line feed, or CR LF
 	ClamOtherBefore // no letter or digit
 	ClamOtherBehind
+	// The word boundaries of wide patterns, where every character is followed by
+	// a zero byte.
+	WideWordBoundary
+	WideNotWordBoundary
 )
 
 // Set is a set of byte values.
@@ -163,6 +168,13 @@ func (n *Node) Wide() *Node {
 	switch n.Kind {
 	case Byte, Class:
 		return Sequence(n, Masked(0, 0xff))
+	case Assert:
+		switch n.Assert {
+		case WordBoundary:
+			n.Assert = WideWordBoundary
+		case NotWordBoundary:
+			n.Assert = WideNotWordBoundary
+		}
 	}
 	for i, s := range n.Subs {
 		n.Subs[i] = s.Wide()

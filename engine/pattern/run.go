@@ -323,20 +323,27 @@ func (m *machine) holds(a Assertion, at int64) bool {
 		return at == 0
 	case AtEnd:
 		return at == m.in.Size()
-	case WordBoundary, NotWordBoundary:
-	default:
-		return clamHolds(m.in, a, at)
+	case WordBoundary:
+		return m.boundary(at, 1)
+	case NotWordBoundary:
+		return !m.boundary(at, 1)
+	case WideWordBoundary:
+		return m.boundary(at, 2)
+	case WideNotWordBoundary:
+		return !m.boundary(at, 2)
+	}
+	return clamHolds(m.in, a, at)
+}
+
+// boundary reports whether a word begins or ends at a place between characters
+// of one or two bytes.
+func (m *machine) boundary(at, width int64) bool {
+	if at < width || at+width > m.in.Size() {
+		return true
 	}
 	word := func(off int64) bool {
-		if off < 0 || off >= m.in.Size() {
-			return false
-		}
-		d := m.in.Slice(off, 1)
-		return len(d) == 1 && IsWord(d[0])
+		d := m.in.Slice(off, int(width))
+		return len(d) == int(width) && IsWord(d[0]) && (width == 1 || d[1] == 0)
 	}
-	boundary := word(at-1) != word(at)
-	if a == WordBoundary {
-		return boundary
-	}
-	return !boundary
+	return word(at-width) != word(at)
 }

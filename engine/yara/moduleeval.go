@@ -111,7 +111,7 @@ func (e *evaluator) entrypoint() value {
 	for _, name := range []string{"pe", "elf"} {
 		n, _ := modules.Find(name)
 		if o := e.env.Module(n); o != nil {
-			if v := fromModule(o.Get("entry_point")); v.kind == typeInt {
+			if v := fromModule(o.Get(modules.EntryPoint)); v.kind == typeInt {
 				return v
 			}
 		}

@@ -130,6 +130,8 @@ func (f *elfFile) header(h []byte) {
 	if entry != 0 {
 		o["entry_point"] = Lazy(func() any { return f.offset(entry) })
 	}
+	// What the keyword entrypoint means, also where the header says 0.
+	o[EntryPoint] = Lazy(func() any { return f.offset(entry) })
 	size := uint64(f.in.Size())
 	fits := func(off uint64, n int, each uint64) bool {
 		return off < size && uint64(n)*each <= size-off

@@ -66,6 +66,10 @@ type Type struct {
 // Accepts reports whether a function may be called with these arguments.
 func (t *Type) Accepts(args string) bool { return slices.Contains(t.Args, args) }
 
+// EntryPoint is the member of pe and elf behind the keyword entrypoint. Rules
+// cannot name it, as other members that begin with a zero byte.
+const EntryPoint = "\x00entrypoint"
+
 // Object is the value of a Struct. An entry may be a Lazy.
 type Object map[string]any
 

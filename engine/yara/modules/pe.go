@@ -268,6 +268,7 @@ func (p *peFile) header() {
 	set(f, 2, 18, "characteristics")
 	set(opt, 4, 16, "entry_point_raw")
 	o["entry_point"] = p.offset(uint64(le.Uint32(opt[16:])))
+	o[EntryPoint] = o["entry_point"]
 	set(opt, 2, 0, "opthdr_magic")
 	version("linker_version", 2, 1)
 	set(opt, 4, 4, "size_of_code")
