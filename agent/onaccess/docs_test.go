@@ -42,4 +42,26 @@ A clean file gets an ignore mark that any write, truncation, hole, clone or othe
 store through a shared writable mapping is no event at all, so a marked file that somebody changes only in that way is
 noticed when he unmaps it. By default only files that nobody but root can open for writing are marked. Executions are
 never ignored, and the kernel refuses to execute a file that has writers.
+
+## Exclusions in the kernel
+
+- A mount in an excluded folder (no wildcards, no expiry) gets no mark: its accesses never leave the kernel. Where the
+  same file system is also mounted elsewhere and has a file-system mark, the mount gets an ignore mark. Both end with
+  the exclusion, at once.
+- Other files that are excluded by path get an ignore mark when they are first opened, if only root can write them.
+  A file that others can write could be filled in the excluded folder and then moved out of it, so those are asked
+  about at every open.
+- Exclusions of processes, with wildcards in the folder, or with an expiry are applied by the agent, not by the kernel.
+
+## Kernels that are known to be bad
+
+` + "`" + `content/kernels.json` + "`" + ` lists them with the reason and a reference. On one with the effect ` + "`" + `notify_only` + "`" + ` no access is
+held: files are scanned after the fact, and health says so as an issue. An administrator can take the risk with
+` + "`" + `features.blockOnKnownBadKernels` + "`" + `.
+
+## Proof
+
+` + "`" + `bulwark coverage` + "`" + ` writes a harmless probe on every writable mount of every mount namespace, opens it from another
+process and says where that was refused and where not, with the reason. The result is part of health
+(` + "`" + `coverage_protected_percent` + "`" + `).
 `
