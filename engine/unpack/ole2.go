@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -57,8 +58,9 @@ func (c *chain) ReadAt(p []byte, off int64) (int, error) {
 		n += got
 		off += int64(got)
 		if int64(got) < want {
-			if err == nil || err == io.EOF {
-				err = io.ErrUnexpectedEOF
+			// A sector behind the end of the file: the stream ends there.
+			if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = io.EOF
 			}
 			return n, err
 		}

@@ -28,7 +28,7 @@ const (
 	maxHeap  = 32 << 20
 	// maxSteps is the number of instructions for one scanned file, whatever it
 	// contains.
-	maxSteps = 200_000_000
+	maxSteps = 80_000_000
 	// minUnpacked is how many bytes must have been written for the image to be
 	// worth a look.
 	minUnpacked = 256
