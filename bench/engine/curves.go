@@ -74,11 +74,11 @@ rule hex { strings: $a = { 61 62 [0-200] 63 64 [0-200] 65 66 [0-200] 67 68 } con
 		fmt.Println()
 		return nil
 	}
-	text := func(piece func(rng *rand.Rand) []byte) func(n int) (io.ReaderAt, int64, error) {
+	text := func(unit int, piece func(rng *rand.Rand) []byte) func(n int) (io.ReaderAt, int64, error) {
 		return func(n int) (io.ReaderAt, int64, error) {
 			rng := rand.New(rand.NewPCG(c.seed, 9)) //nolint:gosec // repeatable, not secret
 			var out bytes.Buffer
-			for out.Len() < n<<20 {
+			for out.Len() < n*unit {
 				out.Write(piece(rng))
 			}
 			return bytes.NewReader(out.Bytes()), int64(out.Len()), nil
@@ -96,20 +96,20 @@ rule hex { strings: $a = { 61 62 [0-200] 63 64 [0-200] 65 66 [0-200] 67 68 } con
 		unit  string
 		make  func(n int) (io.ReaderAt, int64, error)
 	}{
-		{"signatures without their last byte", mb, "MB", text(func(rng *rand.Rand) []byte { return near[rng.IntN(len(near))] })},
-		{"first signature without its last byte", mb, "MB", text(func(*rand.Rand) []byte { return near[0] })},
+		{"signatures without their last byte", mb, "MB", text(1<<20, func(rng *rand.Rand) []byte { return near[rng.IntN(len(near))] })},
+		{"first signature without its last byte", mb, "MB", text(1<<20, func(*rand.Rand) []byte { return near[0] })},
 		{"zeros", []int{16, 64, 256, 1024}, "MB", func(n int) (io.ReaderAt, int64, error) { return zeros{}, int64(n) << 20, nil }},
-		{"random bytes", mb, "MB", text(func(rng *rand.Rand) []byte {
+		{"random bytes", mb, "MB", text(1<<20, func(rng *rand.Rand) []byte {
 			var p [4096]byte
 			for i := range p {
 				p[i] = byte(rng.Uint32())
 			}
 			return p[:]
 		})},
-		{"a regular expression's beginnings", mb, "MB", text(constant("key=key=key=; "))},
-		{"a run for x+x+x+x+y", mb, "MB", text(constant("xxxxxxxxxxxxxxxx"))},
-		{"alternatives without end", mb, "MB", text(constant("abcabcbca"))},
-		{"beginnings of gaps", mb, "MB", text(constant("abcdef"))},
+		{"a regular expression's beginnings", mb, "MB", text(1<<20, constant("key=key=key=; "))},
+		{"a run for x+x+x+x+y", []int{16, 64, 256, 1024}, "KB", text(1<<10, constant("xxxxxxxxxxxxxxxx"))},
+		{"alternatives without end", mb, "MB", text(1<<20, constant("abcabcbca"))},
+		{"beginnings of gaps", mb, "MB", text(1<<20, constant("abcdef"))},
 		{"zip in zip, so many levels", []int{10, 100, 1000, 10000}, "levels", nestedZip},
 		{"zip of so many zips", []int{10, 100, 1000, 10000}, "members", wideZip},
 		{"zip bomb", []int{100, 1000, 4000, 16000}, "MB", bomb},

@@ -31,10 +31,13 @@ type config struct {
 	seed           uint64
 	rules          string
 	work           string
-	curves         bool
 	short          bool
 	runs           int
+	only           string
 }
+
+// wants says whether a part of the comparison was asked for.
+func (c *config) wants(part string) bool { return c.only == "" || c.only == part }
 
 func main() {
 	var c config
@@ -45,7 +48,7 @@ func main() {
 	flag.Uint64Var(&c.seed, "seed", 1, "seed of the generator")
 	flag.StringVar(&c.rules, "rules", "", "folder of YARA rules to compare with yara (default ../shared/testdata/yara if there)")
 	flag.StringVar(&c.work, "work", "", "folder for generated files, kept afterwards (default: a temporary one, removed)")
-	flag.BoolVar(&c.curves, "curves", true, "show the worst cases")
+	flag.StringVar(&c.only, "only", "", "clamav, yara or curves: this part alone")
 	flag.BoolVar(&c.short, "short", false, "a tenth of everything")
 	flag.IntVar(&c.runs, "runs", 3, "runs of our own engine, of which the best counts")
 	flag.StringVar(&child.definitions, "child", "", "internal: compiled definitions to load and scan with")
@@ -89,26 +92,28 @@ func (c *config) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("files: %d from /usr/bin and /usr/lib, %.0f MB\n", len(files.paths), float64(files.bytes)/1e6)
-	sigs := filepath.Join(c.work, "signatures")
-	if err := generate(sigs, c.seed, c.hashes, c.bodies); err != nil {
-		return err
-	}
-	fmt.Printf("signatures: %d hashes, %d bodies, seed %d\n\n", c.hashes, c.bodies, c.seed)
 	b := bench{config: c, list: list, bytes: files.bytes}
-	if err := b.clamav(ctx, sigs); err != nil {
-		return err
+	if c.wants("clamav") {
+		sigs := filepath.Join(c.work, "signatures")
+		if err := generate(sigs, c.seed, c.hashes, c.bodies); err != nil {
+			return err
+		}
+		fmt.Printf("signatures: %d hashes, %d bodies, seed %d\n\n", c.hashes, c.bodies, c.seed)
+		if err := b.clamav(ctx, sigs); err != nil {
+			return err
+		}
 	}
 	if c.rules == "" {
 		if st, err := os.Stat("../shared/testdata/yara"); err == nil && st.IsDir() {
 			c.rules = "../shared/testdata/yara"
 		}
 	}
-	if c.rules != "" {
+	if c.rules != "" && c.wants("yara") {
 		if err := b.yara(ctx, c.rules); err != nil {
 			return err
 		}
 	}
-	if c.curves {
+	if c.wants("curves") {
 		return curves(ctx, c)
 	}
 	return nil

@@ -24,6 +24,7 @@ const (
 	maxUnbounded = 4096 // bytes an unbounded repetition may cover in one match
 	maxParts     = 64
 	maxAround    = 64 // bytes around a literal that are compared with it
+	crossedCost  = 8  // by which literals are worse that a repetition can run over
 )
 
 // Options of Compile.
@@ -165,11 +166,36 @@ func bestRun(seq []*Node) (run, bool) {
 		}
 		r.n = len(r.atom)
 		r.cost = match.Cost(r.atom)
+		if crossed(seq, r.atom) {
+			r.cost *= crossedCost
+		}
 		if !ok || r.cost < best.cost {
 			best, ok = r, true
 		}
 	}
 	return best, ok
+}
+
+// crossed reports whether a long repetition of the sequence can run over the
+// literal. Where none can, the bytes between two places of the literal are
+// looked at for these two only; otherwise a file full of it costs the length of
+// the repetition at each.
+func crossed(seq []*Node, literal []byte) bool {
+	return slices.ContainsFunc(seq, func(s *Node) bool {
+		if s.Kind != Repeat || s.Max >= 0 && s.Max <= maxLocalGap {
+			return false
+		}
+		sub := s.Subs[0]
+		for _, b := range literal {
+			switch {
+			case sub.Kind == Byte && b&sub.M == sub.V:
+			case sub.Kind == Class && sub.Set.Has(b):
+			default:
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // addContext takes in up to maxAround bytes on both sides of the run.
