@@ -103,10 +103,13 @@ var table = []magic{
 	{0, "hsqs", Squashfs},
 	{0, "sqsh", Squashfs},
 	{0, "ITSF", CHM},
-	{0, "SZDD\x88\xf0\x27\x33", SZDD}, {0, "SZ \x88\xf0\x27\x33\xd1", SZDD},
+	{0, "SZDD\x88\xf0\x27\x33", SZDD},
+	{0, "SZ \x88\xf0\x27\x33\xd1", SZDD},
 	{0, "\x60\xea", ARJ},
 	{0, "\x78\x9f\x3e\x22", TNEF},
-	{2, "-lh", LHA}, {2, "-lz", LHA}, {2, "-pm", LHA},
+	{2, "-lh", LHA},
+	{2, "-lz", LHA},
+	{2, "-pm", LHA},
 	{0, "LZIP\x01", Lzip},
 	{0, "SQLite format 3\x00", "sqlite"},
 	{0, "\x00asm", "wasm"},
@@ -114,8 +117,10 @@ var table = []magic{
 	{0, "ID3", "mp3"},
 	{0, "fLaC", "flac"},
 	{4, "ftyp", "mp4"},
-	{257, "ustar", Tar}, {32769, "CD001", ISO9660},
-	{8, "\x19\x04\x00\x10", SIS}, {0, "(This file must be converted with BinHex", BinHex},
+	{257, "ustar", Tar},
+	{32769, "CD001", ISO9660},
+	{8, "\x19\x04\x00\x10", SIS},
+	{0, "(This file must be converted with BinHex", BinHex},
 }
 
 // Detect names the format of a file that begins with head (the first HeadSize

@@ -137,13 +137,13 @@ func (b *bitReader) symbol(p *prefix) (int, error) {
 			bit ^= 1
 		}
 		code |= bit
-		if n := p.count[l]; code-n < first {
+		n := p.count[l]
+		if code-n < first {
 			return int(p.symbols[index+code-first]), b.err
-		} else {
-			index += n
-			first = (first + n) << 1
-			code <<= 1
 		}
+		index += n
+		first = (first + n) << 1
+		code <<= 1
 	}
 	if b.err != nil {
 		return 0, b.err

@@ -186,7 +186,7 @@ func cabDecode(o Object, c cabFolder, out *sink) error {
 	var dict []byte
 	for {
 		data, err := b.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -187,7 +187,7 @@ func isChunks(src io.Reader, out *sink) error {
 	for {
 		var h [2]byte
 		if _, err := io.ReadFull(src, h[:]); err != nil {
-			return nil
+			return nil //nolint:nilerr // the end of the chunks
 		}
 		piece := make([]byte, binary.LittleEndian.Uint16(h[:]))
 		if _, err := io.ReadFull(src, piece); err != nil {

@@ -3,6 +3,7 @@ package unpack
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -52,7 +53,7 @@ func lzss(r io.ByteReader, p lzssParams, size int64, out *sink) error {
 	for size < 0 || out.size() < size {
 		if left == 0 {
 			c, err := r.ReadByte()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
 				return err
@@ -63,7 +64,7 @@ func lzss(r io.ByteReader, p lzssParams, size int64, out *sink) error {
 		flags >>= 1
 		left--
 		c, err := r.ReadByte()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return err
@@ -75,7 +76,7 @@ func lzss(r io.ByteReader, p lzssParams, size int64, out *sink) error {
 			continue
 		}
 		d, err := r.ReadByte()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			return err

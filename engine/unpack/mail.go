@@ -22,7 +22,7 @@ const (
 // so parts are found by our own rules: a boundary is looked for even where the
 // line before is not blank, and a missing end ends with the text.
 func unmail(w *Walker, o Object) error {
-	text, release := w.whole(o, maxText)
+	text, release := w.whole(o)
 	defer release()
 	if !bytes.HasPrefix(text, []byte("From ")) {
 		return w.message(text, 0)
@@ -208,7 +208,7 @@ func (w *Walker) part(h header, body []byte) error {
 
 // unhtml gives what a page carries in data: URIs (RFC 2397) and encoded scripts.
 func unhtml(w *Walker, o Object) error {
-	text, release := w.whole(o, maxText)
+	text, release := w.whole(o)
 	defer release()
 	if err := w.dataURIs(text); err != nil {
 		return err

@@ -21,7 +21,7 @@ const (
 // the cross-reference table, which in hostile files says what the author wants,
 // but takes every stream that a reader could find, with its filters undone.
 func unpdf(w *Walker, o Object) error {
-	text, release := w.whole(o, maxText)
+	text, release := w.whole(o)
 	defer release()
 	if i := bytes.LastIndex(text, []byte("/Encrypt ")); i >= 0 && bytes.Contains(text, []byte("/Filter/Standard")) ||
 		bytes.Contains(text, []byte("/Filter /Standard")) {
@@ -264,7 +264,7 @@ func pdfLZW(data []byte, out *sink) error {
 	for {
 		c := int(b.take(width))
 		if b.err != nil || c == 257 || b.past > 0 && b.n == 0 {
-			return nil
+			return nil //nolint:nilerr // readers take data without an end mark
 		}
 		if c == 256 {
 			next, width, lastLen = 258, 9, 0
@@ -306,7 +306,7 @@ func pdfRunLength(data []byte, out *sink) error {
 	for {
 		n, err := r.ReadByte()
 		if err != nil || n == 128 {
-			return nil
+			return nil //nolint:nilerr // readers take data without an end mark
 		}
 		if n < 128 {
 			if _, err := io.CopyN(out, r, int64(n)+1); err != nil {
@@ -319,7 +319,7 @@ func pdfRunLength(data []byte, out *sink) error {
 		}
 		c, err := r.ReadByte()
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // readers take data that is cut
 		}
 		if _, err := out.Write(bytes.Repeat([]byte{c}, 257-int(n))); err != nil {
 			return err

@@ -96,7 +96,7 @@ func (s *sink) readAll(r io.Reader) error {
 			s.err = errFull
 			return errFull
 		}
-		if _, err := s.m.readFrom(r, left); err == io.EOF {
+		if _, err := s.m.readFrom(r, left); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -172,10 +172,10 @@ func (w *Walker) load(o Object, off, most int64) (data []byte, release func()) {
 	return data[:k], func() { w.budget.held -= n }
 }
 
-// whole loads an object that a format must see as one piece; what exceeds most
-// bytes is not looked at, which is noted.
-func (w *Walker) whole(o Object, most int64) (data []byte, release func()) {
-	data, release = w.load(o, 0, most)
+// whole loads an object that a format must see as one piece; what exceeds maxText
+// is not looked at, which is noted.
+func (w *Walker) whole(o Object) (data []byte, release func()) {
+	data, release = w.load(o, 0, maxText)
 	if int64(len(data)) < o.Size {
 		w.note(verdict.LimitBytes)
 	}

@@ -11,7 +11,7 @@ import (
 // and groups are put between them, and of what is in them the embedded file
 // ([MS-OLEDS] section 2.2).
 func unrtf(w *Walker, o Object) error {
-	text, release := w.whole(o, maxText)
+	text, release := w.whole(o)
 	defer release()
 	n := 0
 	for rest := text; ; {
@@ -40,14 +40,14 @@ func rtfHex(text []byte, out *sink) error {
 	var hi byte
 	for i := 0; i < len(text); i++ {
 		c := text[i]
-		switch {
-		case c == '{':
+		switch c {
+		case '{':
 			depth++
-		case c == '}':
+		case '}':
 			if depth--; depth < 0 {
 				return nil
 			}
-		case c == '\\':
+		case '\\':
 			j := i + 1
 			if j < len(text) && text[j] == '\'' { // \'xx is ignored in data
 				i += 3

@@ -287,7 +287,7 @@ func (w *Walker) binHex(text []byte) error {
 
 // unbinhex opens files that are BinHex as a whole.
 func unbinhex(w *Walker, o Object) error {
-	text, release := w.whole(o, maxText)
+	text, release := w.whole(o)
 	defer release()
 	i := bytes.Index(text, binHexMark)
 	if i < 0 {

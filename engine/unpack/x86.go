@@ -147,7 +147,8 @@ func (c *x86) fetch(size int) uint32 {
 	return v
 }
 
-func (c *x86) fetchSigned(size int) uint32 { return extend(c.fetch(size), size) }
+// fetchSigned reads a signed byte.
+func (c *x86) fetchSigned() uint32 { return extend(c.fetch(1), 1) }
 
 func (c *x86) push(v uint32, size int) {
 	c.write(c.regs[esp]-uint32(size), v, size)
@@ -195,7 +196,7 @@ func (c *x86) operand() {
 	}
 	switch mod {
 	case 1:
-		at += c.fetchSigned(1)
+		at += c.fetchSigned()
 	case 2:
 		at += c.fetch(4)
 	}
@@ -209,7 +210,7 @@ func (c *x86) address16(mod, rm byte) uint32 {
 	case mod == 0 && rm == 6:
 		at = c.fetch(2)
 	case mod == 1:
-		at += c.fetchSigned(1)
+		at += c.fetchSigned()
 	case mod == 2:
 		at += c.fetch(2)
 	}
