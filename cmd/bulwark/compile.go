@@ -147,8 +147,10 @@ func compileSources(ctx context.Context, f *os.File, sources []string, key *clam
 		from[i] = definitions.Source{Path: s}
 	}
 	rep, err := definitions.Compile(ctx, f, from, definitions.CompileOptions{ContainerKey: key})
-	r := compileResult{Bytes: rep.Bytes, Version: rep.Version, Counts: rep.Counts, Sources: rep.Sources, ProblemsTotal: rep.Dropped,
-		Problems: []compileProblem{}, Ignored: rep.Unknown}
+	r := compileResult{
+		Bytes: rep.Bytes, Version: rep.Version, Counts: rep.Counts, Sources: rep.Sources, ProblemsTotal: rep.Dropped,
+		Problems: []compileProblem{}, Ignored: rep.Unknown,
+	}
 	if r.Sources == nil {
 		r.Sources = []definitions.SourceReport{}
 	}
@@ -223,8 +225,16 @@ func countsText(c definitions.Counts) string {
 		name string
 		n    int
 	}{
-		{"MD5", c.MD5}, {"SHA-1", c.SHA1}, {"SHA-256", c.SHA256}, {"PE section", c.Sections}, {"PE import", c.Imports},
-		{"body", c.Body}, {"logical", c.Logical}, {"container member", c.Members}, {"YARA", c.YARA}, {"known good", c.Allow},
+		{"MD5", c.MD5},
+		{"SHA-1", c.SHA1},
+		{"SHA-256", c.SHA256},
+		{"PE section", c.Sections},
+		{"PE import", c.Imports},
+		{"body", c.Body},
+		{"logical", c.Logical},
+		{"container member", c.Members},
+		{"YARA", c.YARA},
+		{"known good", c.Allow},
 	} {
 		if k.n > 0 {
 			if text != "" {
@@ -287,8 +297,10 @@ func (a *app) describe(ctx context.Context, args []string, key *clamdb.Key) (com
 	}
 	defer e.Close()
 	i := e.Info()
-	return compileResult{File: args[0], Bytes: st.Size(), Version: i.Definitions, Created: &i.Created, Counts: i.Counts,
-		Sources: []definitions.SourceReport{}, Problems: []compileProblem{}, Ignored: []string{}}, nil
+	return compileResult{
+		File: args[0], Bytes: st.Size(), Version: i.Definitions, Created: &i.Created, Counts: i.Counts,
+		Sources: []definitions.SourceReport{}, Problems: []compileProblem{}, Ignored: []string{},
+	}, nil
 }
 
 func (a *app) explainCommand() *cobra.Command {

@@ -126,8 +126,11 @@ func (o *localOptions) check() error {
 		name       string
 		value, max int64
 	}{
-		{"max-depth", int64(o.limits.Depth), 100}, {"max-files", int64(o.limits.Files), 10_000_000},
-		{"max-extracted", o.maxBytes, 1 << 20}, {"max-size", o.maxSize, 1 << 30}, {"max-time", int64(o.limits.Time / time.Millisecond), 86_400_000},
+		{"max-depth", int64(o.limits.Depth), 100},
+		{"max-files", int64(o.limits.Files), 10_000_000},
+		{"max-extracted", o.maxBytes, 1 << 20},
+		{"max-size", o.maxSize, 1 << 30},
+		{"max-time", int64(o.limits.Time / time.Millisecond), 86_400_000},
 	} {
 		if l.value < 1 || l.value > l.max {
 			return fmt.Errorf("--%s is out of its range", l.name)
@@ -161,8 +164,10 @@ func (a *app) scanLocally(ctx context.Context, o localOptions, paths []string) e
 	if total == int64(info.Counts.BuiltIn) {
 		fmt.Fprintln(a.stderr, "warning: these definitions have no signatures; only test files will be found")
 	}
-	answer := localScan{Definitions: info.Definitions, Signatures: total,
-		Detections: []localDetection{}, Incomplete: []localIncomplete{}, Errors: []localError{}}
+	answer := localScan{
+		Definitions: info.Definitions, Signatures: total,
+		Detections: []localDetection{}, Incomplete: []localIncomplete{}, Errors: []localError{},
+	}
 	start := a.now()
 	var progress filescan.Progress
 	view := &localView{a: a, progress: &progress, start: start}

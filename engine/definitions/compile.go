@@ -124,10 +124,10 @@ func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOp
 			return c.report, fmt.Errorf("definitions source %s: %w", f.path, err)
 		}
 	}
+	c.finishSources()
 	for _, do := range c.later {
 		do()
 	}
-	c.finishSources()
 	return c.report, c.write(out, opts)
 }
 
@@ -217,7 +217,9 @@ func (c *compiler) logicalLine(line int, l *clamdb.Logical, pua bool) {
 	source, file, inside := c.source, c.file, c.inside
 	c.later = append(c.later, func() {
 		c.source, c.file, c.inside = source, file, inside
+		before := c.now()
 		add()
+		c.report.Sources[source].late(before, c.now())
 	})
 }
 

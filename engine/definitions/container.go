@@ -64,6 +64,12 @@ func (c *compiler) finishSources() {
 	}
 }
 
+// late adds what came of a source after the others were read.
+func (s *SourceReport) late(before, after mark) {
+	s.Signatures += after.signatures - before.signatures
+	s.Problems += after.problems - before.problems
+}
+
 // read reads one source file.
 func (c *compiler) read(f sourceFile) error {
 	switch {

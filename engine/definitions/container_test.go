@@ -115,3 +115,28 @@ func TestContainerSources(t *testing.T) {
 		}
 	}
 }
+
+// TestLateSources counts signatures that wait for macros where they stand.
+func TestLateSources(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"a.ldb": "Macro;Target:0;0&1;616161;${6-7}12$\nMissing;Target:0;0&1;616161;${6-7}13$\n",
+		"z.ndb": "D1:0:$12:626262\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	rep, err := Compile(t.Context(), out, []Source{{Path: dir}}, CompileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := rep.Sources; len(s) != 2 || s[0].Signatures != 1 || s[0].Problems != 1 || s[1].Signatures != 0 || s[1].Problems != 0 {
+		t.Errorf("%+v", s)
+	}
+}
