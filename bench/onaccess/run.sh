@@ -23,7 +23,7 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 dir=$BENCH_DIR mnt=$BENCH_DIR/mnt peers=${PEERS:-} results=$BENCH_DIR/results
-pids=()
+pids=() made=() bound=()
 mkdir -p "$mnt"
 : >"$results"
 
@@ -48,13 +48,22 @@ stop() {
 	for p in "${pids[@]}"; do wait "$p" 2>/dev/null || true; done
 	pids=()
 }
-trap 'stop; umount "$mnt" 2>/dev/null || true' EXIT
+finish() {
+	stop
+	local d
+	for d in "${bound[@]}"; do umount "$d" || true; done
+	for d in "${made[@]}"; do rmdir "$d" || true; done
+	umount "$mnt" 2>/dev/null || true
+}
+trap finish EXIT
 until_text() { # FILE TEXT
 	for _ in $(seq 300); do grep -q -- "$2" "$1" 2>/dev/null && return 0; sleep 0.1; done
 	echo "bench/onaccess: never in $1: $2" >&2; tail -5 "$1" >&2; return 1
 }
-library() { [[ -z $peers ]] || echo "LD_LIBRARY_PATH=$peers/usr/lib/x86_64-linux-gnu"; }
-program() { [[ -n $peers && -x $peers$1 ]] && echo "$peers$1" || { [[ -x $1 ]] && echo "$1"; }; }
+[[ -z $peers ]] || export LD_LIBRARY_PATH=$peers/usr/lib/x86_64-linux-gnu
+program() {
+	if [[ -n $peers && -x $peers$1 ]]; then echo "$peers$1"; elif [[ -x $1 ]]; then echo "$1"; else return 1; fi
+}
 
 begin_none() { :; }
 begin_allow() { start "$dir/log" "$dir/onaccess" limit allow "$mnt"; until_text "$dir/log" ready; }
@@ -74,16 +83,21 @@ begin_bulwark() {
 signatures() { printf 'Bench.Never:0:*:%s\n' 62756c7761726b2062656e63686d61726b206e6576657220666f756e64 >"$1/bench.ndb"; }
 begin_fapolicyd() {
 	local bin; bin=$(program /usr/sbin/fapolicyd) || return 1
-	mkdir -p "$dir/fa/etc" "$dir/fa/lib" "$dir/fa/run" /etc/fapolicyd /var/lib/fapolicyd /run/fapolicyd
-	mount --bind "$dir/fa/etc" /etc/fapolicyd; mount --bind "$dir/fa/lib" /var/lib/fapolicyd; mount --bind "$dir/fa/run" /run/fapolicyd
+	mkdir -p "$dir/fa/etc" "$dir/fa/lib" "$dir/fa/run"
+	# Its folders have fixed names; ours are there in this namespace only.
+	local to
+	for to in etc:/etc/fapolicyd lib:/var/lib/fapolicyd run:/run/fapolicyd; do
+		[[ -d ${to#*:} ]] || { mkdir "${to#*:}"; made+=("${to#*:}"); }
+		mount --bind "$dir/fa/${to%%:*}" "${to#*:}"; bound+=("${to#*:}")
+	done
 	# A rule that allows everything: the cost of asking, not of a policy.
 	printf 'allow perm=any all : all\n' >/etc/fapolicyd/fapolicyd.rules
 	: >/etc/fapolicyd/fapolicyd.trust; mkdir -p /etc/fapolicyd/trust.d
 	printf '%s\n' 'permissive = 0' 'nice_val = 0' 'q_size = 2048' 'uid = 0' 'gid = 0' 'do_stat_report = 0' 'detailed_report = 0' \
 		'db_max_size = 50' 'subj_cache_size = 1549' 'obj_cache_size = 8191' "watch_fs = ${FS:-tmpfs}" 'trust = file' 'integrity = none' \
 		'syslog_format = rule,dec,perm,auid,pid,exe,:,path,ftype' 'rpm_sha256_only = 0' 'allow_filesystem_mark = 0' >/etc/fapolicyd/fapolicyd.conf
-	# It watches every mount of that type in this namespace: leave only ours.
-	start "$dir/log" env $(library) "$bin" --debug-deny
+	# It marks every mount of that type, but only those of this namespace.
+	start "$dir/log" "$bin" --debug-deny
 	sleep 4; kill -0 "${pids[-1]}"
 }
 begin_clamonacc() {
