@@ -82,6 +82,9 @@ type Agent struct {
 	parts       *components
 }
 
+// readyPatience bounds how long the start waits for real-time protection.
+const readyPatience = 20 * time.Second
+
 // Run is the life of the daemon: it returns when ctx has ended and everything
 // is stopped, or with an error when the daemon cannot start.
 func Run(ctx context.Context, opts Options) error {
@@ -200,6 +203,14 @@ func (a *Agent) run(ctx context.Context) error {
 	a.report(&event.Event{Time: time.Now(), Class: event.ClassDevice, Action: event.AgentStarted, Additional: map[string]string{"Version": a.opts.Version}})
 	logger := a.log.Logger("daemon")
 	logger.Info("agent started", "version", a.opts.Version, "commit", a.opts.Commit, "enforcement_level", a.config.Current().EnforcementLevel())
+	// The supervisor's "started" means protected. Definitions that take long to
+	// compile do not hold it up for ever.
+	select {
+	case <-a.realtime.ready:
+	case <-ctx.Done():
+	case <-time.After(readyPatience):
+		logger.Warn("real-time protection is not in place yet", "waited", readyPatience)
+	}
 	if err := a.notify.Ready(); err != nil {
 		logger.Warn("supervisor not told that the agent is ready", "error", err)
 	}

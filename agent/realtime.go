@@ -28,6 +28,10 @@ type realtime struct {
 	policyEpoch atomic.Uint64
 	exclusions  atomic.Pointer[policy.ExclusionSet]
 
+	// ready is closed when the first watcher has its marks in place.
+	ready     chan struct{}
+	readyOnce sync.Once
+
 	mu     sync.Mutex
 	remake context.CancelFunc // ends the present watcher
 }
@@ -36,7 +40,7 @@ type realtime struct {
 const endGrace = 3 * time.Second
 
 func newRealtime(a *Agent) *realtime {
-	r := &realtime{a: a}
+	r := &realtime{a: a, ready: make(chan struct{})}
 	r.exclusions.Store(a.config.Current().Exclusions())
 	return r
 }
@@ -100,6 +104,13 @@ func (r *realtime) watch(ctx context.Context) error {
 	r.mu.Unlock()
 	r.watcher.Store(w)
 	defer r.watcher.Store(nil)
+	go func() {
+		select {
+		case <-w.Ready():
+			r.readyOnce.Do(func() { close(r.ready) })
+		case <-ctx.Done():
+		}
+	}()
 	return w.Run(ctx)
 }
 
@@ -199,10 +210,18 @@ func within(path, dir string) bool {
 // stats are the watcher's, with the busiest processes; a watcher that is just
 // being made counts as unavailable.
 func (r *realtime) stats(top int) onaccess.Stats {
-	if w := r.watcher.Load(); w != nil {
-		return w.Stats(top)
+	none := onaccess.Stats{Subsystem: "unavailable", Reason: "waiting for definitions", Mode: onaccess.Mode(r.a.config.Current().EnforcementLevel())}
+	w := r.watcher.Load()
+	if w == nil {
+		return none
 	}
-	return onaccess.Stats{Subsystem: "unavailable", Reason: "waiting for definitions", Mode: onaccess.Mode(r.a.config.Current().EnforcementLevel())}
+	select {
+	case <-w.Ready():
+		return w.Stats(top)
+	default:
+		none.Reason = "the file systems are being marked"
+		return none
+	}
 }
 
 // protectedFolder is a folder where real-time protection holds accesses, to

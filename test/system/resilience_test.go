@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/api/control"
 )
 
 // rest asks the portal's REST API for a collection, with a token of its own.
@@ -92,6 +94,15 @@ func (p *product) untilAlertOnce(path string) {
 // detect makes a detection on the watched file system.
 func (p *product) detect(name string) string {
 	p.t.Helper()
+	// A file that is written before the file systems are marked is found when
+	// it is opened, and nobody opens this one.
+	p.until("real-time protection is in place", func() error {
+		var h control.Health
+		if r := p.run("health", "--output", "json"); r.status != 0 || json.Unmarshal([]byte(r.stdout), &h) != nil || !h.RealTimeAvailable {
+			return fmt.Errorf("health: %s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
 	bad := filepath.Join(p.watch, name)
 	if err := os.WriteFile(bad, eicar(), 0o600); err != nil {
 		p.t.Fatal(err)
