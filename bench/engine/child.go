@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,24 +96,7 @@ func scanFile(ctx context.Context, e *engine.Engine, path string) (bool, error) 
 
 // memory is the anonymous and the mapped memory of this process in bytes.
 func memory() (private, shared int64) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0, 0
-	}
-	for line := range strings.Lines(string(status)) {
-		f := strings.Fields(line)
-		if len(f) < 2 {
-			continue
-		}
-		kb, _ := strconv.ParseInt(f[1], 10, 64)
-		switch f[0] {
-		case "RssAnon:":
-			private = kb << 10
-		case "RssFile:":
-			shared = kb << 10
-		}
-	}
-	return private, shared
+	return statusBytes(os.Getpid(), "RssAnon:"), statusBytes(os.Getpid(), "RssFile:")
 }
 
 func (r childResult) String() string {

@@ -60,12 +60,4 @@ func (d *daemon) cpu() time.Duration {
 }
 
 // rss is its resident memory in bytes.
-func (d *daemon) rss() int64 {
-	for line := range strings.Lines(d.proc("status")) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
-			kb, _ := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10
-		}
-	}
-	return 0
-}
+func (d *daemon) rss() int64 { return statusBytes(d.cmd.Process.Pid, "VmRSS:") }

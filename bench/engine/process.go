@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,8 +38,27 @@ func execute(ctx context.Context, accept int, name string, args ...string) (run,
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	start := time.Now()
-	err := cmd.Run()
-	r := run{elapsed: time.Since(start), output: out.Bytes()}
+	if err := cmd.Start(); err != nil {
+		return run{}, fmt.Errorf("%s: %w", name, err)
+	}
+	// The maximum that wait4 reports would include this process's own.
+	var rss int64
+	ended, polled := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(polled)
+		for {
+			rss = max(rss, statusBytes(cmd.Process.Pid, "VmHWM:"))
+			select {
+			case <-ended:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	err := cmd.Wait()
+	close(ended)
+	<-polled
+	r := run{elapsed: time.Since(start), output: out.Bytes(), rss: rss}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 && exit.ExitCode() <= accept {
 		err = nil
@@ -48,10 +67,20 @@ func execute(ctx context.Context, accept int, name string, args ...string) (run,
 		return r, fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(errs.String()))
 	}
 	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.rss = ru.Maxrss << 10
-	}
 	return r, nil
+}
+
+// statusBytes is a field of a process's status that counts kilobytes, in bytes;
+// 0 when the process is gone.
+func statusBytes(pid int, field string) int64 {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == field {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
 }
 
 // ours scans a list of files in a process of its own and returns the best of
