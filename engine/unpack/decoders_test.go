@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // decoders are the decoders of our own, on bare data.
@@ -62,7 +63,10 @@ var decoders = []struct {
 	{"pdf lzw", pdfLZW},
 	{"ascii85", pdfASCII85},
 	{"run length", pdfRunLength},
-	{"rtf", rtfHex},
+	{"rtf", func(d []byte, out *sink) error {
+		_, err := rtfHex(d, out)
+		return err
+	}},
 	{"quoted", decodeQuoted},
 	{"base64", decodeBase64},
 	{"uu", decodeUU},
@@ -190,7 +194,7 @@ func TestDamagedEverywhere(t *testing.T) {
 func TestDamagedTestFiles(t *testing.T) {
 	entries, err := os.ReadDir("/usr/share/clamav-testfiles")
 	if err != nil {
-		t.Skip("needs the package clamav-testfiles")
+		need.Missing(t, "needs the package clamav-testfiles")
 	}
 	r := rand.New(rand.NewSource(3))
 	for _, e := range entries {
@@ -336,6 +340,38 @@ func TestNested(t *testing.T) {
 	}
 	if err := visit(Object{Data: bytes.NewReader(data), Size: int64(len(data))}); err != nil || !limited || levels > 30 {
 		t.Errorf("%d levels, limited %v: %v", levels, limited, err)
+	}
+}
+
+// Files that make simple searches start again at every place take time that grows
+// with their size, not with its square: 4 MB each would take hours otherwise.
+func TestLinear(t *testing.T) {
+	const size = 4 << 20
+	fill := func(head, unit string) []byte { return []byte(head + strings.Repeat(unit, size/len(unit))) }
+	for name, data := range map[string][]byte{
+		"data uris":  fill("<html>", "data:,"),
+		"data 64":    fill("<html>", "data:;base64,"),
+		"rtf":        fill("{\\rtf1", "{\\objdata 4"),
+		"rtf open":   fill("{\\rtf1", "objdata{"),
+		"uu":         fill("text\n", "begin 644 x\n"),
+		"yenc":       fill("text\n", "=ybegin name=x\n"),
+		"pdf":        fill("%PDF-1.4", ">>stream"),
+		"pdf ends":   fill("%PDF-1.4", "<<>>streamendstream"),
+		"pdf js":     fill("%PDF-1.4", "/JS("),
+		"mime":       fill("From: a\nTo: b\nContent-Type: multipart/mixed; boundary=x\n\n", "--x\n"),
+		"headers":    fill("From: a\nTo: b\n", "A: b\n"),
+		"mbox":       fill("From a\nFrom: a\nTo: b\n\n", "\nFrom a\n"),
+		"percent":    fill("text", "%41\\x"),
+		"letters":    fill("text", "QUFB"),
+		"installers": append(program(nil), fill("", "InstallShield\x00")...),
+		"mz":         append(program(nil), fill("", "MZ")...),
+		"zips":       append(program(nil), fill("", "PK\x03\x04")...),
+	} {
+		b := NewBudget(size, 10_000, 400<<20, 250, time.Now().Add(2*time.Minute))
+		b.steps = maxSteps
+		if r := open(data, b); r.err != nil || slices.Contains(r.limits, verdict.LimitTime) {
+			t.Errorf("%s: %v %v", name, r.err, r.limits)
+		}
 	}
 }
 

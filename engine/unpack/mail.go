@@ -232,6 +232,9 @@ func (w *Walker) dataURIs(text []byte) error {
 		if strings.ContainsAny(head, "\"'<> \n") && !strings.Contains(head, "base64") {
 			continue
 		}
+		if !strings.Contains(head, "base64") {
+			continue // what it says stands in the page's own text
+		}
 		body := rest[comma+1:]
 		end := bytes.IndexAny(body, "\"'<>) ")
 		if end < 0 {
@@ -240,10 +243,6 @@ func (w *Walker) dataURIs(text []byte) error {
 		body = body[:end]
 		n++
 		name := fmt.Sprintf("data-%d", n)
-		if !strings.Contains(head, "base64") {
-			// A picture in the page's own text is seen there already.
-			continue
-		}
 		err := w.Produce(name, func(out *sink) error {
 			if bytes.IndexByte(body, '%') >= 0 {
 				body = percent(body)
@@ -253,7 +252,7 @@ func (w *Walker) dataURIs(text []byte) error {
 		if err != nil {
 			return err
 		}
-		rest = rest[comma:]
+		rest = rest[comma+1+end:]
 	}
 }
 

@@ -337,7 +337,7 @@ func (w *Walker) pdfScripts(text []byte) error {
 			return nil
 		}
 		rest = rest[i+3:]
-		v := bytes.TrimLeft(rest[:min(len(rest), 1<<20)], " \t\r\n")
+		v := bytes.TrimLeft(rest[:min(len(rest), 256<<10)], " \t\r\n")
 		if len(v) == 0 || v[0] != '(' && (v[0] != '<' || len(v) > 1 && v[1] == '<') {
 			continue
 		}

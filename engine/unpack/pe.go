@@ -161,7 +161,8 @@ func (w *Walker) carve(o Object, from int64) error {
 	formats := embeddedFormats()
 	buf := make([]byte, carveWindow)
 	const overlap = 32
-	found := 0
+	found, opened := 0, 0
+	last := from - 1   // where something was looked at
 	var whole [16]bool // formats of unknown size that were given already
 	for at := from; at < o.Size; {
 		if err := w.check(); err != nil {
@@ -173,14 +174,26 @@ func (w *Walker) carve(o Object, from int64) error {
 		}
 		b := buf[:n]
 		skip := int64(0)
+		// Where each magic is next; searched for again only behind that, so
+		// that a file full of one of them takes no longer.
+		next := make([]int, len(formats))
+		for k := range next {
+			next[k] = -1
+		}
 		for pos := 0; pos < len(b); {
 			best, kind := len(b), -1
 			for k := range formats {
 				if whole[k] {
 					continue
 				}
-				if i := bytes.Index(b[pos:min(len(b), best+len(formats[k].magic))], []byte(formats[k].magic)); i >= 0 && pos+i < best {
-					best, kind = pos+i, k
+				if next[k] < pos {
+					next[k] = len(b)
+					if i := bytes.Index(b[pos:], []byte(formats[k].magic)); i >= 0 {
+						next[k] = pos + i
+					}
+				}
+				if next[k] < best {
+					best, kind = next[k], k
 				}
 			}
 			if kind < 0 {
@@ -189,8 +202,14 @@ func (w *Walker) carve(o Object, from int64) error {
 			e := formats[kind]
 			start := at + int64(best) - e.before
 			pos = best + 1
-			if start < from {
+			if start <= last {
 				continue
+			}
+			last = start
+			if opened++; opened&0xff == 0 {
+				if err := w.check(); err != nil {
+					return err
+				}
 			}
 			end, err := e.open(w, o, start)
 			if err != nil {

@@ -13,28 +13,40 @@ import (
 func unrtf(w *Walker, o Object) error {
 	text, release := w.whole(o)
 	defer release()
-	n := 0
+	n, work := 0, 0
 	for rest := text; ; {
 		i := bytes.Index(rest, []byte("objdata"))
 		if i < 0 {
 			return nil
 		}
 		rest = rest[i+len("objdata"):]
-		m, free, err := w.decode(func(out *sink) error { return rtfHex(rest, out) })
+		end := 0
+		m, free, err := w.decode(func(out *sink) (err error) {
+			end, err = rtfHex(rest, out)
+			return err
+		})
 		if err == nil && m.size > 0 {
 			n++
 			err = w.ole1(Object{Name: fmt.Sprintf("object-%d", n), Data: m, Size: m.size})
 		}
 		free()
+		if err == nil {
+			err = w.check()
+		}
 		if err != nil {
 			return err
+		}
+		// Objects may stand in objects, to hide; but not all of them in all.
+		if work += end; work > 8*len(text) {
+			rest = rest[end:]
 		}
 	}
 }
 
 // rtfHex decodes hexadecimal digits up to the end of the group that they are in.
-// Control words between them are skipped; \bin is followed by bytes.
-func rtfHex(text []byte, out *sink) error {
+// Control words between them are skipped; \bin is followed by bytes. It returns
+// how much of text it has read.
+func rtfHex(text []byte, out *sink) (int, error) {
 	depth := 0
 	half := false
 	var hi byte
@@ -45,7 +57,7 @@ func rtfHex(text []byte, out *sink) error {
 			depth++
 		case '}':
 			if depth--; depth < 0 {
-				return nil
+				return i, nil
 			}
 		case '\\':
 			j := i + 1
@@ -72,7 +84,7 @@ func rtfHex(text []byte, out *sink) error {
 			if string(word) == "bin" && num > 0 {
 				n := min(num, len(text)-min(j, len(text)))
 				if _, err := out.Write(text[j : j+n]); err != nil {
-					return err
+					return i, err
 				}
 				j += n
 			}
@@ -84,13 +96,13 @@ func rtfHex(text []byte, out *sink) error {
 			}
 			if half {
 				if err := out.WriteByte(hi<<4 | d); err != nil {
-					return err
+					return i, err
 				}
 			}
 			hi, half = d, !half
 		}
 	}
-	return nil
+	return len(text), nil
 }
 
 // ole1 gives an OLE 1.0 object: the embedded file of a package, else its native

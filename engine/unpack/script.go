@@ -49,8 +49,14 @@ var letters = func() (t [256]byte) {
 // result is a member when it is something that a file can be: text or a known
 // format.
 func (w *Walker) encodedRuns(text []byte) error {
-	runs := 0
+	runs, checked := 0, 0
 	for i := 0; i < len(text) && runs < maxRuns; {
+		if i-checked > 1<<20 {
+			checked = i
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
 		c := text[i]
 		if c == '\\' || c == '%' {
 			n, decoded := escapes(text[i:])

@@ -339,10 +339,13 @@ func (w *Walker) textMembers(text []byte) error {
 		}
 		line, body := nextLine(rest[i:])
 		_, name, _ := strings.Cut(string(line), "name=")
+		if end := bytes.Index(body, []byte("\n=ybegin ")); end >= 0 {
+			body = body[:end+1]
+		}
 		if err := w.Produce(strings.TrimSpace(name), func(out *sink) error { return decodeYEnc(body, out) }); err != nil {
 			return err
 		}
-		rest = body
+		rest = rest[i+8:]
 	}
 	if i := bytes.Index(text, binHexMark); i >= 0 {
 		return w.binHex(text[i:])
