@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/test/need"
@@ -61,4 +63,45 @@ func BenchmarkRealRules(b *testing.B) {
 func BenchmarkNoRules(b *testing.B) {
 	e, _ := compile(b)
 	benchmarkScan(b, e, systemFiles(b, 50<<20))
+}
+
+// BenchmarkTexts opens what can be opened in documentation: texts, pages and
+// compressed texts; MB/s are of what was looked at, members included, once by the
+// clock and once by processor time.
+func BenchmarkTexts(b *testing.B) {
+	e, _ := compile(b)
+	names, _ := filepath.Glob("/usr/share/doc/*/*")
+	var files [][]byte
+	read := 0
+	for _, n := range names {
+		if data, err := os.ReadFile(n); err == nil && read < 20<<20 {
+			read += len(data)
+			files = append(files, data)
+		}
+	}
+	if read < 1<<20 {
+		need.Missing(b, "no documentation to scan")
+	}
+	start, total := processorTime(b), int64(0)
+	for b.Loop() {
+		seen := int64(0)
+		for _, f := range files {
+			v, err := e.Scan(context.Background(), sliceReader(f), int64(len(f)), Options{Archives: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			seen += v.Bytes
+		}
+		b.SetBytes(seen)
+		total += seen
+	}
+	b.ReportMetric(float64(total)/1e6/(processorTime(b)-start).Seconds(), "MB/cpu-s")
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -66,6 +66,7 @@ type scan struct {
 func (s *scan) run(r io.ReaderAt, size int64) error {
 	s.deadline = time.Now().Add(s.limits.Time)
 	s.budget = unpack.NewBudget(size, s.limits.Files, s.limits.Bytes, s.limits.Ratio, s.deadline)
+	s.budget.Scratch = &s.w.unpacking
 	top := &object{Object: unpack.Object{Name: s.opts.Name, Data: r, Size: size}}
 	if size > s.limits.MaxSize {
 		s.note(verdict.LimitSize)

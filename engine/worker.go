@@ -11,6 +11,7 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/exefmt"
 	"github.com/bulwarkhq/bulwark/engine/filetype"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
+	"github.com/bulwarkhq/bulwark/engine/unpack"
 	"github.com/bulwarkhq/bulwark/engine/yara"
 	"github.com/bulwarkhq/bulwark/engine/yara/modules"
 )
@@ -39,13 +40,14 @@ type worker struct {
 	slowAt   int64
 	fileType string
 
-	scratch pattern.Scratch
-	targets [16]bool // which ClamAV target types the object is of
-	program *exefmt.Layout
-	laidOut bool // program is what there is
-	regexps clamdb.Regexps
-	ticks   int
-	halted  bool
+	scratch   pattern.Scratch
+	unpacking unpack.Scratch
+	targets   [16]bool // which ClamAV target types the object is of
+	program   *exefmt.Layout
+	laidOut   bool // program is what there is
+	regexps   clamdb.Regexps
+	ticks     int
+	halted    bool
 
 	// found and seen are bit sets over strings and rules.
 	found   []uint64

@@ -105,15 +105,19 @@ func (s *sink) readAll(r io.Reader) error {
 }
 
 // decode runs a decoder and returns what it wrote, also when it was cut short:
-// a limit or damage is noted. The memory counts as held until release is called.
+// a limit or damage is noted. The memory counts as held until release is called,
+// and must not be read afterwards.
 // An error is that of the context or errLimit: then nothing more is to be read.
 func (w *Walker) decode(decoder func(*sink) error) (m *memory, release func(), err error) {
 	b := w.budget
-	s := &sink{w: w, m: &memory{}, limit: max(0, min(b.Bytes, b.MaxMember, b.MaxHeld-b.held))}
+	s := &sink{w: w, m: &memory{scratch: b.Scratch}, limit: max(0, min(b.Bytes, b.MaxMember, b.MaxHeld-b.held))}
 	err = decoder(s)
 	held := s.m.size
 	b.held += held
-	release = func() { b.held -= held }
+	release = func() {
+		b.held -= held
+		b.Scratch.takeBack(s.m)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, errFull):
@@ -160,16 +164,19 @@ func (w *Walker) Bytes(name string, data []byte) error {
 }
 
 // load reads up to most bytes at off into memory of its own. The memory counts
-// as held until release is called.
+// as held until release is called, and must not be used afterwards.
 func (w *Walker) load(o Object, off, most int64) (data []byte, release func()) {
 	n := max(0, min(most, o.Size-off, w.budget.MaxHeld-w.budget.held))
 	if off < 0 {
 		n = 0
 	}
-	data = make([]byte, n)
+	data = w.budget.Scratch.buffer(n)
 	k, _ := o.Data.ReadAt(data, off)
 	w.budget.held += n
-	return data[:k], func() { w.budget.held -= n }
+	return data[:k], func() {
+		w.budget.held -= n
+		w.budget.Scratch.keep(data)
+	}
 }
 
 // whole loads an object that a format must see as one piece; what exceeds maxText

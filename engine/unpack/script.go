@@ -10,6 +10,10 @@ import (
 const (
 	// minRun is the shortest run of letters that is taken for encoded data.
 	minRun = 96
+	// Every run that is decoded has minSpan letters (base64, or those of escapes)
+	// without a gap: the first line of a broken one has 60, the shortest one of
+	// %NN has 72.
+	minSpan = 60
 	// maxRuns bounds how many runs of one text are decoded.
 	maxRuns = 256
 )
@@ -30,6 +34,7 @@ const (
 	letterHex    = 1 << iota // a hexadecimal digit
 	letterBase64             // of base64 or its form for URLs
 	letterPad
+	letterEscape // begins an escape
 )
 
 var letters = func() (t [256]byte) {
@@ -42,6 +47,7 @@ var letters = func() (t [256]byte) {
 		}
 	}
 	t['='] = letterPad
+	t['\\'], t['%'] = letterEscape, letterEscape
 	return t
 }()
 
@@ -57,13 +63,48 @@ func (w *Walker) encodedRuns(text []byte) error {
 				return err
 			}
 		}
+		// A span of minSpan letters that begins at i or behind has a letter at
+		// every place minSpan-1 further: most of a text is never looked at.
+		probe := i + minSpan - 1
+		if probe >= len(text) {
+			return nil
+		}
+		if letters[text[probe]]&(letterBase64|letterEscape) == 0 {
+			i = probe + 1
+			continue
+		}
+		start := probe
+		for start > i && letters[text[start-1]]&(letterBase64|letterEscape) != 0 {
+			start--
+		}
+		end := probe + 1
+		for end < len(text) && letters[text[end]]&(letterBase64|letterEscape) != 0 {
+			end++
+		}
+		if end-start < minSpan {
+			i = end + 1
+			continue
+		}
+		n, at, err := w.spanRuns(text, start, end, maxRuns-runs)
+		if err != nil {
+			return err
+		}
+		runs, i = runs+n, at
+	}
+	return nil
+}
+
+// spanRuns decodes the runs that begin between i and to, at most most of them.
+// It returns their number and where to go on.
+func (w *Walker) spanRuns(text []byte, i, to, most int) (runs, next int, err error) {
+	for i < to && runs < most {
 		c := text[i]
-		if c == '\\' || c == '%' {
+		if letters[c]&letterEscape != 0 {
 			n, decoded := escapes(text[i:])
 			if len(decoded) >= minRun/4 {
 				runs++
 				if err := w.likely(fmt.Sprintf("escaped-%d", i), decoded); err != nil {
-					return err
+					return runs, i, err
 				}
 			}
 			i += max(n, 1)
@@ -73,42 +114,48 @@ func (w *Walker) encodedRuns(text []byte) error {
 			i++
 			continue
 		}
-		end, class := i, byte(letterHex|letterBase64)
-		for end < len(text) {
-			l := letters[text[end]]
-			if l&letterBase64 != 0 {
-				class &= l
-				end++
-				continue
-			}
-			// A line that is broken goes on if it was long.
-			if text[end] == '\n' || text[end] == '\r' {
-				k := end
-				for k < len(text) && (text[k] == '\n' || text[k] == '\r') {
-					k++
-				}
-				if end-i >= 60 && k < len(text) && k-end <= 2 && letters[text[k]]&letterBase64 != 0 {
-					end = k
-					continue
-				}
-			}
-			break
-		}
+		end, hex := runEnd(text, i)
 		if end-i >= minRun {
 			runs++
-			var err error
-			if class&letterHex != 0 {
+			if hex {
 				err = w.likely(fmt.Sprintf("hex-%d", i), hexBytes(text[i:end]))
 			} else {
 				err = w.likelyBase64(fmt.Sprintf("base64-%d", i), text[i:end])
 			}
 			if err != nil {
-				return err
+				return runs, i, err
 			}
 		}
 		i = end + 1
 	}
-	return nil
+	return runs, i, nil
+}
+
+// runEnd is where the run of base64 letters that begins at i ends, over the ends
+// of its lines, and whether all of them are hexadecimal digits.
+func runEnd(text []byte, i int) (end int, hex bool) {
+	end, class := i, byte(letterHex|letterBase64)
+	for end < len(text) {
+		l := letters[text[end]]
+		if l&letterBase64 != 0 {
+			class &= l
+			end++
+			continue
+		}
+		// A line that is broken goes on if it was long.
+		if text[end] != '\n' && text[end] != '\r' {
+			break
+		}
+		k := end
+		for k < len(text) && (text[k] == '\n' || text[k] == '\r') {
+			k++
+		}
+		if end-i < minSpan || k >= len(text) || k-end > 2 || letters[text[k]]&letterBase64 == 0 {
+			break
+		}
+		end = k
+	}
+	return end, class&letterHex != 0
 }
 
 func (w *Walker) likelyBase64(name string, text []byte) error {

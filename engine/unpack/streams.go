@@ -3,7 +3,6 @@ package unpack
 import (
 	"bufio"
 	"compress/bzip2"
-	"compress/gzip"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -30,15 +29,19 @@ func bare(name string, exts ...string) string {
 }
 
 func gunzip(w *Walker, o Object) error {
-	r, err := gzip.NewReader(bufio.NewReaderSize(o.reader(), 32<<10))
+	sc := w.budget.Scratch
+	in := sc.input(o.reader())
+	defer sc.done(in)
+	r, err := sc.gzip(in)
 	if err != nil {
 		return err
 	}
+	defer func() { sc.gzips = append(sc.gzips, r) }()
 	name := r.Name
 	if name == "" || strings.ContainsRune(name, '/') {
 		name = bare(o.Name, ".tgz", ".tar", ".gz", "")
 	}
-	return w.Stream(name, r)
+	return w.Stream(name, onlyReader{r})
 }
 
 func bunzip2(w *Walker, o Object) error {

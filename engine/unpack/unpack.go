@@ -47,6 +47,8 @@ type Budget struct {
 	// MaxMember is the size at which a decompressed member is cut, MaxHeld how
 	// many bytes of them may be in memory at a time.
 	MaxMember, MaxHeld int64
+	// Scratch is memory to work with, of earlier scans where the caller has it.
+	Scratch *Scratch
 
 	top       int64 // size of the scanned file
 	extracted int64
@@ -58,7 +60,7 @@ type Budget struct {
 func NewBudget(size int64, files int, bytes int64, ratio int, deadline time.Time) *Budget {
 	return &Budget{
 		Files: files, Bytes: bytes, Ratio: ratio, Deadline: deadline,
-		MaxMember: 100 << 20, MaxHeld: 256 << 20, top: max(size, 1),
+		MaxMember: 100 << 20, MaxHeld: 256 << 20, top: max(size, 1), Scratch: &Scratch{},
 	}
 }
 
@@ -291,7 +293,8 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 	if err := w.member(); err != nil {
 		return err
 	}
-	m := &memory{}
+	m := &memory{scratch: w.budget.Scratch}
+	defer w.budget.Scratch.takeBack(m)
 	limit := min(w.budget.Bytes, w.budget.MaxMember, w.budget.MaxHeld-w.budget.held)
 	var stop error
 	for {
@@ -341,8 +344,9 @@ const memoryChunk = 1 << 20
 
 // memory is a member in memory, in chunks so that growing copies nothing.
 type memory struct {
-	chunks [][]byte
-	size   int64
+	chunks  [][]byte
+	size    int64
+	scratch *Scratch // nil has no chunks
 }
 
 // readFrom reads up to most bytes, at most a chunk.
@@ -369,11 +373,18 @@ func (m *memory) readFrom(r io.Reader, most int64) (int, error) {
 // tail is the last chunk, with room for at least one byte.
 func (m *memory) tail() *[]byte {
 	if m.size%memoryChunk == 0 {
-		n := memoryChunk
-		if len(m.chunks) == 0 {
-			n = 4 << 10
+		var c []byte
+		if m.scratch != nil {
+			c = m.scratch.chunk()
 		}
-		m.chunks = append(m.chunks, make([]byte, 0, n))
+		switch {
+		case c != nil:
+		case len(m.chunks) == 0:
+			c = make([]byte, 0, 4<<10)
+		default:
+			c = make([]byte, 0, memoryChunk)
+		}
+		m.chunks = append(m.chunks, c)
 	}
 	last := &m.chunks[len(m.chunks)-1]
 	if len(*last) == cap(*last) {

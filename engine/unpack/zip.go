@@ -1,14 +1,12 @@
 package unpack
 
 import (
-	"bufio"
 	"bytes"
 	"compress/bzip2"
 	"encoding/binary"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -213,11 +211,14 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 		w.damaged()
 		return nil
 	}
-	src := bufio.NewReaderSize(io.NewSectionReader(o.Data, data, min(e.compressed, o.Size-data)), 32<<10)
+	if e.method == 0 {
+		return w.Section(e.name, o, data, e.compressed)
+	}
+	sc := w.budget.Scratch
+	src := sc.input(io.NewSectionReader(o.Data, data, min(e.compressed, o.Size-data)))
+	defer sc.done(src)
 	var r io.Reader
 	switch e.method {
-	case 0:
-		return w.Section(e.name, o, data, e.compressed)
 	case 6:
 		return w.Produce(e.name, func(out *sink) error { return explode(src, e.flags, e.size, out) })
 	case 9:
@@ -225,7 +226,9 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 	case 14:
 		return w.Produce(e.name, func(out *sink) error { return zipLZMA(src, e, out) })
 	case 8:
-		r = flate.NewReader(src)
+		f := sc.flate(src)
+		defer func() { sc.flates = append(sc.flates, f) }()
+		r = f
 	case 12:
 		r = bzip2.NewReader(src)
 	case 93:
