@@ -27,6 +27,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/agent/spawn"
 	"github.com/bulwarkhq/bulwark/agent/spool"
 	"github.com/bulwarkhq/bulwark/agent/supervise/notify"
 	"github.com/bulwarkhq/bulwark/agent/threat"
@@ -73,6 +74,7 @@ type Agent struct {
 	product    health.Product
 	notify     *notify.Notifier
 
+	starter     *spawn.Starter
 	realtime    *realtime
 	covered     *covered
 	kernel      runningKernel
@@ -110,7 +112,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	a = &Agent{opts: opts, notify: n, ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool()}}
+	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool()}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())

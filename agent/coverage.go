@@ -35,7 +35,7 @@ type covered struct {
 
 func newCovered(a *Agent) *covered {
 	c := &covered{a: a, checker: coverage.Checker{
-		Command: a.opts.Program, Args: []string{CoverageHelper},
+		Command: a.opts.Program, Args: []string{CoverageHelper}, Start: a.starter.Start,
 		Marker: filepath.Join(a.opts.Dirs.State, "coverage", "running"),
 	}}
 	data, err := os.ReadFile(c.file())

@@ -90,6 +90,7 @@ func (r *realtime) watch(ctx context.Context) error {
 		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,
 		Trusted:                r.a.ownPrograms(),
+		Starts:                 r.a.starter,
 		UnmonitoredFilesystems: unmonitored(e),
 		NonExecMountPolicy:     e.String(policy.KeyNonExecMounts),
 		OnlyMounts:             r.a.opts.OnlyMounts,

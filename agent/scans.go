@@ -27,7 +27,7 @@ func (a *Agent) openScanning() error {
 	a.pool, err = scan.NewPool(scan.Config{
 		Log: a.log.Logger("scanner"), Dir: compiledDir(d),
 		Sources: []string{shippedDefinitions(d), d.Definitions()},
-		Program: a.opts.Program, Args: []string{"scanner"},
+		Program: a.opts.Program, Args: []string{"scanner"}, Start: a.starter.Start,
 	})
 	if err != nil {
 		return err

@@ -86,6 +86,11 @@ func (s *selfTests) Arrivals(ctx context.Context, id string, remove bool) ([]sel
 	return out, nil
 }
 
+// Execute implements selftest.Host.
+func (s *selfTests) Execute(ctx context.Context, path string, args ...string) ([]byte, error) {
+	return s.a.starter.CombinedOutput(s.a.starter.Command(ctx, path, args...))
+}
+
 // Forget implements selftest.Host. Findings of a test are not in the history.
 func (s *selfTests) Forget(_ context.Context, folder string) error {
 	var errs []error

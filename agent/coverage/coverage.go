@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"time"
@@ -100,7 +101,9 @@ type Checker struct {
 	// Command and Args start the helper process (see Helper).
 	Command string
 	Args    []string
-	Env     []string
+	// Start starts the command; see package spawn. nil means cmd.Start().
+	Start func(cmd *exec.Cmd) error
+	Env   []string
 	// Marker is a file that exists while probes may lie about: a run that was
 	// killed is cleaned up after by the next Sweep.
 	Marker string

@@ -208,8 +208,8 @@ type helpers struct {
 }
 
 func (h *helpers) start() error {
-	cmd := exec.Command(h.checker.Command, h.checker.Args...) //nolint:noctx // ends with its input, or is killed by ask
-	cmd.Env = h.checker.Env
+	// It ends with its input, or is killed by ask.
+	cmd := &exec.Cmd{Path: h.checker.Command, Args: append([]string{h.checker.Command}, h.checker.Args...), Env: h.checker.Env}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("coverage helper: %w", err)
@@ -218,7 +218,11 @@ func (h *helpers) start() error {
 	if err != nil {
 		return fmt.Errorf("coverage helper: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	start := h.checker.Start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
 		return fmt.Errorf("coverage helper: %w", err)
 	}
 	replies := make(chan answer, 1)

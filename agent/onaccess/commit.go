@@ -98,10 +98,11 @@ func (w *Watcher) ignorable(s fileState, class fsClass) bool {
 // ignores counts the ignore marks. Evictable marks go with the inode when
 // memory is short; others keep it in memory and are therefore few.
 type ignores struct {
-	caps  Capabilities
-	hold  *atomic.Bool
-	max   int64
-	count atomic.Int64 // added since the last flush: an upper bound
+	caps   Capabilities
+	hold   *atomic.Bool
+	starts sync.Locker // Config.Starts
+	max    int64
+	count  atomic.Int64 // added since the last flush: an upper bound
 
 	mu     sync.Mutex
 	groups []*group
@@ -109,8 +110,8 @@ type ignores struct {
 	failed atomic.Uint64
 }
 
-func newIgnores(caps Capabilities, hold *atomic.Bool) *ignores {
-	g := &ignores{caps: caps, hold: hold, max: 8192}
+func newIgnores(caps Capabilities, hold *atomic.Bool, starts sync.Locker) *ignores {
+	g := &ignores{caps: caps, hold: hold, starts: starts, max: 8192}
 	if caps.Evictable {
 		g.max = 1 << 18
 	}
@@ -138,13 +139,19 @@ func (g *ignores) remove(from *group, fd int) {
 	_ = from.markFD(unix.FAN_MARK_REMOVE|unix.FAN_MARK_IGNORED_MASK, unix.FAN_OPEN_PERM|unix.FAN_OPEN, fd)
 }
 
-// flush removes all of them.
+// flush removes all of them but those of the own program.
 func (g *ignores) flush() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.count.Store(0)
+	// The own program must not be executed between the two.
+	g.starts.Lock()
+	defer g.starts.Unlock()
 	for _, gr := range g.groups {
 		_ = gr.flushIgnores()
+	}
+	if err := g.ignoreOwn(); err != nil {
+		g.failed.Add(1)
 	}
 }
 

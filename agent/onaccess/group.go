@@ -148,12 +148,16 @@ func (g *group) markFD(flags uint, mask uint64, fd int) error {
 // markPathFD does the same for a descriptor opened with O_PATH, which
 // fanotify_mark(2) does not take directly.
 func (g *group) markPathFD(flags uint, mask uint64, fd int) error {
+	return g.markPath(flags, mask, "/proc/self/fd/"+strconv.Itoa(fd))
+}
+
+func (g *group) markPath(flags uint, mask uint64, path string) error {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.closed {
 		return unix.EBADF
 	}
-	return unix.FanotifyMark(g.fd, flags, mask, unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd))
+	return unix.FanotifyMark(g.fd, flags, mask, unix.AT_FDCWD, path)
 }
 
 // flushMarks removes every mount and file-system mark: no new events.

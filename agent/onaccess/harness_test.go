@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 		helperDaemon()
 		return
 	}
+	if os.Getenv(helperEnv) == "starter" {
+		helperStarter()
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
@@ -182,6 +183,10 @@ type Config struct {
 	// as long as they are what they were when the Watcher was made.
 	Trusted []string
 
+	// Starts is locked while this process's own program may not be executed by
+	// this process, for moments; a spawn.Starter. nil: it is never executed.
+	Starts sync.Locker
+
 	// UnmonitoredFilesystems are file-system types that are not watched; nil
 	// means DefaultUnmonitored.
 	UnmonitoredFilesystems []string
@@ -215,6 +220,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Mode == "" {
 		c.Mode = RealTime
+	}
+	if c.Starts == nil {
+		c.Starts = new(sync.Mutex)
 	}
 	if !c.Mode.Valid() {
 		bad("Mode %q is not one of real_time, audit, on_demand, passive", c.Mode)

@@ -104,7 +104,7 @@ func New(cfg Config) (*Watcher, error) {
 	size := w.fitDescriptors(cfg.QueueSize)
 	w.queue, w.refusals, w.flights = newQueue(size), newQueue(size), newFlights(size)
 	w.detections = make(chan Detection, min(size, maxDetections))
-	w.ignores = newIgnores(w.caps, &w.holding)
+	w.ignores = newIgnores(w.caps, &w.holding, cfg.Starts)
 	w.mode.Store(&cfg.Mode)
 	w.pids.Store(&map[int32]struct{}{})
 	if err := w.TrustFiles(cfg.Trusted); err != nil {
@@ -313,7 +313,12 @@ func (w *Watcher) open() error {
 	}
 	w.ignores.mu.Lock()
 	w.ignores.groups = w.groups
+	err = w.ignores.ignoreOwn()
 	w.ignores.mu.Unlock()
+	if err != nil && w.cfg.NeverHold == "" {
+		w.cfg.Log.Error("files are scanned after the fact only", "error", err)
+		w.cfg.NeverHold = "the kernel does not ignore our own program: " + err.Error()
+	}
 	return nil
 }
 

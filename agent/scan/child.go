@@ -103,12 +103,12 @@ func (p *Pool) startProcess(definitions *os.File, setup *wire.Setup) (*child, er
 		}
 	}
 	c.cmd = newCommand(unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
-	err = c.cmd.Start()
+	err = p.cfg.Start(c.cmd)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSPC) {
 		// No right to make namespaces, or a kernel without them: the sandbox report
 		// says that the network is visible.
 		c.cmd = newCommand(0)
-		err = c.cmd.Start()
+		err = p.cfg.Start(c.cmd)
 	}
 	if err != nil {
 		conn.Close()

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -94,6 +95,8 @@ type Config struct {
 	Program string
 	Args    []string
 	Env     []string
+	// Start starts the command; see package spawn. nil means cmd.Start().
+	Start func(cmd *exec.Cmd) error
 	// User that scanners run as: "bulwark", or nobody where that is absent.
 	User string
 	// Workers is how many real-time scans run at a time (twice the CPUs, at
@@ -125,6 +128,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Program == "" {
 		c.Program = "/proc/self/exe"
+	}
+	if c.Start == nil {
+		c.Start = (*exec.Cmd).Start
 	}
 	if c.Args == nil {
 		c.Args = []string{"scanner"}

@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/control"
@@ -62,6 +61,9 @@ type Host interface {
 	// Arrivals returns the alerts of the test that the portal has; with remove
 	// it removes them there. ErrNoPortal ends the test's waiting.
 	Arrivals(ctx context.Context, id string, remove bool) ([]Arrival, error)
+	// Execute runs a program in a process of its own and returns what it
+	// printed, with an *exec.ExitError when it failed.
+	Execute(ctx context.Context, path string, args ...string) ([]byte, error)
 	// Forget removes what quarantine and history keep of the files below folder.
 	Forget(ctx context.Context, folder string) error
 }
@@ -142,7 +144,7 @@ func (t *test) blockedFile(ctx context.Context) error {
 		return t.report(name, time.Now(), "", fmt.Errorf("writing the test file: %w", err), "is the disk full?")
 	}
 	began := time.Now()
-	opened, err := openElsewhere(ctx, path)
+	opened, err := t.openElsewhere(ctx, path)
 	if err != nil {
 		return t.report(name, began, "", err, hint)
 	}
@@ -171,7 +173,7 @@ func (t *test) behaviourAlert(ctx context.Context) error {
 	began := time.Now()
 	runCtx, cancel := context.WithTimeout(ctx, alertTimeout)
 	defer cancel()
-	if out, err := runProgram(runCtx, program, AlertFlag+t.id); err != nil {
+	if out, err := t.host.Execute(runCtx, program, AlertFlag+t.id); err != nil {
 		return t.report(name, began, strings.TrimSpace(string(out)), fmt.Errorf("running the test command: %w", err), "is the folder mounted noexec?")
 	}
 	a, err := t.await(ctx, event.SourceSelfTest, alertTimeout)
@@ -248,10 +250,10 @@ func (t *test) await(ctx context.Context, source string, bound time.Duration) (e
 }
 
 // openElsewhere lets a shell open the file for reading.
-func openElsewhere(ctx context.Context, path string) (opened bool, err error) {
+func (t *test) openElsewhere(ctx context.Context, path string) (opened bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, blockTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "/bin/sh", "-c", `exec 3<"$1"`, "sh", path).CombinedOutput()
+	out, err := t.host.Execute(ctx, "/bin/sh", "-c", `exec 3<"$1"`, "sh", path)
 	if err == nil {
 		return true, nil
 	}
@@ -291,19 +293,6 @@ func copyProgram(path string) error {
 // itself detected.
 func eicar() string {
 	return `X5O!P%@AP[4\PZX54(P^)7CC)7}` + `$EICAR-STANDARD-` + `ANTIVIRUS-TEST-FILE!$H+H*`
-}
-
-// runProgram runs a program that was written a moment ago. A process that this
-// one is starting at the same time may still hold the writing descriptor, until
-// its own exec closes it; the kernel answers ETXTBSY as long as it does.
-func runProgram(ctx context.Context, program string, args ...string) ([]byte, error) {
-	for {
-		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
-		if !errors.Is(err, syscall.ETXTBSY) || ctx.Err() != nil {
-			return out, err
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 func newID() string {

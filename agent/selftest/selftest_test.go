@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +40,10 @@ func (h *unprotected) Begin(string, string) (<-chan event.Alert, func()) {
 func (h *unprotected) Arrivals(context.Context, string, bool) ([]Arrival, error) {
 	h.asked++
 	return []Arrival{{AlertID: "1"}}, h.arrivals
+}
+
+func (h *unprotected) Execute(ctx context.Context, path string, args ...string) ([]byte, error) {
+	return exec.CommandContext(ctx, path, args...).CombinedOutput()
 }
 
 func (h *unprotected) Forget(_ context.Context, folder string) error {

@@ -101,7 +101,8 @@ type state int
 const (
 	pausing  state = iota // before a start: start
 	starting              // READY=1: kill
-	running               // WATCHDOG=1: kill
+	running               // WATCHDOG=1: abort
+	aborting              // the end after SIGABRT: kill
 	stopping              // the end after a request: kill
 	killed                // the end after SIGKILL: say that it takes long
 )
@@ -176,7 +177,7 @@ func (s *supervisor) requestStop(sig syscall.Signal) {
 	}
 	s.log.Info("stopping", "pid", s.pid)
 	s.signal(sig)
-	if s.state != killed {
+	if s.state != killed && s.state != aborting {
 		s.enter(stopping, s.config.StopTimeout)
 	}
 }
@@ -214,7 +215,9 @@ func (s *supervisor) onTimer() error {
 	case starting:
 		s.kill(fmt.Sprintf("not ready within %v", s.config.StartTimeout))
 	case running:
-		s.kill(fmt.Sprintf("silent for more than %v (watchdog)", s.config.Watchdog))
+		s.abort(fmt.Sprintf("silent for more than %v (watchdog)", s.config.Watchdog))
+	case aborting:
+		s.kill("not ended by SIGABRT")
 	case stopping:
 		s.kill(fmt.Sprintf("not ended within %v after SIGTERM", s.config.StopTimeout))
 	case killed:
@@ -246,6 +249,17 @@ func (s *supervisor) start() error {
 		s.enter(starting, s.config.StartTimeout)
 	}
 	return nil
+}
+
+// abortTime is how long a program that hangs may take to say what it is doing.
+const abortTime = time.Second
+
+// abort ends a program that hangs with the signal that makes it write down what
+// it is doing: a Go program prints all its goroutines. systemd does the same.
+func (s *supervisor) abort(why string) {
+	s.log.Error("aborting the program", "pid", s.pid, "why", why)
+	s.signal(syscall.SIGABRT)
+	s.enter(aborting, abortTime)
 }
 
 func (s *supervisor) kill(why string) {

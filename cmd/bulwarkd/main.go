@@ -19,6 +19,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/coverage"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/scan/scanner"
+	"github.com/bulwarkhq/bulwark/agent/spawn"
 	"github.com/bulwarkhq/bulwark/agent/supervise"
 )
 
@@ -66,6 +67,8 @@ func run(args []string) int {
 		return daemon(args[1:])
 	case "supervise":
 		return supervise.Main(args[1:], os.Stderr)
+	case spawn.Subcommand: // the daemon starts it for itself
+		return spawn.Main(args[1:], os.Stderr)
 	case agent.CoverageHelper: // the daemon starts it for itself
 		if err := coverage.Helper(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "bulwarkd:", err)

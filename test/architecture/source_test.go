@@ -71,6 +71,14 @@ func checkSource(name string, src []byte) []string {
 			report(line(f), "init() runs code merely because a package is imported: call it from main or a constructor")
 		}
 	}
+	if strings.HasPrefix(name, "agent/") && !test && !startsProcesses(name) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && starts(sel) {
+				report(line(sel), "%s.%s in the daemon can hang it and the host: use agent/spawn", sel.X, sel.Sel.Name)
+			}
+			return true
+		})
+	}
 	if strings.HasPrefix(name, "test/need/") {
 		return bad
 	}
@@ -89,6 +97,20 @@ func checkSource(name string, src []byte) []string {
 		return true
 	})
 	return bad
+}
+
+// startsProcesses lists who may start processes by themselves: they answer for
+// no file access, or know what to do about it.
+func startsProcesses(name string) bool {
+	return slices.ContainsFunc([]string{"agent/spawn/", "agent/supervise/", "agent/sensor/sensortest/"}, func(p string) bool {
+		return strings.HasPrefix(name, p)
+	})
+}
+
+// starts reports whether the function makes or starts a process.
+func starts(sel *ast.SelectorExpr) bool {
+	x, ok := sel.X.(*ast.Ident)
+	return ok && slices.Contains([]string{"exec.Command", "exec.CommandContext", "os.StartProcess", "syscall.ForkExec", "syscall.StartProcess"}, x.Name+"."+sel.Sel.Name)
 }
 
 func TestSource(t *testing.T) {
@@ -151,6 +173,9 @@ func TestCheckSource(t *testing.T) {
 		{"skip", "a/a_test.go", "package a\n\nfunc TestA(t *testing.T) { t.Skip() }\n", "test/need"},
 		{"skip in need", "test/need/need.go", "package need\n\nfunc F(t T) { t.Skipf(\"\") }\n", ""},
 		{"skip of something else", "a/a.go", "package a\n\nfunc F() { reader.Skip(3) }\n", ""},
+		{"process of the daemon", "agent/a/a.go", "package a\n\nvar cmd = exec.Command(\"/bin/sh\")\n", "agent/spawn"},
+		{"process of a test", "agent/a/a_test.go", "package a\n\nvar cmd = exec.Command(\"/bin/sh\")\n", ""},
+		{"process of the portal", "portal/a/a.go", "package a\n\nvar cmd = exec.Command(\"/bin/sh\")\n", ""},
 		{"empty name", "a/util/a.go", "package util\n", "says nothing"},
 		{"long", "a/a.go", "package a\n" + strings.Repeat("//\n", maxLines), "lines"},
 	} {
