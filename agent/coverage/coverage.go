@@ -257,11 +257,9 @@ func (h *helpers) once(ctx context.Context, w Watcher, m onaccess.Mount) (status
 		}
 		return Unproven, "the probe could not be written: " + a.Error, false
 	}
+	// Also after a refusal: whoever answered may not have said so to wait yet.
 	timer := time.AfterFunc(observed, end)
 	defer timer.Stop()
-	if a.Refused {
-		end() // it was decided before the process was refused
-	}
 	got := wait(stop)
 	switch {
 	case a.Refused && got.Denied:

@@ -87,16 +87,19 @@ func (w *Watcher) answerProbe(p *pending, path string) bool {
 		w.release(p)
 		return true
 	}
-	expected.result = ProbeResult{Seen: true, Held: p.waiting()}
+	result := ProbeResult{Seen: true, Held: p.waiting()}
 	a := w.access(p, path)
 	switch {
 	case w.cfg.Excluded != nil && w.cfg.Excluded(a):
-		expected.result.Excluded = true
+		result.Excluded = true
 	case w.holding.Load() && w.Mode() == RealTime:
 		did, err := p.answer(unix.FAN_DENY)
-		expected.result.Denied = did && err == nil
+		result.Denied = did && err == nil
 	}
 	w.release(p)
+	w.probes.mu.Lock()
+	expected.result = result
+	w.probes.mu.Unlock()
 	close(expected.done)
 	return true
 }
