@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/config"
@@ -80,6 +81,8 @@ type Agent struct {
 	kernel      runningKernel
 	remediation *remediation
 	selfTests   *selfTests
+	counts      *eventCounts
+	moving      atomic.Bool // SetDefinitionsPath is at work
 	events      broadcast[api.AgentEvent]
 	parts       *components
 }
@@ -147,6 +150,7 @@ func open(opts Options) (a *Agent, err error) {
 		return nil, err
 	}
 	a.selfTests = &selfTests{a: a}
+	a.counts = &eventCounts{a: a}
 	a.remediation = &remediation{a: a, log: a.log.Logger("threats")}
 	a.kernel = lookAtKernel(a.log.Logger("onaccess"))
 	a.realtime = newRealtime(a)
@@ -188,6 +192,8 @@ func (a *Agent) run(ctx context.Context) error {
 	defer cancelLevel()
 	cancelPolicy := a.config.Subscribe(a.policyChanged)
 	defer cancelPolicy()
+	cancelMoved := a.config.Subscribe(func(old, now policy.Effective) { a.definitionsMoved(ctx, old, now) })
+	defer cancelMoved()
 
 	// Whoever reports to the spool ends before the spool's reader, and both
 	// before close.
@@ -288,6 +294,7 @@ func (a *Agent) services() control.Services {
 		Coverage:     a.covered,
 		EDR:          edr{config.EDRSettings{Manager: a.config}, a},
 		Events:       events{a},
+		EventCounts:  a.counts,
 	}
 }
 

@@ -28,7 +28,7 @@ func (d definitions) Definitions(context.Context) (api.Definitions, error) {
 func (d definitions) describe(s scan.Status) api.Definitions {
 	out := api.Definitions{
 		Version: s.Info.Definitions, Engine: s.Info.Engine, Updated: s.Info.Created,
-		Status: d.status(s), Folder: api.Path(d.a.opts.Dirs.Definitions()),
+		Status: d.status(s), Folder: api.Path(d.a.ownDefinitions()),
 		Signatures: int64(s.Info.Total), Sources: []api.DefinitionsSource{}, Problems: []api.ConfigProblem{},
 	}
 	for kind, n := range s.Info.Signatures {
@@ -75,7 +75,7 @@ func (d definitions) ReloadDefinitions(ctx context.Context) (api.DefinitionsResu
 		return out, nil
 	}
 	if err != nil {
-		return out, fmt.Errorf("definitions in %s: %w", d.a.opts.Dirs.Definitions(), err)
+		return out, fmt.Errorf("definitions in %s: %w", d.a.ownDefinitions(), err)
 	}
 	out.Message = fmt.Sprintf("Definitions %s loaded: %d signatures", s.Info.Definitions, s.Info.Total)
 	d.a.announce("definitions", out.Message, nil)

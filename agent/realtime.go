@@ -175,10 +175,8 @@ func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (ver
 // excluded leaves out what policy excludes and the agent's own folders: the
 // definitions hold the very patterns that they describe.
 func (r *realtime) excluded(a onaccess.Access) bool {
-	for _, dir := range r.a.ownFolders {
-		if within(a.Path, dir) {
-			return true
-		}
+	if r.a.own(a.Path) {
+		return true
 	}
 	set := r.exclusions.Load()
 	if set.Len() == 0 {

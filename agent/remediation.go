@@ -161,6 +161,9 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 // relevant picks the match to act upon. What policy has off is nothing; what it
 // has on audit goes to the log alone, as in the reference product.
 func (r *remediation) relevant(f finding) (verdict.Match, bool) {
+	if r.a.own(f.path) {
+		return verdict.Match{}, false
+	}
 	e := r.a.config.Current()
 	for _, m := range f.verdict.Matches {
 		if r.a.allowed(e, m, f.verdict) {

@@ -26,7 +26,7 @@ func (a *Agent) openScanning() error {
 	var err error
 	a.pool, err = scan.NewPool(scan.Config{
 		Log: a.log.Logger("scanner"), Dir: compiledDir(d),
-		Sources: []string{shippedDefinitions(d), d.Definitions()},
+		Sources: a.definitionSources(),
 		Program: a.opts.Program, Args: []string{"scanner"}, Start: a.starter.Start,
 	})
 	if err != nil {

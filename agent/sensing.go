@@ -27,7 +27,7 @@ func (a *Agent) openSensing() error {
 	a.pipeline = &sensor.Pipeline{
 		Sensors: []sensor.Sensor{ebpf.New(a.table, log), procfs.New(a.table, log), procfs.NewPolling(a.table, log)},
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
-		OnEvent: func(e *event.Event) { a.report(e) },
+		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e) },
 		OnAlert: a.behaviourAlert,
 		Log:     log,
 	}

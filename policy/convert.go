@@ -309,3 +309,20 @@ func checkMirror(v any) error {
 	}
 	return nil
 }
+
+func checkFolder(v any) error {
+	s := v.(string)
+	if s != "" && (!path.IsAbs(s) || path.Clean(s) == "/" || len(s) > 4096) {
+		return fmt.Errorf("%q is no absolute folder other than /", clip(s))
+	}
+	return nil
+}
+
+func checkPrograms(v any) error {
+	for _, s := range v.([]string) {
+		if !path.IsAbs(s) || path.Clean(s) != s || s == "/" || len(s) > 4096 {
+			return fmt.Errorf("%q is no full path of a program", clip(s))
+		}
+	}
+	return nil
+}

@@ -120,6 +120,8 @@ const (
 	KeyUpdateDue          = "cloudService.definitionUpdateDue"
 	KeyProxy              = "cloudService.proxy"
 	KeyNetworkProtection  = "networkProtection.enforcementLevel"
+	KeyNetworkExclusions  = "networkProtection.exclusions"
+	KeyDefinitionsPath    = "antivirusEngine.definitionsPath"
 	KeyEBPF               = "features.ebpfSupplementaryEventProvider"
 	KeyGroupIDs           = "edr.groupIds"
 	KeyTags               = "edr.tags"

@@ -30,7 +30,10 @@ func values(k Key) *rapid.Generator[any] {
 			return rapid.IntRange(k.Min, k.Max).Draw(t, k.Name)
 		case Strings:
 			words := k.Values
-			if words == nil {
+			switch {
+			case k.Name == KeyNetworkExclusions:
+				words = []string{"/usr/bin/a", "/usr/bin/b"}
+			case words == nil:
 				words = []string{"a", "b", "c"}
 			}
 			return rapid.SliceOfNDistinct(rapid.SampledFrom(words), 0, 2, rapid.ID).Draw(t, k.Name)
@@ -47,6 +50,9 @@ func values(k Key) *rapid.Generator[any] {
 			}}
 		case Tags:
 			return []Tag{{"GROUP", rapid.SampledFrom([]string{"a", "b"}).Draw(t, "tag")}}
+		}
+		if k.Name == KeyDefinitionsPath {
+			return rapid.SampledFrom([]string{"", "/srv/definitions"}).Draw(t, k.Name)
 		}
 		return rapid.SampledFrom([]string{"", "http://proxy:3128/"}).Draw(t, k.Name)
 	})

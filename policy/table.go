@@ -108,6 +108,10 @@ var keys = []Key{
 		Doc:     "Take definitions from the portal when the mirror does not answer.",
 	},
 	{
+		Name: KeyDefinitionsPath, Kind: String, Default: "", Since: "Bulwark", check: checkFolder,
+		Doc: "Folder with definitions of your own, an absolute path; empty for /var/opt/bulwark/definitions.",
+	},
+	{
 		Name: KeyScheduledScan, Kind: Switch, Default: Disabled, Since: "101.26032.0000",
 		Doc: "The scheduler; when to scan is in the section scheduledScan.",
 	},
@@ -244,6 +248,10 @@ var keys = []Key{
 	{
 		Name: KeyNetworkProtection, Kind: Enum, Values: []string{Disabled, ActionAudit, ActionBlock}, Default: Disabled, Since: "101.23062.0010",
 		Doc: "Watch (audit) or stop (block) connections to known bad hosts.",
+	},
+	{
+		Name: KeyNetworkExclusions, Kind: Strings, Default: []string(nil), Since: "Bulwark", check: checkPrograms,
+		Doc: "Programs, by their full path, that network protection leaves alone.",
 	},
 	{
 		Name: "networkProtection.disableIcmpInspection", Kind: Bool, Default: true, Since: "101.23062.0010",

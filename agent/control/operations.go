@@ -16,6 +16,10 @@ type Definitions interface {
 	UpdateDefinitions(ctx context.Context) (api.DefinitionsResult, error)
 	ReloadDefinitions(ctx context.Context) (api.DefinitionsResult, error)
 	RestoreDefinitions(ctx context.Context) (api.DefinitionsResult, error)
+	// SetDefinitionsPath makes folder (clean and absolute; empty for the usual
+	// one) the folder of the host's own definitions and loads what is there.
+	// InvalidArgument when it is none that can be trusted.
+	SetDefinitionsPath(ctx context.Context, folder string) (api.DefinitionsResult, error)
 }
 
 // Connectivity tests the agent's connections.
@@ -77,6 +81,16 @@ func (s *Server) definitionsRoutes(h Definitions) {
 	})
 	change(part, "POST /v1/definitions/restore", func(r *http.Request, _ struct{}) (api.DefinitionsResult, error) {
 		return h.RestoreDefinitions(r.Context())
+	})
+	change(part, "POST /v1/definitions/path", func(r *http.Request, in api.DefinitionsPath) (api.DefinitionsResult, error) {
+		if in.Path != "" {
+			clean, err := cleanPath(in.Path)
+			if err != nil {
+				return api.DefinitionsResult{}, err
+			}
+			in.Path = clean
+		}
+		return h.SetDefinitionsPath(r.Context(), string(in.Path))
 	})
 }
 

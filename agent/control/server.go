@@ -56,7 +56,9 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.diagnosticRoutes(parts.Diagnostics, parts.Statistics)
 	s.coverageRoutes(parts.Coverage)
 	s.edrRoutes(parts.EDR)
+	s.edrExclusionRoutes(parts.Exclusions)
 	s.eventRoutes(parts.Events)
+	s.eventStatisticsRoutes(parts.EventCounts)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &api.Error{
 			Code: api.NotFound, Message: fmt.Sprintf("the API has no %s %s", r.Method, r.URL.Path),

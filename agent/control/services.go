@@ -27,4 +27,5 @@ type Services struct {
 	Coverage     Coverage
 	EDR          EDR
 	Events       Events
+	EventCounts  EventStatistics
 }

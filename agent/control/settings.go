@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
 )
@@ -72,6 +73,17 @@ func (s *Server) exclusionRoutes(h Exclusions) {
 		}
 		in.Path = clean
 		return h.TestExclusion(r.Context(), in)
+	})
+}
+
+// edrExclusionRoutes answers which exclusions EDR obeys: those of the scope
+// global. What EDR does not see is nothing for everybody to know.
+func (s *Server) edrExclusionRoutes(h Exclusions) {
+	part := s.part("exclusions", h != nil)
+	ask(part, "GET /v1/edr/exclusions", administrators, func(r *http.Request, _ struct{}) (api.Exclusions, error) {
+		all, err := h.Exclusions(r.Context())
+		all = slices.DeleteFunc(all, func(x api.Exclusion) bool { return !slices.Contains(x.Scopes, "global") })
+		return api.Exclusions{Exclusions: list(all)}, err
 	})
 }
 

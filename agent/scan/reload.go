@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -182,9 +183,20 @@ func (p *Pool) loadCompiled(ctx context.Context, path string) error {
 	return nil
 }
 
+// SetSources changes what definitions are compiled from; the next Reload uses
+// it.
+func (p *Pool) SetSources(sources []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cfg.Sources = slices.Clone(sources)
+}
+
 func (p *Pool) presentSources() []string {
+	p.mu.Lock()
+	sources := p.cfg.Sources
+	p.mu.Unlock()
 	var out []string
-	for _, s := range p.cfg.Sources {
+	for _, s := range sources {
 		if _, err := os.Stat(s); err == nil {
 			out = append(out, s)
 		}

@@ -130,6 +130,12 @@ func (c *Client) DefinitionsDo(ctx context.Context, verb string) (DefinitionsRes
 	return call[DefinitionsResult](ctx, c, "POST", "/v1/definitions/"+s, struct{}{})
 }
 
+// SetDefinitionsPath makes a folder the one of the host's own definitions and
+// loads them.
+func (c *Client) SetDefinitionsPath(ctx context.Context, p DefinitionsPath) (DefinitionsResult, error) {
+	return call[DefinitionsResult](ctx, c, "POST", "/v1/definitions/path", p)
+}
+
 // Settings asks for all settings.
 func (c *Client) Settings(ctx context.Context) (Settings, error) {
 	return call[Settings](ctx, c, "GET", "/v1/config", nil)
@@ -219,6 +225,17 @@ func (c *Client) FollowHotEventSources(ctx context.Context, kind string, each fu
 		return err
 	}
 	return stream(ctx, c, "GET", "/v1/statistics/hot-event-sources/"+kind, nil, each)
+}
+
+// FollowEventStatistics counts the sensors' events from now on and calls each
+// with the counts every second.
+func (c *Client) FollowEventStatistics(ctx context.Context, each func(EventStatistics) error) error {
+	return stream(ctx, c, "GET", "/v1/statistics/events", nil, each)
+}
+
+// EDRExclusions asks for the exclusions that EDR obeys.
+func (c *Client) EDRExclusions(ctx context.Context) (Exclusions, error) {
+	return call[Exclusions](ctx, c, "GET", "/v1/edr/exclusions", nil)
 }
 
 // EDR asks for the state of endpoint detection and response.

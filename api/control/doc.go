@@ -29,6 +29,7 @@
 //	POST   /v1/quarantine/restore   *          RestoreRequest -> Restored
 //	GET    /v1/definitions                     Definitions
 //	POST   /v1/definitions/{update,reload,restore} *  DefinitionsResult
+//	POST   /v1/definitions/path     *          DefinitionsPath -> DefinitionsResult
 //	GET    /v1/config                          Settings
 //	GET    /v1/config/{key}                    Setting
 //	POST   /v1/config/set           *          SetRequest -> Setting
@@ -44,9 +45,11 @@
 //	GET    /v1/statistics/real-time-protection Statistics
 //	GET    /v1/statistics/on-access *          stream of OnAccess
 //	GET    /v1/statistics/hot-event-sources/{files,executables} *  stream of HotEventSources
+//	GET    /v1/statistics/events    *          stream of EventStatistics
 //	GET    /v1/coverage                        Coverage
 //	POST   /v1/coverage             *          Coverage
 //	GET    /v1/edr                             EDR
+//	GET    /v1/edr/exclusions       *          Exclusions
 //	POST   /v1/edr/tags/{set,remove} *         Tag -> EDR
 //	POST   /v1/edr/group            *          GroupID -> EDR
 //	POST   /v1/edr/early-preview    *          EarlyPreview -> EDR

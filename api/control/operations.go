@@ -37,6 +37,12 @@ type DefinitionsResult struct {
 	Definitions Definitions `json:"definitions"`
 }
 
+// DefinitionsPath is the folder of the host's own definitions; empty for the
+// usual one.
+type DefinitionsPath struct {
+	Path Path `json:"path,omitempty"`
+}
+
 // LogLevel is the level of the daemon's log: error, warning, info, debug,
 // verbose.
 type LogLevel struct {

@@ -76,6 +76,9 @@ func (a *app) dirs() layout.Dirs {
 	return layout.Under(a.root)
 }
 
+// reference reports whether the program speaks the reference product's surface.
+func (a *app) reference() bool { return a.name == referenceName }
+
 func (a *app) json() bool { return a.output == "json" }
 
 // daemon returns the client of the daemon.

@@ -23,6 +23,7 @@ func (a *app) definitionsCommand() *cobra.Command {
 		do("update", "Fetch and load the newest definitions"),
 		do("reload", "Load the definitions folder again, with your own signatures in it"),
 		do("restore", "Go back to the definitions of the package"),
+		a.definitionsPathCommand(),
 		a.infoCommand(), a.compileCommand(), a.checkCommand(), a.explainCommand(),
 	)
 }
@@ -80,4 +81,30 @@ func (a *app) definitionsInfo(ctx context.Context) error {
 		fmt.Fprintln(a.stderr, problemLine(p))
 	}
 	return nil
+}
+
+// definitionsPathCommand moves the folder of the host's own definitions.
+func (a *app) definitionsPathCommand() *cobra.Command {
+	move := func(ctx context.Context, to api.Path) error {
+		r, err := a.daemon().SetDefinitionsPath(ctx, api.DefinitionsPath{Path: to})
+		if err != nil {
+			return err
+		}
+		if !a.json() {
+			a.say(updated)
+		}
+		return a.definitionsChanged(r)
+	}
+	var path string
+	set := a.command("set", "Take the host's own definitions from another folder", func(ctx context.Context) error {
+		full, err := absolute(path)
+		if err != nil {
+			return err
+		}
+		return move(ctx, full)
+	})
+	set.Flags().StringVar(&path, "path", "", "folder that belongs to root and only root may write to")
+	return a.group("path", "Where the host's own definitions are",
+		require(set, "path"),
+		a.command("reset", "Take them from the usual folder again", func(ctx context.Context) error { return move(ctx, "") }))
 }

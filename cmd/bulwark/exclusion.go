@@ -119,6 +119,10 @@ func (a *app) exclusionList(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return a.printExclusions(list)
+}
+
+func (a *app) printExclusions(list api.Exclusions) error {
 	if a.json() {
 		return a.printJSON(list)
 	}

@@ -218,6 +218,37 @@ func (f *fakeAgent) RestoreDefinitions(ctx context.Context) (api.DefinitionsResu
 	return api.DefinitionsResult{Changed: true, Message: "Definitions restored", Definitions: d}, err
 }
 
+func (f *fakeAgent) SetDefinitionsPath(ctx context.Context, folder string) (api.DefinitionsResult, error) {
+	if folder == "/nonexistent" {
+		return api.DefinitionsResult{}, &api.Error{Code: api.InvalidArgument, Message: "definitions cannot be taken from there"}
+	}
+	d, err := f.Definitions(ctx)
+	if folder != "" {
+		d.Folder = api.Path(folder)
+	}
+	return api.DefinitionsResult{Changed: true, Message: "Definitions reloaded", Definitions: d}, err
+}
+
+func (f *fakeAgent) FollowEventStatistics(ctx context.Context, send func(api.EventStatistics) error) error {
+	for n := int64(1); ; n++ {
+		err := send(api.EventStatistics{
+			Start: start, End: start.Add(time.Duration(n) * time.Minute), Subsystem: "ebpf",
+			Files:      []api.NamedCount{{Name: "/usr/bin/true", Count: n}},
+			Initiators: []api.NamedCount{{Name: "/usr/bin/ma\x1b[2Jke", Count: n}},
+			Syscalls:   []api.NamedCount{{Name: "59", Count: n}},
+			Counters:   []api.NamedCount{{Name: "process_count", Count: n}, {Name: "dropped_count"}},
+		})
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func (f *fakeAgent) TestConnectivity(_ context.Context, send func(api.ConnectivityResult) error) error {
 	if err := send(api.ConnectivityResult{URL: "https://portal.example:8443/", Purpose: "portal", OK: true, DurationMS: 12}); err != nil {
 		return err
@@ -385,6 +416,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
 		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
+		EventCounts: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,20 +57,23 @@ func (a *app) healthCommand() *cobra.Command {
 		}
 		a.quiet = field != ""
 		h, err := a.daemon().Health(ctx)
+		fields := a.healthFields(h)
 		switch {
 		case err != nil:
 			return err
 		case field != "":
-			return a.healthField(api.Fields(h), field)
+			return a.healthField(fields, field)
 		case explain:
 			return a.explainHealth(h)
+		case a.json() && a.reference():
+			return a.printJSON(fieldObject(fields))
 		case a.json():
 			return a.printJSON(h)
 		}
-		for _, f := range api.Fields(h) {
+		for _, f := range fields {
 			a.say("%s", a.fieldLine(f))
 		}
-		if a.terminal && len(h.Issues) > 0 {
+		if a.terminal && !a.reference() && len(h.Issues) > 0 {
 			fmt.Fprintf(a.stderr, "\n%s health --explain says what is wrong and what to do.\n", a.name)
 		}
 		return nil
@@ -82,6 +88,42 @@ func (a *app) healthCommand() *cobra.Command {
 	}
 	complete(c, "field", names...)
 	return c
+}
+
+// ourFields are the fields of the health that the reference product has not, by
+// the beginnings of their names.
+var ourFields = []string{"state", "portal_", "events_", "coverage_"}
+
+// healthFields are the fields to show: under the reference product's name only
+// its own.
+func (a *app) healthFields(h api.Health) []api.Field {
+	fields := api.Fields(h)
+	if a.reference() {
+		fields = slices.DeleteFunc(fields, func(f api.Field) bool {
+			return slices.ContainsFunc(ourFields, func(ours string) bool { return strings.HasPrefix(f.Name, ours) })
+		})
+	}
+	return fields
+}
+
+// fieldObject is an object of the fields, in their order.
+type fieldObject []api.Field
+
+// MarshalJSON implements json.Marshaler.
+func (o fieldObject) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, f := range o {
+		value, err := json.Marshal(f.Value)
+		if err != nil {
+			return nil, fmt.Errorf("field %s: %w", f.Name, err)
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(strconv.AppendQuote(b, f.Name), ':')
+		b = append(b, value...)
+	}
+	return append(b, '}'), nil
 }
 
 func (a *app) healthField(fields []api.Field, name string) error {

@@ -164,7 +164,7 @@ func (a *app) diagnosticCommand() *cobra.Command {
 		return a.done("Diagnostic file created: "+shown(d.Path), d)
 	})
 	create.Flags().StringVar(&folder, "path", "", "folder for the bundle")
-	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand(), a.hotSourcesCommand())
+	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand(), a.hotSourcesCommand(), a.eventStatisticsCommand())
 }
 
 func (a *app) edrCommand() *cobra.Command {
@@ -201,6 +201,7 @@ func (a *app) edrCommand() *cobra.Command {
 			tag("set", "Set a tag", func(ctx context.Context, t api.Tag) (api.EDR, error) { return a.daemon().SetTag(ctx, t) }, true),
 			tag("remove", "Remove a tag", func(ctx context.Context, t api.Tag) (api.EDR, error) { return a.daemon().RemoveTag(ctx, t) }, false)),
 		require(groups, "group-id"),
+		a.group("exclusion", "What EDR leaves alone", a.edrExclusionCommand()),
 		a.group("early-preview", "Preview features", preview("enabled", true), preview("disabled", false)),
 	)
 }
@@ -229,4 +230,21 @@ func (a *app) edrStatus(ctx context.Context) error {
 		a.say("%s", a.fieldLine(f))
 	}
 	return nil
+}
+
+// edrExclusionCommand is `edr exclusion list processes|paths|extensions|all`.
+func (a *app) edrExclusionCommand() *cobra.Command {
+	list := func(kind, short string, types ...string) *cobra.Command {
+		return a.command(kind, short, func(ctx context.Context) error {
+			x, err := a.daemon().EDRExclusions(ctx)
+			if err != nil {
+				return err
+			}
+			x.Exclusions = slices.DeleteFunc(x.Exclusions, func(e api.Exclusion) bool { return !slices.Contains(types, e.Type) })
+			return a.printExclusions(x)
+		})
+	}
+	return a.group("list", "Show exclusions of the scope global",
+		list("processes", "Processes", "process"), list("paths", "Files and folders", "file", "folder"),
+		list("extensions", "Extensions", "extension"), list("all", "Everything", "process", "file", "folder", "extension"))
 }

@@ -33,7 +33,7 @@ func run(ctx context.Context, name string, args []string, stdout, stderr io.Writ
 func (a *app) rootCommand() *cobra.Command {
 	root := a.group(a.name, "Endpoint protection and EDR for Linux",
 		a.versionCommand(), a.healthCommand(), a.configCommand(), a.scanCommand(), a.definitionsCommand(),
-		a.threatCommand(), a.exclusionCommand(), a.connectivityCommand(), a.logCommand(), a.selftestCommand(),
+		a.threatCommand(), a.exclusionCommand(), a.networkCommand(), a.connectivityCommand(), a.logCommand(), a.selftestCommand(),
 		a.coverageCommand(), a.topCommand(), a.diagnosticCommand(), a.edrCommand(), a.completionCommand(),
 	)
 	root.Long = "Bulwark protects this host: " + a.name + " asks and directs its daemon.\n" +
@@ -52,6 +52,9 @@ func (a *app) rootCommand() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(flagError)
+	if a.reference() {
+		asReference(root)
+	}
 	return root
 }
 

@@ -67,6 +67,9 @@ var outputs = []struct {
 	{"hot-event-sources", api.HotEventSources{}, "bulwark diagnostic hot-event-sources", []string{"diagnostic", "hot-event-sources", "files", "--duration", "10ms", "--report", os.DevNull}},
 	{"top", api.OnAccess{}, "bulwark top --once", []string{"top", "--once"}},
 	{"coverage", api.Coverage{}, "bulwark coverage", []string{"coverage"}},
+	{"network-exclusions", networkExclusions{}, "bulwark network-protection exclusion list", []string{"network-protection", "exclusion", "list"}},
+	{"network-reset", networkReset{}, "bulwark network-protection reset", []string{"network-protection", "reset"}},
+	{"event-statistics", api.EventStatistics{}, "bulwark diagnostic ebpf-statistics", []string{"diagnostic", "ebpf-statistics"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }
