@@ -142,8 +142,11 @@ func (s *scan) object(o *object) error {
 		return s.ctx.Err()
 	}
 	if o.depth >= s.limits.Depth {
-		s.note(verdict.LimitDepth)
-		return nil
+		// A text may carry something, but most do not.
+		if !s.has(verdict.LimitDepth) && unpack.Any(s.ctx, fileType, o.Object, s.budget) {
+			s.note(verdict.LimitDepth)
+		}
+		return s.ctx.Err()
 	}
 	position := int64(0)
 	return unpack.Open(s.ctx, fileType, o.Object, s.budget, s.note, func(m unpack.Object) error {

@@ -1,69 +1,14 @@
 package unpack
 
 import (
-	"archive/tar"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
-
-// position is a reader that knows where it stands. The tar reader reads whole
-// blocks and skips by seeking, so that after a header it stands at the data.
-type position struct {
-	*io.SectionReader
-	at int64
-}
-
-func (p *position) Read(b []byte) (int, error) {
-	n, err := p.SectionReader.Read(b)
-	p.at += int64(n)
-	return n, err
-}
-
-func (p *position) Seek(off int64, whence int) (int64, error) {
-	n, err := p.SectionReader.Seek(off, whence)
-	p.at = n
-	return n, err
-}
-
-func untar(w *Walker, o Object) error {
-	p := &position{SectionReader: o.reader()}
-	r := tar.NewReader(p)
-	for {
-		if err := w.check(); err != nil {
-			return err
-		}
-		h, err := r.Next()
-		if err == io.EOF { //nolint:errorlint // the end; a wrapped one would be damage
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		switch h.Typeflag {
-		case tar.TypeReg, tar.TypeGNUSparse, '7':
-		default:
-			continue
-		}
-		sparse := h.Typeflag == tar.TypeGNUSparse
-		for k := range h.PAXRecords {
-			sparse = sparse || strings.HasPrefix(k, "GNU.sparse.")
-		}
-		if sparse {
-			err = w.Stream(h.Name, r)
-		} else {
-			err = w.Section(h.Name, o, p.at, h.Size)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
 
 // unar reads ar archives, Debian packages among them: 60-byte headers, data
 // padded to even length.

@@ -49,7 +49,20 @@ func mixed() []byte {
 	r := rand.New(rand.NewSource(7))
 	var b bytes.Buffer
 	for b.Len() < 300_000 {
-		switch r.Intn(5) {
+		switch r.Intn(6) {
+		case 5: // calls of other processors, by words
+			for b.Len()%4 != 0 {
+				b.WriteByte(0)
+			}
+			b.Write([]byte{
+				byte(r.Intn(256)), byte(r.Intn(256)), byte(r.Intn(256)), 0xeb, // ARM
+				byte(r.Intn(256)), byte(r.Intn(256)), byte(r.Intn(256)), 0x94, // ARM64 bl
+				byte(r.Intn(256)), byte(r.Intn(256)), byte(r.Intn(256)), 0x90 | byte(r.Intn(4)<<5), // ARM64 adrp
+				byte(r.Intn(256)), 0xf0 | byte(r.Intn(8)), byte(r.Intn(256)), 0xf8 | byte(r.Intn(8)), // Thumb
+				0x48 | byte(r.Intn(4)), byte(r.Intn(256)), byte(r.Intn(256)), byte(r.Intn(64)<<2) | 1, // PowerPC
+				0x40, byte(r.Intn(64)), byte(r.Intn(256)), byte(r.Intn(256)), // SPARC
+				0x7f, byte(0xc0 | r.Intn(64)), byte(r.Intn(256)), byte(r.Intn(256)),
+			})
 		case 0:
 			fmt.Fprintf(&b, "line %d of the file that is packed, again and again\n", r.Intn(1000))
 		case 1:
@@ -99,6 +112,18 @@ func TestRealPrograms(t *testing.T) {
 		"7z plain head":  {program: "7z", run: "7z a -mhc=off $O $F"},
 		"lzma":           {program: "xz", run: "xz --format=lzma -c $F > $O"},
 		"xz":             {program: "xz", run: "xz -c $F > $O"},
+		"xz x86":         {program: "xz", run: "xz --x86 --lzma2=dict=64KiB -c $F > $O"},
+		"xz arm":         {program: "xz", run: "xz --arm --lzma2 -c $F > $O"},
+		"xz armthumb":    {program: "xz", run: "xz --armthumb --lzma2 -c $F > $O"},
+		"xz arm64":       {program: "xz", run: "xz --arm64 --lzma2 -c $F > $O"},
+		"xz powerpc":     {program: "xz", run: "xz --powerpc --lzma2 -c $F > $O"},
+		"xz sparc":       {program: "xz", run: "xz --sparc=start=4096 --lzma2 -c $F > $O"},
+		"xz delta":       {program: "xz", run: "xz --delta=dist=3 --lzma2 --check=none -c $F > $O"},
+		"xz streams":     {program: "xz", run: "(head -c 1000 $F | xz -c --check=sha256; head -c 8 /dev/zero; tail -c +1001 $F | xz -c --check=crc32) > $O"},
+		"7z arm":         {program: "7z", run: "7z a -m0=ARM -m1=LZMA2 $O $F"},
+		"7z armt":        {program: "7z", run: "7z a -m0=ARMT -m1=LZMA2 $O $F"},
+		"7z ppc":         {program: "7z", run: "7z a -m0=PPC -m1=LZMA2 $O $F"},
+		"7z sparc":       {program: "7z", run: "7z a -m0=SPARC -m1=LZMA2 $O $F"},
 		"xz blocks":      {program: "xz", run: "xz --block-size=65536 -c $F > $O"},
 		"lzip":           {program: "lzip", run: "lzip -c $F > $O; lzip -c /dev/null >> $O"},
 		"zstd":           {program: "zstd", run: "zstd -q -19 -c $F > $O"},

@@ -253,8 +253,11 @@ func decoder7z(c coder7z, ins []io.Reader) (io.Reader, error) {
 		}
 		d := &deltaFilter{distance: int(c.props[0]) + 1}
 		return &filtered{r: r, convert: d.convert}, nil
-	case "\x03\x03\x01\x03", "\x04":
-		return &filtered{r: r, convert: (&x86Filter{}).convert}, nil
+	case "\x03\x03\x01\x03", "\x03\x03\x02\x05", "\x03\x03\x05\x01", "\x03\x03\x07\x01", "\x03\x03\x08\x05":
+		ids := map[byte]uint64{1: xzX86, 2: 5, 5: 7, 7: 8, 8: 9}
+		return &filtered{r: r, convert: branchFilter(ids[c.id[2]], 0)}, nil
+	case "\x04", "\x05", "\x07", "\x08", "\x09", "\x0a":
+		return &filtered{r: r, convert: branchFilter(uint64(c.id[0]), 0)}, nil
 	case "\x03\x03\x01\x1b":
 		if len(ins) != 4 {
 			return nil, fmt.Errorf("%w: BCJ2 with %d inputs", errDamaged, len(ins))

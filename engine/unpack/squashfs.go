@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz"
 )
 
 // Bounds of squashfs images.
@@ -125,9 +125,11 @@ func (s *squash) expand(b []byte, most int64) ([]byte, error) {
 	case 2:
 		r, err = lzmaAlone(b)
 	case 4:
-		if err = checkXZ(Object{Data: bytes.NewReader(b), Size: int64(len(b))}); err == nil {
-			r, err = xz.NewReader(bytes.NewReader(b))
+		out := &sink{w: s.w, m: &memory{}, limit: most}
+		if err := decodeXZ(bufio.NewReader(bytes.NewReader(b)), out); err != nil && !errors.Is(err, errFull) {
+			return nil, err
 		}
+		return Object{Data: out.m, Size: out.m.size}.piece(0, int(out.m.size)), nil
 	case 5:
 		out := make([]byte, most)
 		n, err := lz4.UncompressBlock(b, out)

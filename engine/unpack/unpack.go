@@ -184,6 +184,19 @@ func Open(ctx context.Context, fileType string, o Object, b *Budget, note func(v
 	return nil
 }
 
+// errDeeper ends the search for a member.
+var errDeeper = errors.New("there is a member")
+
+// Any reports whether Open would give a member. It looks no further than to the
+// first one and takes little of the budget.
+func Any(ctx context.Context, fileType string, o Object, b *Budget) bool {
+	little := *b
+	little.Files, little.Bytes, little.MaxMember = 1, min(b.Bytes, 64<<10), min(b.MaxMember, 64<<10)
+	err := Open(ctx, fileType, o, &little, func(verdict.Limit) {}, func(Object) error { return errDeeper })
+	b.steps = little.steps
+	return errors.Is(err, errDeeper)
+}
+
 // visitError carries an error of visit through a format.
 type visitError struct{ err error }
 

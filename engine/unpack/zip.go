@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // zipEntry is what is needed of a header in a zip file (APPNOTE 4.3).
@@ -240,16 +239,7 @@ func (w *Walker) zipMember(o Object, e zipEntry) error {
 		defer d.Close()
 		r = onlyReader{d}
 	case 95:
-		if err := checkXZ(Object{Data: io.NewSectionReader(o.Data, data, e.compressed), Size: e.compressed}); err != nil {
-			w.damaged()
-			return nil
-		}
-		x, err := xz.NewReader(src)
-		if err != nil {
-			w.damaged()
-			return nil
-		}
-		r = x
+		return w.Produce(e.name, func(out *sink) error { return decodeXZ(src, out) })
 	default:
 		// A method we do not know: say that something was not looked at.
 		w.damaged()

@@ -1,0 +1,107 @@
+package unpack
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// Files with holes come out as they were, in every form that tar writes; their
+// holes are no sign of a bomb.
+func TestSparseTar(t *testing.T) {
+	tarCommand := need.Command(t, "tar")
+	dir := t.TempDir()
+	want := make([]byte, 3<<20)
+	f, err := os.Create(filepath.Join(dir, "x"))
+	must(t, err)
+	must(t, f.Truncate(int64(len(want))))
+	for i := range 30 { // more pieces than a header has room for
+		at := i * 96 << 10
+		copy(want[at:], text)
+		_, err := f.WriteAt([]byte(text), int64(at))
+		must(t, err)
+	}
+	must(t, f.Close())
+	var big []byte
+	for _, form := range [][]string{
+		{"--format=gnu"},
+		{"--format=posix", "--sparse-version=0.0"},
+		{"--format=posix", "--sparse-version=0.1"},
+		{"--format=posix", "--sparse-version=1.0"},
+	} {
+		cmd := exec.Command(tarCommand, append(form, "-S", "-c", "x")...)
+		cmd.Dir = dir
+		data, err := cmd.Output()
+		must(t, err)
+		if len(data) > 1<<20 {
+			t.Fatalf("%v: %d bytes: tar did not see the holes", form, len(data))
+		}
+		b := budget(data)
+		b.Ratio = 2
+		r := open(data, b)
+		if r.err != nil || len(r.limits) > 0 || len(r.files) != 1 || r.files[r.order[0]] != string(want) || b.Bomb() {
+			t.Errorf("%v: %d members, limits %v, error %v, bomb %v", form, len(r.files), r.limits, r.err, b.Bomb())
+		}
+		// What is too large is looked at as it is stored.
+		b = budget(data)
+		b.MaxMember = 1 << 20
+		r = open(data, b)
+		if len(r.order) != 1 || !bytes.HasPrefix([]byte(r.files[r.order[0]]), []byte(text)) || !slices.Contains(r.limits, verdict.LimitBytes) {
+			t.Errorf("%v: too large: members %v, limits %v", form, r.order, r.limits)
+		}
+		big = data
+	}
+	for i := range 40 { // damaged maps
+		changed := bytes.Clone(big)
+		changed[len(big)/40*i] ^= 0x3f
+		if r := open(changed, budget(changed)); r.err != nil {
+			t.Fatal(r.err)
+		}
+	}
+}
+
+// Every block of an .xz file is held to what a dictionary may take, not only the
+// first.
+func TestXZDictionaryOfEveryBlock(t *testing.T) {
+	xzCommand := need.Command(t, "xz")
+	cmd := exec.Command(xzCommand, "-c", "--block-size=1000")
+	in := bytes.Repeat([]byte("0123456789"), 300)
+	cmd.Stdin = bytes.NewReader(in)
+	data, err := cmd.Output()
+	must(t, err)
+	if r := open(data, budget(data)); r.files["content"] != string(in) || len(r.limits) > 0 {
+		t.Fatalf("%+v", r)
+	}
+	// The second block header: filter 0x21, one byte of properties.
+	at := bytes.LastIndex(data, []byte{0x21, 0x01})
+	if first := bytes.Index(data, []byte{0x21, 0x01}); at == first {
+		t.Fatal("one block only")
+	}
+	data[at+2] = 40 // 4 GB
+	b := budget(data)
+	r := open(data, b)
+	if n := len(r.files["content"]); n != 2000 || !slices.Contains(r.limits, verdict.Damaged) || r.err != nil {
+		t.Errorf("%d bytes, limits %v, error %v", n, r.limits, r.err)
+	}
+}
+
+func TestTarNumber(t *testing.T) {
+	for in, want := range map[string]int64{
+		"00000000012\x00": 10, " 12\x00": 10, "": -1, "9": -1, "\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00": 256,
+		"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff": -1,
+	} {
+		b := make([]byte, 12)
+		if copy(b, in); in == "" {
+			b = bytes.Repeat([]byte{'x'}, 12)
+		}
+		if got := tarNumber(b); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+	}
+}
