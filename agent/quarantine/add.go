@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/bulwarkhq/bulwark/agent/nolink"
 	"golang.org/x/sys/unix"
 )
 
@@ -200,7 +201,7 @@ func (s *Store) finish(item Item) Item {
 // first moved to one that nobody else uses, and looked at again.
 func removeOriginal(item Item) error {
 	dir, name := filepath.Split(item.Path)
-	parent, err := openFolder(dir)
+	parent, err := nolink.OpenFolder(dir)
 	if err != nil {
 		return fmt.Errorf("opening its folder: %w", err)
 	}

@@ -22,32 +22,6 @@ func fstat(f *os.File) (*unix.Stat_t, error) {
 	return &st, statErr
 }
 
-// openFolder opens an absolute folder without following a link anywhere.
-func openFolder(path string) (int, error) {
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_NOFOLLOW
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
-	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) { // EPERM: seccomp of some container engines
-		return fd, err
-	}
-	// Before Linux 5.6: one step at a time.
-	fd, err = unix.Open("/", flags, 0)
-	if err != nil {
-		return -1, err
-	}
-	for _, name := range strings.Split(path, "/") {
-		if name == "" || name == "." {
-			continue
-		}
-		next, err := unix.Openat(fd, name, flags, 0)
-		unix.Close(fd)
-		if err != nil {
-			return -1, fmt.Errorf("%s: %w", name, err)
-		}
-		fd = next
-	}
-	return fd, nil
-}
-
 // rename gives a file of the folder another name, never one that is in use.
 func rename(folder int, from, to string) error {
 	err := unix.Renameat2(folder, from, folder, to, unix.RENAME_NOREPLACE)

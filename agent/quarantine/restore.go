@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"filippo.io/age"
+	"github.com/bulwarkhq/bulwark/agent/nolink"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,7 +47,7 @@ func (s *Store) Restore(ctx context.Context, id, folder string) (string, error) 
 
 func (s *Store) restore(ctx context.Context, item Item, target string) error {
 	dir, name := filepath.Split(target)
-	parent, err := openFolder(dir)
+	parent, err := nolink.OpenFolder(dir)
 	if err != nil {
 		return fmt.Errorf("opening the folder: %w", err)
 	}

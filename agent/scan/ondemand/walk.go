@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/bulwarkhq/bulwark/agent/nolink"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,7 +55,7 @@ type folder struct {
 // walk visits everything below root without following a link, at a cost in
 // memory that depends on the depth alone. root itself may be a file.
 func walk(ctx context.Context, root string, v visitor) error {
-	parent, err := openFolder(filepath.Dir(root))
+	parent, err := nolink.OpenFolder(filepath.Dir(root))
 	if err != nil {
 		v.skip(root, reasonUnreadable, err)
 		return nil
@@ -73,7 +73,7 @@ func walk(ctx context.Context, root string, v visitor) error {
 	case unix.S_IFREG:
 		return v.file(parent, filepath.Base(root), root)
 	case unix.S_IFDIR:
-		fd, err := unix.Openat(parent, filepath.Base(root), folderFlags, 0)
+		fd, err := nolink.OpenBelow(parent, filepath.Base(root))
 		if err != nil {
 			v.skip(root, reasonUnreadable, err)
 			return nil
@@ -85,28 +85,6 @@ func walk(ctx context.Context, root string, v visitor) error {
 		v.skip(root, reasonNotRegular, nil)
 	}
 	return nil
-}
-
-const folderFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-
-// openFolder opens an absolute folder whose path has no links.
-func openFolder(path string) (int, error) {
-	fd, err := unix.Open("/", folderFlags, 0)
-	if err != nil {
-		return -1, err
-	}
-	for _, name := range strings.Split(path, "/") {
-		if name == "" {
-			continue
-		}
-		next, err := unix.Openat(fd, name, folderFlags, 0)
-		unix.Close(fd)
-		if err != nil {
-			return -1, fmt.Errorf("%s: %w", name, err)
-		}
-		fd = next
-	}
-	return fd, nil
 }
 
 // walkFolder walks an open folder, which it closes.
@@ -180,7 +158,7 @@ func walkFolder(ctx context.Context, fd int, path string, v visitor) error {
 				v.skip(path, reasonTooDeep, nil)
 				continue
 			}
-			fd, err := unix.Openat(parent, name, folderFlags, 0)
+			fd, err := nolink.OpenBelow(parent, name)
 			if err != nil {
 				v.skip(path, openReason(err), err)
 				continue
