@@ -295,6 +295,7 @@ func (a *Agent) services() control.Services {
 		EDR:          edr{config.EDRSettings{Manager: a.config}, a},
 		Events:       events{a},
 		EventCounts:  a.counts,
+		Explain:      explanations{a},
 	}
 }
 

@@ -212,13 +212,18 @@ func toAPI(x policy.Exclusion, now time.Time) api.Exclusion {
 	return out
 }
 
-// Exclusions returns all exclusions in force.
-func (m *Manager) Exclusions(context.Context) ([]api.Exclusion, error) {
+// Describe is how the local API shows exclusions.
+func (m *Manager) Describe(list []policy.Exclusion) []api.Exclusion {
 	var out []api.Exclusion
-	for _, x := range m.Current().Exclusions().All() {
+	for _, x := range list {
 		out = append(out, toAPI(x, m.now()))
 	}
-	return out, nil
+	return out
+}
+
+// Exclusions returns all exclusions in force.
+func (m *Manager) Exclusions(context.Context) ([]api.Exclusion, error) {
+	return m.Describe(m.Current().Exclusions().All()), nil
 }
 
 func (m *Manager) exclusionsLocked() error {

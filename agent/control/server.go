@@ -59,6 +59,7 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.edrExclusionRoutes(parts.Exclusions)
 	s.eventRoutes(parts.Events)
 	s.eventStatisticsRoutes(parts.EventCounts)
+	s.explainRoutes(parts.Explain)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &api.Error{
 			Code: api.NotFound, Message: fmt.Sprintf("the API has no %s %s", r.Method, r.URL.Path),

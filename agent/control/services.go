@@ -28,4 +28,5 @@ type Services struct {
 	EDR          EDR
 	Events       Events
 	EventCounts  EventStatistics
+	Explain      Explain
 }

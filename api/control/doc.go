@@ -37,6 +37,7 @@
 //	GET    /v1/exclusions                      Exclusions
 //	POST   /v1/exclusions/{add,remove} *       Exclusion -> Exclusion
 //	POST   /v1/exclusions/test                 ExclusionQuery -> ExclusionAnswer
+//	POST   /v1/explain              *          ExplainRequest -> Explanation
 //	GET    /v1/log/level                       LogLevel
 //	POST   /v1/log/level            *          LogLevel -> LogLevel
 //	POST   /v1/connectivity-test               stream of ConnectivityResult

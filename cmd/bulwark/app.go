@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/owner"
 	api "github.com/bulwarkhq/bulwark/api/control"
 )
 
@@ -51,6 +52,8 @@ type app struct {
 	// quiet keeps the standard output free of warnings: somebody parses it.
 	quiet  bool
 	client *api.Client
+	// owners looks up the packages of files.
+	owners owner.Finder
 	// terminal is whether stdout is one, with its width.
 	terminal bool
 	width    int

@@ -229,6 +229,25 @@ func (f *fakeAgent) SetDefinitionsPath(ctx context.Context, folder string) (api.
 	return api.DefinitionsResult{Changed: true, Message: "Definitions reloaded", Definitions: d}, err
 }
 
+func (f *fakeAgent) Explain(_ context.Context, r api.ExplainRequest) (api.Explanation, error) {
+	if filepath.Base(string(r.Path)) == "missing" {
+		return api.Explanation{}, &api.Error{Code: api.NotFound, Message: string(r.Path) + ": there is no such file"}
+	}
+	e := api.Explanation{
+		Path: r.Path, Resolved: r.Path, Size: 68, Mode: "-rw-r--r--", Owner: "alice", Modified: "2026-11-28T21:04:05Z", SHA256: strings.Repeat("27", 32),
+		Decision: api.DecisionBlocked, Reason: "the signature EICAR-Test-File matches, and policy blocks that type", EnforcementLevel: "real_time",
+		Mount: "/", Filesystem: "ext4", Watched: true, Exclusions: []api.Exclusion{}, ScanExclusions: []api.Exclusion{{Type: "extension", Extension: ".x", Scopes: []string{"epp"}, Origin: "local"}},
+		Verdict: &api.ExplainedVerdict{
+			Engine: "1.0", Definitions: "7", Objects: 1, Bytes: 68, DurationMS: 1.25, Limits: []string{},
+			Matches: []api.ExplainedMatch{{Name: "EICAR-Test-File", Type: "test", Signature: "EICAR", Source: "own.ndb", Offset: 0, Bytes: "58354f2150", Action: "block"}},
+		},
+		Way: []api.ExplainedStep{{Name: "verdict cache", Result: "known: an access is answered at once"}, {Name: "scan", Result: "1 signatures matched", DurationMS: 1.25}},
+	}
+	t := eicar("/tmp/x")
+	e.Threat = &t
+	return e, nil
+}
+
 func (f *fakeAgent) FollowEventStatistics(ctx context.Context, send func(api.EventStatistics) error) error {
 	for n := int64(1); ; n++ {
 		err := send(api.EventStatistics{
@@ -416,7 +435,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
 		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
-		EventCounts: d.agent,
+		EventCounts: d.agent, Explain: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

@@ -70,6 +70,7 @@ var outputs = []struct {
 	{"network-exclusions", networkExclusions{}, "bulwark network-protection exclusion list", []string{"network-protection", "exclusion", "list"}},
 	{"network-reset", networkReset{}, "bulwark network-protection reset", []string{"network-protection", "reset"}},
 	{"event-statistics", api.EventStatistics{}, "bulwark diagnostic ebpf-statistics", []string{"diagnostic", "ebpf-statistics"}},
+	{"explanation", fileExplanation{}, "bulwark explain", []string{"explain", "/tmp/x"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }
