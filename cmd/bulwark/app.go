@@ -13,8 +13,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
-	"github.com/bulwarkhq/bulwark/agent/owner"
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/cmd/bulwark/owner"
 )
 
 // Exit statuses.

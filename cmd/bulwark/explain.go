@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/bulwarkhq/bulwark/agent/owner"
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/cmd/bulwark/owner"
 )
 
 // fileExplanation is the JSON answer of `explain`.
