@@ -42,12 +42,12 @@ setup-tools:
 	@.ci/setup-tools
 
 .PHONY: build
-build: build-agent build-portal ## build bulwark, bulwarkd (static) and bulwark-portal into bin/
+build: build-agent build-portal ## build bulwark, bulwarkd, bulwark-guard (static) and bulwark-portal into bin/
 
 .PHONY: build-agent
 build-agent:
 	@mkdir -p bin
-	$(AGENT_BUILD) -o bin/ ./cmd/bulwark ./cmd/bulwarkd
+	$(AGENT_BUILD) -o bin/ ./cmd/bulwark ./cmd/bulwarkd ./cmd/bulwark-guard
 
 .PHONY: build-portal
 build-portal:

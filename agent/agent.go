@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -171,10 +172,28 @@ func shippedDefinitions(d layout.Dirs) string { return filepath.Join(d.Program, 
 
 func (a *Agent) ownPrograms() []string {
 	out := []string{a.opts.Program}
-	if cli := filepath.Join(filepath.Dir(a.opts.Program), "bulwark"); fileExists(cli) {
-		out = append(out, cli)
+	for _, name := range []string{"bulwark", guardProgram} {
+		if path := filepath.Join(filepath.Dir(a.opts.Program), name); fileExists(path) {
+			out = append(out, path)
+		}
 	}
 	return out
+}
+
+const (
+	// guardProgram is the guard's own program, beside the daemon's; GuardMode is
+	// the argument with which the daemon's becomes the guard where that is absent.
+	guardProgram = "bulwark-guard"
+	GuardMode    = "guard"
+)
+
+// startGuard starts the guard of real-time protection.
+func (a *Agent) startGuard(cmd *exec.Cmd) error {
+	cmd.Path, cmd.Args, cmd.Env = a.opts.Program, []string{a.opts.Program, GuardMode}, []string{}
+	if path := filepath.Join(filepath.Dir(a.opts.Program), guardProgram); fileExists(path) {
+		cmd.Args = []string{a.opts.Program, spawn.Subcommand, path}
+	}
+	return a.starter.Start(cmd)
 }
 
 func fileExists(path string) bool {

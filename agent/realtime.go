@@ -91,6 +91,7 @@ func (r *realtime) watch(ctx context.Context) error {
 		Describe:               r.a.describe,
 		Trusted:                r.a.ownPrograms(),
 		Starts:                 r.a.starter,
+		Guard:                  r.a.startGuard,
 		UnmonitoredFilesystems: unmonitored(e),
 		NonExecMountPolicy:     e.String(policy.KeyNonExecMounts),
 		OnlyMounts:             r.a.opts.OnlyMounts,

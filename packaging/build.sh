@@ -38,7 +38,7 @@ build_agent() {
 	for arch in "${archs[@]}"; do
 		echo "package: agent for $arch"
 		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "$ldflags" \
-			-o "$out/$arch/" ./cmd/bulwark ./cmd/bulwarkd
+			-o "$out/$arch/" ./cmd/bulwark ./cmd/bulwarkd ./cmd/bulwark-guard
 	done
 	# The completions come out of the program itself, which must run here.
 	if [[ ! -x $out/$host/bulwark ]]; then

@@ -49,6 +49,7 @@ echo "verify: install"
 in_tree sh -c 'dpkg -i --force-depends /tmp/bulwark*.deb' >"$work/log" 2>&1 || { cat "$work/log"; fail "dpkg -i"; }
 expect /opt/bulwark/bin/bulwark 755 root:root
 expect /opt/bulwark/bin/bulwarkd 755 root:root
+expect /opt/bulwark/bin/bulwark-guard 755 root:root
 expect /opt/bulwark/bin/bulwark-portal 755 root:root
 for rules in content/yara/*.yar; do
 	expect "/opt/bulwark/definitions/bulwark/${rules##*/}" 644 root:root

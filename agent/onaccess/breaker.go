@@ -15,14 +15,15 @@ type load struct {
 	stallMisses int64
 	stallTime   time.Duration
 
+	born    time.Time    // times are counted from here: clock changes do not matter
 	average atomic.Int64 // ns
 	missed  atomic.Int64 // since a scan last ended well
-	ended   atomic.Int64 // when that was, ns
+	ended   atomic.Int64 // when that was, ns since born
 	stalled atomic.Bool
 }
 
 func newLoad(workers int, deadline time.Duration) *load {
-	return &load{workers: int64(workers), stallMisses: int64(max(8, 2*workers)), stallTime: 2 * deadline}
+	return &load{workers: int64(workers), stallMisses: int64(max(8, 2*workers)), stallTime: 2 * deadline, born: time.Now()}
 }
 
 // done records a scan that ended with a verdict.
@@ -31,13 +32,13 @@ func (l *load) done(d time.Duration) {
 	old := l.average.Load()
 	l.average.Store(old + (int64(d)-old)/16)
 	l.missed.Store(0)
-	l.ended.Store(time.Now().UnixNano())
+	l.ended.Store(int64(time.Since(l.born)))
 	l.stalled.Store(false)
 }
 
 // miss records a deadline that passed.
 func (l *load) miss() {
-	if l.missed.Add(1) >= l.stallMisses && time.Now().UnixNano()-l.ended.Load() > int64(l.stallTime) {
+	if l.missed.Add(1) >= l.stallMisses && int64(time.Since(l.born))-l.ended.Load() > int64(l.stallTime) {
 		l.stalled.Store(true)
 	}
 }

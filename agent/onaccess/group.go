@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 )
 
 const (
@@ -58,6 +60,7 @@ func nextEvent(buf []byte) (ev kernelEvent, rest []byte, err error) {
 type group struct {
 	name   string
 	remote bool
+	page   *guard.Page // nil without a guard
 
 	// mu keeps the descriptor's number from being closed, and used for
 	// something else, between the check and the system call.

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
@@ -38,6 +39,8 @@ func TestMain(m *testing.M) {
 	case "daemon":
 		helperDaemon()
 		return
+	case "guard":
+		os.Exit(guard.Main())
 	}
 	if os.Getenv(helperEnv) == "starter" {
 		helperStarter()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strconv"
 	"time"
 
@@ -30,8 +31,11 @@ func helperDaemon() {
 			os.Exit(1)
 		}
 	}
+	if d, err := time.ParseDuration(os.Getenv("BULWARK_ONACCESS_DEADLINE")); err == nil {
+		deadline = d
+	}
 	w, err := New(Config{
-		Log: discard(), Deadline: deadline,
+		Log: discard(), Deadline: deadline, Guard: testGuard,
 		OnlyMounts: []string{os.Getenv("BULWARK_ONACCESS_DIR")},
 		Scan: func(context.Context, *os.File, Access) (verdict.Verdict, error) {
 			select {}
@@ -49,4 +53,10 @@ func helperDaemon() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// testGuard starts this binary as the guard.
+func testGuard(cmd *exec.Cmd) error {
+	cmd.Path, cmd.Args, cmd.Env = "/proc/self/exe", []string{"guard"}, []string{helperEnv + "=guard"}
+	return cmd.Start()
 }

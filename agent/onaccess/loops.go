@@ -117,6 +117,7 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 			w.ignores.flush()
 		}
 		now := time.Now()
+		w.beat(now)
 		for _, g := range w.groups {
 			if w.readersStuck(g, now) && g.queued() > 0 {
 				w.notice("the fanotify reader of the " + g.name + " group is stuck in a file system; another one helps")
@@ -138,7 +139,7 @@ func (w *Watcher) readersStuck(g *group, now time.Time) bool {
 			continue
 		}
 		since := r.since.Load()
-		if since == 0 || now.UnixNano()-since < int64(stuckRead) {
+		if since == 0 || w.sinceBorn(now)-since < int64(stuckRead) {
 			return false
 		}
 	}
@@ -152,7 +153,7 @@ func (w *Watcher) hungWorkers(now time.Time) (hung []*worker) {
 	defer w.mu.Unlock()
 	for _, k := range w.workers {
 		since := k.since.Load()
-		if since == 0 || k.replaced.Load() || now.UnixNano()-since < int64(w.cfg.ScanTimeout+hangGrace) {
+		if since == 0 || k.replaced.Load() || w.sinceBorn(now)-since < int64(w.cfg.ScanTimeout+hangGrace) {
 			continue
 		}
 		if len(w.workers)+len(hung) >= 4*(w.cfg.Workers+2) {
@@ -280,6 +281,7 @@ func (w *Watcher) Stats(top int) Stats {
 		Processes:   w.processes.top(top), Files: w.paths.top(top),
 	}
 	s.Events = s.Opens + s.Execs + s.CloseWrites
+	s.Guarded, s.ReleasedByGuard = w.guarded()
 	waiting, all, most := w.queue.depth(prioOpen)
 	s.QueueDepth, s.QueueMax = all, most
 	s.Saturated = w.load.full(waiting, w.cfg.Deadline)

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -178,6 +179,12 @@ type Config struct {
 	Workers         int           // concurrent scans; default 4
 	QueueSize       int           // accesses waiting per priority; default 1024
 	CacheSize       int           // verdicts kept; default 65,536 (64 bytes each)
+
+	// Guard starts the process that lets go who is held past his deadline when
+	// this one is stopped or hangs: it completes the command, whose standard
+	// files and attributes are set, with a program that ends in guard.Main, and
+	// starts it. nil: there is none.
+	Guard func(*exec.Cmd) error
 
 	// Trusted are our own programs: anybody may open and execute them at once,
 	// as long as they are what they were when the Watcher was made.

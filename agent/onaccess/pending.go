@@ -26,8 +26,9 @@ type pending struct {
 	// mu makes the answer happen once, and makes whoever wants to close the
 	// descriptor wait until an answer in progress is written: the number names
 	// the event, and the next event may get the same number.
-	mu       sync.Mutex
-	answered bool
+	mu        sync.Mutex
+	answered  bool
+	published bool // to the guard
 
 	// prev, next and lane belong to the deadline list; see deadline.go.
 	prev, next *pending
@@ -45,7 +46,19 @@ func (p *pending) answer(response uint32) (did bool, err error) {
 		return false, nil
 	}
 	p.answered = true
+	if p.published && !p.group.page.Take(p.fd) {
+		return false, nil // the guard was faster
+	}
 	return true, p.group.respond(p.fd, response)
+}
+
+// publish tells the guard of a held access. deadline is on the guard's clock.
+func (p *pending) publish(deadline int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.answered && !p.published {
+		p.published = p.group.page.Hold(p.fd, deadline)
+	}
 }
 
 // waiting reports whether the process is still held.
@@ -102,9 +115,9 @@ func (d *deadlines) add(p *pending) {
 	}
 	lane.last = p
 	d.outstanding++
-	first := lane.first == p
+	isFirst := lane.first == p
 	d.mu.Unlock()
-	if first {
+	if isFirst {
 		select {
 		case d.wake <- struct{}{}:
 		default:
@@ -160,6 +173,18 @@ func (d *deadlines) due(now time.Time) (p *pending, next time.Time) {
 		}
 	}
 	return nil, next
+}
+
+// first is when the first access is due; zero: none waits.
+func (d *deadlines) first() (next time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, lane := range [...]*deadlineLane{&d.open, &d.exec} {
+		if f := lane.first; f != nil && (next.IsZero() || f.deadline.Before(next)) {
+			next = f.deadline
+		}
+	}
+	return next
 }
 
 // count is how many accesses are held.

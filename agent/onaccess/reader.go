@@ -17,9 +17,10 @@ import (
 // may itself be waiting for us).
 type reader struct {
 	group *group
-	// since is when the read in progress started, in ns; 0: not reading.
-	since atomic.Int64
-	extra bool
+	// since is when the read in progress started, and busy when the handling of
+	// what was read did, in ns since Watcher.born; 0: not.
+	since, busy atomic.Int64
+	extra       bool
 }
 
 // readLoop runs until the Watcher stops. An extra reader ends as soon as the
@@ -37,7 +38,7 @@ func (w *Watcher) readLoop(r *reader) {
 	spin := spinner{off: runtime.NumCPU() == 1}
 	for !w.stopping.Load() {
 		now := time.Now()
-		r.since.Store(now.UnixNano())
+		r.since.Store(w.sinceBorn(now))
 		n, err := r.group.read(buf)
 		r.since.Store(0)
 		switch {
@@ -58,7 +59,10 @@ func (w *Watcher) readLoop(r *reader) {
 			continue
 		}
 		spin.found()
-		if !w.handleBatch(r.group, buf[:n]) {
+		r.busy.Store(w.sinceBorn(time.Now()))
+		ok := w.handleBatch(r.group, buf[:n])
+		r.busy.Store(0)
+		if !ok {
 			return
 		}
 	}
@@ -308,6 +312,7 @@ func (w *Watcher) admit(p *pending, prio priority, allowed time.Duration) priori
 // submit registers the access and queues its scan.
 func (w *Watcher) submit(p *pending, prio priority, known *verdict.Verdict) {
 	if prio != prioBackground {
+		p.publish(w.guardTime(p.deadline))
 		w.deadlines.add(p)
 	}
 	queue := w.queue

@@ -52,16 +52,20 @@ type Stats struct {
 	IgnoreMarks     uint64 `json:"ignore_marks"`
 	IgnoreFailed    uint64 `json:"ignore_failed"`
 
-	QueueDepth    int           `json:"queue_depth"`
-	QueueMax      int           `json:"queue_max"`
-	Held          int           `json:"held"`
-	Readers       int           `json:"readers"`
-	StuckScans    int           `json:"stuck_scans"`
-	Stalled       bool          `json:"stalled"`   // the scanner does not answer
-	Saturated     bool          `json:"saturated"` // only executions are held
-	AverageScan   time.Duration `json:"average_scan_ns"`
-	MarkedMounts  []MarkedMount `json:"marked_mounts,omitempty"`
-	SkippedMounts []MarkedMount `json:"skipped_mounts,omitempty"`
+	QueueDepth int `json:"queue_depth"`
+	QueueMax   int `json:"queue_max"`
+	Held       int `json:"held"`
+	Readers    int `json:"readers"`
+	// Guarded: the guard process runs. ReleasedByGuard counts the accesses that
+	// it allowed because this process did not answer in time.
+	Guarded         bool          `json:"guarded"`
+	ReleasedByGuard uint64        `json:"released_by_guard"`
+	StuckScans      int           `json:"stuck_scans"`
+	Stalled         bool          `json:"stalled"`   // the scanner does not answer
+	Saturated       bool          `json:"saturated"` // only executions are held
+	AverageScan     time.Duration `json:"average_scan_ns"`
+	MarkedMounts    []MarkedMount `json:"marked_mounts,omitempty"`
+	SkippedMounts   []MarkedMount `json:"skipped_mounts,omitempty"`
 	// Conflicts are other programs with fanotify permission groups.
 	Conflicts []Holder `json:"conflicts,omitempty"`
 	// Processes, the busiest first.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 )
 
 // Watcher watches file accesses; make one with New and run it once with Run.
@@ -18,6 +20,11 @@ type Watcher struct {
 	cfg  Config
 	caps Capabilities
 	self int32
+	// born is when the Watcher was made, and bornGuard the same on the guard's
+	// clock. Times are counted from it, so that clock changes do not matter.
+	born      time.Time
+	bornGuard int64
+	guardian  *guardian
 
 	mode     atomic.Pointer[Mode]
 	holding  atomic.Bool // accesses are held, not only observed
@@ -93,6 +100,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	w := &Watcher{
 		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
+		born: time.Now(), bornGuard: guard.Now(),
 		deadlines: newDeadlines(), load: newLoad(cfg.Workers, cfg.Deadline), processes: newProcessTable(),
 		cache:      newCache(cfg.CacheSize),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
@@ -266,6 +274,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 	// scan does not delay or escape the scan of what he executes then.
 	w.startWorker(scans, w.queue, prioExec)
 	w.startWorker(scans, w.refusals, prioBackground)
+	if w.cfg.Guard != nil {
+		w.startGuard()
+	}
 	for _, g := range w.groups {
 		w.startReader(g, false)
 	}
@@ -368,6 +379,8 @@ func (w *Watcher) shutdown(stopScans func()) {
 	for w.busy() && time.Now().Before(end) {
 		time.Sleep(5 * time.Millisecond)
 	}
+	// A group is closed when the guard's descriptor is closed too.
+	w.stopGuard()
 	for _, g := range w.groups {
 		g.close()
 	}

@@ -18,7 +18,7 @@ import (
 type worker struct {
 	from *queue
 	upTo priority // least urgent scans it does
-	// since is when the scan in progress began, in ns; 0: idle.
+	// since is when the scan in progress began, in ns since Watcher.born; 0: idle.
 	since atomic.Int64
 	// replaced: the worker hung for too long and another one was started.
 	replaced atomic.Bool
@@ -33,7 +33,7 @@ func (w *Watcher) workLoop(ctx context.Context, self *worker) {
 		if !w.flights.start(f) {
 			continue
 		}
-		self.since.Store(time.Now().UnixNano())
+		self.since.Store(w.sinceBorn(time.Now()))
 		w.fly(ctx, f)
 		self.since.Store(0)
 	}

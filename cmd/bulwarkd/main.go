@@ -18,6 +18,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent"
 	"github.com/bulwarkhq/bulwark/agent/coverage"
 	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 	"github.com/bulwarkhq/bulwark/agent/scan/scanner"
 	"github.com/bulwarkhq/bulwark/agent/spawn"
 	"github.com/bulwarkhq/bulwark/agent/supervise"
@@ -75,6 +76,8 @@ func run(args []string) int {
 			return exitFailure
 		}
 		return exitOK
+	case agent.GuardMode: // likewise
+		return guard.Main()
 	case "version", "--version":
 		fmt.Printf("bulwarkd %s %s %s\n", version, commit, runtime.Version())
 		return exitOK

@@ -59,7 +59,7 @@ func prepare(t *testing.T) *product {
 		t.Fatal(err)
 	}
 	bin := filepath.Join(top, "bin")
-	for _, program := range []string{"bulwark", "bulwarkd", "bulwark-portal"} {
+	for _, program := range []string{"bulwark", "bulwarkd", "bulwark-guard", "bulwark-portal"} {
 		if _, err := os.Stat(filepath.Join(bin, program)); err != nil {
 			t.Fatalf("%v: make build makes it", err)
 		}

@@ -224,8 +224,8 @@ func TestDaemonKilled(t *testing.T) {
 	p.untilAlertOnce(bad)
 }
 
-// TestDaemonHangs stops the daemon's threads, as a deadlock would: the watchdog
-// has to free everybody.
+// TestDaemonHangs stops the daemon's threads, as a deadlock would: the guard has
+// to free everybody at the deadline, and the watchdog to replace the daemon.
 func TestDaemonHangs(t *testing.T) {
 	p := start(t)
 	clean := filepath.Join(p.watch, "clean")
@@ -239,6 +239,15 @@ func TestDaemonHangs(t *testing.T) {
 	if got := open(t, clean); got != allowed {
 		t.Errorf("open while the daemon hangs: %v", got)
 	}
+	if now := p.processes("bulwarkd", "run"); len(now) != 1 || now[0] != daemon {
+		t.Errorf("not the guard but the watchdog let the open go: daemon %d, now %v", daemon, now)
+	}
+	p.until("another daemon", func() error {
+		if now := p.processes("bulwarkd", "run"); len(now) != 1 || now[0] == daemon {
+			return fmt.Errorf("processes %v", now)
+		}
+		return nil
+	})
 	p.untilHealthy()
 	if now := p.one("bulwarkd", "run"); now == daemon {
 		t.Error("the stopped daemon was not replaced")
