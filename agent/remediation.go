@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/loaded"
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
 	"github.com/bulwarkhq/bulwark/agent/threat"
@@ -126,11 +127,16 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	if f.denied {
 		status = threat.StatusBlocked
 	}
+	killed := r.killLoaded(f)
 	switch {
 	case gone:
 		status = threat.StatusQuarantined
 	case f.remediate:
 		status, detail, item = r.quarantine(ctx, f, match, status)
+	}
+
+	if len(killed) > 0 {
+		detail = strings.TrimPrefix(detail+"; processes that ran the file were ended: "+strings.Join(killed, ", "), "; ")
 	}
 
 	r.mu.Lock()
@@ -147,15 +153,60 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	a := r.alert(f, match, status, detail)
 	a.TestID = testID
 	r.a.raise(a)
-	r.a.report(&event.Event{
+	e := &event.Event{
 		Time: a.Time, Class: event.ClassDevice, Action: event.AntivirusDetection,
 		Initiating: f.process.process, File: a.File,
 		Additional: map[string]string{
 			"ThreatName": match.Threat, "ThreatType": string(match.Type), "Signature": match.Signature,
 			"Action": string(status), "AlertId": a.ID,
 		},
-	})
+	}
+	if len(killed) > 0 {
+		e.Additional["ProcessesKilled"] = strings.Join(killed, ", ")
+	}
+	r.a.report(e)
 	return row
+}
+
+// maxKilledNamed is how many processes an alert names.
+const maxKilledNamed = 20
+
+// killLoaded ends the processes that run the file (its execution had begun
+// before it was known, or they have it loaded), where policy wants that, and
+// names them. As in the reference product they are no threats of their own.
+func (r *remediation) killLoaded(f finding) []string {
+	e := r.a.config.Current()
+	if !f.remediate || e.EnforcementLevel() != policy.RealTime || e.String(policy.KeyRemediateLoaded) != policy.Enabled {
+		return nil
+	}
+	file, err := loaded.FileOf(f.file, f.path)
+	if err != nil {
+		r.log.Error("processes that run an infected file not looked for", "path", f.path, "error", err)
+		return nil
+	}
+	own := r.a.ownPrograms()
+	found, err := loaded.Kill(file, func(pid int) bool {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		return err == nil && slices.Contains(own, exe)
+	})
+	if err != nil {
+		r.log.Error("not all processes that run an infected file were found", "path", f.path, "error", err)
+	}
+	var killed []string
+	for _, p := range found {
+		if !p.Killed {
+			r.log.Error("process that runs an infected file not ended", "pid", p.PID, "program", p.Path, "path", f.path, "error", p.Err)
+			continue
+		}
+		r.log.Warn("process that runs an infected file ended", "pid", p.PID, "program", p.Path, "as", p.How, "path", f.path)
+		switch {
+		case len(killed) < maxKilledNamed:
+			killed = append(killed, fmt.Sprintf("%d %s (%s)", p.PID, p.Path, p.How))
+		case len(killed) == maxKilledNamed:
+			killed = append(killed, "...")
+		}
+	}
+	return killed
 }
 
 // relevant picks the match to act upon. What policy has off is nothing; what it

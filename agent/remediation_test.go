@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -374,4 +375,56 @@ func TestComponentIsStartedAgain(t *testing.T) {
 	}
 	cancel()
 	a.parts.wait()
+}
+
+// TestRemediateLoaded ends the processes that run what was found, if policy
+// wants that, and says so.
+func TestRemediateLoaded(t *testing.T) {
+	for _, enabled := range []bool{true, false} {
+		t.Run(fmt.Sprint(enabled), func(t *testing.T) {
+			managed := `{"antivirusEngine":{"enforcementLevel":"real_time"},"features":{"remediateInfectedFile":"disabled"}}`
+			if enabled {
+				managed = strings.Replace(managed, "disabled", "enabled", 1)
+			}
+			a := newTestAgent(t, managed)
+			events, end := a.events.listen(16)
+			defer end()
+			f := infected(t, "#!/bin/sh\necho ready\nread x\n", verdict.Malware)
+			cmd := exec.Command("sh", f.path)
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			f.denied = false // it was late
+			row := a.remediation.handle(t.Context(), f)
+			if row.Status != threat.StatusQuarantined {
+				t.Errorf("status %s", row.Status)
+			}
+			in.Close() // ends the script by itself
+			err = cmd.Wait()
+			if killed := err != nil && strings.Contains(err.Error(), "killed"); killed != enabled {
+				t.Errorf("the script ended with %v", err)
+			}
+			for {
+				e := <-events
+				if e.Kind != "alert" {
+					continue
+				}
+				if named := strings.Contains(string(e.Data), fmt.Sprintf("%d ", cmd.Process.Pid)); named != enabled {
+					t.Errorf("alert: %s", e.Data)
+				}
+				break
+			}
+		})
+	}
 }

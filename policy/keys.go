@@ -126,6 +126,7 @@ const (
 	KeyGroupIDs           = "edr.groupIds"
 	KeyTags               = "edr.tags"
 	KeyEarlyPreview       = "edr.earlyPreview"
+	KeyRemediateLoaded    = "features.remediateInfectedFile"
 	KeyKnownBadKernels    = "features.blockOnKnownBadKernels"
 	KeyStatistics         = "features.realTimeProtectionStatistics"
 	KeyLogLevel           = "logging.level"

@@ -208,7 +208,7 @@ var keys = []Key{
 		Doc: "Watch the loading of libraries and modules; needs behaviour monitoring.",
 	},
 	{
-		Name: "features.remediateInfectedFile", Kind: Switch, Default: Disabled, Since: "101.24122.0001",
+		Name: KeyRemediateLoaded, Kind: Switch, Default: Disabled, Since: "101.24122.0001",
 		Doc: "End processes that loaded an infected file, in the level real_time.",
 	},
 	{
