@@ -28,7 +28,7 @@ export SOURCE_DATE_EPOCH VERSION
 pack() {
 	local config=$1 arch=$2 format
 	for format in "${formats[@]}"; do
-		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions \
+		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions MAN=$out/man \
 			.tools/bin/nfpm package --config "packaging/nfpm/$config.yaml" --packager "$format" --target dist/
 	done
 }
@@ -40,7 +40,7 @@ build_agent() {
 		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "$ldflags" \
 			-o "$out/$arch/" ./cmd/bulwark ./cmd/bulwarkd ./cmd/bulwark-guard
 	done
-	# The completions come out of the program itself, which must run here.
+	# Completions and manual pages come out of the program itself, which must run here.
 	if [[ ! -x $out/$host/bulwark ]]; then
 		CGO_ENABLED=0 go build -trimpath -ldflags "$ldflags" -o "$out/$host/" ./cmd/bulwark
 	fi
@@ -48,6 +48,9 @@ build_agent() {
 	for shell in bash zsh fish; do
 		"$out/$host/bulwark" completion "$shell" >"$out/completions/bulwark.$shell"
 	done
+	rm -rf "$out/man"
+	"$out/$host/bulwark" man --folder "$out/man"
+	gzip -n -9 "$out"/man/*.1
 	for arch in "${archs[@]}"; do pack agent "$arch"; done
 }
 

@@ -63,6 +63,9 @@ expect /etc/opt/bulwark-portal/portal.env 644 root:root
 for shell in bash-completion/completions/bulwark zsh/vendor-completions/_bulwark fish/vendor_completions.d/bulwark.fish; do
 	[[ -s $root/usr/share/$shell ]] || fail "completion $shell is missing or empty"
 done
+for page in bulwark bulwark-scan-custom bulwark-config-show; do
+	[[ -s $root/usr/share/man/man1/$page.1.gz ]] || fail "manual page $page is missing or empty"
+done
 [[ $(readlink "$root/usr/bin/bulwark") == /opt/bulwark/bin/bulwark ]] || fail "/usr/bin/bulwark is no link to the program"
 [[ -L $root/etc/systemd/system/multi-user.target.wants/bulwark.service ]] || fail "bulwark.service is not enabled"
 [[ ! -e $root/etc/systemd/system/multi-user.target.wants/bulwark-portal.service ]] || fail "bulwark-portal.service is enabled unasked"
