@@ -159,3 +159,17 @@ func TestYaraFeatures(t *testing.T) {
 		t.Errorf("only %d hits", hits)
 	}
 }
+
+// smallest is a file of the Go distribution.
+func smallest(t *testing.T, pattern string) []byte {
+	t.Helper()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), pattern))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

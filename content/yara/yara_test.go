@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/engine/yara"
+	made "github.com/bulwarkhq/bulwark/engine/yara/sample"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -207,6 +209,48 @@ func TestSamples(t *testing.T) {
 			t.Errorf("%s has no samples", name)
 		}
 	}
+	compareWithYara(t, dir, found)
+}
+
+// TestMadeFiles makes files from the rules themselves, that satisfy them and that
+// narrowly do not: our engine and Debian's yara must agree about each.
+func TestMadeFiles(t *testing.T) {
+	rules := parsed(t)
+	e, _ := compiled(t)
+	m := &made.Maker{Rules: rules}
+	dir := t.TempDir()
+	found := map[string][]string{}
+	keep := func(name string, data []byte) []string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		v, err := scan(t.Context(), e, path, data, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[path] = signatures(v)
+		return found[path]
+	}
+	satisfied := 0
+	for name, r := range rules {
+		for seed := range uint64(30) {
+			g := rand.New(rand.NewPCG(9, seed))
+			f, err := m.Satisfy(r, g)
+			if err != nil || !slices.Contains(keep(name, f.Data), name) {
+				continue
+			}
+			satisfied++
+			for i, data := range f.Misses(g) {
+				keep(fmt.Sprintf("%s.miss%d", name, i), data)
+			}
+			break
+		}
+	}
+	if satisfied*100 < 95*len(rules) {
+		t.Errorf("files for %d of %d rules", satisfied, len(rules))
+	}
+	t.Logf("files for %d of %d rules, %d in all", satisfied, len(rules), len(found))
 	compareWithYara(t, dir, found)
 }
 
