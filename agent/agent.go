@@ -290,6 +290,7 @@ func (a *Agent) close() error {
 
 func (a *Agent) policyChanged(old, now policy.Effective) {
 	a.realtime.changed(old, now)
+	a.covered.changed()
 	a.announce("config", "configuration changed", nil)
 }
 

@@ -29,8 +29,9 @@ type covered struct {
 	a       *Agent
 	checker coverage.Checker
 
-	mu   sync.Mutex
-	last api.Coverage
+	mu    sync.Mutex
+	last  api.Coverage
+	stale bool // last was made under another policy
 }
 
 func newCovered(a *Agent) *covered {
@@ -53,22 +54,80 @@ func (c *covered) file() string {
 	return filepath.Join(c.a.opts.Dirs.State, "coverage", "last.json")
 }
 
-// run removes what a killed check left behind, as soon as there is a watcher.
+const (
+	// coverageSettle is how long after its start, and after a change of what it
+	// watches, real-time protection is left alone before it is checked.
+	coverageSettle = time.Minute
+	// coverageEvery is the time between two checks.
+	coverageEvery = 6 * time.Hour
+)
+
+// run removes what a killed check left behind, as soon as there is a watcher,
+// and then checks by itself: the result is part of health, which the portal
+// gets.
 func (c *covered) run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if w := c.a.realtime.watcher.Load(); w != nil {
-			n, err := c.checker.Sweep(ctx, w)
-			if n > 0 {
-				c.a.log.Logger("coverage").Info("probe files of an interrupted coverage check removed", "files", n)
-			}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-c.a.realtime.ready:
+	}
+	log := c.a.log.Logger("coverage")
+	if w := c.a.realtime.watcher.Load(); w != nil {
+		n, err := c.checker.Sweep(ctx, w)
+		if n > 0 {
+			log.Info("probe files of an interrupted coverage check removed", "files", n)
+		}
+		if err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+	}
+	for c.pause(ctx) {
+		if !c.a.realtime.stats(0).Holding {
+			continue // nothing is protected, which health says already
+		}
+		r, err := c.CheckCoverage(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			log.Warn("coverage not checked", "error", err)
+		default:
+			log.Info("coverage checked", "protected", r.Protected, "unprotected", r.Unprotected, "unproven", r.Unproven, "percent", r.Percent)
 		}
 	}
 	return nil
+}
+
+// pause waits until the next check is due; false when ctx has ended.
+func (c *covered) pause(ctx context.Context) bool {
+	tick := time.NewTicker(coverageSettle)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		if c.due(time.Now()) {
+			return true
+		}
+	}
+}
+
+// due reports whether the last check is older than it should be; one from the
+// future says nothing.
+func (c *covered) due(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	age := now.Sub(c.last.Checked)
+	return c.stale || age < 0 || age >= coverageEvery
+}
+
+// changed makes the last result count no more: other mounts are watched, or
+// nothing is.
+func (c *covered) changed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stale = true
 }
 
 // Coverage implements control.Coverage.
@@ -115,7 +174,7 @@ func (c *covered) CheckCoverage(ctx context.Context) (api.Coverage, error) {
 		out.Mounts = append(out.Mounts, entry)
 	}
 	c.mu.Lock()
-	c.last = out
+	c.last, c.stale = out, false
 	c.mu.Unlock()
 	if err := c.save(out); err != nil {
 		c.a.log.Logger("coverage").Warn("coverage result not kept over a restart", "error", err)
