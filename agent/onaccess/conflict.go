@@ -3,10 +3,13 @@ package onaccess
 import (
 	"bufio"
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Holder is another process that has a fanotify group.
@@ -85,9 +88,16 @@ func readNames(dir string) ([]string, error) {
 	return d.Readdirnames(-1)
 }
 
-// conflictEvery is how often other holders are looked for; it reads every
-// process's descriptors.
-const conflictEvery = time.Minute
+const (
+	// conflictEvery is how often other holders are looked for; it reads every
+	// process's descriptors. The end of a known one is noticed at once.
+	conflictEvery = time.Minute
+	// conflictSettle is how long one that ended may take to be started again, so
+	// that a restart does not make us hold in between.
+	conflictSettle = time.Second
+	// maxFollowed bounds the holders whose end is waited for.
+	maxFollowed = 16
+)
 
 // conflictLoop keeps the list of other holders, and yields to them where
 // configured.
@@ -99,7 +109,8 @@ func (w *Watcher) conflictLoop(ctx context.Context) {
 		}
 		var blocking []Holder
 		for _, h := range holders {
-			if h.Permission {
+			// Ours is the guard.
+			if h.Permission && !w.trustedPID(h.PID) {
 				blocking = append(blocking, h)
 			}
 		}
@@ -115,8 +126,30 @@ func (w *Watcher) conflictLoop(ctx context.Context) {
 			}
 			w.reapply()
 		}
-		if !sleep(ctx, conflictEvery) {
+		if !w.waitForEnd(ctx, blocking) {
 			return
 		}
 	}
+}
+
+// waitForEnd waits until it is time to look for holders again: when one of the
+// known ones has ended, or after conflictEvery. False: ctx has ended.
+func (w *Watcher) waitForEnd(ctx context.Context, holders []Holder) bool {
+	fds := []unix.PollFd{{Fd: int32(w.stopFD), Events: unix.POLLIN}}
+	for _, h := range holders[:min(len(holders), maxFollowed)] {
+		fd, err := unix.PidfdOpen(int(h.PID), 0)
+		if errors.Is(err, unix.ESRCH) {
+			return sleep(ctx, conflictSettle) // has ended already
+		}
+		if err != nil {
+			break // before Linux 5.3
+		}
+		defer unix.Close(fd)
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	if len(fds) == 1 {
+		return sleep(ctx, conflictEvery)
+	}
+	_, _ = unix.Poll(fds, int(conflictEvery/time.Millisecond)) // whatever it says: look again
+	return sleep(ctx, conflictSettle)
 }

@@ -61,7 +61,8 @@ held: files are scanned after the fact, and health says so as an issue. An admin
 
 ## Proof
 
-` + "`" + `bulwark coverage` + "`" + ` writes a harmless probe on every writable mount of every mount namespace, opens it from another
+The agent checks that by itself a minute after its start or a change of policy, and every six hours.
+` + "`" + `bulwark coverage` + "`" + ` does it now: it writes a harmless probe on every writable mount of every mount namespace, opens it from another
 process and says where that was refused and where not, with the reason. The result is part of health
 (` + "`" + `coverage_protected_percent` + "`" + `).
 `

@@ -168,12 +168,28 @@ func TestOtherHolders(t *testing.T) {
 		t.Fatalf("holders %+v", holders)
 	}
 	// Who yields only observes while the other one is there.
-	r := newRig(t, func(c *Config) { c.YieldToOthers = true })
+	r := newRig(t, func(c *Config) { c.YieldToOthers, c.Guard = true, testGuard })
 	wait(t, "yielding", func() bool { return !r.Stats(0).Holding })
+	if slices.ContainsFunc(r.Stats(0).Conflicts, func(h Holder) bool { return int64(h.PID) == r.guardian.pid.Load() }) {
+		t.Error("our own guard counts as another holder")
+	}
 	r.accessor.must(request{Op: "read", Path: r.put(t, "evil", bad)})
 	if d := r.detection(t); d.Denied {
 		t.Error("denied although yielding")
 	}
+	// Its end is noticed long before the next look at all processes.
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	wait(t, "its end is noticed", func() bool {
+		return !slices.ContainsFunc(r.Stats(0).Conflicts, func(h Holder) bool { return int(h.PID) == cmd.Process.Pid })
+	})
+	if s := r.Stats(0); len(s.Conflicts) > 0 {
+		t.Logf("others hold accesses on this machine too: %+v", s.Conflicts)
+		return
+	}
+	wait(t, "denying again", func() bool { return r.accessor.do(request{Op: "read", Path: r.path("evil")}).Errno == eperm })
 }
 
 // TestUnmountWhileScansWait: files that wait for a background scan do not keep
