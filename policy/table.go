@@ -147,6 +147,7 @@ var keys = []Key{
 	},
 	{
 		Name: KeyUpdateInterval, Kind: Int, Min: 60, Max: 86400, ZeroOff: true, Default: 28800, Since: "101.25022",
+		Aliases: []string{"cloudService.defintionUpdatesInterval"},
 		Doc: "Seconds between definition updates; 0 for none.",
 	},
 	{

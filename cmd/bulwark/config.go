@@ -98,7 +98,7 @@ func (a *app) configCommand() *cobra.Command {
 				func(ctx context.Context, v string) error { return a.set(ctx, policy.KeyNetworkProtection, v) })),
 		a.toggle("ebpf-supplementary-event-provider", "Use eBPF for events", policy.KeyEBPF, policy.Enabled, policy.Disabled),
 		a.scheduleCommand(),
-		a.showCommand(), a.setCommand(), a.unsetCommand(), a.validateCommand(), a.schemaCommand(),
+		a.showCommand(), a.setCommand(), a.unsetCommand(), a.validateCommand(), a.schemaCommand(), a.importCommand(),
 	)
 }
 

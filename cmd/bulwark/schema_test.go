@@ -71,6 +71,7 @@ var outputs = []struct {
 	{"network-reset", networkReset{}, "bulwark network-protection reset", []string{"network-protection", "reset"}},
 	{"event-statistics", api.EventStatistics{}, "bulwark diagnostic ebpf-statistics", []string{"diagnostic", "ebpf-statistics"}},
 	{"explanation", fileExplanation{}, "bulwark explain", []string{"explain", "/tmp/x"}},
+	{"import", imported{}, "bulwark config import-mdatp", []string{"config", "import-mdatp", "--dry-run", "--from", "testdata/mdatp"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }
