@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 
@@ -108,12 +109,29 @@ func (w *worker) firstOffset(r *definitions.Rule) int64 {
 func (w *worker) matches(str uint32) []yara.Span {
 	list := w.spans[str]
 	if len(list) > 1 && !w.sorted[str] {
-		sortSpans(list)
-		list = slices.CompactFunc(list, func(a, b yara.Span) bool { return a.Start == b.Start })
+		if w.set.Rules[w.set.Strings[str].Rule].Kind == definitions.KindYARA {
+			sortSpans(list)
+			list = slices.CompactFunc(list, func(a, b yara.Span) bool { return a.Start == b.Start })
+		} else {
+			list = clamMatches(list)
+		}
 		w.spans[str] = list
 		w.sorted[str] = true
 	}
 	return list
+}
+
+// clamMatches orders matches by their last parts and leaves those that clamscan
+// counts: not what begins before the match counted last.
+func clamMatches(list []yara.Span) []yara.Span {
+	slices.SortFunc(list, func(a, b yara.Span) int { return cmp.Or(cmp.Compare(a.End, b.End), cmp.Compare(a.Start, b.Start)) })
+	out := list[:0]
+	for _, sp := range list {
+		if n := len(out); n == 0 || sp != out[n-1] && sp.Start >= out[n-1].Start {
+			out = append(out, sp)
+		}
+	}
+	return out
 }
 
 // yaraEnv is the worker as a rule sees it.

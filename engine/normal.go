@@ -25,18 +25,21 @@ func (w *worker) isTarget(t int) bool {
 	case clamdb.TargetGraphics:
 		return filetype.IsGraphics(w.fileType)
 	case clamdb.TargetOther:
-		if isText(w.fileType) || w.fileType == filetype.HTML {
-			return false
-		}
-		for other := 1; other < clamdb.TargetInternal; other++ {
-			if w.isTarget(other) {
-				return false
-			}
-		}
-		return true
+		return isOther(w.fileType)
 	}
 	want, ok := clamdb.Target(t)
 	return ok && (want == "" || want == w.fileType)
+}
+
+// isOther reports whether ClamAV takes a file of that type for binary data, of
+// which it knows no more.
+func isOther(fileType string) bool {
+	switch fileType {
+	case filetype.Data, filetype.AR, filetype.RPM, filetype.LZ4, filetype.LZMA, filetype.Lzip, filetype.Squashfs, filetype.Zstd,
+		"flac", "installshield", "mp4", "wasm":
+		return true
+	}
+	return false
 }
 
 // isText reports whether ClamAV would normalise a file of that type as a text.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"hash"
 	"io"
@@ -292,6 +293,12 @@ func (w *worker) matched(start, end int64) bool {
 		return true
 	}
 	if form.Parts > 1 {
+		if form.Flags&definitions.FormFullWord != 0 && w.clam(form) {
+			// A gap is none of its ends.
+			if part.Index == 0 && !w.fullWord(form, start, -1) || part.Index == uint32(form.Parts)-1 && !w.fullWord(form, -1, end) {
+				return true
+			}
+		}
 		if !w.inForms[part.Form] {
 			w.inForms[part.Form] = true
 			w.forms = append(w.forms, part.Form)
@@ -313,7 +320,7 @@ func (w *worker) record(form *definitions.Form, start, end int64) bool {
 	if end <= start {
 		return true // a match of nothing is none
 	}
-	if form.Flags&definitions.FormFullWord != 0 && !w.fullWord(form, start, end) {
+	if form.Flags&definitions.FormFullWord != 0 && (form.Parts == 1 || !w.clam(form)) && !w.fullWord(form, start, end) {
 		return true
 	}
 	str := form.String
@@ -328,6 +335,9 @@ func (w *worker) record(form *definitions.Form, start, end int64) bool {
 	}
 	if st.Flags&definitions.StringAll == 0 {
 		return false
+	}
+	if form.Parts == 1 && w.clam(form) {
+		end = start + 1 // however long it is, it counts once
 	}
 	if list := w.spans[str]; len(list) < maxSpans {
 		w.spans[str] = append(list, yara.Span{Start: start, End: end})
@@ -351,8 +361,13 @@ func alnum(b []byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
 }
 
+// clam reports whether the form is of a ClamAV signature.
+func (w *worker) clam(f *definitions.Form) bool {
+	return w.set.Rules[w.set.Strings[f.String].Rule].Kind != definitions.KindYARA
+}
+
 // fullWord demands that no letter or digit touches the match; in a wide form a
-// letter is one followed by a zero byte.
+// letter is one followed by a zero byte. An end below 0 is not looked at.
 func (w *worker) fullWord(f *definitions.Form, start, end int64) bool {
 	zero := func(off int64) bool {
 		b := w.Slice(off, 1)
@@ -370,6 +385,10 @@ func (w *worker) chains() {
 	w.chained = len(w.forms)
 	for _, fi := range forms {
 		f := &w.set.Forms[fi]
+		if w.clam(f) {
+			w.clamChain(f)
+			continue
+		}
 		next := w.parts[f.FirstPart+uint32(f.Parts)-1]
 		sortSpans(next)
 		for k := int(f.Parts) - 2; k >= 0 && len(next) > 0; k-- {
@@ -394,6 +413,49 @@ func (w *worker) chains() {
 			if !w.record(f, sp.Start, sp.End) {
 				break
 			}
+		}
+	}
+}
+
+// clamChain joins the parts of a form of a ClamAV signature, whose matches
+// clamscan counts by their last parts: each counts once, with the first of the
+// beginnings that it may have.
+func (w *worker) clamChain(f *definitions.Form) {
+	prev := w.parts[f.FirstPart]
+	for k := uint32(1); k < uint32(f.Parts) && len(prev) > 0; k++ {
+		lo, hi := w.set.Parts[f.FirstPart+k].Gap()
+		list := w.parts[f.FirstPart+k]
+		sortSpans(list)
+		slices.SortFunc(prev, func(a, b yara.Span) int { return cmp.Compare(a.End, b.End) })
+		joined := list[:0]
+		// firsts are the beginnings, ascending, of what may precede a part: a
+		// queue of those that no later one undercuts.
+		var firsts []yara.Span
+		next := 0
+		for _, sp := range list {
+			for ; next < len(prev) && prev[next].End+lo <= sp.Start; next++ {
+				for len(firsts) > 0 && firsts[len(firsts)-1].Start >= prev[next].Start {
+					firsts = firsts[:len(firsts)-1]
+				}
+				firsts = append(firsts, prev[next])
+			}
+			for hi >= 0 && len(firsts) > 0 && firsts[0].End+hi < sp.Start {
+				firsts = firsts[1:]
+			}
+			if len(firsts) > 0 {
+				end := sp.End
+				if k == uint32(f.Parts)-1 {
+					end = sp.Start + 1 // tells it from others with this beginning
+				}
+				joined = append(joined, yara.Span{Start: firsts[0].Start, End: end})
+			}
+		}
+		prev = joined
+	}
+	slices.SortFunc(prev, func(a, b yara.Span) int { return cmp.Compare(a.End, b.End) })
+	for _, sp := range prev {
+		if !w.record(f, sp.Start, sp.End) {
+			return
 		}
 	}
 }

@@ -99,6 +99,7 @@ var boundaries = map[byte]struct {
 }
 
 // boundary reads a boundary at the beginning of the pattern, if there is one.
+// Its negated form is a byte of the match, there as within.
 func (p *hexParser) boundary() *pattern.Node {
 	if len(p.s) > 3 && p.s[0] == '(' && p.s[2] == ')' {
 		if b, ok := boundaries[p.s[1]]; ok {
@@ -131,7 +132,15 @@ func (p *hexParser) sequence(depth int) (*pattern.Node, error) {
 				err = p.bad("a range inside of an alternative must be one number below 128")
 			}
 		case c == '[' && depth == 0:
-			sub, err = p.gap(']')
+			if sub, err = p.gap(']'); err != nil {
+				return nil, err
+			}
+			sub.Lazy = false // it does not divide the pattern
+			if sub.Max >= 0 && sub.Max <= maxAnchor && len(n.Subs) == 1 && n.Subs[0].Kind == pattern.Byte {
+				// The match begins behind: offsets are those of the longer part.
+				n.Subs[0] = pattern.ByteBefore(n.Subs[0], sub.Min, sub.Max)
+				continue
+			}
 		case c == '(':
 			sub, err = p.alternative(depth, false)
 		case c == '!' && p.i+1 < len(p.s) && p.s[p.i+1] == '(':
@@ -206,6 +215,7 @@ func (p *hexParser) gap(end byte) (*pattern.Node, error) {
 const (
 	maxAlternatives = 8 // nested in each other
 	maxNegated      = 1024
+	maxAnchor       = 255 // bytes between a single byte and what it is anchored to
 )
 
 // alternative reads (aa|bb|..) and the boundary forms (B), (L), (W); negated is
@@ -224,12 +234,16 @@ func (p *hexParser) alternative(depth int, negated bool) (*pattern.Node, error) 
 		if b, ok := boundaries[p.s[p.i]]; ok {
 			p.i += 2
 			switch {
+			case p.i == len(p.s) && depth == 0 && start > 0:
+				a := b.behind
+				if negated {
+					a |= pattern.ClamNot
+				}
+				return pattern.AssertNode(a), nil
 			case negated && p.s[start+1] == 'L':
-				return nil, fail("!(L) is not supported: a line end may have two lengths")
+				return pattern.ClamNoLineWithin(), nil
 			case negated:
 				return negate(b.within()), nil
-			case p.i == len(p.s) && depth == 0 && start > 0:
-				return pattern.AssertNode(b.behind), nil
 			}
 			return b.within(), nil
 		}
@@ -287,6 +301,20 @@ func negate(n *pattern.Node) *pattern.Node {
 		}
 	}
 	return pattern.OneOf(set)
+}
+
+// wide puts a zero byte behind every byte of a pattern. Gaps keep their length
+// in bytes, as in clamscan.
+func wide(n *pattern.Node) *pattern.Node {
+	switch n.Kind {
+	case pattern.Byte, pattern.Class:
+		return n.Wide()
+	case pattern.Seq, pattern.Alt:
+		for i, s := range n.Subs {
+			n.Subs[i] = wide(s)
+		}
+	}
+	return n
 }
 
 // noneOf is any string of the words' length but these words: its first byte

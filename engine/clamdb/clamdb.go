@@ -81,6 +81,8 @@ type Body struct {
 	Pattern *pattern.Node
 	// Also is a second form of the pattern (its wide one), or nil.
 	Also *pattern.Node
+	// Wide says that Pattern itself is such a form.
+	Wide bool
 	// FullWord demands a non-alphanumeric byte, or nothing, on both sides.
 	FullWord bool
 	// Group is the macro group that the pattern belongs to, plus one; 0: none.

@@ -61,7 +61,7 @@ func TestBodyLines(t *testing.T) {
 		{"A:1:EOF-100,20:deadbeef:51:255", 0, ""},
 		{"A:0:*", 1, "expected"},
 		{"A:3:*:deadbeef", 0, ""},
-		{"A:13:*:deadbeef", 3, "target type 13"},
+
 		{"A:15:*:deadbeef", 3, "not a number from 0 to 14"},
 		{"A:x:*:deadbeef", 3, "not a number"},
 		{"A:0:EP+0:deadbeef", 5, "needs target type"},

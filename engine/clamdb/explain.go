@@ -306,6 +306,18 @@ var assertionText = map[pattern.Assertion]string{
 	pattern.ClamOtherBefore: "behind no letter or digit", pattern.ClamOtherBehind: "then no letter or digit",
 }
 
+func assertText(n *pattern.Node) string {
+	switch {
+	case n.Assert == pattern.ClamByteBefore:
+		return fmt.Sprintf("%d to %d bytes behind %s", n.Min, n.Max, strings.Join(patternText(pattern.Masked(n.V, n.M)), ""))
+	case n.Assert == pattern.ClamNoFeedBehind:
+		return "without a line feed behind it"
+	case n.Assert&pattern.ClamNot != 0:
+		return "not " + assertionText[n.Assert&^pattern.ClamNot]
+	}
+	return assertionText[n.Assert]
+}
+
 // patternText is a pattern in words, one element per line.
 func patternText(n *pattern.Node) []string {
 	var out []string
@@ -361,7 +373,7 @@ func patternText(n *pattern.Node) []string {
 				out = append(out, fmt.Sprintf("%d to %d bytes", n.Min, n.Max))
 			}
 		case pattern.Assert:
-			out = append(out, assertionText[n.Assert])
+			out = append(out, assertText(n))
 		}
 	}
 	walk(n)

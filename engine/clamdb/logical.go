@@ -1,6 +1,7 @@
 package clamdb
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,7 +39,9 @@ const (
 
 // Expr is a node of a logical expression. A count condition applies to the
 // number of matches below the node: Cmp '=' , '<' or '>' (0: matched at all)
-// against Count, and at least Distinct different sub-signatures.
+// against Count, and at least Distinct different sub-signatures. What does not
+// hold below counts as no match; of a single sub-signature Distinct says
+// nothing.
 type Expr struct {
 	Kind     ExprKind
 	N        int
@@ -60,9 +63,18 @@ func (e *Expr) largest() int {
 	return n
 }
 
+// Counts reports whether it matters how often a sub-signature matches.
+func (e *Expr) Counts() bool {
+	if e.Cmp != 0 && e.Count > 0 {
+		return true
+	}
+	return slices.ContainsFunc(e.Subs, (*Expr).Counts)
+}
+
 const (
 	maxSubs  = 64
 	maxDepth = 32
+	maxTerms = 256
 )
 
 // parseLdb reads name;description;expression;sub0;sub1...
@@ -89,7 +101,7 @@ func parseLdb(text string) (*Logical, error) {
 	col += len(f[1]) + 1
 	e := &exprParser{s: f[2], col: col, subs: len(subs)}
 	var err error
-	if l.Expr, err = e.or(0); err != nil {
+	if l.Expr, err = e.level(0); err != nil {
 		return nil, err
 	}
 	if e.i < len(e.s) {
@@ -211,13 +223,13 @@ func parseSub(s string, col, target, index int) (*Body, error) {
 		return nil, err
 	}
 	col += len(body) + 2
-	wide, ascii := false, false
+	twoBytes, ascii := false, false
 	for i, m := range mods {
 		switch m {
 		case 'i':
 			n = n.NoCase()
 		case 'w':
-			wide = true
+			twoBytes = true
 		case 'a':
 			ascii = true
 		case 'f':
@@ -226,19 +238,19 @@ func parseSub(s string, col, target, index int) (*Body, error) {
 			return nil, bad(col+i, "modifier %q is not known", m)
 		}
 	}
-	if wide {
+	if twoBytes {
 		if ascii {
-			b.Also = n.Clone().Wide()
+			b.Also = wide(n.Clone())
 		} else {
-			n = n.Wide()
+			n, b.Wide = wide(n), true
 		}
 	}
 	b.Pattern = n
 	return b, nil
 }
 
-// exprParser reads or := and {"|" and}; and := term {"&" term}; term := (number
-// | "(" or ")") [("="|"<"|">") count ["," distinct]].
+// exprParser reads level := term {("&"|"|") term}; term := (number | "(" level
+// ")") [("="|"<"|">") count ["," distinct]]. The operators have no precedence.
 type exprParser struct {
 	s    string
 	i    int
@@ -255,26 +267,55 @@ func (p *exprParser) peek() byte {
 	return 0
 }
 
-func (p *exprParser) list(depth int, op byte, kind ExprKind, sub func(int) (*Expr, error)) (*Expr, error) {
-	first, err := sub(depth)
-	if err != nil || p.peek() != op {
-		return first, err
+// level reads terms with operators between them. As in clamscan the first
+// operator divides them, within parentheses the last: a&b|c is a&(b|c), and
+// (a&b|c) is (a&b)|c.
+func (p *exprParser) level(depth int) (*Expr, error) {
+	first, err := p.term(depth)
+	if err != nil {
+		return nil, err
 	}
-	e := &Expr{Kind: kind, Subs: []*Expr{first}}
-	for p.peek() == op {
+	terms, ops := []*Expr{first}, []ExprKind{}
+	for c := p.peek(); c == '&' || c == '|'; c = p.peek() {
+		kind := ExprAnd
+		if c == '|' {
+			kind = ExprOr
+		}
+		if len(terms) >= maxTerms {
+			return nil, p.bad("more than %d terms in a row", maxTerms)
+		}
 		p.i++
-		s, err := sub(depth)
+		t, err := p.term(depth)
 		if err != nil {
 			return nil, err
 		}
-		e.Subs = append(e.Subs, s)
+		terms, ops = append(terms, t), append(ops, kind)
 	}
-	return e, nil
+	join := func(terms []*Expr, ops []ExprKind) *Expr {
+		e := terms[len(terms)-1]
+		for i := len(ops) - 1; i >= 0; i-- {
+			e = combine(ops[i], terms[i], e)
+		}
+		return e
+	}
+	if n := len(ops) - 1; depth > 0 && n > 0 {
+		return combine(ops[n], join(terms[:n+1], ops[:n]), terms[n+1]), nil
+	}
+	return join(terms, ops), nil
 }
 
-func (p *exprParser) or(depth int) (*Expr, error) { return p.list(depth, '|', ExprOr, p.and) }
-
-func (p *exprParser) and(depth int) (*Expr, error) { return p.list(depth, '&', ExprAnd, p.term) }
+// combine is one expression of two; equal operators become one list.
+func combine(kind ExprKind, a, b *Expr) *Expr {
+	e := &Expr{Kind: kind}
+	for _, s := range []*Expr{a, b} {
+		if s.Kind == kind && s.Cmp == 0 {
+			e.Subs = append(e.Subs, s.Subs...)
+		} else {
+			e.Subs = append(e.Subs, s)
+		}
+	}
+	return e
+}
 
 func (p *exprParser) number() (int64, error) {
 	j := p.i
@@ -297,7 +338,7 @@ func (p *exprParser) term(depth int) (*Expr, error) {
 	if p.peek() == '(' {
 		p.i++
 		var err error
-		if e, err = p.or(depth + 1); err != nil {
+		if e, err = p.level(depth + 1); err != nil {
 			return nil, err
 		}
 		if p.peek() != ')' {

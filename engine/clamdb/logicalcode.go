@@ -3,6 +3,7 @@ package clamdb
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 )
 
 // ErrCode is the error of EvalLogical for code that AppendCode did not make.
@@ -42,9 +43,12 @@ type logicalEval struct {
 	bad   bool
 }
 
+// logicalResult is what a node is worth; ids are the sub-signatures that count
+// to it, as bits.
 type logicalResult struct {
-	ok              bool
-	count, distinct int64
+	ok    bool
+	count int64
+	ids   uint64
 }
 
 func (e *logicalEval) byte() byte {
@@ -72,13 +76,12 @@ func (e *logicalEval) eval(depth int) logicalResult {
 	want, distinct, n := e.num(), e.num(), e.num()
 	var r logicalResult
 	switch {
-	case e.bad || depth > 2*maxDepth || kind > ExprOr || kind != ExprSub && n > maxSubs*maxSubs:
+	case e.bad || depth > 2*maxDepth*maxTerms || kind > ExprOr || kind != ExprSub && n > maxTerms:
 		e.bad = true
 		return r
 	case kind == ExprSub:
-		if r.count = e.count(int(n)); r.count > 0 {
-			r.ok, r.distinct = true, 1
-		}
+		r.count = e.count(int(n))
+		r.ok, r.ids, distinct = r.count > 0, 1<<(n&63), 0
 	default:
 		r.ok = kind == ExprAnd
 		for range n {
@@ -87,26 +90,33 @@ func (e *logicalEval) eval(depth int) logicalResult {
 				return r
 			}
 			r.count += s.count
-			r.distinct += s.distinct
+			r.ids |= s.ids
 			if kind == ExprAnd {
 				r.ok = r.ok && s.ok
 			} else {
 				r.ok = r.ok || s.ok
 			}
 		}
+		if !r.ok {
+			r.count, r.ids = 0, 0
+		}
 	}
-	// clamscan demands of an "and" counted with > or = that all of it matched.
-	all := kind != ExprAnd || r.ok
 	switch cmp {
 	case '=':
-		r.ok = r.count == want && (all || want == 0)
+		r.ok = r.count == want
 	case '<':
 		r.ok = r.count < want
 	case '>':
-		r.ok = r.count > want && all
+		r.ok = r.count > want
 	}
-	if cmp != 0 && distinct > 0 && r.distinct < distinct {
+	if cmp != 0 && distinct > 0 && int64(bits.OnesCount64(r.ids)) < distinct {
 		r.ok = false
+	}
+	switch {
+	case !r.ok:
+		return logicalResult{}
+	case cmp != 0 && kind != ExprSub:
+		r.ids = 0 // as in clamscan
 	}
 	return r
 }

@@ -70,11 +70,8 @@ func Target(n int) (fileType string, ok bool) {
 
 func parseTarget(s string, col int) (int, error) {
 	v, ok := number([]byte(s))
-	switch {
-	case !ok || v > 14:
+	if !ok || v > 14 {
 		return 0, bad(col, "target type %q is not a number from 0 to 14", s)
-	case v == TargetInternal:
-		return 0, bad(col, "target type 13 (descriptions of file properties) is not supported")
 	}
 	return int(v), nil
 }

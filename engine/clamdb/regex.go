@@ -47,7 +47,7 @@ func parseRegex(s string, col, target, index int) (*Body, error) {
 	}
 	e := &exprParser{s: trigger, col: tcol, subs: index}
 	var err error
-	if b.Regex.Trigger, err = e.or(0); err != nil {
+	if b.Regex.Trigger, err = e.level(0); err != nil {
 		return nil, err
 	}
 	if e.i < len(e.s) {

@@ -295,7 +295,7 @@ func (c *compiler) body(b *clamdb.Body, pua bool) error {
 		c.report.Counts.Macros++
 		return nil
 	}
-	forms, err := bodyForms(b)
+	forms, err := bodyForms(b, false)
 	if err != nil {
 		return err
 	}
@@ -318,13 +318,23 @@ type form struct {
 	parts []pattern.Part
 }
 
-func bodyForms(b *clamdb.Body) ([]form, error) {
+// bodyForms are the ways in which a pattern may stand in a file. Where its
+// matches are counted they are counted as clamscan does, by the last of the
+// pieces between gaps of variable length, if each piece has a literal to find.
+func bodyForms(b *clamdb.Body, counted bool) ([]form, error) {
 	var out []form
 	for i, n := range []*pattern.Node{b.Pattern, b.Also} {
 		if n == nil {
 			continue
 		}
-		parts, err := pattern.Compile(n, pattern.Options{Split: true})
+		var parts []pattern.Part
+		if counted {
+			parts, _ = pattern.Compile(n.Clone(), pattern.Options{Split: true, SplitAll: true})
+		}
+		var err error
+		if parts == nil || slices.ContainsFunc(parts, poorPart) {
+			parts, err = pattern.Compile(n, pattern.Options{Split: true})
+		}
 		if err != nil {
 			return nil, fmt.Errorf("the pattern %w", err)
 		}
@@ -333,7 +343,7 @@ func bodyForms(b *clamdb.Body) ([]form, error) {
 		if b.FullWord {
 			f.Flags |= FormFullWord
 		}
-		if i == 1 {
+		if i == 1 || b.Wide {
 			f.Flags |= FormWide
 		}
 		out = append(out, f)
@@ -341,10 +351,16 @@ func bodyForms(b *clamdb.Body) ([]form, error) {
 	return out, nil
 }
 
+// poorPart reports whether a part is found only by a single byte.
+func poorPart(p pattern.Part) bool {
+	return slices.ContainsFunc(p.Variants, func(v pattern.Variant) bool { return len(v.Atom) < 2 })
+}
+
 func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 	var forms [][]form
+	counted := l.Expr.Counts()
 	for i := range l.Subs {
-		f, err := c.subForms(&l.Subs[i])
+		f, err := c.subForms(&l.Subs[i], counted)
 		if err != nil {
 			return fmt.Errorf("sub-signature %d: %w", i, err)
 		}
@@ -375,9 +391,9 @@ func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 
 // subForms are the forms of a sub-signature: none for those that are no
 // patterns, of a macro those of its whole group.
-func (c *compiler) subForms(b *clamdb.Body) ([]form, error) {
+func (c *compiler) subForms(b *clamdb.Body, counted bool) ([]form, error) {
 	if b.Macro == nil {
-		return bodyForms(b)
+		return bodyForms(b, counted)
 	}
 	group := c.macros[b.Macro.Group]
 	if len(group) == 0 {
@@ -385,7 +401,7 @@ func (c *compiler) subForms(b *clamdb.Body) ([]form, error) {
 	}
 	var out []form
 	for _, n := range group {
-		f, err := bodyForms(&clamdb.Body{Pattern: n.Clone()})
+		f, err := bodyForms(&clamdb.Body{Pattern: n.Clone()}, counted)
 		if err != nil {
 			return nil, err
 		}

@@ -195,6 +195,17 @@ func detectText(head []byte) string {
 	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
 		return Text
 	}
+	// What a page or a mail begins with decides, whatever bytes are behind: a
+	// browser passes over them, too.
+	start := bytes.ToLower(bytes.TrimLeft(text[:min(len(text), 1024)], " \t\r\n"))
+	for _, p := range []string{"<!doctype html", "<html", "<head", "<body", "<script", "<iframe"} {
+		if bytes.HasPrefix(start, []byte(p)) {
+			return HTML
+		}
+	}
+	if isMail(start) {
+		return Mail
+	}
 	odd := 0
 	for _, c := range text {
 		if c == 0 {
@@ -206,15 +217,6 @@ func detectText(head []byte) string {
 	}
 	if odd*50 > len(text) || !utf8.Valid(text) && highBytes(text)*3 > len(text) {
 		return Data
-	}
-	start := bytes.ToLower(bytes.TrimLeft(text[:min(len(text), 1024)], " \t\r\n"))
-	for _, p := range []string{"<!doctype html", "<html", "<head", "<body", "<script", "<iframe"} {
-		if bytes.HasPrefix(start, []byte(p)) {
-			return HTML
-		}
-	}
-	if isMail(start) {
-		return Mail
 	}
 	if bytes.HasPrefix(start, []byte("<?xml")) {
 		return XML

@@ -33,6 +33,9 @@ type Options struct {
 	// looked for by themselves (the gap forms of hex strings and ClamAV
 	// signatures). Without it unbounded repetitions cover at most 4096 bytes.
 	Split bool
+	// SplitAll makes every gap of variable length (Gap) divide the pattern, so
+	// that matches can be counted by their last parts.
+	SplitAll bool
 	// Loose accepts parts without a literal: their variant has no Atom, and its
 	// program must be tried wherever Prefix allows.
 	Loose bool
@@ -83,7 +86,7 @@ const (
 	opClass         // consume one of class x
 	opSplit         // go on at x and at y
 	opJump          // go on at x
-	opAssert        // go on if assertion v holds
+	opAssert        // go on if assertion v holds; ClamByteBefore has its value behind m and its bounds in x
 	opMatch
 	instBytes = 12
 )
@@ -114,7 +117,7 @@ func Compile(n *Node, o Options) ([]Part, error) {
 		return nil
 	}
 	for _, s := range seq {
-		wide := s.Kind == Repeat && s.Subs[0].IsAny() && (s.Max < 0 || s.Max > maxLocalGap)
+		wide := s.Kind == Repeat && s.Subs[0].IsAny() && (s.Max < 0 || s.Max > maxLocalGap || o.SplitAll && s.Lazy && s.Min != s.Max)
 		if !o.Split || !wide || len(nodes) == 0 {
 			if o.Split && wide && len(parts) == 0 {
 				// A gap before everything else demands no more than its minimum.
@@ -446,7 +449,10 @@ func (e *emitter) node(n *Node, reverse bool) {
 		e.inst(opClass, 0, 0, id)
 	case Assert:
 		e.asserts = true
-		e.inst(opAssert, byte(n.Assert), 0, 0)
+		at := e.inst(opAssert, byte(n.Assert), n.M, n.Min&0xffff|n.Max<<16)
+		if e.err == nil {
+			e.code[at*instBytes+3] = n.V
+		}
 	case Seq:
 		for i := range n.Subs {
 			if reverse {

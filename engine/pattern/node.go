@@ -46,6 +46,10 @@ const (
 	// a zero byte.
 	WideWordBoundary
 	WideNotWordBoundary
+	ClamNoFeedBehind // no line feed follows
+	ClamByteBefore   // Min to Max bytes before stands one b with b&M == V
+	// ClamNot is added to one of ClamAV's assertions to demand its contrary.
+	ClamNot Assertion = 0x80
 )
 
 // Set is a set of byte values.

@@ -31,6 +31,14 @@ func ends(n *Node, d data, pos int, out map[int]bool) {
 			out[pos+1] = true
 		}
 	case Assert:
+		if n.Assert == ClamByteBefore {
+			for k := n.Min; k <= n.Max; k++ {
+				if i := pos - 1 - k; i >= 0 && d[i]&n.M == n.V {
+					out[pos] = true
+				}
+			}
+			return
+		}
 		m := machine{in: d}
 		if m.holds(n.Assert, int64(pos)) {
 			out[pos] = true
@@ -136,50 +144,96 @@ func randomNode(r *rand.Rand, depth int) *Node {
 		return Times(randomNode(r, depth-1), lo, hi, r.IntN(2) == 0)
 	default:
 		if r.IntN(5) == 0 {
-			return &Node{Kind: Assert, Assert: Assertion(r.IntN(4))}
+			if r.IntN(4) == 0 {
+				lo := r.IntN(3)
+				return ByteBefore(Masked(letter(), 0xff), lo, lo+r.IntN(4))
+			}
+			return AssertNode([]Assertion{
+				AtStart, AtEnd, WordBoundary, NotWordBoundary, ClamWordBefore, ClamWordBehind, ClamLineBefore, ClamLineBehind,
+				ClamOtherBefore, ClamOtherBehind, ClamNoFeedBehind, ClamNot | ClamOtherBehind, ClamNot | ClamWordBehind,
+			}[r.IntN(13)])
 		}
 		return Sequence(randomNode(r, depth-1), randomNode(r, depth-1))
 	}
+}
+
+// againstMeaning compares compiled patterns with their plain meaning; it
+// reports whether the pattern could be compiled.
+func againstMeaning(t *testing.T, r *rand.Rand, d data) bool {
+	t.Helper()
+	n := Sequence(randomNode(r, 3), randomNode(r, 3), randomNode(r, 2))
+	switch r.IntN(4) {
+	case 0:
+		n = n.NoCase()
+	case 1:
+		n = n.Wide()
+	}
+	parts, err := Compile(n.Clone(), Options{})
+	if errors.Is(err, ErrNoLiteral) || errors.Is(err, ErrTooLarge) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []int64
+	for i := 0; i <= len(d); i++ {
+		e := map[int]bool{}
+		ends(n, d, i, e)
+		if len(e) > 0 {
+			want = append(want, int64(i))
+		}
+	}
+	if got := find(parts[0].Variants, d); !slices.Equal(got, want) {
+		t.Fatalf("starts %v, want %v in %q", got, want, d)
+	}
+	return true
 }
 
 func TestMatchAgainstMeaning(t *testing.T) {
 	compiled := 0
 	for seed := range uint64(4000) {
 		r := rand.New(rand.NewPCG(seed, 7))
-		n := Sequence(randomNode(r, 3), randomNode(r, 3), randomNode(r, 2))
-		switch r.IntN(4) {
-		case 0:
-			n = n.NoCase()
-		case 1:
-			n = n.Wide()
-		}
-		parts, err := Compile(n.Clone(), Options{})
-		if errors.Is(err, ErrNoLiteral) {
-			continue
-		}
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		compiled++
 		d := make(data, r.IntN(40))
 		for i := range d {
-			d[i] = "abAB\x00 "[r.IntN(6)]
+			d[i] = "abAB\x00 \n"[r.IntN(7)]
 		}
-		var want []int64
-		for i := 0; i <= len(d); i++ {
-			e := map[int]bool{}
-			ends(n, d, i, e)
-			if len(e) > 0 {
-				want = append(want, int64(i))
-			}
-		}
-		if got := find(parts[0].Variants, d); !slices.Equal(got, want) {
-			t.Fatalf("seed %d: starts %v, want %v in %q", seed, got, want, d)
+		if againstMeaning(t, r, d) {
+			compiled++
 		}
 	}
 	if compiled < 1500 {
 		t.Errorf("only %d patterns compiled", compiled)
 	}
+}
+
+// byteSource draws numbers from bytes, so that fuzzing steers what is made of
+// them.
+type byteSource struct{ b []byte }
+
+func (s *byteSource) Uint64() uint64 {
+	if len(s.b) == 0 {
+		return 0
+	}
+	c := s.b[0]
+	s.b = s.b[1:]
+	return uint64(c) * 0x0101010101010101
+}
+
+func FuzzMatch(f *testing.F) {
+	for seed := range uint64(8) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		b := make([]byte, 60)
+		for i := range b {
+			b[i] = byte(r.IntN(256))
+		}
+		f.Add(b, []byte("abAB a\x00b\x00\nab"))
+	}
+	f.Fuzz(func(t *testing.T, draws, text []byte) {
+		if len(draws) > 200 || len(text) > 60 {
+			return
+		}
+		againstMeaning(t, rand.New(&byteSource{draws}), text)
+	})
 }
 
 func TestSplit(t *testing.T) {

@@ -240,7 +240,7 @@ func (m *machine) run(code []byte, pos int64, forward bool, report func(int64) b
 			case opJump:
 				s.stack = append(s.stack, binary.LittleEndian.Uint32(in[4:]))
 			case opAssert:
-				if m.holds(Assertion(in[1]), at) {
+				if a := Assertion(in[1]); a == ClamByteBefore && m.byteBefore(in, at) || a != ClamByteBefore && m.holds(a, at) {
 					s.stack = append(s.stack, pc+1)
 				}
 			case opMatch:
