@@ -285,6 +285,9 @@ func checkProxy(v any) error {
 	if s == "" {
 		return nil
 	}
+	if low := strings.ToLower(s); strings.HasSuffix(low, ".pac") || strings.HasSuffix(low, ".dat") || strings.Contains(low, "wpad") || strings.HasPrefix(low, "pac+") || low == "auto" {
+		return errors.New("asks for automatic proxy configuration (PAC, WPAD), which is not supported: give the address of the proxy itself, http://host:port/")
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return errors.New("is no URL: want http://host:port/")

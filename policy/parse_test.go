@@ -100,6 +100,10 @@ func TestParse(t *testing.T) {
 			[]string{"1:27: warning: edr.groupIds: stands here more than once: the last one counts"},
 		},
 		{
+			"automatic proxy", `{"cloudService": {"proxy": "http://wpad/wpad.dat"}}`, "{}",
+			[]string{`1:28: cloudService.proxy: asks for automatic proxy configuration (PAC, WPAD), which is not supported: give the address of the proxy itself, http://host:port/`},
+		},
+		{
 			"proxy", `{"cloudService": {"proxy": "socks5://u:secret@h"}}`, "{}",
 			[]string{`1:28: cloudService.proxy: "socks5://u:xxxxx@h" is no proxy: want http://host:port/`},
 		},

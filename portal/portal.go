@@ -19,8 +19,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/api/release"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
@@ -51,6 +53,8 @@ type Config struct {
 	Control Control
 	Events  eventstore.Store
 	CA      *pki.Authority
+	// Definitions publishes definitions; nil for a portal without.
+	Definitions *definitions.Publisher
 	// URL is the address under which agents reach the portal, https://host[:port].
 	URL     string
 	Version string
@@ -104,7 +108,11 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now)
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
 	p.inventory = inventory.New(cfg.Control.Inventory(), cfg.Thresholds, cfg.Now)
-	p.enroll = enroll.New(enroll.Config{Store: cfg.Control.Enroll(), CA: cfg.CA, OrgID: org, PortalURL: cfg.URL, Version: cfg.Version, Log: cfg.Logger, Now: cfg.Now})
+	var root func() ([]byte, error)
+	if cfg.Definitions != nil {
+		root = cfg.Definitions.Root
+	}
+	p.enroll = enroll.New(enroll.Config{Store: cfg.Control.Enroll(), CA: cfg.CA, OrgID: org, PortalURL: cfg.URL, Version: cfg.Version, DefinitionsRoot: root, Log: cfg.Logger, Now: cfg.Now})
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
@@ -155,6 +163,9 @@ func (p *Portal) mount() http.Handler {
 	mux.Handle(path, p.observed("enroll", limitBody(h, 256<<10)))
 	path, h = p.ingest.Handler()
 	mux.Handle(path, p.observed("agent", h))
+	if p.cfg.Definitions != nil {
+		mux.Handle(release.Path, p.observed("definitions", p.cfg.Definitions.Handler()))
+	}
 	mux.Handle("/api/", p.observed("api", deadline(p.api)))
 	mux.Handle("/", p.observed("web", deadline(p.site)))
 	return mux
@@ -319,6 +330,12 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 	}{
 		{"sessions", func(ctx context.Context) error { _, err := p.accounts.Sweep(ctx); return err }},
 		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
+		{"definitions", func(context.Context) error {
+			if p.cfg.Definitions == nil {
+				return nil
+			}
+			return p.cfg.Definitions.Renew()
+		}},
 		{"events", func(ctx context.Context) error {
 			if m, ok := p.cfg.Events.(Maintainer); ok {
 				return m.Maintain(ctx)

@@ -5,60 +5,38 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/bulwarkhq/bulwark/agent/network"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/agent/v1/agentv1connect"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/api/release"
 )
-
-// Result is one step of the connectivity test.
-type Result struct {
-	URL string
-	// Step: package, proxy, name, tcp, tls, portal, clock, identity.
-	Step     string
-	OK       bool
-	Detail   string // what was found, or why not
-	Hint     string // what to do; empty when OK
-	Duration time.Duration
-}
 
 // maxSkew is how far the clocks of host and portal may differ.
 const maxSkew = 5 * time.Minute
 
 // ConnectivityTest goes the way to the portal step by step and says where it
 // ends and why. It stops at the first step that fails.
-func (u *Uplink) ConnectivityTest(ctx context.Context) []Result {
+func (u *Uplink) ConnectivityTest(ctx context.Context) []network.Result {
 	t := &tester{u: u, ctx: ctx}
 	t.run()
-	return t.results
+	return t.Results
 }
 
 type tester struct {
-	u       *Uplink
-	ctx     context.Context
-	url     string
-	results []Result
+	network.Probe
+	u   *Uplink
+	ctx context.Context
 }
 
-// step runs fn and notes its result; false ends the test.
 func (t *tester) step(name, hint string, fn func(context.Context) (string, error)) bool {
-	ctx, cancel := context.WithTimeout(t.ctx, 20*time.Second)
-	defer cancel()
-	start := time.Now()
-	detail, err := fn(ctx)
-	r := Result{URL: t.url, Step: name, OK: err == nil, Detail: detail, Duration: time.Since(start)}
-	if err != nil {
-		r.Detail, r.Hint = explain(err), hint
-	}
-	t.results = append(t.results, r)
-	return err == nil
+	return t.Step(t.ctx, name, hint, fn)
 }
 
 func (t *tester) run() {
@@ -75,7 +53,7 @@ func (t *tester) run() {
 		if p, err = onboarding.Parse(data.text); err != nil {
 			return "", err
 		}
-		t.url = p.Portal
+		t.URL = p.Portal
 		if _, ok := t.u.opts.Identity.Enrollment(); !ok {
 			if err := p.Usable(t.u.opts.Now()); err != nil {
 				return "", err
@@ -85,52 +63,12 @@ func (t *tester) run() {
 	}) {
 		return
 	}
-	target, err := url.Parse(p.Portal)
-	if err != nil {
-		return
-	}
-	host, port := target.Hostname(), target.Port()
-	if port == "" {
-		port = "443"
-	}
-	var proxy *url.URL
-	if !t.step("proxy", "correct cloudService.proxy or HTTPS_PROXY", func(ctx context.Context) (string, error) {
-		choose, shown, err := proxyFor(t.u.opts.Proxy(), p.Portal)
-		if err != nil || choose == nil {
-			return "none is configured", err
-		}
-		if proxy, err = choose(&http.Request{URL: target}); err != nil || proxy == nil {
-			return "the portal is reached without it (NO_PROXY)", err
-		}
-		return "through " + shown, nil
-	}) {
-		return
-	}
-	if proxy != nil {
-		// Names and routes are the proxy's business from here on.
-		host, port = proxy.Hostname(), proxy.Port()
-		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
-		}
-	}
-	if !t.step("name", "check DNS (/etc/resolv.conf) or the name in the package", func(ctx context.Context) (string, error) {
-		addrs, err := net.DefaultResolver.LookupHost(ctx, host)
-		return strings.Join(addrs, ", "), err
-	}) {
-		return
-	}
-	if !t.step("tcp", "a firewall on the way may block it, or nothing listens there", func(ctx context.Context) (string, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
-		if err != nil {
-			return "", err
-		}
-		return c.RemoteAddr().String(), c.Close()
-	}) {
+	if _, ok := t.Reach(t.ctx, func() (*network.Proxy, error) { return network.NewProxy(t.u.opts.Proxy()) }); !ok {
 		return
 	}
 	client, _, err := t.u.newClient(p)
 	if err != nil {
-		t.results = append(t.results, Result{URL: t.url, Step: "tls", Detail: err.Error()})
+		t.Results = append(t.Results, network.Result{URL: t.URL, Step: "tls", Detail: err.Error()})
 		return
 	}
 	defer client.CloseIdleConnections()
@@ -141,7 +79,7 @@ func (t *tester) run() {
 		}
 		res, err := client.Do(req)
 		if err != nil {
-			return "", proxyRefusal(err, proxy)
+			return "", err
 		}
 		if res.TLS == nil {
 			return "", errors.Join(errors.New("the connection is not encrypted"), res.Body.Close())
@@ -170,6 +108,14 @@ func (t *tester) run() {
 		}
 		return text, nil
 	})
+	t.step("definitions", "look at the portal's log", func(ctx context.Context) (string, error) {
+		address := strings.TrimSuffix(p.Portal, "/") + release.Path + release.MetadataDir + "/timestamp.json"
+		text, err := network.Fetch(ctx, client, address, "Bulwark/"+t.u.opts.Version, http.StatusNotFound)
+		if err == nil && strings.Contains(text, "404") {
+			text = "the portal has not published definitions yet"
+		}
+		return text, err
+	})
 	if e, ok := t.u.opts.Identity.Enrollment(); ok {
 		t.step("identity", "the portal does not take this host's certificate; it enrolls anew by itself while the package is good", func(ctx context.Context) (string, error) {
 			// An unknown test is an empty answer: a call without effect.
@@ -178,18 +124,4 @@ func (t *tester) run() {
 			return "enrolled as " + e.DeviceID, err
 		})
 	}
-}
-
-// proxyRefusal names the proxy when it is the one that refused.
-func proxyRefusal(err error, proxy *url.URL) error {
-	var intercepted *InterceptedError
-	var u *url.Error
-	if proxy == nil || errors.As(err, &intercepted) || !errors.As(err, &u) {
-		return err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op != "proxyconnect" {
-		return err
-	}
-	return fmt.Errorf("the proxy %s refuses the connection: %w", proxy.Redacted(), u.Err)
 }

@@ -13,6 +13,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/bulwarkhq/bulwark/agent/identity"
+	"github.com/bulwarkhq/bulwark/agent/network"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/agent/v1/agentv1connect"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
@@ -110,10 +111,10 @@ func (s *session) enrolled(ctx context.Context) error {
 		reason, advice := agentv1.ReasonOf(err)
 		switch reason {
 		case agentv1.ReasonTokenUnknown, agentv1.ReasonTokenExpired, agentv1.ReasonTokenRevoked, agentv1.ReasonTokenUsedUp, agentv1.ReasonBadRequest:
-			s.contact(Refused, explain(err))
+			s.contact(Refused, network.Explain(err))
 			return errRefused
 		}
-		s.contact(Unreachable, explain(err))
+		s.contact(Unreachable, network.Explain(err))
 		if err := b.wait(ctx, advice); err != nil {
 			return err
 		}
@@ -214,7 +215,7 @@ func (s *session) judge(what string, err error) error {
 	reason, _ := agentv1.ReasonOf(err)
 	switch reason {
 	case agentv1.ReasonDeviceRevoked:
-		s.contact(Refused, explain(err))
+		s.contact(Refused, network.Explain(err))
 		return errRefused
 	case agentv1.ReasonReenroll, agentv1.ReasonCertificateUnknown, agentv1.ReasonCertificateRevoked:
 		s.u.opts.Log.Warn("the portal does not take this identity; enrolling again", "reason", reason, "error", err)
@@ -231,7 +232,7 @@ func (s *session) judge(what string, err error) error {
 	s.u.opts.Log.Debug("call failed", "what", what, "error", err)
 	if what != "commands" {
 		// A stream that is cut says little: proxies do that, and check-ins follow.
-		s.contact(Unreachable, explain(err))
+		s.contact(Unreachable, network.Explain(err))
 	}
 	return err
 }

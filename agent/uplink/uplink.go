@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/bulwarkhq/bulwark/agent/identity"
+	"github.com/bulwarkhq/bulwark/agent/network"
 	"github.com/bulwarkhq/bulwark/agent/spool"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
@@ -288,7 +289,7 @@ func (u *Uplink) FinishSelfTest(ctx context.Context, testID string, remove bool)
 	defer cancel()
 	res, err := s.agent.FinishSelfTest(ctx, connect.NewRequest(&agentv1.FinishSelfTestRequest{TestId: testID, Remove: remove}))
 	if err != nil {
-		return nil, errors.New(explain(err))
+		return nil, errors.New(network.Explain(err))
 	}
 	var as []Arrival
 	for _, a := range res.Msg.Arrivals {

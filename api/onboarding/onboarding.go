@@ -60,6 +60,9 @@ type Package struct {
 	// certificate of the portal's verified chain must have one of these keys.
 	Pins []string `json:"pins"`
 	Tags []Tag    `json:"tags,omitempty"`
+	// DefinitionsRoot is the root metadata that trust in the portal's definitions
+	// begins with (api/release); absent in packages of older portals.
+	DefinitionsRoot json.RawMessage `json:"definitions_root,omitempty"`
 	// Signature is "ecdsa-sha256/" and the base64 ASN.1 signature over the
 	// canonical content; see Canonical.
 	Signature string `json:"signature"`

@@ -87,6 +87,8 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 		group("admin", "Manage administrators", adminCommand("create", "Make an administrator with a one-time password", true),
 			adminCommand("reset-password", "Give an account a new one-time password and end its sessions", false)),
 		group("onboarding", "Manage onboarding packages", onboardingCommand()),
+		group("definitions", "Publish definitions", definitionsBuildCommand(), definitionsRootCommand()),
+		group("mirror", "Carry definitions to hosts that do not reach the portal", mirrorSyncCommand()),
 		group("token", "Manage API tokens", tokenCommand()),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.OutOrStdout(), "bulwark-portal", version)

@@ -15,6 +15,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
 )
@@ -68,6 +69,7 @@ func adminCommand(use, short string, create bool) *cobra.Command {
 
 func onboardingCommand() *cobra.Command {
 	var out, name, portalURL string
+	po := publisherOptions{validity: days(definitions.DefaultValidity)}
 	var tags []string
 	var uses int64
 	expires := days(enroll.DefaultTokenValidity)
@@ -103,7 +105,11 @@ func onboardingCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			svc := enroll.New(enroll.Config{Store: s.Enroll(), CA: ca, OrgID: org, PortalURL: at.URL, Version: version})
+			publisher, err := po.publisher(dir, slog.New(slog.DiscardHandler))
+			if err != nil {
+				return err
+			}
+			svc := enroll.New(enroll.Config{Store: s.Enroll(), CA: ca, OrgID: org, PortalURL: at.URL, Version: version, DefinitionsRoot: publisher.Root})
 			t, text, err := svc.NewPackage(cmd.Context(), spec)
 			if err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,10 +24,12 @@ type serveOptions struct {
 	listen, metricsListen, hostName, portalURL, logLevel, logFormat string
 	retention, checkIn                                              days
 	eventMemory                                                     int
+	definitionsEvery                                                days
+	publisher                                                       publisherOptions
 }
 
 func serveCommand() *cobra.Command {
-	o := serveOptions{retention: days(30 * 24 * time.Hour)}
+	o := serveOptions{retention: days(30 * 24 * time.Hour), definitionsEvery: days(4 * time.Hour)}
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the portal", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,6 +51,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.portalURL, "portal-url", "", "address under which agents reach the portal (default: the first host name and the port)")
 	f.Var(&o.retention, "retention", "how long events are kept")
 	f.Var(&o.checkIn, "check-in-interval", "how often agents report (default 5m)")
+	f.Var(&o.definitionsEvery, "definitions-interval", "how often a release of definitions is built from definitions/sources in the data folder; 0 for never")
+	o.publisher.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -115,12 +120,24 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, CA: ca, URL: url, Version: version, CheckInInterval: time.Duration(o.checkIn), Logger: log})
+	publisher, err := o.publisher.publisher(dir, log)
+	if err != nil {
+		return err
+	}
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, CA: ca, URL: url, Version: version, CheckInInterval: time.Duration(o.checkIn), Logger: log})
 	if err != nil {
 		return err
 	}
 	log.Info("the portal serves", "url", url, "listen", listener.Addr().String(), "data", dir, "version", version, "started_in", time.Since(start).Round(time.Millisecond).String())
-	if err := p.Serve(ctx, listener, metricsListener); err != nil {
+	ctx, stop := context.WithCancel(ctx)
+	var builder sync.WaitGroup
+	if every := time.Duration(o.definitionsEvery); every > 0 {
+		builder.Go(func() { buildDefinitions(ctx, publisher, dir, max(every, time.Minute), log) })
+	}
+	err = p.Serve(ctx, listener, metricsListener)
+	stop()
+	builder.Wait()
+	if err != nil {
 		return err
 	}
 	log.Info("the portal has stopped")

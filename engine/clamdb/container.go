@@ -64,18 +64,11 @@ const signatureDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 // Verify checks the signature of an MD5 sum.
 func (k *Key) Verify(sum [md5.Size]byte, signature string) error {
-	if len(signature) == 0 || len(signature) > headerBytes {
-		return fmt.Errorf("%w: no signature", ErrContainer)
+	m, err := k.decode(signature)
+	if err != nil {
+		return err
 	}
-	c := new(big.Int)
-	for i := len(signature) - 1; i >= 0; i-- {
-		d := strings.IndexByte(signatureDigits, signature[i])
-		if d < 0 {
-			return fmt.Errorf("%w: %q is no digit of a signature", ErrContainer, signature[i])
-		}
-		c.Lsh(c, 6).Or(c, big.NewInt(int64(d)))
-	}
-	if c.Cmp(k.N) >= 0 || new(big.Int).Exp(c, k.E, k.N).Cmp(new(big.Int).SetBytes(sum[:])) != 0 {
+	if m.Cmp(new(big.Int).SetBytes(sum[:])) != 0 {
 		return fmt.Errorf("%w: the signature is not that of the key", ErrContainer)
 	}
 	return nil
@@ -188,6 +181,33 @@ func OpenContainer(r io.ReaderAt, size int64, ext string, key *Key) (*Container,
 // Members calls visit for every database in the container, in order. A member
 // whose SHA-256 is not the one of the container's .info file is an error.
 func (c *Container) Members(visit func(name string, r io.Reader) error) error {
+	sums := map[string]string{}
+	return c.members(func(name string, r io.Reader) error {
+		if strings.EqualFold(path.Ext(name), ".info") {
+			b, err := io.ReadAll(io.LimitReader(r, maxInfo))
+			if err != nil {
+				return err
+			}
+			parseInfo(b, sums)
+			return nil
+		}
+		sum := sha256.New()
+		member := io.TeeReader(r, sum)
+		if err := visit(name, member); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, member); err != nil {
+			return fmt.Errorf("%w: %w", ErrContainer, err)
+		}
+		if want := sums[name]; want != "" && want != hex.EncodeToString(sum.Sum(nil)) {
+			return fmt.Errorf("%w: the SHA-256 of %s is not that of the .info file", ErrContainer, name)
+		}
+		return nil
+	})
+}
+
+// members calls visit for every file in the container.
+func (c *Container) members(visit func(name string, r io.Reader) error) error {
 	var r io.Reader = bufio.NewReaderSize(io.NewSectionReader(c.r, headerBytes, c.size-headerBytes), 64<<10)
 	if magic, err := r.(*bufio.Reader).Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
 		z, err := gzip.NewReader(r)
@@ -199,7 +219,6 @@ func (c *Container) Members(visit func(name string, r io.Reader) error) error {
 	}
 	limited := &io.LimitedReader{R: r, N: maxUnpacked}
 	t := tar.NewReader(limited)
-	sums := map[string]string{}
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		switch {
@@ -214,24 +233,8 @@ func (c *Container) Members(visit func(name string, r io.Reader) error) error {
 			continue
 		}
 		name := path.Base(h.Name)
-		if strings.EqualFold(path.Ext(name), ".info") {
-			b, err := io.ReadAll(io.LimitReader(t, maxInfo))
-			if err != nil {
-				return fmt.Errorf("%w: %s: %w", ErrContainer, name, err)
-			}
-			parseInfo(b, sums)
-			continue
-		}
-		sum := sha256.New()
-		member := io.TeeReader(t, sum)
-		if err := visit(name, member); err != nil {
+		if err := visit(name, t); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
-		}
-		if _, err := io.Copy(io.Discard, member); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrContainer, name, err)
-		}
-		if want := sums[name]; want != "" && want != hex.EncodeToString(sum.Sum(nil)) {
-			return fmt.Errorf("%w: the SHA-256 of %s is not that of the .info file", ErrContainer, name)
 		}
 	}
 }

@@ -38,7 +38,10 @@ type Config struct {
 	PortalURL string
 	// Version is the portal's version, for Ping.
 	Version string
-	Log     *slog.Logger
+	// DefinitionsRoot returns the root metadata of the portal's definitions for
+	// onboarding packages; nil where there are none.
+	DefinitionsRoot func() ([]byte, error)
+	Log             *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Rate limits enrollments a second over all devices; 50 when zero.
@@ -116,6 +119,13 @@ func (s *Service) NewPackage(ctx context.Context, spec PackageSpec) (Token, []by
 		Expires: now.Add(spec.Validity), MaxUses: spec.MaxUses, Tags: spec.Tags,
 	}
 	p := onboarding.Package{OrgID: s.cfg.OrgID, Portal: s.cfg.PortalURL, EnrollmentToken: secret, Issued: now, Expires: t.Expires}
+	if s.cfg.DefinitionsRoot != nil {
+		root, err := s.cfg.DefinitionsRoot()
+		if err != nil {
+			return Token{}, nil, fmt.Errorf("onboarding package: %w", err)
+		}
+		p.DefinitionsRoot = root
+	}
 	for _, tag := range spec.Tags {
 		p.Tags = append(p.Tags, onboarding.Tag{Key: tag.Key, Value: tag.Value})
 	}
