@@ -80,11 +80,14 @@ rule packer_compiled_shell_script {
         $c = "_\x53HC_"
         $d = "=%\x6cu %d"
         $e = "%\x6cu %d%c"
+        // The compiler itself carries the source of what it makes.
+        $source = "#include <sys/ptrace.h>"
     condition:
         uint32(0) == 0x464c457f and
         filesize < 8MB and
-        3 of them and
-        ($a or $c)
+        3 of ($a, $b, $c, $d, $e) and
+        ($a or $c) and
+        not $source
 }
 
 rule packer_elf_in_script {

@@ -60,6 +60,10 @@ var decoders = []struct {
 		return nil
 	}},
 	{"ovba", ovba},
+	{"nrv b", func(d []byte, out *sink) error { return (&nrv{in: d, step: 4}).decode('B', out) }},
+	{"nrv d", func(d []byte, out *sink) error { return (&nrv{in: d, step: 1}).decode('D', out) }},
+	{"nrv e", func(d []byte, out *sink) error { return (&nrv{in: d, step: 4}).decode('E', out) }},
+	{"xz", func(d []byte, out *sink) error { return decodeXZ(bufio.NewReader(bytes.NewReader(d)), out) }},
 	{"pdf lzw", pdfLZW},
 	{"ascii85", pdfASCII85},
 	{"run length", pdfRunLength},

@@ -1,6 +1,7 @@
 package unpack
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,9 @@ import (
 func seeds(t testing.TB) map[string][]byte {
 	t.Helper()
 	out := samples(t)
+	for _, method := range []byte{8} {
+		out[fmt.Sprintf("upx-%d", method)] = upxELF(t, method, smallELF(), "UPX!")
+	}
 	files, err := filepath.Glob("testdata/seeds/*")
 	if err != nil {
 		t.Fatal(err)

@@ -152,6 +152,8 @@ func formatOf(fileType string) format {
 		return unhtml
 	case filetype.Script, filetype.Text:
 		return unscript
+	case filetype.ELF:
+		return unelf
 	case filetype.PE:
 		return unpe
 	}

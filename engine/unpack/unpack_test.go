@@ -231,7 +231,7 @@ func TestVisitError(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	for _, data := range samples(f) {
+	for _, data := range seeds(f) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
