@@ -5,7 +5,7 @@
 #   VERSION=0.1.0 COMMIT=abc packaging/build.sh [agent|portal] [deb|rpm]
 #
 # Without arguments: both, each as deb and rpm. ARCHS limits the agent's
-# architectures (ARCHS=amd64).
+# architectures (ARCHS=amd64), DIST is another folder for the packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,8 @@ read -ra products <<<"${1:-agent portal}"
 read -ra formats <<<"${2:-deb rpm}"
 read -ra archs <<<"${ARCHS:-amd64 arm64}"
 ldflags="-s -w -X main.version=$VERSION -X main.commit=$COMMIT"
-out=dist/build
+dist=${DIST:-dist}
+out=$dist/build
 mkdir -p "$out"
 # The time in the packages is the commit's: the same source gives the same bytes.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
@@ -29,7 +30,7 @@ pack() {
 	local config=$1 arch=$2 format
 	for format in "${formats[@]}"; do
 		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions MAN=$out/man \
-			.tools/bin/nfpm package --config "packaging/nfpm/$config.yaml" --packager "$format" --target dist/
+			.tools/bin/nfpm package --config "packaging/nfpm/$config.yaml" --packager "$format" --target "$dist/"
 	done
 }
 
@@ -61,4 +62,4 @@ build_portal() {
 }
 
 for product in "${products[@]}"; do "build_$product"; done
-ls -l dist/*.deb dist/*.rpm 2>/dev/null || true
+ls -l "$dist"/*.deb "$dist"/*.rpm 2>/dev/null || true

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/test/doctable"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -81,7 +82,7 @@ func loopFS(t testing.TB, fsType string) string {
 }
 
 // updateDocs makes TestFilesystems write its table.
-var updateDocs = flag.Bool("update", false, "write docs/filesystems.md from what TestFilesystems finds")
+var updateDocs = flag.Bool("update", false, "write the table of docs/filesystems.md from what TestFilesystems finds")
 
 // row is what TestFilesystems found about one type; "" is not tried.
 type row struct{ fsType, open, exec, once, written, mapped, ignore string }
@@ -97,7 +98,8 @@ func yes(ok bool) string {
 // for a clean file, and that ways of writing are noticed.
 func TestFilesystems(t *testing.T) {
 	var rows []row
-	for _, fsType := range []string{"btrfs", "ext2", "ext3", "ext4", "overlay", "ramfs", "squashfs", "tmpfs", "xfs"} {
+	types := []string{"btrfs", "ext2", "ext3", "ext4", "fuse", "overlay", "ramfs", "squashfs", "tmpfs", "xfs"}
+	for _, fsType := range types {
 		t.Run(fsType, func(t *testing.T) {
 			got := row{fsType: fsType}
 			// The files come first: squashfs is made with them.
@@ -114,10 +116,12 @@ func TestFilesystems(t *testing.T) {
 				dir = squashFS(t, source)
 			case "tmpfs":
 				dir = tmpfs(t)
+			case "fuse":
+				dir = fuseFS(t, source)
 			default:
 				dir = loopFS(t, fsType)
 			}
-			if fsType != "squashfs" {
+			if fsType != "squashfs" && fsType != "fuse" {
 				if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
 					t.Fatal(err)
 				}
@@ -128,7 +132,10 @@ func TestFilesystems(t *testing.T) {
 				}
 			}
 			settle()
-			r := newRigOn(t, dir, func(c *Config) { c.Ignore = IgnoreAll })
+			r := newRigOn(t, dir, func(c *Config) {
+				c.Ignore = IgnoreAll
+				c.UnmonitoredFilesystems = []string{} // by default FUSE is left out
+			})
 			evil, p, m := r.path("evil"), r.path("file"), r.path("mapped")
 
 			got.open = yes(r.accessor.do(request{Op: "read", Path: evil}).Errno == eperm)
@@ -140,6 +147,12 @@ func TestFilesystems(t *testing.T) {
 			}
 			got.once = yes(r.scanner.scans.Load() == scans)
 			got.ignore = yes(r.Stats(0).IgnoreMarks > 0)
+			if fsType == "fuse" {
+				if got.once != "NO" || got.ignore != "NO" {
+					t.Errorf("something was kept about a file whose content a server decides: %+v", got)
+				}
+				got.once, got.ignore = "no, by design", "no, by design"
+			}
 			if fsType == "overlay" {
 				if got.ignore != "NO" {
 					t.Error("ignore mark on a stacked file system")
@@ -172,16 +185,21 @@ func TestFilesystems(t *testing.T) {
 			rows = append(rows, got)
 		})
 	}
-	if !*updateDocs || t.Failed() {
-		return
+	if t.Failed() || len(rows) < len(types) {
+		return // skipped, or only one was asked for
 	}
-	doc := docHead
+	doctable.Check(t, filepath.Join("..", "..", "docs", "filesystems.md"), "host", table(rows), *updateDocs)
+}
+
+func table(rows []row) doctable.Table {
+	out := doctable.Table{Columns: []string{
+		"Type", "Bad file: open refused", "Bad file: execution refused", "Clean file scanned once",
+		"Kernel ignore mark", "Write noticed", "Write through a mapping noticed",
+	}}
 	for _, r := range rows {
-		doc += "| " + strings.Join([]string{r.fsType, r.open, r.exec, r.once, r.ignore, r.written, r.mapped}, " | ") + " |\n"
+		out.Rows = append(out.Rows, []string{r.fsType, r.open, r.exec, r.once, r.ignore, r.written, r.mapped})
 	}
-	if err := os.WriteFile(filepath.Join("..", "..", "docs", "filesystems.md"), []byte(doc+docTail), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return out
 }
 
 // squashFS makes a squashfs of a folder and mounts it.
@@ -209,6 +227,39 @@ func squashFS(t testing.TB, source string) string {
 		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
+	})
+	return point
+}
+
+// fuseFS starts a file system in user space that shows a folder. The server is a
+// process of its own, as it would be on a host.
+func fuseFS(t testing.TB, source string) string {
+	t.Helper()
+	need.Root(t)
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		need.Missing(t, "this kernel has no FUSE: %v", err)
+	}
+	point, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := exec.Command("/proc/self/exe", source, point)
+	server.Env = append(os.Environ(), helperEnv+"=fuse")
+	server.Stderr = os.Stderr
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", point, err)
+		}
+		timer := time.AfterFunc(20*time.Second, func() { server.Process.Kill() })
+		defer timer.Stop()
+		server.Wait()
+	})
+	wait(t, "the FUSE server has mounted", func() bool {
+		var s unix.Statfs_t
+		return unix.Statfs(point, &s) == nil && s.Type == unix.FUSE_SUPER_MAGIC
 	})
 	return point
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/fuseserver"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -41,9 +42,14 @@ func TestMain(m *testing.M) {
 		return
 	case "guard":
 		os.Exit(guard.Main())
-	}
-	if os.Getenv(helperEnv) == "starter" {
+	case "starter":
 		helperStarter()
+		return
+	case "fuse":
+		if err := fuseserver.Serve(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -217,6 +223,12 @@ func perform(q request, held map[string]*holder) (string, error) {
 			best = append(best, time.Since(t)/batch)
 		}
 		return fmt.Sprint(median(best).Nanoseconds()), nil
+	case "uring":
+		return openUring(q.Path)
+	case "chroot":
+		return "", openChroot(q.To, q.Path)
+	case "memfd":
+		return runMemoryFile(q.Data)
 	case "pid":
 		return fmt.Sprint(os.Getpid()), nil
 	}

@@ -82,7 +82,7 @@ func part(importPath string) (first, rel string) {
 // list runs `go list` over the whole module, tests included.
 func list(t *testing.T, args ...string) []listed {
 	t.Helper()
-	args = append([]string{"list", "-e", "-tags=system"}, args...)
+	args = append([]string{"list", "-e", "-tags=system,vm"}, args...)
 	cmd := exec.Command("go", append(args, "./...")...)
 	cmd.Dir = root(t)
 	var stderr bytes.Buffer

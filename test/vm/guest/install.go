@@ -1,0 +1,3 @@
+package main
+
+func installation(g *guest) error { return g.install("bulwark.deb") }

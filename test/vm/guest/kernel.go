@@ -1,0 +1,3 @@
+package main
+
+func kernelTests(g *guest) error { return nil }

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/test/vm/report"
+)
+
+// Files that every type has before the agent knows it.
+const (
+	fileEvil    = "evil"
+	fileProgram = "program.com" // bad, executable
+	fileMoved   = "moved"       // bad, renamed over fileVictim
+	fileRestore = "restored"    // bad, quarantined and put back
+	fileClean   = "clean"
+	fileScript  = "script" // clean, executable
+	filePatched = "patched"
+	fileMapped  = "mapped"
+	fileVictim  = "victim"
+	// fileNew is written by the test.
+	fileNew = "new"
+)
+
+// harmless is as long as the test file, so that overwriting it makes that file.
+var harmless = bytes.Repeat([]byte{'-'}, len(eicar))
+
+// unique is a test file of its own content: it may end in blanks and tabs. What
+// is restored is let through by its content from then on.
+func unique(n int) []byte {
+	b := bytes.Clone(eicar)
+	for bit := range 8 {
+		b = append(b, " \t"[n>>bit&1])
+	}
+	return b
+}
+
+// filesystemMatrix tries every type with the installed agent.
+func filesystemMatrix(g *guest) error {
+	types := matrix()
+	err := all(
+		func() error { return configure(managedMatrix) },
+		func() error { return g.prepareAll(types) },
+		func() error { return g.install("bulwark.deb") },
+	)
+	if err != nil {
+		return err
+	}
+	a := g.agent()
+	if err := a.protecting(); err != nil {
+		return err
+	}
+	g.logf("the agent protects; trying the file systems")
+	for _, f := range types {
+		v := map[string]string{}
+		ok := g.check(f.name, func() error { return a.try(f, v) })
+		g.report.Send(report.Message{Row: &report.Row{Type: f.name, Values: v}})
+		if !ok {
+			a.explain()
+		}
+	}
+	g.check("coverage", func() error { return a.coverage(types) })
+	g.check("nothing went wrong in the agent", a.clean)
+	return nil
+}
+
+// managedMatrix watches the remote types too, and leaves out what the servers
+// serve from.
+const managedMatrix = `{
+  "antivirusEngine": {
+    "enforcementLevel": "real_time",
+    "unmonitoredFilesystems": [],
+    "exclusions": [{"$type": "excludedPath", "isDirectory": true, "path": "` + hidden + `"}]
+  }
+}`
+
+// configure writes the managed configuration.
+func configure(managed string) error {
+	path := layout.Default().Managed()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(managed), 0o644)
+}
+
+// prepareAll makes all types with their files, several at a time.
+func (g *guest) prepareAll(types []*filesystem) error {
+	for _, dir := range []string{imageFolder, hidden} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	slots := make(chan struct{}, 2)
+	for i, f := range types {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if err := g.prepare(f, unique(i)); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("prepare %s: %w", f.name, err))
+			}
+		}()
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (g *guest) prepare(f *filesystem, restored []byte) error {
+	if ok, err := g.kernelHas(f.name); err != nil || !ok {
+		return errors.Join(err, errors.New("this kernel does not have it"))
+	}
+	source := filepath.Join(hidden, "source."+f.name)
+	if err := errors.Join(os.MkdirAll(source, 0o755), os.MkdirAll(f.point(), 0o755)); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		fileEvil: eicar, fileProgram: eicar, fileMoved: eicar, fileRestore: restored,
+		fileClean: harmless, filePatched: harmless, fileMapped: harmless, fileVictim: harmless,
+		fileScript: []byte("#!/bin/sh\necho ran\n"),
+	} {
+		mode := os.FileMode(0o644)
+		if name == fileProgram || name == fileScript {
+			mode = 0o755
+		}
+		if err := errors.Join(os.WriteFile(filepath.Join(source, name), content, mode), os.Chmod(filepath.Join(source, name), mode)); err != nil {
+			return err
+		}
+	}
+	if err := f.prepare(g, f, source); err != nil {
+		return err
+	}
+	if f.readOnly || f.remote && f.name != "fuseblk" {
+		return nil // has its content already
+	}
+	err := all(
+		func() error { return f.mount(g, f) },
+		func() error { return copyFiles(source, f.point()) },
+	)
+	if err != nil || f.stays {
+		return err
+	}
+	return g.unmount(f.point())
+}
+
+// try tries one type, which is mounted while the agent runs. It fills in the
+// columns of the table.
+func (a *agent) try(f *filesystem, v map[string]string) error {
+	g := a.g
+	if !f.stays {
+		if err := f.mount(g, f); err != nil {
+			return err
+		}
+	}
+	m, err := mountOf(f.point())
+	if err != nil || m.point != f.point() || strings.SplitN(m.fsType, ".", 2)[0] != f.name {
+		return errors.Join(err, fmt.Errorf("the mount table has %s of type %s for %s", m.point, m.fsType, f.point()))
+	}
+	if err := until("the agent watches "+f.point(), func() error { return a.watches(f.point()) }); err != nil {
+		return err
+	}
+	return all(
+		func() error { return a.tryReading(f, v) },
+		func() error { return a.tryClean(f, v) },
+		func() error { return a.tryWriting(f, v) },
+		func() error { return a.tryQuarantine(f, v) },
+	)
+}
+
+func (a *agent) watches(point string) error {
+	list, err := a.detail("watched_mounts")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(fmt.Sprint(list), point+" ") && !strings.Contains(fmt.Sprint(list), point+"]") {
+		return fmt.Errorf("it watches %v", list)
+	}
+	return nil
+}
+
+func (a *agent) tryReading(f *filesystem, v map[string]string) error {
+	got, err := open(f.path(fileEvil))
+	if err := want(got, err, denied); err != nil {
+		return fmt.Errorf("open of a bad file: %w", err)
+	}
+	v["open"] = "yes"
+	got, err = a.g.execute(f.path(fileProgram))
+	if err := want(got, err, denied); err != nil {
+		return fmt.Errorf("execution of a bad file: %w", err)
+	}
+	v["exec"] = "yes"
+	return nil
+}
+
+func (a *agent) tryClean(f *filesystem, v map[string]string) error {
+	if b, err := os.ReadFile(f.path(fileClean)); err != nil || !bytes.Equal(b, harmless) {
+		return fmt.Errorf("clean file: read %q, %w", b, err)
+	}
+	if out, err := a.g.command(f.path(fileScript)); err != nil || out != "ran" {
+		return fmt.Errorf("clean program printed %q: %w", out, err)
+	}
+	// Others scan too, so the least of several rounds counts.
+	scans := 1.0
+	for range 5 {
+		before, err := a.number("scans")
+		if err != nil {
+			return err
+		}
+		for range 5 {
+			if _, err := os.ReadFile(f.path(fileClean)); err != nil {
+				return err
+			}
+		}
+		after, err := a.number("scans")
+		if err != nil {
+			return err
+		}
+		if scans = after - before; scans == 0 {
+			break
+		}
+	}
+	marked, err := a.g.ignored(f.path(fileClean))
+	if err != nil {
+		return err
+	}
+	v["once"], v["ignore"] = yesNo(scans == 0), yesNo(marked)
+	switch {
+	case f.remote && (marked || scans == 0):
+		return fmt.Errorf("something was kept about a file that a server can change: ignore mark %v, scanned at every open %v", marked, scans != 0)
+	case f.remote:
+		v["once"], v["ignore"] = "no, by design", "no, by design"
+	case f.stacked && marked:
+		return errors.New("ignore mark on a stacked file system")
+	case f.stacked:
+		v["ignore"] = "no, by design"
+	case !marked:
+		return errors.New("a clean file has no ignore mark")
+	}
+	if !f.remote && scans != 0 {
+		return errors.New("a clean file is scanned at every open")
+	}
+	return nil
+}
+
+func (a *agent) tryWriting(f *filesystem, v map[string]string) error {
+	if f.readOnly {
+		v["written"], v["renamed"], v["mapped"] = "read-only", "read-only", "read-only"
+		return nil
+	}
+	// The verdicts that the changes must make invalid.
+	for _, name := range []string{filePatched, fileMapped, fileVictim} {
+		if _, err := os.ReadFile(f.path(name)); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(f.path(fileNew), eicar, 0o644); err != nil {
+		return fmt.Errorf("write a bad file: %w", err)
+	}
+	if err := patch(f.path(filePatched), eicar); err != nil {
+		return fmt.Errorf("write over a clean file: %w", err)
+	}
+	for _, name := range []string{fileNew, filePatched} {
+		got, err := open(f.path(name))
+		if err := want(got, err, denied, absent); err != nil {
+			return fmt.Errorf("open of %s, after bad content was written: %w", name, err)
+		}
+	}
+	v["written"] = "yes"
+	if err := os.Rename(f.path(fileMoved), f.path(fileVictim)); err != nil {
+		return err
+	}
+	got, err := open(f.path(fileVictim))
+	if err := want(got, err, denied, absent); err != nil {
+		return fmt.Errorf("open of a clean file, after a bad one was renamed over it: %w", err)
+	}
+	v["renamed"] = "yes"
+	if err := store(f.path(fileMapped), eicar); err != nil {
+		return fmt.Errorf("write through a mapping: %w", err)
+	}
+	if err := until("bad content written through a mapping is noticed", func() error {
+		got, err := open(f.path(fileMapped))
+		return want(got, err, denied, absent)
+	}); err != nil {
+		return err
+	}
+	v["mapped"] = "yes"
+	return nil
+}
+
+func (a *agent) tryQuarantine(f *filesystem, v map[string]string) error {
+	got, err := open(f.path(fileRestore))
+	if err := want(got, err, denied); err != nil {
+		return fmt.Errorf("open of the second bad file: %w", err)
+	}
+	if f.readOnly {
+		got, err = open(f.path(fileEvil))
+		if err := want(got, err, denied); err != nil {
+			return fmt.Errorf("bad file on a read-only file system, opened again: %w", err)
+		}
+		v["quarantine"] = "stays refused"
+		return nil
+	}
+	for _, name := range []string{fileEvil, fileProgram, fileNew, filePatched, fileVictim, fileMapped} {
+		if _, err := a.quarantined(f.path(name)); err != nil {
+			return err
+		}
+	}
+	item, err := a.quarantined(f.path(fileRestore))
+	if err != nil {
+		return err
+	}
+	if _, err := a.api.QuarantineRestore(a.g.ctx, control.RestoreRequest{ID: item.ID}); err != nil {
+		return fmt.Errorf("restore %s: %w", item.Path, err)
+	}
+	b, err := os.ReadFile(f.path(fileRestore))
+	if err != nil || !bytes.HasPrefix(b, eicar) {
+		return fmt.Errorf("the restored file: %d bytes, %w", len(b), err)
+	}
+	info, err := os.Stat(f.path(fileRestore))
+	if err != nil || info.Mode().String() != item.Mode {
+		return fmt.Errorf("the restored file's mode: %v, was %s: %w", info.Mode(), item.Mode, err)
+	}
+	v["quarantine"] = "yes"
+	return nil
+}
+
+// coverage asks the agent to prove its protection of every mount.
+func (a *agent) coverage(types []*filesystem) error {
+	c, err := a.api.CheckCoverage(a.g.ctx)
+	if err != nil {
+		return err
+	}
+	status := map[string]control.CoverageMount{}
+	for _, m := range c.Mounts {
+		status[string(m.Point)] = m
+	}
+	var errs []error
+	for _, f := range types {
+		want := "protected"
+		if f.readOnly {
+			want = "not_applicable"
+		}
+		if m := status[f.point()]; m.Status != want {
+			errs = append(errs, fmt.Errorf("%s is %q (%s), want %s", f.point(), m.Status, m.Reason, want))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clean checks the counters of what must not happen.
+func (a *agent) clean() error {
+	var errs []error
+	for _, name := range []string{"deadlines_missed", "scan_errors", "kernel_queue_overflows", "allowed_queue_full", "scanner_crashes", "scanner_timeouts"} {
+		n, err := a.number(name)
+		if err != nil || n != 0 {
+			errs = append(errs, fmt.Errorf("%s is %v: %w", name, n, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// explain says what the agent thinks, after something failed.
+func (a *agent) explain() {
+	d, err := a.api.HealthDetails(a.g.ctx, "antivirus")
+	if err != nil {
+		a.g.logf("health details: %v", err)
+		return
+	}
+	for _, f := range d.Fields {
+		a.g.logf("  %s: %v", f.Name, f.Value)
+	}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,197 @@
+//go:build vm
+
+package vm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/vm/report"
+)
+
+const (
+	// lifetime is how long a machine may run. It is far above what a run takes:
+	// only one that hangs reaches it.
+	lifetime = 15 * time.Minute
+	// silence is how long a machine may say nothing.
+	silence = 6 * time.Minute
+	// lineLimit is how long a message may be, in bytes.
+	lineLimit = 4 << 20
+)
+
+// run boots a machine with a second disk made of the folder payload, lets its
+// guest program do the scenario and returns the rows that it reported. Checks
+// that do not hold fail the test.
+func run(t *testing.T, scenario, payload string) []report.Row {
+	t.Helper()
+	qemu := need.Command(t, "qemu-system-x86_64")
+	img := cachedImage(t)
+	dir := t.TempDir()
+	disk := payloadDisk(t, dir, payload)
+	messages, console := filepath.Join(dir, "messages"), filepath.Join(dir, "console")
+	// QEMU opens it again for each writer; it must be there for the reader.
+	if err := os.WriteFile(messages, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), lifetime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, qemu,
+		"-machine", "q35,accel=tcg", "-cpu", "qemu64,-svm", "-smp", "2", "-m", "1536",
+		"-nodefaults", "-display", "none",
+		"-kernel", img.kernel, "-initrd", img.initrd,
+		"-append", "root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no mitigations=off panic=-1 audit=0 vm.scenario="+scenario,
+		"-drive", "file="+img.disk+",if=virtio,format=raw,snapshot=on",
+		"-drive", "file="+disk+",if=virtio,format=raw,readonly=on",
+		"-device", "virtio-rng-pci",
+		"-serial", "file:"+console,
+		"-device", "virtio-serial-pci", "-chardev", "file,id=report,path="+messages,
+		"-device", "virtserialport,chardev=report,name=bulwark.report")
+	// The changes of the disk go to a temporary file.
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+
+	start := time.Now()
+	f := &follower{t: t, path: messages, start: start, last: start}
+	var ended bool
+	for !ended && !f.done {
+		select {
+		case err := <-exited:
+			ended = true
+			if err != nil {
+				t.Errorf("%s: %v\n%s", filepath.Base(qemu), err, stderr.String())
+			}
+		case <-time.After(200 * time.Millisecond):
+		}
+		f.read()
+		if time.Since(f.last) > silence {
+			t.Errorf("the machine has said nothing for %v", silence)
+			break
+		}
+	}
+	if !ended {
+		if !f.done {
+			cancel()
+		}
+		select { // it powers off
+		case <-exited:
+		case <-time.After(time.Minute):
+			cancel()
+			<-exited
+		}
+	}
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	t.Logf("the machine ran for %v and used %.0f s of CPU time", time.Since(start).Round(time.Second), used.Seconds())
+	if !f.done {
+		t.Errorf("the machine ended before its program was done")
+	}
+	if t.Failed() {
+		b, _ := os.ReadFile(console)
+		t.Logf("console:\n%s", tail(b, 60))
+	}
+	return f.rows
+}
+
+// payloadDisk makes a disk with the folder's content.
+func payloadDisk(t *testing.T, dir, payload string) string {
+	t.Helper()
+	var size int64 = 16 << 20
+	err := filepath.WalkDir(payload, func(_ string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		size += info.Size() + 4096
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(dir, "payload")
+	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size*5/4&^0xfff)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), need.Command(t, "mkfs.ext4"), "-q", "-F", "-O", "^has_journal", "-d", payload, disk).CombinedOutput()
+	if err != nil {
+		t.Fatalf("make the disk with what is tested: %v\n%s", err, out)
+	}
+	return disk
+}
+
+// follower reads what a machine reports while it is being written.
+type follower struct {
+	t      *testing.T
+	path   string
+	start  time.Time
+	last   time.Time
+	offset int64
+	rows   []report.Row
+	done   bool
+}
+
+// read takes the complete lines that came since the last time.
+func (f *follower) read() {
+	f.t.Helper()
+	file, err := os.Open(f.path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Seek(f.offset, 0); err != nil {
+		f.t.Fatal(err)
+	}
+	in := bufio.NewReaderSize(file, lineLimit)
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return // incomplete
+		}
+		f.offset += int64(len(line))
+		f.last = time.Now()
+		f.take(line)
+	}
+}
+
+func (f *follower) take(line []byte) {
+	f.t.Helper()
+	at := time.Since(f.start).Round(100 * time.Millisecond)
+	var m report.Message
+	if err := json.Unmarshal(line, &m); err != nil {
+		f.t.Errorf("message %q: %v", line, err)
+		return
+	}
+	switch {
+	case m.Check != nil && m.Check.Failure != "":
+		f.t.Errorf("%v %s: %s", at, m.Check.Name, m.Check.Failure)
+	case m.Check != nil:
+		f.t.Logf("%v %s: ok", at, m.Check.Name)
+	case m.Row != nil:
+		f.rows = append(f.rows, *m.Row)
+	case m.Log != "":
+		f.t.Logf("%v %s", at, m.Log)
+	}
+	f.done = f.done || m.Done
+}
+
+func tail(b []byte, lines int) string {
+	all := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
