@@ -131,7 +131,7 @@ func (s *scan) object(o *object) error {
 	if found, err = s.normalised(o, found); err != nil {
 		return err
 	}
-	if err := s.report(o, found); err != nil {
+	if err := s.report(o, o, found); err != nil {
 		return err
 	}
 	fileType := o.fileType
@@ -184,16 +184,18 @@ func (s *scan) member(container, o *object, position int64) error {
 	for _, h := range s.set.MatchMember(m) {
 		found = append(found, hashMatch(h))
 	}
-	return s.report(o, found)
+	// What is said of a member is said of its container: a member that is known
+	// to be good may still have a bad name.
+	return s.report(o, container, found)
 }
 
-// report adds what was found in an object to the verdict, unless the object or
-// one that it is in is known to be good.
-func (s *scan) report(o *object, found []verdict.Match) error {
+// report adds what was found in an object to the verdict, unless source, or one
+// that it is in, is known to be good.
+func (s *scan) report(o, source *object, found []verdict.Match) error {
 	if len(found) == 0 {
 		return nil
 	}
-	for a := o; a != nil; a = a.parent {
+	for a := source; a != nil; a = a.parent {
 		allowed, err := s.allowed(a)
 		if err != nil || allowed {
 			return err

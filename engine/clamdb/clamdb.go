@@ -12,6 +12,8 @@ package clamdb
 import (
 	"bufio"
 	"bytes"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -235,7 +237,7 @@ func parseLine(text []byte, f Format, hash *Hash, sum []byte) (Record, error) {
 		l, err := parseLdb(string(text))
 		return Record{Logical: l}, err
 	case "ign", "ign2":
-		ig, err := parseIgnore(string(text), f)
+		ig, err := parseIgnore(string(text))
 		return Record{Ignore: ig}, err
 	}
 	return Record{}, bad(0, "format %q is not known", f)
@@ -366,17 +368,25 @@ func level(s string, col int) error {
 	return nil
 }
 
-func parseIgnore(text string, f Format) (*Ignore, error) {
-	if f == "ign" { // database:line:name
-		p := strings.SplitN(text, ":", 3)
-		if len(p) == 3 && p[2] != "" {
-			return &Ignore{Name: p[2]}, nil
+// parseIgnore reads name, name:md5 of the line, or database:line:name; as
+// clamscan does, from either kind of list.
+func parseIgnore(text string) (*Ignore, error) {
+	f := strings.Split(text, ":")
+	ig := &Ignore{Name: f[0]}
+	switch len(f) {
+	case 1:
+	case 2:
+		ig.Line = strings.ToLower(f[1])
+		if b, err := hex.DecodeString(ig.Line); err != nil || len(b) != md5.Size {
+			return nil, bad(len(f[0])+2, "%q is not the MD5 of a line", f[1])
 		}
-		return nil, bad(1, "expected database:line:name")
+	case 3:
+		ig.Name = f[2]
+	default:
+		return nil, bad(1, "expected name, name:md5 or database:line:name")
 	}
-	name, line, _ := strings.Cut(text, ":")
-	if name == "" {
+	if ig.Name == "" {
 		return nil, bad(1, "the name is empty")
 	}
-	return &Ignore{Name: name, Line: strings.ToLower(line)}, nil
+	return ig, nil
 }
