@@ -19,7 +19,7 @@ func TestClamGeneratedHashes(t *testing.T) {
 	hits := 0
 	for seed := range seeds(t) {
 		g := siggen.New(seed + 1000)
-		var lists = map[string][]string{}
+		lists := map[string][]string{}
 		files := map[string][]byte{}
 		n := 0
 		add := func(format, line string) {

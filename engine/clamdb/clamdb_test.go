@@ -156,9 +156,17 @@ func TestLogicalLines(t *testing.T) {
 }
 
 func TestIgnore(t *testing.T) {
-	recs, problems, _ := read(t, "ign2", "Name.One\nName.Two:ABCDEF\n:x\n")
-	if len(recs) != 2 || recs[1].Ignore.Line != "abcdef" || len(problems) != 1 {
-		t.Errorf("%+v %+v", recs, problems)
+	sum := "BC356BAE4C42F19A3DE16E333BA3569C"
+	for _, format := range []Format{"ign", "ign2"} {
+		recs, problems, _ := read(t, format, "Name.One\nName.Two:"+sum+"\nmain.ndb:17:Name.Three\n:"+sum+"\nx:ABCDEF\na:b:c:d\n")
+		if len(recs) != 3 || len(problems) != 3 {
+			t.Fatalf("%v %v", recs, problems)
+		}
+		for i, want := range []Ignore{{"Name.One", ""}, {"Name.Two", strings.ToLower(sum)}, {"Name.Three", ""}} {
+			if got := *recs[i].Ignore; got != want {
+				t.Errorf("%s: %+v, want %+v", format, got, want)
+			}
+		}
 	}
 }
 
