@@ -83,9 +83,12 @@ type Agent struct {
 	remediation *remediation
 	selfTests   *selfTests
 	counts      *eventCounts
-	moving      atomic.Bool // SetDefinitionsPath is at work
-	events      broadcast[api.AgentEvent]
-	parts       *components
+	latest      latest
+	// diagnosticLevel is the setting as it was at the start.
+	diagnosticLevel string
+	moving          atomic.Bool // SetDefinitionsPath is at work
+	events          broadcast[api.AgentEvent]
+	parts           *components
 }
 
 // readyPatience bounds how long the start waits for real-time protection.
@@ -128,6 +131,7 @@ func open(opts Options) (a *Agent, err error) {
 	if a.config, err = config.Open(config.PathsUnder(d.Managed(), d.State), a.log.Logger("config")); err != nil {
 		return nil, err
 	}
+	a.diagnosticLevel = a.config.Current().String(policy.KeyDiagnosticLevel)
 	hardware, _ := identity.HardwareID("/") // without any source it still has an id
 	if a.identity, err = identity.Load(d.Identity(), hardware); err != nil {
 		return nil, err
@@ -340,13 +344,17 @@ func (a *Agent) announce(kind, text string, data any) {
 }
 
 // report sends an event to the portal.
-func (a *Agent) report(e *event.Event) { a.spool.AddEvent(e) }
+func (a *Agent) report(e *event.Event) {
+	a.spool.AddEvent(e)
+	a.latest.event(e)
+}
 
 // raise sends an alert to the portal and tells who follows.
 func (a *Agent) raise(al event.Alert) {
 	if err := a.spool.AddAlert(al); err != nil {
 		a.log.Logger("daemon").Error("alert not queued for the portal", "title", al.Title, "id", al.ID, "error", err)
 	}
+	a.latest.alert(al)
 	a.selfTests.alert(al)
 	if al.TestID != "" {
 		return

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -53,8 +54,44 @@ func (d diagnostics) CreateDiagnostic(ctx context.Context, r api.DiagnosticReque
 	if err := add("scanner.json", a.pool.Status(), nil); err != nil {
 		return api.Diagnostic{}, err
 	}
+	facts, err := d.Facts(ctx)
+	if err := add("facts.json", facts, err); err != nil {
+		return api.Diagnostic{}, err
+	}
+	if err == nil {
+		if err := add("analysis.json", diagnostic.Analyze(facts), nil); err != nil {
+			return api.Diagnostic{}, err
+		}
+		var page bytes.Buffer
+		if err := diagnostic.Report(&page, diagnostic.Analyze(facts)); err != nil {
+			return api.Diagnostic{}, err
+		}
+		documents["report.html"] = page.Bytes()
+	}
+	details := map[string]any{}
+	list, err := a.health.HealthDetails(ctx, "help")
+	for _, name := range list.Components {
+		if fields, err := a.health.HealthDetails(ctx, name); err == nil {
+			details[name] = fields.Fields
+		}
+	}
+	if err := add("health_details.json", details, err); err != nil {
+		return api.Diagnostic{}, err
+	}
+	scanned, err := a.scans.List(0)
+	if err := add("scans.json", scanned, err); err != nil {
+		return api.Diagnostic{}, err
+	}
+	quarantined, err := threats{a}.ListQuarantine(ctx)
+	if err := add("quarantine.json", quarantined, err); err != nil {
+		return api.Diagnostic{}, err
+	}
+	coverage, err := a.covered.Coverage(ctx)
+	if err := add("coverage.json", coverage, err); err != nil {
+		return api.Diagnostic{}, err
+	}
 	path, size, err := diagnostic.Create(ctx, folder, diagnostic.Source{
-		LogDir: a.opts.Dirs.Log, Files: []string{a.opts.Dirs.Managed()}, Documents: documents,
+		LogDir: a.opts.Dirs.Log, Files: []string{a.opts.Dirs.Managed(), filepath.Join(a.opts.Dirs.State, "local.json")}, Documents: documents,
 	})
 	if err != nil {
 		return api.Diagnostic{}, err

@@ -64,18 +64,6 @@ func (a *Agent) openUplink() error {
 	return err
 }
 
-func (a *Agent) healthJSON(ctx context.Context) []byte {
-	h, err := a.health.Health(ctx)
-	if err == nil {
-		var data []byte
-		if data, err = json.Marshal(h); err == nil {
-			return data
-		}
-	}
-	a.log.Logger("health").Error("health not reported to the portal", "error", err)
-	return nil
-}
-
 // command carries out a response action.
 func (a *Agent) command(ctx context.Context, c *agentv1.Command, report uplink.Report) {
 	log := a.log.Logger("respond")

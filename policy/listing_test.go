@@ -44,11 +44,11 @@ func TestParseListing(t *testing.T) {
 		t.Errorf("an empty list: %v, %v", got, problems)
 	}
 	for text, message := range map[string]string{
-		"Path: /x":                                    "does not belong",
-		"Excluded folder\nPath: relative":             "not absolute",
-		"Excluded folder\nPath: /x\nColour: red":      "not understood",
-		"Excluded folder\nPath: /x\nScope: [\"all\"]": "not known",
-		"Excluded folder":                             "is empty",
+		"Path: /x":                                                      "does not belong",
+		"Excluded folder\nPath: relative":                               "not absolute",
+		"Excluded folder\nPath: /x\nColour: red":                        "not understood",
+		"Excluded folder\nPath: /x\nScope: [\"all\"]":                   "not known",
+		"Excluded folder":                                               "is empty",
 		"Excluded folder\nPath: " + strings.Repeat("x", maxListingLine): "too long",
 	} {
 		_, problems := ParseListing(text)

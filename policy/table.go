@@ -148,7 +148,7 @@ var keys = []Key{
 	{
 		Name: KeyUpdateInterval, Kind: Int, Min: 60, Max: 86400, ZeroOff: true, Default: 28800, Since: "101.25022",
 		Aliases: []string{"cloudService.defintionUpdatesInterval"},
-		Doc: "Seconds between definition updates; 0 for none.",
+		Doc:     "Seconds between definition updates; 0 for none.",
 	},
 	{
 		Name: KeyUpdateDue, Kind: Int, Min: 1, Max: 30, Default: 7, Since: "101.25022",

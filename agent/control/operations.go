@@ -39,6 +39,9 @@ type SelfTest interface {
 // Diagnostics makes support bundles.
 type Diagnostics interface {
 	CreateDiagnostic(ctx context.Context, r api.DiagnosticRequest) (api.Diagnostic, error)
+	// Facts are what an analysis needs; Outgoing is what leaves the host.
+	Facts(ctx context.Context) (api.Facts, error)
+	Outgoing(ctx context.Context) (api.Outgoing, error)
 }
 
 // Statistics are the counters of real-time protection.
@@ -113,6 +116,13 @@ func (s *Server) diagnosticRoutes(d Diagnostics, st Statistics) {
 			in.Folder = clean
 		}
 		return d.CreateDiagnostic(r.Context(), in)
+	})
+	// Both name files, programs and users.
+	ask(s.part("diagnostics", d != nil), "GET /v1/diagnostics/facts", administrators, func(r *http.Request, _ struct{}) (api.Facts, error) {
+		return d.Facts(r.Context())
+	})
+	ask(s.part("diagnostics", d != nil), "GET /v1/diagnostics/outgoing", administrators, func(r *http.Request, _ struct{}) (api.Outgoing, error) {
+		return d.Outgoing(r.Context())
 	})
 	read(s.part("real-time protection", st != nil), "GET /v1/statistics/real-time-protection", func(r *http.Request) (api.Statistics, error) {
 		counters, err := st.RealTimeStatistics(r.Context())

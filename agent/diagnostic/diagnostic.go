@@ -1,21 +1,23 @@
-// Package diagnostic makes the support bundle: logs, configuration without
-// secrets, health and facts of the host in one zip file that an administrator
-// can read before sending it.
+// Package diagnostic makes the support bundle: logs, configuration, health and
+// facts of the host in one zip file that an administrator can read before
+// sending it, everything without what looks like a secret (Redact). It also
+// collects the facts themselves and draws conclusions from them (Analyze).
 package diagnostic
 
 import (
 	"archive/zip"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/bulwarkhq/bulwark/policy"
 )
 
 // maxText bounds a configuration file.
@@ -27,8 +29,8 @@ const maxFile = 64 << 20
 // Source is what goes into a bundle.
 type Source struct {
 	LogDir string
-	// Files are copied when present, without the passwords of addresses. Nothing
-	// else that holds a secret (onboarding package, keys, quarantine) belongs here.
+	// Files are configuration files that are copied when present. What holds a
+	// secret as a whole (onboarding package, keys, quarantine) does not belong here.
 	Files []string
 	// Documents are written under their names, e.g. "health.json".
 	Documents map[string][]byte
@@ -40,6 +42,11 @@ var hostFiles = []string{
 	"/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime", "/proc/modules",
 	"/proc/sys/fs/fanotify/max_user_groups", "/proc/sys/fs/fanotify/max_user_marks",
 	"/proc/sys/fs/fanotify/max_queued_events", "/proc/self/status", "/proc/self/limits",
+	"/proc/filesystems", "/proc/swaps", "/proc/vmstat", "/proc/stat", "/proc/diskstats", "/proc/pressure/cpu", "/proc/pressure/io",
+	"/proc/pressure/memory", "/proc/net/dev", "/proc/net/route", "/proc/net/ipv6_route", "/proc/net/sockstat", "/etc/resolv.conf", "/etc/hosts",
+	"/sys/kernel/security/lsm", "/sys/fs/selinux/enforce", "/sys/module/apparmor/parameters/enabled",
+	"/var/log/dpkg.log", "/var/log/dnf.rpm.log", "/var/log/yum.log", "/var/log/zypp/history",
+	"/usr/lib/systemd/system/bulwark.service", "/etc/systemd/system/bulwark.service",
 }
 
 // Create writes the bundle into folder, readable by root alone, and returns its
@@ -80,10 +87,10 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 			return nil
 		}
 		defer func() { _ = r.Close() }()
-		return add(name, r)
+		return add(name, newRedactor(r))
 	}
-	for name, data := range src.Documents {
-		if err := add(name, strings.NewReader(string(data))); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(src.Documents)) {
+		if err := add(name, newRedactor(bytes.NewReader(src.Documents[name]))); err != nil {
 			return 0, err
 		}
 	}
@@ -98,7 +105,7 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 			fmt.Fprintf(&problems, "%s: %v\n", path, err)
 			continue
 		}
-		if err := add("config/"+filepath.Base(path), strings.NewReader(policy.HidePasswords(text))); err != nil {
+		if err := add("config/"+filepath.Base(path), newRedactor(strings.NewReader(text))); err != nil {
 			return 0, err
 		}
 	}

@@ -14,14 +14,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	"github.com/bulwarkhq/bulwark/api/onboarding"
 )
 
 // info is what this device says about itself.
 func (s *session) info() *agentv1.DeviceInfo {
+	return s.u.device(s.p.Tags)
+}
+
+// Device is what the device says about itself at each check-in.
+func (u *Uplink) Device() *agentv1.DeviceInfo {
+	u.mu.Lock()
+	s := u.current
+	u.mu.Unlock()
+	if s == nil {
+		return u.device(nil)
+	}
+	return s.info()
+}
+
+func (u *Uplink) device(tags []onboarding.Tag) *agentv1.DeviceInfo {
 	d := DeviceInfo("/")
-	d.AgentVersion = s.u.opts.Version
-	d.MachineGuid, d.HardwareId = s.u.opts.Identity.MachineGUID(), s.u.opts.Identity.HardwareID()
-	for _, t := range append(slices.Clone(s.p.Tags), s.u.opts.Tags()...) {
+	d.AgentVersion = u.opts.Version
+	d.MachineGuid, d.HardwareId = u.opts.Identity.MachineGUID(), u.opts.Identity.HardwareID()
+	for _, t := range append(slices.Clone(tags), u.opts.Tags()...) {
 		d.Tags = append(d.Tags, &agentv1.Tag{Key: t.Key, Value: t.Value})
 	}
 	return d

@@ -43,6 +43,8 @@
 //	POST   /v1/connectivity-test               stream of ConnectivityResult
 //	POST   /v1/selftest             *          stream of SelfTestStep
 //	POST   /v1/diagnostics          *          DiagnosticRequest -> Diagnostic
+//	GET    /v1/diagnostics/facts    *          Facts
+//	GET    /v1/diagnostics/outgoing *          Outgoing
 //	GET    /v1/statistics/real-time-protection Statistics
 //	GET    /v1/statistics/on-access *          stream of OnAccess
 //	GET    /v1/statistics/hot-event-sources/{files,executables} *  stream of HotEventSources

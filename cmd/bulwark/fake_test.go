@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -293,6 +294,31 @@ func (f *fakeAgent) CreateDiagnostic(_ context.Context, r api.DiagnosticRequest)
 		folder = string(r.Folder)
 	}
 	return api.Diagnostic{Path: api.Path(folder + "/bundle.zip"), Size: 1000}, nil
+}
+
+func (f *fakeAgent) Facts(context.Context) (api.Facts, error) {
+	facts := api.Facts{
+		Time: start, Kernel: "6.1", Distribution: "Debian", CPUs: 2, MemoryTotal: 1 << 32, MemoryAvailable: 1 << 31, Load: []float64{1}, SELinux: "absent",
+		Health: api.Health{
+			State: api.StateHealthy, DefinitionsStatus: "up_to_date", DefinitionsUpdated: start, PortalStatus: "connected",
+			HealthIssues: []string{}, Managed: []string{}, ConflictingApplications: []string{}, Issues: []api.Issue{}, EDRDeviceTags: []api.Tag{},
+		},
+		Components: []api.FactsProcess{{Component: "daemon", PID: 10, CPUPercent: 80, AveragePercent: 1}},
+		Disks:      []api.FactsDisk{{Folder: "/var/opt/bulwark", Filesystem: "ext4", Total: 1 << 30, Free: 1 << 27, UsedPercent: 87.5}},
+		Folders:    []api.FactsFolder{}, Watched: []string{"/ (ext4)"}, Skipped: []string{}, Exclusions: []api.Exclusion{}, Problems: []api.ConfigProblem{},
+		Service:  api.FactsService{Manager: "systemd", Installed: true, EnabledAtBoot: true, DropIns: []string{}},
+		OnAccess: api.OnAccess{Processes: []api.OnAccessProcess{}, Files: []api.OnAccessFile{{Path: "/srv/<b>big", Scans: 2, MaxScanNS: 700_000_000}}, Suggestions: []api.ExclusionSuggestion{}},
+		Sysctls:  map[string]string{"kernel.pid_max": "4194304"}, LogErrors: []api.NamedCount{{Name: "error: scanner: N files", Count: 3}},
+	}
+	return facts, nil
+}
+
+func (f *fakeAgent) Outgoing(context.Context) (api.Outgoing, error) {
+	return api.Outgoing{
+		Portal: "https://portal.example:8443/", Status: "connected", DiagnosticLevel: "required", SampleSubmission: "safe",
+		Device: []byte(`{"hostName":"h"}`), Health: []byte(`{"healthy":true}`), EventsWaiting: 1, EventsByClass: map[string]int64{"process": 1234},
+		Events: []json.RawMessage{[]byte(`{"action":"ProcessCreated"}`)}, Alerts: []json.RawMessage{}, Notes: []string{"Files: none."},
+	}, nil
 }
 
 func (f *fakeAgent) RealTimeStatistics(context.Context) ([]api.Counter, error) {

@@ -164,7 +164,8 @@ func (a *app) diagnosticCommand() *cobra.Command {
 		return a.done("Diagnostic file created: "+shown(d.Path), d)
 	})
 	create.Flags().StringVar(&folder, "path", "", "folder for the bundle")
-	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand(), a.hotSourcesCommand(), a.eventStatisticsCommand())
+	return a.group("diagnostic", "Find out what is wrong", create, a.statisticsCommand(), a.hotSourcesCommand(), a.eventStatisticsCommand(),
+		a.analyzeCommand(), a.outgoingCommand())
 }
 
 func (a *app) edrCommand() *cobra.Command {

@@ -72,6 +72,8 @@ var outputs = []struct {
 	{"event-statistics", api.EventStatistics{}, "bulwark diagnostic ebpf-statistics", []string{"diagnostic", "ebpf-statistics"}},
 	{"explanation", fileExplanation{}, "bulwark explain", []string{"explain", "/tmp/x"}},
 	{"import", imported{}, "bulwark config import-mdatp", []string{"config", "import-mdatp", "--dry-run", "--from", "testdata/mdatp"}},
+	{"analysis", api.Analysis{}, "bulwark diagnostic analyze", []string{"diagnostic", "analyze"}},
+	{"outgoing", api.Outgoing{}, "bulwark diagnostic show-outgoing", []string{"diagnostic", "show-outgoing"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }
@@ -96,6 +98,7 @@ func schemaOf(t reflect.Type) map[string]any {
 	words := map[reflect.Type][]any{
 		reflect.TypeFor[api.State]():     {api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateUnreachable, api.StateHealthy},
 		reflect.TypeFor[api.ScanState](): {api.ScanRunning, api.ScanSucceeded, api.ScanFailed, api.ScanCancelled},
+		reflect.TypeFor[api.Severity]():  {api.SeverityOK, api.SeverityInfo, api.SeverityWarning, api.SeverityCritical},
 		reflect.TypeFor[api.ScanType]():  {api.ScanQuick, api.ScanFull, api.ScanCustom},
 	}
 	if w := words[t]; w != nil {

@@ -7,8 +7,8 @@ package owner
 import (
 	"bytes"
 	"context"
-	"crypto/md5"  //nolint:gosec // package databases have it
-	"crypto/sha1" //nolint:gosec // package databases have it
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -180,7 +180,7 @@ func (f Finder) dpkgState(pkg, listed, name string) Owner {
 		return o
 	}
 	o.Expected = "md5:" + o.Expected
-	o.compare(md5.New(), "md5:", f.root(name)) //nolint:gosec // dpkg's checksums
+	o.compare(md5.New(), "md5:", f.root(name))
 	return o
 }
 
@@ -319,9 +319,9 @@ func digest(expected string) (hash.Hash, string) {
 	algorithm, _, _ := strings.Cut(expected, ":")
 	switch algorithm {
 	case "md5":
-		return md5.New(), "md5:" //nolint:gosec // the package's checksum
+		return md5.New(), "md5:"
 	case "sha1":
-		return sha1.New(), "sha1:" //nolint:gosec // the package's checksum
+		return sha1.New(), "sha1:"
 	case "sha256":
 		return sha256.New(), "sha256:"
 	case "sha384":
