@@ -90,6 +90,11 @@ bench-onaccess: ## measure real-time protection beside the kernel's limits and i
 soak: build-agent ## run the daemon under load for SOAK (default 1h): flat memory and descriptors, nothing missed (root)
 	$(GO) run ./bench/soak -duration $(or $(SOAK),1h) -program bin/bulwarkd
 
+.PHONY: faults
+faults: build ## kill, stop and overload the agent's processes at random for FAULTS (default 10m) per test (root)
+	BULWARK_FAULTS=$(or $(FAULTS),10m) $(GO) test -count=1 -v -timeout 0 -run 'LoadAndFaults|RandomModel' ./agent/onaccess
+	BULWARK_FAULTS=$(or $(FAULTS),10m) $(GO) test -tags system -count=1 -v -timeout 0 -run RandomFaults ./test/system
+
 .PHONY: package
 package: ## build the deb and rpm packages into dist/
 	@VERSION=$(VERSION) COMMIT=$(COMMIT) packaging/build.sh

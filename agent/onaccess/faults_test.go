@@ -2,6 +2,7 @@ package onaccess
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -388,4 +390,26 @@ func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
+}
+
+// TestFailedScanIsTriedAgain: what was written while the scanner was in trouble
+// is looked at when it is well again, without anybody opening it.
+func TestFailedScanIsTriedAgain(t *testing.T) {
+	r := newRig(t, nil)
+	var failures atomic.Int64
+	r.scanner.setBefore(func(context.Context, Access) error {
+		if failures.Add(1) <= maxTries {
+			return errors.New("the scanner was replaced")
+		}
+		return nil
+	})
+	r.accessor.must(request{Op: "write", Path: r.path("evil"), Data: bad})
+	if d := r.detection(t); d.Access.Path != r.path("evil") || d.Access.Kind != CloseWrite {
+		t.Errorf("%+v", d)
+	}
+	// Not for ever.
+	failures.Store(-1000)
+	before := r.Stats(0).ScanErrors
+	r.accessor.must(request{Op: "write", Path: r.path("strange"), Data: "harmless"})
+	wait(t, "it is given up", func() bool { return r.Stats(0).ScanErrors == before+1+maxTries && r.Stats(0).QueueDepth == 0 })
 }

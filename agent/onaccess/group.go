@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,8 @@ type group struct {
 	name   string
 	remote bool
 	page   *guard.Page // nil without a guard
+	// longest is how long an access was held at most, in ns.
+	longest atomic.Int64
 
 	// mu keeps the descriptor's number from being closed, and used for
 	// something else, between the check and the system call.

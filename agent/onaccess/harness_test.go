@@ -182,6 +182,33 @@ func perform(q request, held map[string]*holder) (string, error) {
 		off := q.Off
 		_, err = unix.Splice(int(pr.Fd()), nil, int(dst.Fd()), &off, len(q.Data), 0)
 		return "", errors.Join(err, dst.Close())
+	case "uringwrite":
+		f, err := os.OpenFile(q.Path, os.O_WRONLY, 0)
+		if err != nil {
+			return "", err
+		}
+		return "", errors.Join(uringWrite(f, []byte(q.Data), q.Off), f.Close())
+	case "direct": // write the whole page q.Off, aligned as direct I/O wants it
+		f, err := os.OpenFile(q.Path, os.O_WRONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			return "", err
+		}
+		page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return "", errors.Join(err, f.Close())
+		}
+		copy(page, q.Data)
+		_, err = f.WriteAt(page, q.Off)
+		return "", errors.Join(err, f.Close(), unix.Munmap(page))
+	case "attributes": // change them, and them only
+		return "", errors.Join(os.Chmod(q.Path, os.FileMode(q.N)), os.Chtimes(q.Path, time.Unix(q.Off, 0), time.Unix(q.Off, 0)))
+	case "namespace": // overwrite in a mount namespace of its own
+		script := `printf %s "$2" | dd of="$1" bs=1 seek="$3" conv=notrunc status=none`
+		out, err := exec.Command("unshare", "-m", "sh", "-c", script, "sh", q.Path, q.Data, fmt.Sprint(q.Off)).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return "", err
 	case "rename":
 		return "", os.Rename(q.Path, q.To)
 	case "remove":
@@ -229,6 +256,8 @@ func perform(q request, held map[string]*holder) (string, error) {
 		return "", openChroot(q.To, q.Path)
 	case "memfd":
 		return runMemoryFile(q.Data)
+	case "hammer":
+		return hammer(q)
 	case "pid":
 		return fmt.Sprint(os.Getpid()), nil
 	}
@@ -452,11 +481,11 @@ func run(t testing.TB, w *Watcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	deadman := time.AfterFunc(90*time.Second, func() {
+	deadman := time.AfterFunc(90*time.Second+10*faultTime, func() {
 		for _, g := range w.groups {
 			g.close()
 		}
-		panic("deadman: the test held accesses for 90 seconds")
+		panic("deadman: the test held accesses for too long")
 	})
 	go func() { done <- w.Run(ctx) }()
 	var once sync.Once

@@ -282,6 +282,9 @@ func (w *Watcher) Stats(top int) Stats {
 	}
 	s.Events = s.Opens + s.Execs + s.CloseWrites
 	s.Guarded, s.ReleasedByGuard = w.guarded()
+	for _, g := range w.groups {
+		s.LongestHeld = max(s.LongestHeld, time.Duration(g.longest.Load()))
+	}
 	waiting, all, most := w.queue.depth(prioOpen)
 	s.QueueDepth, s.QueueMax = all, most
 	s.Saturated = w.load.full(waiting, w.cfg.Deadline)

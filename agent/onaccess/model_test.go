@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestRandomModel compares the outcome of each open with the file's content
@@ -19,9 +23,22 @@ func TestRandomModel(t *testing.T) {
 	for _, c := range []struct {
 		fsType string
 		ignore IgnorePolicy
-	}{{"tmpfs", IgnoreOff}, {"tmpfs", IgnoreAll}, {"ext4", IgnoreOff}, {"ext4", IgnoreAll}, {"btrfs", IgnoreAll}, {"overlay", IgnoreAll}} {
+	}{
+		{"tmpfs", IgnoreOff},
+		{"tmpfs", IgnoreAll},
+		{"ext4", IgnoreOff},
+		{"ext4", IgnoreAll},
+		{"btrfs", IgnoreAll},
+		{"xfs", IgnoreAll},
+		{"overlay", IgnoreAll},
+	} {
 		t.Run(c.fsType+"/"+string(c.ignore), func(t *testing.T) {
-			const owners, files, rounds = 4, 5, 150
+			haveUring(t)
+			const owners, files = 4, 5
+			rounds := 150
+			if faultTime > 0 {
+				rounds *= 8
+			}
 			ignore := c.ignore
 			dir := ""
 			if c.fsType == "tmpfs" {
@@ -29,12 +46,24 @@ func TestRandomModel(t *testing.T) {
 			} else {
 				dir = loopFS(t, c.fsType)
 			}
+			// The same files on another mount, which nobody watches.
+			other := t.TempDir()
+			if err := unix.Mount(dir, other, "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(other, unix.MNT_DETACH); err != nil {
+					t.Error(err)
+				}
+			})
+			var generation atomic.Uint64
 			r := newRigOn(t, dir, func(c *Config) {
 				c.Ignore = ignore
+				c.Generation = generation.Load
 				c.Deadline = 20 * time.Second // a missed one would look like a wrong verdict
 				// Opening for writing must work on bad files: writers open through
 				// another name.
-				c.Excluded = func(a Access) bool { return strings.HasSuffix(a.Path, ".rw") }
+				c.Excluded = func(a Access) bool { return strings.HasSuffix(a.Path, ".rw") || strings.HasSuffix(a.Path, ".source") }
 			})
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
@@ -43,7 +72,10 @@ func TestRandomModel(t *testing.T) {
 				actor := startAccessor(t)
 				wg.Go(func() {
 					rnd := rand.New(rand.NewPCG(seed, uint64(o)))
-					if err := modelOwner(r, actor, rnd, o, files, rounds, owners, ignore); err != nil {
+					m := model{rig: r, actor: actor, rnd: rnd, owner: o, owners: owners, ignore: ignore, other: other, generation: &generation}
+					m.clones = c.fsType == "btrfs" || c.fsType == "xfs"
+					m.direct = c.fsType != "overlay"
+					if err := m.run(files, rounds); err != nil {
 						t.Error(err)
 					}
 				})
@@ -62,87 +94,47 @@ func TestRandomModel(t *testing.T) {
 	}
 }
 
-func modelOwner(r *rig, actor *process, rnd *rand.Rand, owner, files, rounds, owners int, ignore IgnorePolicy) error {
-	name := func(o, i int) string { return r.path(fmt.Sprintf("f%d.%d", o, i)) }
-	const size = 6000
-	clean := strings.Repeat("harmless", size/8)
+// model is one process with the files that it owns.
+type model struct {
+	*rig
+	actor          *process
+	rnd            *rand.Rand
+	owner, owners  int
+	ignore         IgnorePolicy
+	other          string // another mount of the same files
+	generation     *atomic.Uint64
+	clones, direct bool // the file system can
+}
+
+const modelSize = 6000
+
+var modelClean = strings.Repeat("harmless", modelSize/8)
+
+func (m *model) name(owner, i int) string { return m.path(fmt.Sprintf("f%d.%d", owner, i)) }
+
+func (m *model) run(files, rounds int) error {
 	content := make([]string, files)
 	for i := range files {
-		actor.must(request{Op: "write", Path: name(owner, i), Data: clean})
-		content[i] = clean
+		m.actor.must(request{Op: "write", Path: m.name(m.owner, i), Data: modelClean})
+		content[i] = modelClean
 		// The name for writing is a hard link.
-		if err := os.Link(name(owner, i), name(owner, i)+".rw"); err != nil {
+		if err := os.Link(m.name(m.owner, i), m.name(m.owner, i)+".rw"); err != nil {
 			return err
 		}
 	}
 	var trace []string
 	for round := range rounds {
-		i := rnd.IntN(files)
-		p := name(owner, i)
-		rw := p + ".rw"
-		data := bad
-		if rnd.IntN(2) == 0 {
-			data = strings.Repeat("-", len(bad))
+		i := m.rnd.IntN(files)
+		p := m.name(m.owner, i)
+		op, now, err := m.change(p, content[i])
+		if err != nil {
+			return err
 		}
-		off := int64(rnd.IntN(size - len(bad)))
-		patched := func(c string) string {
-			if need := int(off) + len(data); len(c) < need {
-				c += strings.Repeat("\x00", need-len(c))
-			}
-			return c[:off] + data + c[int(off)+len(data):]
-		}
-		op := rnd.IntN(9)
-		if op == 6 && len(content[i]) < size {
-			op = 0
-		}
-		switch op {
-		case 0:
-			actor.must(request{Op: "patch", Path: rw, Data: data, Off: off})
-			content[i] = patched(content[i])
-		case 1:
-			actor.must(request{Op: "truncate", Path: rw, Off: off})
-			content[i] = content[i] + strings.Repeat("\x00", size*2)
-			content[i] = content[i][:off]
-		case 2:
-			whole := data + clean
-			actor.must(request{Op: "write", Path: rw, Data: whole})
-			content[i] = whole
-		case 3:
-			if len(content[i]) > 0 {
-				actor.must(request{Op: "punch", Path: rw, Off: 0, N: len(content[i])})
-				content[i] = strings.Repeat("\x00", len(content[i]))
-			}
-		case 4:
-			actor.must(request{Op: "splice", Path: rw, Data: data, Off: off})
-			content[i] = patched(content[i])
-		case 5:
-			// A new file under the old names.
-			whole := clean + data
-			actor.must(request{Op: "write", Path: p + ".new.rw", Data: whole})
-			actor.must(request{Op: "rename", Path: p + ".new.rw", To: rw})
-			actor.must(request{Op: "remove", Path: p})
-			if err := os.Link(rw, p); err != nil {
-				return err
-			}
-			content[i] = whole
-		case 6:
-			actor.must(request{Op: "map", Path: rw, N: size})
-			actor.must(request{Op: "store", Path: rw, Data: data, Off: off})
-			actor.must(request{Op: "unmap", Path: rw})
-			content[i] = patched(content[i])
-			if ignore == IgnoreAll {
-				// The window that IgnoreAll documents: the mark goes when the
-				// CLOSE_WRITE is read.
-				settle()
-			}
-		case 7: // let the time stamps settle, so that verdicts are kept
-			settle()
-		case 8: // somebody else's file: any outcome is right
-			actor.do(request{Op: "open", Path: name((owner+1)%owners, i)})
-		}
-		trace = append(trace, fmt.Sprintf("%d:%d", i, op))
-		for range 1 + rnd.IntN(3) {
-			got := actor.do(request{Op: "read", Path: p})
+		content[i] = now
+		trace = append(trace, fmt.Sprintf("%d:%s", i, op))
+		trace = trace[max(0, len(trace)-40):]
+		for range 1 + m.rnd.IntN(3) {
+			got := m.actor.do(request{Op: "read", Path: p})
 			infected := strings.Contains(content[i], bad)
 			switch {
 			case infected && got.Errno != eperm:
@@ -155,4 +147,106 @@ func modelOwner(r *rig, actor *process, rnd *rand.Rand, owner, files, rounds, ow
 		}
 	}
 	return nil
+}
+
+// change does one random thing with a file and returns its content afterwards.
+func (m *model) change(p, content string) (op, now string, err error) {
+	ops := []string{
+		"patch", "truncate", "write", "punch", "splice", "rename over", "map", "settle", "settle", "settle", "open", "uringwrite", "attributes",
+		"copyrange", "other mount", "namespace", "definitions", "policy",
+	}
+	if m.clones {
+		ops = append(ops, "clone")
+	}
+	if m.direct {
+		ops = append(ops, "direct")
+	}
+	op = ops[m.rnd.IntN(len(ops))]
+	if (op == "map" || op == "copyrange") && len(content) < modelSize {
+		op = "patch"
+	}
+	rw := p + ".rw"
+	data := bad
+	if m.rnd.IntN(2) == 0 {
+		data = strings.Repeat("-", len(bad))
+	}
+	off := int64(m.rnd.IntN(modelSize - len(bad)))
+	patched := func() string {
+		c := content
+		if need := int(off) + len(data); len(c) < need {
+			c += strings.Repeat("\x00", need-len(c))
+		}
+		return c[:off] + data + c[int(off)+len(data):]
+	}
+	// source is a file of the process's own, never opened for reading by anybody
+	// who is watched.
+	source := func(whole string) (string, error) {
+		s := p + ".source"
+		return s, os.WriteFile(s, []byte(whole), 0o644)
+	}
+	switch op {
+	case "patch", "splice", "uringwrite":
+		m.actor.must(request{Op: op, Path: rw, Data: data, Off: off})
+		return op, patched(), nil
+	case "other mount":
+		m.actor.must(request{Op: "patch", Path: filepath.Join(m.other, filepath.Base(rw)), Data: data, Off: off})
+		return op, patched(), nil
+	case "namespace":
+		m.actor.must(request{Op: op, Path: rw, Data: data, Off: off})
+		return op, patched(), nil
+	case "truncate":
+		m.actor.must(request{Op: op, Path: rw, Off: off})
+		return op, (content + strings.Repeat("\x00", modelSize*2))[:off], nil
+	case "write":
+		m.actor.must(request{Op: op, Path: rw, Data: data + modelClean})
+		return op, data + modelClean, nil
+	case "punch":
+		if content == "" {
+			return op, content, nil
+		}
+		m.actor.must(request{Op: op, Path: rw, N: len(content)})
+		return op, strings.Repeat("\x00", len(content)), nil
+	case "rename over": // a new file under the old names
+		m.actor.must(request{Op: "write", Path: p + ".new.rw", Data: modelClean + data})
+		m.actor.must(request{Op: "rename", Path: p + ".new.rw", To: rw})
+		m.actor.must(request{Op: "remove", Path: p})
+		return op, modelClean + data, os.Link(rw, p)
+	case "map":
+		m.actor.must(request{Op: op, Path: rw, N: modelSize})
+		m.actor.must(request{Op: "store", Path: rw, Data: data, Off: off})
+		m.actor.must(request{Op: "unmap", Path: rw})
+		if m.ignore == IgnoreAll {
+			// The window that IgnoreAll documents: the mark goes when the
+			// CLOSE_WRITE is read.
+			settle()
+		}
+		return op, patched(), nil
+	case "direct":
+		page := (data + modelClean)[:4096]
+		m.actor.must(request{Op: op, Path: rw, Data: page})
+		return op, page + content[min(len(content), 4096):], nil
+	case "attributes":
+		m.actor.must(request{Op: op, Path: rw, N: 0o600 + m.rnd.IntN(8), Off: int64(m.rnd.IntN(1 << 30))})
+	case "copyrange", "clone":
+		whole := data + modelClean
+		s, err := source(whole)
+		if err != nil {
+			return op, content, err
+		}
+		m.actor.must(request{Op: op, Path: s, To: rw})
+		if op == "clone" {
+			return op, whole, os.Remove(s)
+		}
+		return op, whole + content[min(len(content), len(whole)):], os.Remove(s)
+	case "settle": // let the time stamps settle, so that verdicts are kept
+		settle()
+	case "open": // somebody else's file: any outcome is right
+		m.actor.do(request{Op: "open", Path: m.name((m.owner+1)%m.owners, m.rnd.IntN(5))})
+	case "definitions":
+		m.generation.Add(1)
+	case "policy":
+		m.Forget()
+		m.ExclusionsChanged()
+	}
+	return op, content, nil
 }

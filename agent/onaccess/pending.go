@@ -22,6 +22,7 @@ type pending struct {
 	deadline time.Time
 	owned    *atomic.Int64 // descriptors that pendings own
 	parked   *parked       // set: fd is -1 until the scan starts
+	tries    int           // scans that failed
 
 	// mu makes the answer happen once, and makes whoever wants to close the
 	// descriptor wait until an answer in progress is written: the number names
@@ -49,7 +50,14 @@ func (p *pending) answer(response uint32) (did bool, err error) {
 	if p.published && !p.group.page.Take(p.fd) {
 		return false, nil // the guard was faster
 	}
-	return true, p.group.respond(p.fd, response)
+	err = p.group.respond(p.fd, response)
+	held := int64(time.Since(p.arrived))
+	for longest := p.group.longest.Load(); held > longest; longest = p.group.longest.Load() {
+		if p.group.longest.CompareAndSwap(longest, held) {
+			break
+		}
+	}
+	return true, err
 }
 
 // publish tells the guard of a held access. deadline is on the guard's clock.

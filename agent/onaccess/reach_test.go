@@ -190,79 +190,20 @@ func runMemoryFile(content string) (string, error) {
 	return string(out), err
 }
 
-// io_uring, as far as one open needs it; see io_uring_setup(2) and
-// io_uring_enter(2).
-const (
-	uringOpOpenat   = 18
-	uringGetEvents  = 1
-	uringOffsetSQ   = 0
-	uringOffsetCQ   = 0x8000000
-	uringOffsetSQEs = 0x10000000
-)
-
-type uringParams struct {
-	sqEntries, cqEntries, flags, threadCPU, threadIdle, features, wqFD uint32
-	_                                                                  [3]uint32
-	sq                                                                 struct {
-		head, tail, mask, entries, flags, dropped, array, _ uint32
-		_                                                   uint64
-	}
-	cq struct {
-		head, tail, mask, entries, overflow, cqes, flags, _ uint32
-		_                                                   uint64
-	}
-}
-
-type uringSQE struct {
-	opcode, flags uint8
-	priority      uint16
-	fd            int32
-	offset, addr  uint64
-	length, open  uint32
-	userData      uint64
-	_             [24]byte
-}
-
 // openUring opens and reads a file; the open is the kernel's, through a ring.
 func openUring(path string) (string, error) {
-	var p uringParams
-	ring, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p)), 0)
-	if errno != 0 {
-		return "", fmt.Errorf("io_uring_setup: %w", errno)
-	}
-	defer unix.Close(int(ring))
-	var maps [3][]byte
-	for i, m := range []struct {
-		offset int64
-		size   uint32
-	}{
-		{uringOffsetSQ, p.sq.array + 4*p.sqEntries},
-		{uringOffsetCQ, p.cq.cqes + 16*p.cqEntries},
-		{uringOffsetSQEs, 64 * p.sqEntries},
-	} {
-		b, err := unix.Mmap(int(ring), m.offset, int(m.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-		if err != nil {
-			return "", fmt.Errorf("map the ring: %w", err)
-		}
-		defer unix.Munmap(b)
-		maps[i] = b
-	}
 	name, err := unix.ByteSliceFromString(path)
 	if err != nil {
 		return "", err
 	}
-	sqe := (*uringSQE)(unsafe.Pointer(&maps[2][0]))
-	*sqe = uringSQE{opcode: uringOpOpenat, fd: unix.AT_FDCWD, addr: uint64(uintptr(unsafe.Pointer(&name[0]))), open: unix.O_RDONLY | unix.O_CLOEXEC}
-	*(*uint32)(unsafe.Pointer(&maps[0][p.sq.array])) = 0 // the first slot is entry 0
-	*(*uint32)(unsafe.Pointer(&maps[0][p.sq.tail])) = 1
-	// Entering orders these stores before the kernel's loads.
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, ring, 1, 1, uringGetEvents, 0, 0); errno != 0 {
-		return "", fmt.Errorf("io_uring_enter: %w", errno)
-	}
-	runtime.KeepAlive(name)
-	result := *(*int32)(unsafe.Pointer(&maps[1][p.cq.cqes+8]))
-	if result < 0 {
-		return "", unix.Errno(-result)
+	var pin runtime.Pinner
+	pin.Pin(&name[0])
+	defer pin.Unpin()
+	result, err := uring(uringSQE{
+		opcode: uringOpOpenat, fd: unix.AT_FDCWD, addr: uint64(uintptr(unsafe.Pointer(&name[0]))), open: unix.O_RDONLY | unix.O_CLOEXEC,
+	})
+	if err != nil {
+		return "", err
 	}
 	f := os.NewFile(uintptr(result), path)
 	defer f.Close()

@@ -64,8 +64,10 @@ type Stats struct {
 	Stalled         bool          `json:"stalled"`   // the scanner does not answer
 	Saturated       bool          `json:"saturated"` // only executions are held
 	AverageScan     time.Duration `json:"average_scan_ns"`
-	MarkedMounts    []MarkedMount `json:"marked_mounts,omitempty"`
-	SkippedMounts   []MarkedMount `json:"skipped_mounts,omitempty"`
+	// LongestHeld is the longest time between an event and its answer.
+	LongestHeld   time.Duration `json:"longest_held_ns"`
+	MarkedMounts  []MarkedMount `json:"marked_mounts,omitempty"`
+	SkippedMounts []MarkedMount `json:"skipped_mounts,omitempty"`
 	// Conflicts are other programs with fanotify permission groups.
 	Conflicts []Holder `json:"conflicts,omitempty"`
 	// Processes, the busiest first.

@@ -39,11 +39,16 @@ func (w *Watcher) workLoop(ctx context.Context, self *worker) {
 	}
 }
 
+// maxTries is how often a scan that failed (a scanner that hung, crashed or was
+// replaced) is tried again, in the background. Whoever waited is let go before.
+const maxTries = 2
+
 // outcome is what a flight found.
 type outcome struct {
 	verdict verdict.Verdict
 	known   bool // there is a verdict
 	kept    bool // and it holds for everybody who waited
+	failed  bool // the scanner gave none: another try may
 	scanned fileState
 }
 
@@ -75,7 +80,14 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 		}
 	}()
 	joiners := w.flights.leave(f)
-	w.finish(p)
+	if out.failed && p.tries < maxTries && ctx.Err() == nil {
+		p.tries++
+		w.release(p)
+		w.park(p)
+		w.submit(p, prioBackground, nil)
+	} else {
+		w.finish(p)
+	}
 	for _, j := range joiners {
 		w.land(j, out)
 	}
@@ -103,13 +115,15 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 	v, err := w.scan(ctx, p, path, a)
 	took := time.Since(began)
 	w.n.scans.Add(1)
-	w.costs.record(before.key(), took, time.Now())
 	if err != nil {
+		// The time may be the scanner's doing and not the file's.
+		w.costs.record(before.key(), min(took, w.cfg.Deadline), time.Now())
 		w.n.scanErrors.Add(1)
 		w.release(p)
 		w.notice("scan of " + path + ": " + err.Error())
-		return outcome{}
+		return outcome{failed: true}
 	}
+	w.costs.record(before.key(), took, time.Now())
 	w.load.done(took)
 	w.paths.count(path, func(s *PathStats) {
 		s.Scans++
