@@ -144,6 +144,19 @@ func TestRealPrograms(t *testing.T) {
 		"squashfs lz4":   {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lz4 -no-fragments"},
 		"rpm gzip":       {program: "rpmbuild", run: "printf '" + rpmSpec + "' w9.gzdio $PWD/$F > x.spec; rpmbuild -bb --quiet --define \"_topdir $PWD/r\" x.spec && cp r/RPMS/noarch/*.rpm $O"},
 		"rpm zstd":       {program: "rpmbuild", run: "printf '" + rpmSpec + "' w19.zstdio $PWD/$F > x.spec; rpmbuild -bb --quiet --define \"_topdir $PWD/r\" x.spec && cp r/RPMS/noarch/*.rpm $O"},
+		"lha 0":          {program: "jlha", run: "jlha -aqz1 $O $F >/dev/null; mv out* out.x 2>/dev/null; true"},
+		"lha 5":          {program: "jlha", run: "jlha -aqo50 $O $F >/dev/null; mv out* out.x 2>/dev/null; true"},
+		"lha 5 head 2":   {program: "jlha", run: "jlha -aqo52 $O $F >/dev/null; mv out* out.x 2>/dev/null; true"},
+		"deb":            {program: "dpkg-deb", run: "mkdir -p d/DEBIAN d/opt; cp $F d/opt/; printf 'Package: x\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@x.example>\\nDescription: x\\n' > d/DEBIAN/control; dpkg-deb --root-owner-group -Zxz -b d x.deb >/dev/null; mv x.deb $O"},
+		"deb zstd":       {program: "dpkg-deb", run: "mkdir -p d/DEBIAN d/opt; cp $F d/opt/; printf 'Package: x\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@x.example>\\nDescription: x\\n' > d/DEBIAN/control; dpkg-deb --root-owner-group -Zzstd -b d x.deb >/dev/null; mv x.deb $O"},
+		"ar":             {program: "ar", run: "ar rc $O $F"},
+		"cpio newc":      {program: "cpio", run: "echo $F | cpio -o -H newc --quiet > $O"},
+		"cpio crc":       {program: "cpio", run: "echo $F | cpio -o -H crc --quiet > $O"},
+		"cpio odc":       {program: "cpio", run: "echo $F | cpio -o -H odc --quiet > $O"},
+		"cpio bin":       {program: "cpio", run: "echo $F | cpio -o -H bin --quiet > $O"},
+		"tar.bz2":        {program: "bzip2", run: "tar -cjf $O $F"},
+		"iso hybrid":     {program: "xorriso", run: "xorriso -as mkisofs -quiet -J -R -o $O $F"},
+		"msi":            {program: "wixl", run: wixl},
 		"uuencode":       {program: "uuencode", run: "uuencode $F data.bin > $O"},
 		"uuencode -m":    {program: "uuencode", run: "uuencode -m $F data.bin > $O"},
 		"base64":         {program: "base64", run: "(echo '<html><a href=\"data:application/x;base64,'; base64 -w0 $F; echo '\">') > $O"},
@@ -187,6 +200,18 @@ func TestRealPrograms(t *testing.T) {
 		})
 	}
 }
+
+// wixl makes an installer for Windows: OLE2 with a cabinet inside.
+const wixl = `cat > x.wxs <<'END'
+<?xml version="1.0"?><Wix xmlns="http://schemas.microsoft.com/wix/2006/wi">
+<Product Name="x" Id="*" UpgradeCode="12345678-1234-1234-1234-111111111111" Language="1033" Codepage="1252" Version="1.0.0" Manufacturer="x">
+<Package Id="*" Keywords="x" Description="x" Manufacturer="x" InstallerVersion="100" Languages="1033" Compressed="yes" SummaryCodepage="1252"/>
+<Media Id="1" Cabinet="x.cab" EmbedCab="yes"/>
+<Directory Id="TARGETDIR" Name="SourceDir"><Component Id="c" Guid="12345678-1234-1234-1234-222222222222">
+<File Id="f" Name="data.bin" DiskId="1" Source="data.bin" KeyPath="yes"/></Component></Directory>
+<Feature Id="F" Level="1"><ComponentRef Id="c"/></Feature></Product></Wix>
+END
+wixl -o $O x.wxs`
 
 // nsis is a shell command that makes an installer with a compressor.
 func nsis(compressor string) string {
