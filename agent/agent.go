@@ -33,6 +33,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/spool"
 	"github.com/bulwarkhq/bulwark/agent/supervise/notify"
 	"github.com/bulwarkhq/bulwark/agent/threat"
+	"github.com/bulwarkhq/bulwark/agent/update"
 	"github.com/bulwarkhq/bulwark/agent/uplink"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/event"
@@ -72,6 +73,7 @@ type Agent struct {
 	rules      *detect.Engine
 	pipeline   *sensor.Pipeline
 	uplink     *uplink.Uplink
+	updater    *update.Updater
 	health     *health.Registry
 	product    health.Product
 	notify     *notify.Notifier
@@ -119,7 +121,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool()}}
+	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool(), filepath.Join(d.State, "updates")}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -146,6 +148,9 @@ func open(opts Options) (a *Agent, err error) {
 		return nil, err
 	}
 	if a.spool, err = spool.Open(d.Spool(), spool.Options{Log: a.log.Logger("spool")}); err != nil {
+		return nil, err
+	}
+	if err := a.openUpdates(); err != nil {
 		return nil, err
 	}
 	if err := a.openScanning(); err != nil {
@@ -227,6 +232,8 @@ func (a *Agent) run(ctx context.Context) error {
 	a.parts.start(ctx, "real-time protection", a.realtime.run)
 	a.parts.start(ctx, "coverage check", a.covered.run)
 	a.parts.start(ctx, "portal", a.uplink.Run)
+	a.parts.start(ctx, "definitions guard", a.guardDefinitions)
+	a.parts.start(ctx, "updates", a.updater.Run)
 	a.parts.start(ctx, "retention", a.retain)
 	a.parts.start(ctx, "local API", func(ctx context.Context) error {
 		return control.New(a.services(), a.log.Logger("control")).Serve(ctx, listener)
@@ -295,6 +302,7 @@ func (a *Agent) close() error {
 func (a *Agent) policyChanged(old, now policy.Effective) {
 	a.realtime.changed(old, now)
 	a.covered.changed()
+	a.updater.Wake()
 	a.announce("config", "configuration changed", nil)
 }
 

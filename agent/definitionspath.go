@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -15,7 +16,24 @@ import (
 // definitionSources are the folders that definitions are compiled from: the
 // package's and the host's own.
 func (a *Agent) definitionSources() []string {
-	return []string{shippedDefinitions(a.opts.Dirs), a.ownDefinitions()}
+	return a.sourcesWith(a.updater.Folders())
+}
+
+// sourcesWith are the sources with sets that were fetched. A release that has
+// what the package ships takes its place.
+func (a *Agent) sourcesWith(sets []string) []string {
+	out := []string{a.ownDefinitions()}
+	shipped := true
+	for _, dir := range sets {
+		out = append(out, dir)
+		if st, err := os.Stat(filepath.Join(dir, "content")); err == nil && st.IsDir() {
+			shipped = false
+		}
+	}
+	if shipped {
+		out = append([]string{shippedDefinitions(a.opts.Dirs)}, out...)
+	}
+	return out
 }
 
 // ownDefinitions is the folder of the host's own definitions. One that cannot

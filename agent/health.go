@@ -207,6 +207,16 @@ func (a *Agent) definitionsHealth(context.Context) health.Report {
 		{Name: "definitions_status", Value: d.Status},
 		{Name: "definitions_path", Value: string(d.Folder)},
 		{Name: "signatures", Value: d.Signatures},
+		{Name: "definitions_update_source_uri", Value: d.Update.Source},
+		{Name: "definitions_update_fail_reason", Value: d.Update.Failure},
+		{Name: "offline_definition_url_configured", Value: d.Update.Mirror},
+		{Name: "offline_definition_update", Value: d.Update.Offline},
+		{Name: "offline_definition_update_verify_sig", Value: d.Update.Verify},
+		{Name: "offline_definition_update_fallback_to_cloud", Value: d.Update.Fallback},
+		{Name: "release_version", Value: d.Update.Release},
+		{Name: "clamav_version", Value: d.Update.ClamAVVersion},
+		{Name: "last_check", Value: d.Update.Checked},
+		{Name: "next_check", Value: d.Update.Next},
 	}
 	for _, s := range d.Sources {
 		r.Details = append(r.Details, api.Field{Name: "signatures_" + s.Name, Value: s.Signatures})
@@ -215,7 +225,13 @@ func (a *Agent) definitionsHealth(context.Context) health.Report {
 		r.Issues = append(r.Issues, api.Issue{
 			ID: "definitions out of date", Warning: true,
 			Message: fmt.Sprintf("the definitions are of %s, older than definitionUpdateDue allows", d.Updated.UTC().Format(time.DateOnly)),
-			Remedy:  "bulwark definitions update",
+			Remedy:  staleRemedy(d.Update.Failure),
+		})
+	}
+	for _, held := range d.Update.Held {
+		r.Issues = append(r.Issues, api.Issue{
+			ID: "definitions held back", Warning: true, Message: held,
+			Remedy: "they are left alone until newer ones come; `bulwark definitions update` tries them again",
 		})
 	}
 	if n := len(d.Problems); n > 0 {
@@ -227,6 +243,13 @@ func (a *Agent) definitionsHealth(context.Context) health.Report {
 		})
 	}
 	return r
+}
+
+func staleRemedy(failure string) string {
+	if failure == "" {
+		return "bulwark definitions update"
+	}
+	return "updates fail: " + failure + "; see bulwark connectivity test"
 }
 
 func (a *Agent) edrHealth(context.Context) health.Report {

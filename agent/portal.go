@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/health"
+	"github.com/bulwarkhq/bulwark/agent/network"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
 	"github.com/bulwarkhq/bulwark/agent/uplink"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
@@ -205,7 +206,12 @@ func (a *Agent) portalHealth(context.Context) health.Report {
 type connectivity struct{ a *Agent }
 
 func (c connectivity) TestConnectivity(ctx context.Context, send func(api.ConnectivityResult) error) error {
-	for _, r := range c.a.uplink.ConnectivityTest(ctx) {
+	var results []network.Result
+	// A host without a portal may have mirrors only.
+	if c.a.uplink.Status().State != uplink.NotEnrolled || len(c.a.updater.Endpoints()) == 0 {
+		results = c.a.uplink.ConnectivityTest(ctx)
+	}
+	for _, r := range append(results, c.a.updater.ConnectivityTest(ctx)...) {
 		err := send(api.ConnectivityResult{
 			URL: r.URL, Purpose: r.Step, OK: r.OK, Detail: r.Detail, Hint: r.Hint, DurationMS: r.Duration.Milliseconds(),
 		})

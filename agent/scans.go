@@ -26,7 +26,7 @@ func (a *Agent) openScanning() error {
 	var err error
 	a.pool, err = scan.NewPool(scan.Config{
 		Log: a.log.Logger("scanner"), Dir: compiledDir(d),
-		Sources: a.definitionSources(),
+		Sources: a.definitionSources(), KnownClean: a.knownClean(),
 		Program: a.opts.Program, Args: []string{"scanner"}, Start: a.starter.Start,
 	})
 	if err != nil {
@@ -71,6 +71,10 @@ func (a *Agent) userName(uid uint32) string {
 // scans is the local API's resource of on-demand scans.
 type scans struct{ a *Agent }
 
+// updateBeforeScan bounds the update before a scan, where there are no periodic
+// ones.
+const updateBeforeScan = time.Minute
+
 // followEvery is how often a follower hears of a running scan.
 const followEvery = 200 * time.Millisecond
 
@@ -85,6 +89,9 @@ func (s scans) StartScan(ctx context.Context, r api.ScanRequest) (api.Scan, erro
 	}
 	for _, p := range r.Paths {
 		spec.Paths = append(spec.Paths, string(p))
+	}
+	if e.Bool(policy.KeyAutomaticUpdate) && !s.a.updateSettings().Periodic {
+		s.a.updater.BeforeScan(ctx, updateBeforeScan)
 	}
 	started, err := s.a.scans.Start(ctx, spec)
 	switch {

@@ -329,3 +329,14 @@ func checkPrograms(v any) error {
 	}
 	return nil
 }
+
+func checkClamAVMirror(v any) error {
+	s := v.(string)
+	if s == "" || s == "official" {
+		return nil
+	}
+	if u, err := url.Parse(s); err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("is neither official nor the http(s) address of a mirror")
+	}
+	return nil
+}

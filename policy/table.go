@@ -93,19 +93,23 @@ var keys = []Key{
 		Doc: "Scan programs that open raw sockets; needs behaviour monitoring and enableRawSocketEvent.",
 	},
 	{
-		Name: "antivirusEngine.offlineDefinitionUpdate", Kind: Switch, Default: Disabled, Since: "101.24022.0001",
+		Name: KeyOfflineUpdate, Kind: Switch, Default: Disabled, Since: "101.24022.0001",
 		Aliases: []string{"features.offlineDefinitionUpdate"},
 		Doc:     "Take definitions from a mirror of your own.",
 	},
 	{
-		Name: "antivirusEngine.offlineDefinitionUpdateUrl", Kind: String, Default: "", Since: "101.24022.0001", check: checkMirror,
+		Name: KeyOfflineURL, Kind: String, Default: "", Since: "101.24022.0001", check: checkMirror,
 		Aliases: []string{"features.offlineDefinitionUpdateUrl"},
 		Doc:     "URL or folder of that mirror.",
 	},
 	{
-		Name: "antivirusEngine.offlineDefinitionUpdateFallbackToCloud", Kind: Bool, Default: true, Since: "101.24022.0001",
+		Name: KeyOfflineFallback, Kind: Bool, Default: true, Since: "101.24022.0001",
 		Aliases: []string{"antivirusEngine.offlineDefintionUpdateFallbackToCloud", "features.offlineDefinitionUpdateFallbackToCloud", "features.offlineDefintionUpdateFallbackToCloud"},
 		Doc:     "Take definitions from the portal when the mirror does not answer.",
+	},
+	{
+		Name: KeyClamAVMirror, Kind: String, Default: "", Since: "Bulwark", check: checkClamAVMirror,
+		Doc: "Mirror of ClamAV databases to fetch main and daily from, besides other definitions: `official`, or the http(s) address of a private one.",
 	},
 	{
 		Name: KeyDefinitionsPath, Kind: String, Default: "", Since: "Bulwark", check: checkFolder,
@@ -217,9 +221,9 @@ var keys = []Key{
 		Doc: "Use eBPF for events where the kernel has it.",
 	},
 	{
-		Name: "features.offlineDefinitionUpdateVerifySig", Kind: Switch, Default: Enabled, Since: "101.24022.0001",
+		Name: KeyOfflineVerify, Kind: Switch, Default: Enabled, Since: "101.24022.0001",
 		Aliases: []string{"antivirusEngine.offlineDefinitionUpdateVerifySig"},
-		Doc:     "Verify the signature of definitions from a mirror.",
+		Doc:     "Verify the signature of definitions from a mirror. Bulwark always does; disabled has no effect.",
 	},
 	{
 		Name: "features.sendLowfiEvents", Kind: Switch, Default: Disabled, Since: "101.24122.0001",

@@ -13,7 +13,8 @@ type Definitions interface {
 	// UpdateDefinitions fetches and loads now, ReloadDefinitions loads what is
 	// in the folder, RestoreDefinitions goes back to the set of the package.
 	// What does not load is named in Problems and leaves the old set in force.
-	UpdateDefinitions(ctx context.Context) (api.DefinitionsResult, error)
+	// UpdateDefinitions calls send on its way, and with the result at its end.
+	UpdateDefinitions(ctx context.Context, send func(api.DefinitionsProgress) error) error
 	ReloadDefinitions(ctx context.Context) (api.DefinitionsResult, error)
 	RestoreDefinitions(ctx context.Context) (api.DefinitionsResult, error)
 	// SetDefinitionsPath makes folder (clean and absolute; empty for the usual
@@ -76,8 +77,8 @@ func (s *Server) definitionsRoutes(h Definitions) {
 	read(part, "GET /v1/definitions", func(r *http.Request) (api.Definitions, error) {
 		return h.Definitions(r.Context())
 	})
-	change(part, "POST /v1/definitions/update", func(r *http.Request, _ struct{}) (api.DefinitionsResult, error) {
-		return h.UpdateDefinitions(r.Context())
+	stream(part, "POST /v1/definitions/update", administrators, func(r *http.Request, send func(api.DefinitionsProgress) error) error {
+		return h.UpdateDefinitions(r.Context(), send)
 	})
 	change(part, "POST /v1/definitions/reload", func(r *http.Request, _ struct{}) (api.DefinitionsResult, error) {
 		return h.ReloadDefinitions(r.Context())

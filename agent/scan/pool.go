@@ -90,6 +90,9 @@ type Config struct {
 	// Absent ones are skipped. Without Landlock in the kernel User must be able to
 	// read them.
 	Sources []string
+	// KnownClean are files that no definitions may flag: such a set is not put to
+	// use. Absent ones are skipped.
+	KnownClean []string
 	// Program and Args start a scanner: this program with "scanner". Env is
 	// added to its otherwise empty environment.
 	Program string
@@ -246,7 +249,7 @@ func (p *Pool) Run(ctx context.Context) error {
 func (p *Pool) load(ctx context.Context) {
 	removeLeftovers(p.cfg.Dir)
 	current := filepath.Join(p.cfg.Dir, currentFile)
-	err := p.loadCompiled(ctx, current)
+	err := p.loadCompiled(ctx, current, false)
 	if err == nil && p.upToDate() {
 		p.started()
 		return

@@ -98,8 +98,8 @@ func (p *Pool) compileAndSwitch(ctx context.Context) (Report, error) {
 	if err := errors.Join(err, fresh.Close()); err != nil {
 		return report, err
 	}
-	if err := p.loadCompiled(ctx, fresh.Name()); err != nil {
-		return report, fmt.Errorf("the compiled definitions do not load; keeping the ones in use: %w", err)
+	if err := p.loadCompiled(ctx, fresh.Name(), true); err != nil {
+		return report, fmt.Errorf("%w: %w", errDoesNotLoad, err)
 	}
 	// In use; now for the next start.
 	path := func(name string) string { return filepath.Join(p.cfg.Dir, name) }
@@ -165,8 +165,9 @@ func (p *Pool) compile(ctx context.Context, out *os.File) (Report, error) {
 // scanning never does.
 const compileMemory = 4 << 30
 
-// loadCompiled starts a scanner with the file and switches to it.
-func (p *Pool) loadCompiled(ctx context.Context, path string) error {
+// loadCompiled starts a scanner with the file and switches to it; with try set,
+// only when it flags none of the known-clean files.
+func (p *Pool) loadCompiled(ctx context.Context, path string, try bool) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("opening compiled definitions: %w", err)
@@ -176,7 +177,14 @@ func (p *Pool) loadCompiled(ctx context.Context, path string) error {
 		file.Close()
 		return err
 	}
-	if err := p.switchTo(file, first); err != nil {
+	if try {
+		err = p.tryKnownClean(ctx, first)
+	}
+	if err == nil {
+		err = p.switchTo(file, first)
+	}
+	if err != nil {
+		first.close()
 		file.Close()
 		return errors.Join(err, first.wait())
 	}

@@ -121,7 +121,12 @@ func (c *Client) Definitions(ctx context.Context) (Definitions, error) {
 	return call[Definitions](ctx, c, "GET", "/v1/definitions", nil)
 }
 
-// DefinitionsDo does "update", "reload" or "restore".
+// UpdateDefinitions fetches and loads the newest definitions.
+func (c *Client) UpdateDefinitions(ctx context.Context, each func(DefinitionsProgress) error) error {
+	return stream(ctx, c, "POST", "/v1/definitions/update", struct{}{}, each)
+}
+
+// DefinitionsDo does "reload" or "restore".
 func (c *Client) DefinitionsDo(ctx context.Context, verb string) (DefinitionsResult, error) {
 	s, err := segment(verb)
 	if err != nil {

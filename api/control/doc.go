@@ -28,7 +28,8 @@
 //	POST   /v1/quarantine/remove-all *         Removed
 //	POST   /v1/quarantine/restore   *          RestoreRequest -> Restored
 //	GET    /v1/definitions                     Definitions
-//	POST   /v1/definitions/{update,reload,restore} *  DefinitionsResult
+//	POST   /v1/definitions/update           *  stream of DefinitionsProgress
+//	POST   /v1/definitions/{reload,restore} *  DefinitionsResult
 //	POST   /v1/definitions/path     *          DefinitionsPath -> DefinitionsResult
 //	GET    /v1/config                          Settings
 //	GET    /v1/config/{key}                    Setting

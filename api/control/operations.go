@@ -18,6 +18,7 @@ type Definitions struct {
 	Signatures int64               `json:"signatures"`
 	Sources    []DefinitionsSource `json:"sources"`
 	Problems   []ConfigProblem     `json:"problems"`
+	Update     DefinitionsUpdate   `json:"update"`
 }
 
 // DefinitionsSource is one file of definitions.
@@ -41,6 +42,43 @@ type DefinitionsResult struct {
 // usual one.
 type DefinitionsPath struct {
 	Path Path `json:"path,omitempty"`
+}
+
+// DefinitionsProgress is one message of an update: how far it is, and at its
+// end the result.
+type DefinitionsProgress struct {
+	Text string `json:"text,omitempty"`
+	// Done of Total bytes; Total is 0 where it is not known.
+	Done   int64              `json:"done,omitempty"`
+	Total  int64              `json:"total,omitempty"`
+	Result *DefinitionsResult `json:"result,omitempty"`
+}
+
+// DefinitionsUpdate is the state of updates.
+type DefinitionsUpdate struct {
+	// Source is where definitions were taken from, or asked for, last; Mirror the
+	// offline mirror that is configured, ClamAV the mirror of its databases.
+	Source string `json:"definitions_update_source_uri"`
+	Mirror string `json:"offline_definition_url_configured"`
+	ClamAV string `json:"clamav_mirror"`
+	// Offline, Verify: enabled or disabled, as configured; what is fetched is
+	// verified in any case.
+	Offline  string `json:"offline_definition_update"`
+	Verify   string `json:"offline_definition_update_verify_sig"`
+	Fallback bool   `json:"offline_definition_update_fallback_to_cloud"`
+	// Release, Previous and ClamAVVersion are of the sets in force; empty where
+	// there are only the definitions of the package and the host's own.
+	Release       string    `json:"release_version"`
+	Created       time.Time `json:"release_created,omitzero"`
+	Previous      string    `json:"previous_version"`
+	ClamAVVersion string    `json:"clamav_version"`
+	// Failure is why the last update did not work; empty when it did.
+	Failure   string    `json:"definitions_update_fail_reason"`
+	Checked   time.Time `json:"last_check,omitzero"`
+	Succeeded time.Time `json:"last_success,omitzero"`
+	Next      time.Time `json:"next_check,omitzero"`
+	// Held are sets that are not put to use by themselves, with the reason.
+	Held []string `json:"held"`
 }
 
 // LogLevel is the level of the daemon's log: error, warning, info, debug,

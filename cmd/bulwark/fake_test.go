@@ -200,12 +200,15 @@ func (f *fakeAgent) Definitions(context.Context) (api.Definitions, error) {
 	return api.Definitions{
 		Version: "7", Engine: "1.0", Updated: start, Status: "up_to_date", Folder: "/var/opt/bulwark/definitions", Signatures: 1234,
 		Sources: []api.DefinitionsSource{{Name: "own.ndb", Format: "ndb", Signatures: 1234, Unsupported: 2}}, Problems: []api.ConfigProblem{},
+		Update: api.DefinitionsUpdate{Source: "https://portal.example/definitions", Release: "2026.1128.7", Offline: "disabled", Verify: "enabled", Held: []string{}},
 	}, nil
 }
 
-func (f *fakeAgent) UpdateDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
+func (f *fakeAgent) UpdateDefinitions(ctx context.Context, send func(api.DefinitionsProgress) error) error {
 	d, err := f.Definitions(ctx)
-	return api.DefinitionsResult{Message: "Definitions are up to date", Definitions: d}, err
+	return errors.Join(err,
+		send(api.DefinitionsProgress{Text: "Fetching release 7", Done: 1 << 20, Total: 2 << 20}),
+		send(api.DefinitionsProgress{Result: &api.DefinitionsResult{Message: "Definitions are up to date", Definitions: d}}))
 }
 
 func (f *fakeAgent) ReloadDefinitions(ctx context.Context) (api.DefinitionsResult, error) {
