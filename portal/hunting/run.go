@@ -1,0 +1,343 @@
+package hunting
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/hunting/kql"
+)
+
+// Session runs statements on a store, one at a time.
+type Session interface {
+	// Select runs a statement and gives each row to the function; an error of
+	// it ends the statement and is returned. The row is reused.
+	Select(ctx context.Context, statement string, each func(row []any) error) error
+	// Load makes a table for this session only.
+	Load(ctx context.Context, t Table, rows [][]any) error
+	Close() error
+}
+
+// Store is where the tables of events are.
+type Store interface {
+	Hunt(ctx context.Context) (Session, error)
+}
+
+// Loaded is a table whose rows are elsewhere: they are loaded for each query
+// that reads it.
+type Loaded struct {
+	Table
+	// Rows returns the rows; values are string, int64, float64, bool, time.Time
+	// or nil, a dynamic value is its JSON as a string.
+	Rows func(ctx context.Context) ([][]any, error)
+}
+
+// Limits bound a query; zero values mean the defaults.
+type Limits struct {
+	Rows    int           // 10,000
+	Bytes   int           // of the result; 64 MiB
+	Timeout time.Duration // 3 minutes
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Rows <= 0 {
+		l.Rows = 10_000
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = 64 << 20
+	}
+	if l.Timeout <= 0 {
+		l.Timeout = 3 * time.Minute
+	}
+	return l
+}
+
+// Hunter runs queries.
+type Hunter struct {
+	store   Store
+	library *library
+	tables  map[string]Table
+	names   []string
+	loaded  map[string]Loaded
+	now     func() time.Time
+}
+
+// New returns a Hunter over the tables of events and the given others.
+func New(store Store, now func() time.Time, others ...Loaded) *Hunter {
+	h := &Hunter{store: store, library: newLibrary(), tables: map[string]Table{}, loaded: map[string]Loaded{}, now: now}
+	for _, t := range EventTables() {
+		h.tables[t.Name] = t
+	}
+	for _, l := range others {
+		h.tables[l.Name] = l.Table
+		h.loaded[l.Name] = l
+	}
+	for name := range h.tables {
+		h.names = append(h.names, name)
+	}
+	slices.Sort(h.names)
+	return h
+}
+
+// Tables lists the tables, by name.
+func (h *Hunter) Tables() []Table {
+	out := make([]Table, len(h.names))
+	for i, name := range h.names {
+		out[i] = h.tables[name]
+	}
+	return out
+}
+
+// Functions lists the names of the functions.
+func (h *Hunter) Functions() []string { return h.library.names() }
+
+// Render says how to draw a result.
+type Render struct {
+	Kind  string            `json:"kind"`
+	Props map[string]string `json:"properties,omitempty"`
+}
+
+// Result is the answer to a query.
+type Result struct {
+	Columns []Column
+	// Rows hold string, int64, float64, bool, time.Time, kql.JSON, time.Duration
+	// (a timespan) or nil.
+	Rows [][]any
+	// Truncated says which limit cut the result; empty when it is whole.
+	Truncated string
+	Render    *Render
+	Elapsed   time.Duration
+}
+
+// errLimit ends a statement whose result is large enough.
+var errLimit = errors.New("limit")
+
+// Run runs a query. What is wrong with the query is a *kql.Error.
+func (h *Hunter) Run(ctx context.Context, query string, limits Limits) (*Result, error) {
+	limits = limits.withDefaults()
+	begin := time.Now()
+	q, err := kql.Parse(query)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limits.Timeout, fmt.Errorf("the query took longer than %s: narrow its time range or its conditions", limits.Timeout))
+	defer cancel()
+	session, err := h.store.Hunt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+
+	st, err := h.translate(ctx, q, session)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.load(ctx, session, st.used, map[string]bool{}); err != nil {
+		return nil, err
+	}
+	res := &Result{Columns: st.columns}
+	if st.render != nil {
+		res.Render = &Render{st.render.Kind, st.render.Props}
+	}
+	size := 0
+	err = session.Select(ctx, fmt.Sprintf("%s LIMIT %d", st.sql, limits.Rows+1), func(row []any) error {
+		if len(res.Rows) == limits.Rows {
+			res.Truncated = fmt.Sprintf("only the first %d rows are shown", limits.Rows)
+			return errLimit
+		}
+		out := make([]any, len(row))
+		for i, v := range row {
+			out[i] = result(v, st.columns[i].Type)
+			size += 16 + sizeOf(out[i])
+		}
+		if size > limits.Bytes {
+			res.Truncated = fmt.Sprintf("only the first %d rows are shown: they have %d MB", len(res.Rows), limits.Bytes>>20)
+			return errLimit
+		}
+		res.Rows = append(res.Rows, out)
+		return nil
+	})
+	if err != nil && !errors.Is(err, errLimit) {
+		return nil, explain(ctx, err)
+	}
+	res.Elapsed = time.Since(begin)
+	return res, nil
+}
+
+// explain puts the store's words for what can only be seen at run time into
+// ours.
+func explain(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "Out of Memory"):
+		return errors.New("the query needs more memory than hunting may use: narrow its time range or its conditions, or summarize by fewer columns")
+	case strings.Contains(text, "Overflow") || strings.Contains(text, "Out of Range"):
+		return &kql.Error{Message: "a number is out of the range of its type", Hint: "use todouble()"}
+	case strings.Contains(text, "Invalid Input Error") || strings.Contains(text, "invalid perl operator") || strings.Contains(text, "regex"):
+		return &kql.Error{Message: "a value cannot be used: " + firstLine(text)}
+	}
+	return err
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session) (statement, error) {
+	t := &translator{library: h.library, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond)}
+	present := map[string]bool{}
+	t.lookup = func(sql string) ([]string, error) {
+		if err := h.load(ctx, session, t.used, present); err != nil {
+			return nil, err
+		}
+		var out []string
+		err := session.Select(ctx, sql, func(row []any) error {
+			if s, ok := row[0].(string); ok {
+				out = append(out, s)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, explain(ctx, err)
+		}
+		return out, nil
+	}
+	st, err := t.translate(q)
+	if err != nil {
+		return statement{}, err
+	}
+	for name := range present {
+		delete(st.used, name)
+	}
+	return st, nil
+}
+
+// load brings the tables that a statement reads into the session.
+func (h *Hunter) load(ctx context.Context, session Session, used, present map[string]bool) error {
+	for name := range used {
+		l, ok := h.loaded[name]
+		if !ok || present[name] {
+			continue
+		}
+		rows, err := l.Rows(ctx)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", name, err)
+		}
+		if err := session.Load(ctx, l.Table, rows); err != nil {
+			return fmt.Errorf("loading %s: %w", name, err)
+		}
+		present[name] = true
+	}
+	return nil
+}
+
+// Check reports what is wrong with a query without running it.
+func (h *Hunter) Check(query string) error {
+	q, err := kql.Parse(query)
+	if err != nil {
+		return err
+	}
+	t := &translator{library: h.library, tables: h.tables, names: h.names, now: h.now()}
+	// Which columns there are is not known here.
+	t.lookup = func(string) ([]string, error) { return []string{"Column"}, nil }
+	if _, err := t.translate(q); err != nil {
+		return err
+	}
+	return nil
+}
+
+// result makes a value of what the store returned.
+func result(v any, typ Type) any {
+	switch x := v.(type) {
+	case nil:
+		if typ.textual() {
+			return ""
+		}
+		return nil
+	case []byte:
+		v = string(x)
+	case time.Time:
+		return x.UTC()
+	case int32:
+		v = int64(x)
+	case int16:
+		v = int64(x)
+	case int8:
+		v = int64(x)
+	case uint64:
+		v = int64(min(x, math.MaxInt64))
+	case uint32:
+		v = int64(x)
+	case float32:
+		v = float64(x)
+	case *big.Int:
+		if !x.IsInt64() {
+			f, _ := new(big.Float).SetInt(x).Float64()
+			return f
+		}
+		v = x.Int64()
+	}
+	switch typ {
+	case Timespan:
+		if n, ok := v.(int64); ok && n < math.MaxInt64/1000 && n > math.MinInt64/1000 {
+			return time.Duration(n) * time.Microsecond
+		}
+		return nil
+	case Dynamic:
+		if s, ok := v.(string); ok {
+			return kql.JSON(s)
+		}
+		return nil
+	case Real:
+		if n, ok := v.(int64); ok {
+			return float64(n)
+		}
+	}
+	return v
+}
+
+func sizeOf(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case kql.JSON:
+		return len(v)
+	}
+	return 8
+}
+
+// JSON makes a value of a result ready for encoding/json: times as RFC 3339,
+// timespans as KQL writes them, dynamic values as they are.
+func JSON(v any) any {
+	switch v := v.(type) {
+	case time.Time:
+		return v.Format("2006-01-02T15:04:05.9999999Z")
+	case time.Duration:
+		return kql.FormatTimespan(v)
+	case kql.JSON:
+		if json.Valid([]byte(v)) {
+			return json.RawMessage(v)
+		}
+		return string(v)
+	case float64:
+		switch {
+		case math.IsNaN(v):
+			return "NaN"
+		case math.IsInf(v, 1):
+			return "Infinity"
+		case math.IsInf(v, -1):
+			return "-Infinity"
+		}
+	}
+	return v
+}

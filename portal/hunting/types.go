@@ -1,0 +1,125 @@
+package hunting
+
+import (
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Type is a scalar type of KQL.
+type Type uint8
+
+// The types. Null is that of a null literal; it fits every other one.
+const (
+	Null Type = iota
+	Bool
+	Int
+	Long
+	Real
+	String
+	DateTime
+	Timespan
+	Dynamic
+	GUID
+)
+
+var typeNames = [...]string{"null", "bool", "int", "long", "real", "string", "datetime", "timespan", "dynamic", "guid"}
+
+func (t Type) String() string { return typeNames[t] }
+
+// numeric reports whether arithmetic is possible.
+func (t Type) numeric() bool { return t == Int || t == Long || t == Real || t == Null }
+
+// textual: a guid is kept as a text.
+func (t Type) textual() bool { return t == String || t == GUID }
+
+// typeOf finds the type of a name that is written in a query.
+func typeOf(name string) (Type, bool) {
+	switch strings.ToLower(name) {
+	case "bool", "boolean":
+		return Bool, true
+	case "int":
+		return Int, true
+	case "long":
+		return Long, true
+	case "real", "double", "decimal":
+		return Real, true
+	case "string":
+		return String, true
+	case "datetime", "date":
+		return DateTime, true
+	case "timespan", "time":
+		return Timespan, true
+	case "dynamic":
+		return Dynamic, true
+	case "guid", "uuid", "uniqueid":
+		return GUID, true
+	}
+	return Null, false
+}
+
+// sql is how DuckDB keeps the type. A timespan is a number of microseconds.
+func (t Type) sql() string {
+	switch t {
+	case Bool:
+		return "BOOLEAN"
+	case Int:
+		return "INTEGER"
+	case Long, Timespan:
+		return "BIGINT"
+	case Real:
+		return "DOUBLE"
+	case DateTime:
+		return "TIMESTAMP"
+	case Dynamic:
+		return "JSON"
+	}
+	return "VARCHAR"
+}
+
+func fromEvent(t event.Type) Type {
+	switch t {
+	case event.Long:
+		return Long
+	case event.Int:
+		return Int
+	case event.Bool:
+		return Bool
+	case event.DateTime:
+		return DateTime
+	}
+	return String
+}
+
+// Column is a column of a table or of a result.
+type Column struct {
+	Name string
+	Type Type
+}
+
+// Table is a table that queries can read.
+type Table struct {
+	Name    string
+	Columns []Column
+	// Source is what SQL reads the rows from; the quoted name when empty.
+	Source string
+}
+
+// Tables of events, as they are in the event store.
+func EventTables() []Table {
+	var out []Table
+	for _, et := range event.Tables() {
+		t := Table{Name: et.Name}
+		for _, c := range et.Columns {
+			t.Columns = append(t.Columns, Column{c.Name, fromEvent(c.Type)})
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
+// quoteText makes a string literal of SQL. Text of a query never reaches SQL in
+// another way.
+func quoteText(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
