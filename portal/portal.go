@@ -25,6 +25,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/pki"
@@ -40,6 +41,13 @@ type Control interface {
 	Alerts() alert.Store
 	Accounts() account.Store
 	Commands() ingest.Commands
+	Hunting() hunting.Library
+}
+
+// Events is what the portal needs of the event store.
+type Events interface {
+	eventstore.Store
+	hunting.Store
 }
 
 // Maintainer is an event store that needs regular maintenance.
@@ -51,7 +59,7 @@ type Maintainer interface {
 // returned.
 type Config struct {
 	Control Control
-	Events  eventstore.Store
+	Events  Events
 	CA      *pki.Authority
 	// Definitions publishes definitions; nil for a portal without.
 	Definitions *definitions.Publisher
@@ -81,6 +89,7 @@ type Portal struct {
 	ingest    *ingest.Service
 	api       *rest.API
 	site      *web.Site
+	hunter    *hunting.Hunter
 }
 
 // New puts a portal together.
@@ -121,10 +130,11 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}); err != nil {
 		return nil, err
 	}
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Logger: cfg.Logger, Now: cfg.Now})
+	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -174,10 +184,19 @@ func (p *Portal) mount() http.Handler {
 // pageTime is how long a request of a person or program may take.
 const pageTime = 30 * time.Second
 
+// timeOf is the time for a request: hunting takes longer than everything else.
+func timeOf(path string) time.Duration {
+	switch path {
+	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
+		return huntTime + pageTime
+	}
+	return pageTime
+}
+
 // deadline bounds requests that are not streams of agents.
 func deadline(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		at := time.Now().Add(pageTime)
+		at := time.Now().Add(timeOf(r.URL.Path))
 		rc := http.NewResponseController(w)
 		// Not every server can set deadlines; then its own hold.
 		_ = errors.Join(rc.SetReadDeadline(at), rc.SetWriteDeadline(at.Add(pageTime)))

@@ -23,6 +23,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/pki"
@@ -55,7 +56,15 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{control: control, device: strings.Repeat("ab", 20), alert: strings.Repeat("cd", 16), log: &logBuffer{}}
-	events := eventstoretest.NewMemory()
+	events, err := duckdb.Open(t.Context(), duckdb.Config{Dir: filepath.Join(dir, "events"), MemoryLimit: 256 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := events.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	w.Portal, err = New(t.Context(), Config{
 		Control: control, Events: events, CA: ca, URL: "https://localhost:1", Version: "test",
 		HashCost: account.HashCost{Time: 1, Memory: 64, Threads: 1}, Logger: slog.New(slog.NewTextHandler(w.log, nil)),

@@ -34,10 +34,11 @@ const (
 	Onboarding     Permission = "Onboarding.ReadWrite.All"
 	TokenManage    Permission = "Token.ReadWrite.All"
 	AuditRead      Permission = "Audit.Read.All"
+	HuntingRead    Permission = "AdvancedQuery.Read.All"
 )
 
 // Scopes are the permissions that an API token may carry.
-var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite}
+var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead}
 
 // Scopes returns the permissions that an API token may carry.
 func Scopes() []Permission { return slices.Clone(scopes) }
@@ -79,11 +80,11 @@ func ParseRole(name string) (Role, error) {
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead}
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead, HuntingRead}
 	case Analyst:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead}
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, HuntingRead}
 	case Reader:
-		return []Permission{SignedIn, MachineRead, AlertRead}
+		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead}
 	}
 	return nil
 }

@@ -261,7 +261,7 @@ func bin(t *translator, c *kql.Call, a []value) value {
 		if v.typ == Real || step.typ == Real {
 			typ = Real
 		}
-		return value{sql: fmt.Sprintf("CAST(floor(%s / nullif(%[2]s, 0)) * %[2]s AS %[3]s)", v.sql, step.sql, typ.sql()), typ: typ}
+		return value{sql: fmt.Sprintf("CAST(floor(%s / nullif(%[2]s, 0)) * %[2]s AS %[3]s)", v.sql, step.sql, typ.SQL()), typ: typ}
 	}
 	fail(c, "a %s cannot be put into bins of a %s", v.typ, step.typ)
 	return value{}
@@ -273,7 +273,7 @@ func binAt(t *translator, c *kql.Call, a []value) value {
 	case v.typ == DateTime && step.typ == Timespan && at.typ == DateTime:
 		return value{sql: fmt.Sprintf("make_timestamp(CAST(floor((epoch_us(%s) - epoch_us(%s)) / nullif(%[3]s, 0)) * %[3]s AS BIGINT) + epoch_us(%[2]s))", v.sql, at.sql, step.sql), typ: DateTime}
 	case v.typ.numeric() && step.typ.numeric() && at.typ.numeric(), v.typ == Timespan && step.typ == Timespan && at.typ == Timespan:
-		return value{sql: fmt.Sprintf("CAST(floor((%s - %s) / nullif(%[3]s, 0)) * %[3]s + %[2]s AS %s)", v.sql, at.sql, step.sql, v.typ.sql()), typ: v.typ}
+		return value{sql: fmt.Sprintf("CAST(floor((%s - %s) / nullif(%[3]s, 0)) * %[3]s + %[2]s AS %s)", v.sql, at.sql, step.sql, v.typ.SQL()), typ: v.typ}
 	}
 	fail(c, "bin_at(%s, %s, %s) is not possible", v.typ, step.typ, at.typ)
 	return value{}

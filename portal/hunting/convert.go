@@ -108,16 +108,16 @@ func (t *translator) convert(v value, to Type, at kql.Expr) value {
 		switch {
 		case text != "":
 			// A text with a fraction is cut, one in hexadecimal is read.
-			out.sql = fmt.Sprintf("CASE WHEN regexp_matches(%[1]s, '^0[xX][0-9a-fA-F]{1,16}$') THEN try_cast(lower(%[1]s) AS %[2]s) ELSE coalesce(try_cast(CASE WHEN contains(%[1]s, '.') THEN NULL ELSE %[1]s END AS %[2]s), try_cast(trunc(try_cast(%[1]s AS DOUBLE)) AS %[2]s)) END", text, to.sql())
+			out.sql = fmt.Sprintf("CASE WHEN regexp_matches(%[1]s, '^0[xX][0-9a-fA-F]{1,16}$') THEN try_cast(lower(%[1]s) AS %[2]s) ELSE coalesce(try_cast(CASE WHEN contains(%[1]s, '.') THEN NULL ELSE %[1]s END AS %[2]s), try_cast(trunc(try_cast(%[1]s AS DOUBLE)) AS %[2]s)) END", text, to.SQL())
 		case v.typ == Real:
-			out.sql = "try_cast(trunc(" + v.sql + ") AS " + to.sql() + ")"
+			out.sql = "try_cast(trunc(" + v.sql + ") AS " + to.SQL() + ")"
 		case v.typ == DateTime:
 			// Ticks of 100 ns since the year 1.
 			out.sql = "(epoch_us(" + v.sql + ") * 10 + 621355968000000000)"
 		case v.typ == Timespan:
 			out.sql = "(" + v.sql + " * 10)"
 		default:
-			out.sql = "try_cast(" + v.sql + " AS " + to.sql() + ")"
+			out.sql = "try_cast(" + v.sql + " AS " + to.SQL() + ")"
 		}
 	case Real:
 		switch {

@@ -61,7 +61,7 @@ func null(typ Type) value {
 	if typ.textual() {
 		return value{sql: "''", typ: typ, konst: ""}
 	}
-	return value{sql: "CAST(NULL AS " + typ.sql() + ")", typ: typ}
+	return value{sql: "CAST(NULL AS " + typ.SQL() + ")", typ: typ}
 }
 
 // filter translates a condition where false and unknown are the same, so that
@@ -130,9 +130,9 @@ func (t *translator) scalar1(x kql.Expr, r relation, s *scope) value {
 	case *kql.Between:
 		return t.between(x, r, s)
 	case *kql.Member:
-		return t.property(x, x.X, kql.Expr(&kql.Literal{Pos: x.Pos, Type: "string", Value: x.Name}), r, s)
+		return t.property(x.X, kql.Expr(&kql.Literal{Pos: x.Pos, Type: "string", Value: x.Name}), r, s)
 	case *kql.Index:
-		return t.property(x, x.X, x.At, r, s)
+		return t.property(x.X, x.At, r, s)
 	case *kql.Call:
 		return t.callScalar(x, r, s)
 	case *kql.Pipe:
@@ -372,7 +372,7 @@ func (t *translator) arithmetic(x *kql.Binary, l, r value) value {
 		if op == "%" {
 			return bin("$1 % nullif($2, 0)", typ)
 		}
-		return bin("CAST($1 AS "+typ.sql()+") "+op+" CAST($2 AS "+typ.sql()+")", typ)
+		return bin("CAST($1 AS "+typ.SQL()+") "+op+" CAST($2 AS "+typ.SQL()+")", typ)
 	}
 	failHint(x, map[bool]string{true: "convert it with tolong() or todouble()"}[l.typ.textual() || r.typ.textual()], "a %s %s a %s is not possible", l.typ, op, r.typ)
 	return value{}
@@ -428,15 +428,16 @@ func fold(op string, l, r any) (value, bool) {
 }
 
 // property reads a property of a bag or an element of an array.
-func (t *translator) property(x kql.Expr, of, at kql.Expr, r relation, s *scope) value {
+func (t *translator) property(of, at kql.Expr, r relation, s *scope) value {
 	if n, ok := of.(*kql.Name); ok && (n.Text == "$left" || n.Text == "$right") {
 		fail(n, "%s is only known in the condition of a join", n.Text)
 	}
 	bag := t.scalar(of, r, s)
+	if bag.typ.textual() {
+		// Queries treat AdditionalFields as either.
+		bag = parseJSON(t, nil, []value{bag})
+	}
 	if bag.typ != Dynamic {
-		if bag.typ.textual() {
-			failHint(of, "use parse_json() before", "a text has no properties")
-		}
 		fail(of, "a %s has no properties", bag.typ)
 	}
 	key := t.scalar(at, r, s)

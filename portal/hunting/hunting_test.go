@@ -86,7 +86,7 @@ func newHunter(t testing.TB) *Hunter {
 
 func run(t *testing.T, h *Hunter, query string) string {
 	t.Helper()
-	r, err := h.Run(t.Context(), query, Limits{})
+	r, err := h.Run(t.Context(), "tester", query, Limits{})
 	if err != nil {
 		t.Errorf("%s\n%v", query, err)
 		if q, perr := kql.Parse(query); perr == nil {
@@ -126,10 +126,14 @@ func TestOperators(t *testing.T) {
 		{"P | where Bytes != 100 | count", "Count [3]"},
 		{"P | where When > ago(3h) and When <= now() | summarize n = count() by Device | sort by n, Device", "Device,n ['alpha',2] ['beta',1]"},
 		{"P | summarize count() by bin(When, 1d) | sort by When asc", "When,count_ ['2026-11-27T00:00:00Z',1] ['2026-11-28T00:00:00Z',3]"},
-		{"P | summarize dcount(Device), sum(Bytes), avg(Bytes), make_set(Device), countif(Root)",
-			"dcount_Device,sum_Bytes,avg_Bytes,set_Device,countif_ [2,350,116.66666666666667,['alpha','beta'],2]"},
-		{"P | summarize arg_max(When, *) by Device | project Device, When, Name | sort by Device asc",
-			"Device,When,Name ['alpha','2026-11-28T10:30:00Z','bash'] ['beta','2026-11-28T11:10:00Z','wget']"},
+		{
+			"P | summarize dcount(Device), sum(Bytes), avg(Bytes), make_set(Device), countif(Root)",
+			"dcount_Device,sum_Bytes,avg_Bytes,set_Device,countif_ [2,350,116.66666666666667,['alpha','beta'],2]",
+		},
+		{
+			"P | summarize arg_max(When, *) by Device | project Device, When, Name | sort by Device asc",
+			"Device,When,Name ['alpha','2026-11-28T10:30:00Z','bash'] ['beta','2026-11-28T11:10:00Z','wget']",
+		},
 		{"P | summarize (last, cmd) = arg_max(Pid, Cmd)", "last,cmd [12,'wget-like program_files']"},
 		{"P | summarize percentile(Bytes, 50), percentiles(Bytes, 0, 100)", "percentile_Bytes_50,percentile_Bytes_0,percentile_Bytes_100 [100,50,200]"},
 		{"P | summarize make_list(Pid) by Device | sort by Device asc", "Device,list_Pid ['alpha',[10,11]] ['beta',[12]]"},
@@ -187,8 +191,10 @@ func TestOperators(t *testing.T) {
 		{"P | top-hitters 1 of Device by Pid", "Device,approximate_sum_Pid ['alpha',21]"},
 		{"print d = dynamic({'b':1,'a':'x'}), k = 5 | evaluate bag_unpack(d)", "k,a,b [5,'x',1]"},
 		{"N | evaluate pivot(Device, count(), Pid) | sort by Pid asc", "Pid,alpha,gamma [10,2,0] [99,0,1]"},
-		{"P | make-series n = count() default = 0 on When from datetime(2026-11-28 10:00) to datetime(2026-11-28 12:00) step 1h",
-			"n,When [[2,1],['2026-11-28T10:00:00.0000000Z','2026-11-28T11:00:00.0000000Z']]"},
+		{
+			"P | make-series n = count() default = 0 on When from datetime(2026-11-28 10:00) to datetime(2026-11-28 12:00) step 1h",
+			"n,When [[2,1],['2026-11-28T10:00:00.0000000Z','2026-11-28T11:00:00.0000000Z']]",
+		},
 		{"N | make-series s = sum(Pid) on Pid from 0 to 30 step 10 by Device | project Device, s | sort by Device asc", "Device,s ['alpha',[0,20,0]]"},
 		{"P | sample-distinct 5 of Device | count", "Count [2]"},
 		{"P | consume", "When,Device,Name,Cmd,Pid,Bytes,Root,Extra"},

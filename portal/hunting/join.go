@@ -15,7 +15,7 @@ func (t *translator) join(op *kql.Join, left relation, s *scope) relation {
 	var lk, rk []value
 	var conds []string
 	for _, on := range op.On {
-		l, r := t.joinKey(on, left, right, s)
+		l, r := t.joinKey(on, left, right)
 		lk, rk = append(lk, l), append(rk, r)
 		conds = append(conds, l.get()+" = "+r.get())
 	}
@@ -79,7 +79,7 @@ func freeName(name string, taken, others []column) string {
 
 // joinKey translates a condition: a column of both sides, or
 // $left.a == $right.b.
-func (t *translator) joinKey(on kql.Expr, left, right relation, s *scope) (l, r value) {
+func (t *translator) joinKey(on kql.Expr, left, right relation) (l, r value) {
 	switch x := on.(type) {
 	case *kql.Name:
 		a, b := t.column(x, left), t.column(x, right)
@@ -219,7 +219,7 @@ func (t *translator) unite(at interface{ Position() kql.Pos }, rels []relation, 
 			list = append(list, quoteText(names[i])+" AS "+cols[0].id)
 		}
 		for k, want := range keys {
-			sql := "CAST(NULL AS " + want.typ.sql() + ")"
+			sql := "CAST(NULL AS " + want.typ.SQL() + ")"
 			if c, ok := r.find(want.name); ok && c.typ == want.typ {
 				sql = c.id
 			}

@@ -66,6 +66,7 @@ type Hunter struct {
 	names   []string
 	loaded  map[string]Loaded
 	now     func() time.Time
+	running running
 }
 
 // New returns a Hunter over the tables of events and the given others.
@@ -118,8 +119,15 @@ type Result struct {
 // errLimit ends a statement whose result is large enough.
 var errLimit = errors.New("limit")
 
-// Run runs a query. What is wrong with the query is a *kql.Error.
-func (h *Hunter) Run(ctx context.Context, query string, limits Limits) (*Result, error) {
+// Run runs a query of a user, whose name counts for the number of queries that
+// may run at the same time (ErrBusy). What is wrong with the query is a
+// *kql.Error. When ctx ends the query is cancelled.
+func (h *Hunter) Run(ctx context.Context, user, query string, limits Limits) (*Result, error) {
+	end, err := h.running.begin(user)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	limits = limits.withDefaults()
 	begin := time.Now()
 	q, err := kql.Parse(query)
@@ -340,4 +348,14 @@ func JSON(v any) any {
 		}
 	}
 	return v
+}
+
+// Excerpt is the beginning of a query, on one line, for the audit log.
+func Excerpt(query string) string {
+	const size = 500
+	s := strings.ToValidUTF8(strings.Join(strings.Fields(query[:min(len(query), 4*size)]), " "), "")
+	if len(s) > size {
+		s = strings.ToValidUTF8(s[:size], "") + " ..."
+	}
+	return s
 }

@@ -71,7 +71,7 @@ func specialTable() map[string]func(t *translator, c *kql.Call, r relation, s *s
 			if typ == Int {
 				typ = Long
 			}
-			return value{sql: "CAST(sum(" + v.sql + ") OVER (ROWS UNBOUNDED PRECEDING) AS " + typ.sql() + ")", typ: typ}
+			return value{sql: "CAST(sum(" + v.sql + ") OVER (ROWS UNBOUNDED PRECEDING) AS " + typ.SQL() + ")", typ: typ}
 		},
 	}
 }

@@ -34,9 +34,7 @@ func (t *translator) summarize(op *kql.Summarize, r relation, s *scope) relation
 		taken[it.name] = true
 	}
 	for _, x := range op.Columns {
-		for _, it := range t.aggregateItems(x, r, s, taken) {
-			items = append(items, it)
-		}
+		items = append(items, t.aggregateItems(x, r, s, taken)...)
 	}
 	tail := ""
 	if len(groups) > 0 {
@@ -287,7 +285,7 @@ func (t *translator) aggregateCall(c *kql.Call, r relation, s *scope) (out value
 		if typ == Int {
 			typ = Long
 		}
-		return value{sql: "CAST(coalesce(sum(" + v.sql + ") " + f + ", 0) AS " + typ.sql() + ")", typ: typ}, true
+		return value{sql: "CAST(coalesce(sum(" + v.sql + ") " + f + ", 0) AS " + typ.SQL() + ")", typ: typ}, true
 	case "avg", "avgif":
 		f := filter
 		if name == "avgif" {

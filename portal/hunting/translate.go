@@ -421,11 +421,11 @@ func (t *translator) datatable(x *kql.Datatable, s *scope) relation {
 		var parts []string
 		for i := range n {
 			if list == nil {
-				parts = append(parts, "CAST(NULL AS "+cols[i].typ.sql()+") AS "+cols[i].id)
+				parts = append(parts, "CAST(NULL AS "+cols[i].typ.SQL()+") AS "+cols[i].id)
 				continue
 			}
 			v := t.convert(t.scalar(list[i], relation{}, s), cols[i].typ, list[i])
-			parts = append(parts, "CAST("+v.get()+" AS "+cols[i].typ.sql()+") AS "+cols[i].id)
+			parts = append(parts, "CAST("+v.get()+" AS "+cols[i].typ.SQL()+") AS "+cols[i].id)
 		}
 		return "SELECT " + strings.Join(parts, ", ")
 	}
@@ -455,7 +455,7 @@ func (t *translator) rangeTable(x *kql.RangeTable, s *scope) relation {
 			c.typ = Real
 		}
 		series = fmt.Sprintf("(SELECT CAST((%s) + i * (%s) AS %s) AS %s FROM range(CAST(least(%d, greatest(0, floor(((%s) - (%s)) / nullif(%s, 0)) + 1)) AS BIGINT)) r(i))",
-			from.sql, step.sql, c.typ.sql(), c.id, maxRange, to.sql, from.sql, step.sql)
+			from.sql, step.sql, c.typ.SQL(), c.id, maxRange, to.sql, from.sql, step.sql)
 	default:
 		fail(x, "range from %s to %s step %s is not possible", from.typ, to.typ, step.typ)
 	}

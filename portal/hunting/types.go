@@ -58,8 +58,8 @@ func typeOf(name string) (Type, bool) {
 	return Null, false
 }
 
-// sql is how DuckDB keeps the type. A timespan is a number of microseconds.
-func (t Type) sql() string {
+// SQL is how DuckDB keeps the type. A timespan is a number of microseconds.
+func (t Type) SQL() string {
 	switch t {
 	case Bool:
 		return "BOOLEAN"
@@ -105,7 +105,7 @@ type Table struct {
 	Source string
 }
 
-// Tables of events, as they are in the event store.
+// EventTables lists the tables of events, as they are in the event store.
 func EventTables() []Table {
 	var out []Table
 	for _, et := range event.Tables() {

@@ -22,6 +22,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/rest/odata"
 )
@@ -31,6 +32,8 @@ import (
 const (
 	PerMinute = 100
 	maxBody   = 64 << 10
+	// maxQuery is the largest body with a query.
+	maxQuery = 256 << 10
 )
 
 // Config is what the API works on.
@@ -38,6 +41,7 @@ type Config struct {
 	Inventory *inventory.Service
 	Alerts    *alert.Service
 	Accounts  *account.Service
+	Hunter    *hunting.Hunter
 	Logger    *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
@@ -66,6 +70,8 @@ func New(cfg Config) *API {
 		{"GET /api/alerts", access.AlertRead, a.alerts},
 		{"GET /api/alerts/{id}", access.AlertRead, a.alert},
 		{"PATCH /api/alerts/{id}", access.AlertWrite, a.updateAlert},
+		{"POST /api/advancedqueries/run", access.HuntingRead, a.runQuery},
+		{"POST /api/advancedhunting/run", access.HuntingRead, a.runQuery},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -246,10 +252,14 @@ func (a *API) write(w http.ResponseWriter, status int, v any) {
 // read decodes a JSON body strictly: an unknown or wrongly typed member is
 // named.
 func read(w http.ResponseWriter, r *http.Request, into any) error {
+	return readUpTo(maxBody, w, r, into)
+}
+
+func readUpTo(limit int64, w http.ResponseWriter, r *http.Request, into any) error {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return &failure{http.StatusUnsupportedMediaType, "UnsupportedMediaType", "the body must have the Content-Type application/json", "Content-Type"}
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {
@@ -262,7 +272,7 @@ func read(w http.ResponseWriter, r *http.Request, into any) error {
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &tooLarge):
-		return &failure{http.StatusRequestEntityTooLarge, "PayloadTooLarge", fmt.Sprintf("the body is larger than %d bytes", maxBody), ""}
+		return &failure{http.StatusRequestEntityTooLarge, "PayloadTooLarge", fmt.Sprintf("the body is larger than %d bytes", limit), ""}
 	case errors.As(err, &wrongType):
 		return bad(wrongType.Field, "%s cannot be a %s", wrongType.Field, wrongType.Value)
 	case strings.HasPrefix(err.Error(), "json: unknown field "):

@@ -26,14 +26,22 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
 
 //go:embed templates/*.html static
 var files embed.FS
 
-// maxForm is the largest form body in bytes.
-const maxForm = 64 << 10
+// maxForm is the largest form body in bytes, maxQueryForm that of a form with a
+// query, which may have 100 KiB before it is encoded.
+const (
+	maxForm      = 64 << 10
+	maxQueryForm = 384 << 10
+)
+
+// huntTimeout is how long a query of the hunting page may take.
+const huntTimeout = 3 * time.Minute
 
 // cookieName carries the prefix that makes browsers insist on Secure, Path=/
 // and no Domain.
@@ -58,6 +66,8 @@ type Config struct {
 	Events     eventstore.Store
 	Onboarding Onboarding
 	Tokens     EnrollmentTokens
+	Hunter     *hunting.Hunter
+	Queries    hunting.Library
 	Version    string
 	Logger     *slog.Logger
 	// Now is time.Now outside of tests.
@@ -123,6 +133,12 @@ func (s *Site) routes() {
 	get("/tokens", access.TokenManage, s.tokens)
 	post("/tokens", access.TokenManage, s.createToken)
 	post("/tokens/{id}/revoke", access.TokenManage, s.revokeToken)
+	get("/hunting", access.HuntingRead, s.huntingPage)
+	get("/hunting/schema.json", access.HuntingRead, s.huntingSchema)
+	post("/hunting/run", access.HuntingRead, s.runQuery)
+	post("/hunting/export", access.HuntingRead, s.exportQuery)
+	post("/hunting/save", access.HuntingRead, s.saveQuery)
+	post("/hunting/saved/{id}/delete", access.HuntingRead, s.deleteQuery)
 	get("/audit", access.AuditRead, s.audit)
 }
 
@@ -270,11 +286,15 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // form reads a form body within limits and checks its CSRF token.
 func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	limit := int64(maxForm)
+	if strings.HasPrefix(r.URL.Path, "/hunting/") {
+		limit = maxQueryForm
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	if err := r.ParseForm(); err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
-			return &invalid{http.StatusRequestEntityTooLarge, fmt.Sprintf("The form is larger than %d KiB.", maxForm>>10)}
+			return &invalid{http.StatusRequestEntityTooLarge, fmt.Sprintf("The form is larger than %d KiB.", limit>>10)}
 		}
 		return &invalid{http.StatusBadRequest, "The form cannot be read."}
 	}

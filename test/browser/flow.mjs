@@ -125,6 +125,36 @@ try {
   expect(hostile.text.includes("<script>window.pwned=1</script>"), "the markup is shown as text");
   expect(hostile.text.includes("\\u202e") && !hostile.text.includes("\u202e"), "a change of direction is shown as an escape");
 
+  // Hunting: completion, a result with links, an error with its place, a chart,
+  // an export, a saved query.
+  await page.goto(base + "/hunting");
+  await page.locator("#query").pressSequentially("DeviceProcessEv", { delay: 5 });
+  await page.waitForSelector("#completions li[aria-selected=true]");
+  expect(/DeviceProcessEvents/.test(await text("#completions li")), "a table is completed");
+  await page.keyboard.press("Enter");
+  expect(await page.locator("#query").inputValue() === "DeviceProcessEvents", "the completion is put in");
+  await page.fill("#query", "DeviceProcessEvents\n| summarize Runs = count() by DeviceId, DeviceName, FileName\n| top 20 by Runs");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForSelector("#hunting-result table.result tbody tr");
+  expect(await page.locator(`#hunting-result a[href^="/devices/"]`).count() > 0, "a result links to the device");
+  expect(page.url().includes("/hunting?q="), "the query is in the address");
+  await shot("hunting");
+  await page.fill("#query", "DeviceProcessEvents\n| where FileNme == 'curl'");
+  await page.click("#hunt-run");
+  await page.waitForSelector("#hunting-result .message.bad");
+  expect(/Line 2, column 9.*no column FileNme.*did you mean FileName/s.test(await text("#hunting-result .message")), "an error says where and what was meant");
+  await page.fill("#query", "DeviceProcessEvents | summarize Processes = count() by bin(Timestamp, 1m) | render timechart");
+  await page.click("#hunt-run");
+  await page.waitForSelector("#hunting-result svg polyline");
+  await shot("hunting-chart");
+  const [csv] = await Promise.all([page.waitForEvent("download"), page.click("button[value=csv]")]);
+  expect(csv.suggestedFilename() === "hunting.csv", "the result is exported");
+  await page.click(".save summary");
+  await page.fill(".save input[name=name]", "From the browser");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.waitForSelector(".hunting-side li a");
+  expect(/From the browser/.test(await text(".hunting-side ul.plain")), "the query is saved");
+
   // Onboarding: the package comes as a file and is listed; revoke it.
   await page.goto(base + "/onboarding");
   await page.fill("input[name=name]", "from the browser");
@@ -163,7 +193,7 @@ try {
   }
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 760 });
-  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
+  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
     await page.goto(base + path);
     await shot("narrow-" + name);
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

@@ -3,6 +3,7 @@ package eventstoretest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
 // Memory is an eventstore.Store in memory, for tests of packages that need one
@@ -126,3 +128,8 @@ func (m *Memory) Stats(context.Context) (eventstore.Stats, error) {
 func (m *Memory) Close() error { return nil }
 
 var _ eventstore.Store = (*Memory)(nil)
+
+// Hunt implements hunting.Store; this store cannot be hunted in.
+func (m *Memory) Hunt(context.Context) (hunting.Session, error) {
+	return nil, errors.New("the store in memory cannot be hunted in")
+}

@@ -17,11 +17,11 @@ type Literal struct {
 	Value any
 }
 
-// GUID is the text of a guid literal, JSON that of a dynamic one.
-type (
-	GUID string
-	JSON string
-)
+// GUID is the text of a guid literal.
+type GUID string
+
+// JSON is the text of a dynamic literal or value.
+type JSON string
 
 // Call is a function with its arguments.
 type Call struct {
@@ -61,19 +61,19 @@ type Between struct {
 	X, Lo, Hi Expr
 }
 
-// Member is "x.name", Index is "x[i]".
-type (
-	Member struct {
-		Pos  Pos
-		X    Expr
-		Name string
-	}
-	Index struct {
-		Pos Pos
-		X   Expr
-		At  Expr
-	}
-)
+// Member is "x.name".
+type Member struct {
+	Pos  Pos
+	X    Expr
+	Name string
+}
+
+// Index is "x[i]".
+type Index struct {
+	Pos Pos
+	X   Expr
+	At  Expr
+}
 
 // Star is "*".
 type Star struct{ Pos Pos }
@@ -142,164 +142,199 @@ type Query struct {
 	Body *Pipe
 }
 
-// Sources of rows.
-type (
-	Datatable struct {
-		Pos     Pos
-		Columns []ColumnDef
-		Values  []Expr
-	}
-	// RangeTable is "range x from a to b step s".
-	RangeTable struct {
-		Pos            Pos
-		Column         Name
-		From, To, Step Expr
-	}
-	Print struct {
-		Pos     Pos
-		Columns []Expr
-	}
-	// Union stands at the beginning or after a pipe.
-	Union struct {
-		Pos        Pos
-		Inner      bool
-		WithSource string
-		Fuzzy      bool
-		Tables     []Expr // *Pipe or Wildcard
-	}
-	// Search looks for a text in all columns.
-	Search struct {
-		Pos    Pos
-		Kind   string // case_sensitive or empty
-		Tables []Expr
-		What   Expr
-	}
-)
+// Datatable is "datatable(columns) [values]".
+type Datatable struct {
+	Pos     Pos
+	Columns []ColumnDef
+	Values  []Expr
+}
+
+// RangeTable is "range x from a to b step s".
+type RangeTable struct {
+	Pos            Pos
+	Column         Name
+	From, To, Step Expr
+}
+
+// Print is "print a = 1".
+type Print struct {
+	Pos     Pos
+	Columns []Expr
+}
+
+// Union stands at the beginning or after a pipe.
+type Union struct {
+	Pos        Pos
+	Inner      bool
+	WithSource string
+	Fuzzy      bool
+	Tables     []Expr // *Pipe or Wildcard
+}
+
+// Search looks for a text in all columns.
+type Search struct {
+	Pos    Pos
+	Kind   string // case_sensitive or empty
+	Tables []Expr
+	What   Expr
+}
 
 // Op is an operator after a pipe.
 type Op interface{ Position() Pos }
 
-// Operators.
-type (
-	Where struct {
-		Pos  Pos
-		Cond Expr
-	}
-	// Project is project, project-away, -keep, -rename or -reorder.
-	Project struct {
-		Pos     Pos
-		Kind    string
-		Columns []Expr
-		Orders  []string // of project-reorder, parallel to Columns: "", asc, desc
-	}
-	Extend struct {
-		Pos     Pos
-		Columns []Expr
-	}
-	Summarize struct {
-		Pos     Pos
-		Columns []Expr
-		By      []Expr
-	}
-	Distinct struct {
-		Pos     Pos
-		Columns []Expr
-	}
-	Sort struct {
-		Pos  Pos
-		Keys []SortKey
-	}
-	Top struct {
-		Pos Pos
-		N   Expr
-		By  SortKey
-	}
-	// TopHitters is "top-hitters n of x by y".
-	TopHitters struct {
-		Pos Pos
-		N   Expr
-		Of  Expr
-		By  Expr // or nil
-	}
-	// Take is take, limit or sample.
-	Take struct {
-		Pos    Pos
-		N      Expr
-		Random bool
-	}
-	// SampleDistinct is "sample-distinct n of x".
-	SampleDistinct struct {
-		Pos Pos
-		N   Expr
-		Of  Expr
-	}
-	Count struct {
-		Pos Pos
-		As  string
-	}
-	Join struct {
-		Pos    Pos
-		Kind   string
-		Lookup bool
-		Right  *Pipe
-		On     []Expr
-	}
-	MvExpand struct {
-		Pos       Pos
-		Bag       bool
-		IndexName string
-		Items     []MvItem
-		Limit     Expr
-	}
-	// MvApply is "mv-apply x = y on (operators)".
-	MvApply struct {
-		Pos       Pos
-		IndexName string
-		Items     []MvItem
-		Limit     Expr
-		On        *Pipe // its Source is nil
-	}
-	ParseText struct {
-		Pos   Pos
-		Kind  string // simple, regex or relaxed
-		Flags string
-		Where bool
-		X     Expr
-		Parts []ParsePart
-	}
-	MakeSeries struct {
-		Pos            Pos
-		Aggs           []SeriesAgg
-		On             Expr
-		From, To, Step Expr
-		By             []Expr
-	}
-	// Evaluate is a plug-in: bag_unpack, pivot.
-	Evaluate struct {
-		Pos  Pos
-		Call *Call
-	}
-	Render struct {
-		Pos   Pos
-		Kind  string
-		Props map[string]string
-	}
-	GetSchema struct{ Pos Pos }
-	Serialize struct {
-		Pos     Pos
-		Columns []Expr
-	}
-	// Invoke calls a function with the rows so far as its first argument.
-	Invoke struct {
-		Pos  Pos
-		Call *Call
-	}
-	// As names what comes before it.
-	As struct {
-		Pos  Pos
-		Name string
-	}
-)
+// Where keeps the rows for which a condition holds.
+type Where struct {
+	Pos  Pos
+	Cond Expr
+}
+
+// Project is project, project-away, -keep, -rename or -reorder.
+type Project struct {
+	Pos     Pos
+	Kind    string
+	Columns []Expr
+	Orders  []string // of project-reorder, parallel to Columns: "", asc, desc
+}
+
+// Extend adds columns.
+type Extend struct {
+	Pos     Pos
+	Columns []Expr
+}
+
+// Summarize aggregates.
+type Summarize struct {
+	Pos     Pos
+	Columns []Expr
+	By      []Expr
+}
+
+// Distinct keeps one of equal rows.
+type Distinct struct {
+	Pos     Pos
+	Columns []Expr
+}
+
+// Sort is sort or order.
+type Sort struct {
+	Pos  Pos
+	Keys []SortKey
+}
+
+// Top is "top n by x".
+type Top struct {
+	Pos Pos
+	N   Expr
+	By  SortKey
+}
+
+// TopHitters is "top-hitters n of x by y".
+type TopHitters struct {
+	Pos Pos
+	N   Expr
+	Of  Expr
+	By  Expr // or nil
+}
+
+// Take is take, limit or sample.
+type Take struct {
+	Pos    Pos
+	N      Expr
+	Random bool
+}
+
+// SampleDistinct is "sample-distinct n of x".
+type SampleDistinct struct {
+	Pos Pos
+	N   Expr
+	Of  Expr
+}
+
+// Count counts the rows.
+type Count struct {
+	Pos Pos
+	As  string
+}
+
+// Join is join or lookup.
+type Join struct {
+	Pos    Pos
+	Kind   string
+	Lookup bool
+	Right  *Pipe
+	On     []Expr
+}
+
+// MvExpand makes a row of each element of arrays.
+type MvExpand struct {
+	Pos       Pos
+	Bag       bool
+	IndexName string
+	Items     []MvItem
+	Limit     Expr
+}
+
+// MvApply is "mv-apply x = y on (operators)".
+type MvApply struct {
+	Pos       Pos
+	IndexName string
+	Items     []MvItem
+	Limit     Expr
+	On        *Pipe // its Source is nil
+}
+
+// ParseText is parse or parse-where.
+type ParseText struct {
+	Pos   Pos
+	Kind  string // simple, regex or relaxed
+	Flags string
+	Where bool
+	X     Expr
+	Parts []ParsePart
+}
+
+// MakeSeries makes arrays over an axis.
+type MakeSeries struct {
+	Pos            Pos
+	Aggs           []SeriesAgg
+	On             Expr
+	From, To, Step Expr
+	By             []Expr
+}
+
+// Evaluate is a plug-in: bag_unpack, pivot.
+type Evaluate struct {
+	Pos  Pos
+	Call *Call
+}
+
+// Render says how to draw the result.
+type Render struct {
+	Pos   Pos
+	Kind  string
+	Props map[string]string
+}
+
+// GetSchema lists the columns.
+type GetSchema struct{ Pos Pos }
+
+// Serialize keeps the order, and adds columns.
+type Serialize struct {
+	Pos     Pos
+	Columns []Expr
+}
+
+// Invoke calls a function with the rows so far as its first argument.
+type Invoke struct {
+	Pos  Pos
+	Call *Call
+}
+
+// As names what comes before it.
+type As struct {
+	Pos  Pos
+	Name string
+}
 
 // SortKey is a column of an order. KQL sorts descending, nulls last, unless
 // told otherwise.

@@ -77,10 +77,7 @@ func scan(src string) ([]token, *Error) {
 	}
 	l := &lexer{src: src}
 	for {
-		spaced, err := l.skip()
-		if err != nil {
-			return nil, err
-		}
+		spaced := l.skip()
 		t, err := l.next()
 		if err != nil {
 			return nil, err
@@ -99,7 +96,7 @@ func scan(src string) ([]token, *Error) {
 func (l *lexer) rest() string { return l.src[l.at:] }
 
 // skip moves over white space and comments.
-func (l *lexer) skip() (any bool, err *Error) {
+func (l *lexer) skip() bool {
 	start := l.at
 	for l.at < len(l.src) {
 		r, size := utf8.DecodeRuneInString(l.rest())
@@ -113,10 +110,10 @@ func (l *lexer) skip() (any bool, err *Error) {
 				l.at = len(l.src)
 			}
 		default:
-			return l.at > start, nil
+			return l.at > start
 		}
 	}
-	return l.at > start, nil
+	return l.at > start
 }
 
 func isNameStart(r rune) bool { return r == '_' || unicode.IsLetter(r) }
@@ -140,16 +137,12 @@ func (l *lexer) next() (token, *Error) {
 		return l.word()
 	case r == '[' && l.bracketName():
 		l.at++
-		if _, err := l.skip(); err != nil {
-			return token{}, err
-		}
+		l.skip()
 		value, err := l.str()
 		if err != nil {
 			return token{}, err
 		}
-		if _, err := l.skip(); err != nil {
-			return token{}, err
-		}
+		l.skip()
 		if !strings.HasPrefix(l.rest(), "]") {
 			return token{}, Errorf(Pos(l.at), "a name in brackets must end with ]")
 		}

@@ -13,6 +13,9 @@ var operatorNames = []string{
 	"summarize", "take", "top", "top-hitters", "union", "where",
 }
 
+// Operators lists the operators that stand after a pipe.
+func Operators() []string { return slices.Clone(operatorNames) }
+
 // unsupported are operators of the language that this product has not.
 var unsupported = []string{
 	"facet", "find", "fork", "partition", "parse-kv", "reduce", "scan", "top-nested", "make-graph", "graph-match", "graph-to-table", "externaldata",

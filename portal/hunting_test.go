@@ -1,0 +1,74 @@
+package portal
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+)
+
+// TestHunting asks for events, alerts and devices in one query each, as a
+// program and as a person, with data of a hostile device.
+func TestHunting(t *testing.T) {
+	w := newWorld(t)
+	doc := readDescription(t)
+	token := w.token(t, access.HuntingRead)
+	ask := func(query string) (int, map[string]any) {
+		t.Helper()
+		body, err := json.Marshal(map[string]string{"Query": query})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.apiCall(t, doc, token, http.MethodPost, "/api/advancedqueries/run", "/api/advancedqueries/run", string(body))
+	}
+	for _, tc := range []struct{ query, want string }{
+		{"union Device*Events | count", `[{"Count":90}]`},
+		{"AlertInfo | join kind=inner AlertEvidence on AlertId | where EntityType == 'Process' | project ProcessId", `[{"ProcessId":7}]`},
+		{"DeviceInfo | project DeviceId, DeviceType", fmt.Sprintf(`[{"DeviceId":%q,"DeviceType":"Server"}]`, w.device)},
+		{"DeviceProcessEvents | where Timestamp > datetime(1970-01-01) | summarize dcount(DeviceId), take_any(isnotempty(FileName))", `[{"dcount_DeviceId":1,"isnotempty":true}]`},
+		{"DeviceEvents | where AdditionalFields.nothing == 'x' | count", `[{"Count":0}]`},
+		{"AlertInfo | project t = parse_json(AttackTechniques)[0]", `[{"t":"T1059.004"}]`},
+	} {
+		status, answer := ask(tc.query)
+		got, err := json.Marshal(answer["Results"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := tc.want
+		if strings.Contains(tc.query, "take_any") {
+			var rows []map[string]any
+			if json.Unmarshal(got, &rows) != nil || len(rows) != 1 || rows[0]["dcount_DeviceId"] != 1.0 {
+				t.Errorf("%s: %d %s", tc.query, status, got)
+			}
+			continue
+		}
+		if status != http.StatusOK || string(got) != want {
+			t.Errorf("%s: %d %s, want %s (%v)", tc.query, status, got, want, answer["error"])
+		}
+	}
+	status, answer := ask("DeviceProcessEvents\n| where Nme == 1")
+	if status != http.StatusBadRequest || !strings.Contains(fmt.Sprint(answer["error"]), "line 2, column 9: there is no column Nme") {
+		t.Errorf("%d %v", status, answer)
+	}
+	// What is no query in KQL stays one that fails.
+	for _, q := range []string{"SELECT * FROM losses", "losses | take 1", "DeviceEvents; DROP TABLE losses", `print x = '\'' | where x == "');DROP TABLE losses;--"`} {
+		if status, answer := ask(q); status == http.StatusInternalServerError || status == http.StatusOK && !strings.HasPrefix(q, "print") {
+			t.Errorf("%s: %d %v", q, status, answer)
+		}
+	}
+	if status, _ := w.apiCall(t, doc, w.token(t, access.AlertRead), http.MethodPost, "/api/advancedqueries/run", "/api/advancedqueries/run", `{"Query":"DeviceEvents"}`); status != http.StatusForbidden {
+		t.Errorf("without the scope: %d", status)
+	}
+}
+
+func (w *world) token(t *testing.T, scope access.Permission) string {
+	t.Helper()
+	_, secret, err := w.accounts.CreateToken(t.Context(), string(scope), []access.Permission{scope}, 0, "test", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
