@@ -133,7 +133,7 @@ func TestRealRules(t *testing.T) {
 	cmd := exec.Command(yaraCommand, append(args, "--scan-list", names)...)
 	cmd.Stderr = &bytes.Buffer{}
 	text, err := cmd.Output()
-	if err != nil {
+	if err != nil && !strings.Contains(fmt.Sprint(cmd.Stderr), "error scanning ") {
 		t.Fatalf("yara: %v\n%.2000s", err, cmd.Stderr)
 	}
 	want := map[string][]string{}
@@ -145,7 +145,8 @@ func TestRealRules(t *testing.T) {
 	for line := range strings.Lines(fmt.Sprint(cmd.Stderr)) {
 		// yara gives up on some files: no verdict to compare.
 		if rest, ok := strings.CutPrefix(line, "error scanning "); ok {
-			path, _, _ := strings.Cut(rest, ": ")
+			path, reason, _ := strings.Cut(rest, ": ")
+			t.Logf("left out: rule and file %s, %d bytes: %s", filepath.Base(path), len(files[path]), strings.TrimSpace(reason))
 			delete(files, path)
 		}
 	}

@@ -60,6 +60,7 @@ var decoders = []struct {
 		return nil
 	}},
 	{"ovba", ovba},
+	{"lzo", lzo1x},
 	{"nrv b", func(d []byte, out *sink) error { return (&nrv{in: d, step: 4}).decode('B', out) }},
 	{"nrv d", func(d []byte, out *sink) error { return (&nrv{in: d, step: 1}).decode('D', out) }},
 	{"nrv e", func(d []byte, out *sink) error { return (&nrv{in: d, step: 4}).decode('E', out) }},

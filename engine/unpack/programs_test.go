@@ -140,6 +140,8 @@ func TestRealPrograms(t *testing.T) {
 		"iso joliet":     {program: "genisoimage", run: "genisoimage -quiet -J -R -o $O $F"},
 		"squashfs gzip":  {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp gzip"},
 		"squashfs xz":    {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp xz"},
+		"squashfs lzo":   {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lzo"},
+		"squashfs lzo 1": {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lzo -Xalgorithm lzo1x_1 -b 4096"},
 		"squashfs zstd":  {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp zstd -b 4096"},
 		"squashfs lz4":   {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lz4 -no-fragments"},
 		"rpm gzip":       {program: "rpmbuild", run: "printf '" + rpmSpec + "' w9.gzdio $PWD/$F > x.spec; rpmbuild -bb --quiet --define \"_topdir $PWD/r\" x.spec && cp r/RPMS/noarch/*.rpm $O"},

@@ -124,6 +124,12 @@ func (s *squash) expand(b []byte, most int64) ([]byte, error) {
 		r, err = zlib.NewReader(bytes.NewReader(b))
 	case 2:
 		r, err = lzmaAlone(b)
+	case 3:
+		out := &sink{w: s.w, m: &memory{}, limit: most}
+		if err := lzo1x(b, out); err != nil && !errors.Is(err, errFull) {
+			return nil, err
+		}
+		return Object{Data: out.m, Size: out.m.size}.piece(0, int(out.m.size)), nil
 	case 4:
 		out := &sink{w: s.w, m: &memory{}, limit: most}
 		if err := decodeXZ(bufio.NewReader(bytes.NewReader(b)), out); err != nil && !errors.Is(err, errFull) {
@@ -144,7 +150,7 @@ func (s *squash) expand(b []byte, most int64) ([]byte, error) {
 		}
 		defer d.Close()
 		r = d
-	default: // 3 is LZO
+	default:
 		return nil, fmt.Errorf("%w: squashfs compression %d", errDamaged, s.comp)
 	}
 	if err != nil {
