@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"slices"
 )
 
 // Bounds of what is normalised, those of clamscan.
@@ -48,31 +49,56 @@ func lower(c byte) byte {
 
 func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
 
+// textForm is what Text makes of a byte: 0 is left out.
+var textForm = func() (form [256]byte) {
+	for c := byte(' ') + 1; c <= 0x7f; c++ {
+		form[c] = lower(c)
+	}
+	for c := range byte(0xff) {
+		if isSpace(c) {
+			form[c] = ' '
+		}
+	}
+	return form
+}()
+
 // Text is the normalised form of a text: letters in lower case, one space for
 // every run of white space, and no bytes but printable ASCII. At most MaxText
-// bytes are read.
+// bytes are read. A reader that knows its Size has one buffer made for it.
 func Text(r io.Reader) ([]byte, error) {
-	out := sink{most: MaxText}
+	var out []byte
+	if sized, ok := r.(interface{ Size() int64 }); ok {
+		out = make([]byte, 0, min(max(0, sized.Size()), MaxText))
+	}
+	space := false
 	buf := make([]byte, 32<<10)
 	for read := 0; read < MaxText; {
 		n, err := r.Read(buf[:min(len(buf), MaxText-read)])
 		read += n
+		out = slices.Grow(out, n)
+		to, kept := out[len(out):len(out)+n], 0
 		for _, c := range buf[:n] {
-			switch {
-			case isSpace(c):
-				out.blank()
-			case c > ' ' && c <= 0x7f:
-				out.put(lower(c))
+			c = textForm[c]
+			if c <= ' ' {
+				if c == 0 || space {
+					continue
+				}
+				space = true
+			} else {
+				space = false
 			}
+			to[kept] = c
+			kept++
 		}
+		out = out[:len(out)+kept]
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return out.b, err
+			return out, err
 		}
 	}
-	return out.b, nil
+	return out, nil
 }
 
 // Page is the two forms of an HTML page.
