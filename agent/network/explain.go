@@ -43,7 +43,7 @@ func tunnelAnswer(_ context.Context, proxy *url.URL, req *http.Request, res *htt
 	if res.StatusCode == http.StatusOK {
 		return nil
 	}
-	return &ProxyRefusedError{Proxy: proxy.Redacted(), Target: req.URL.Host, Status: res.StatusCode, Text: clean(res.Status)}
+	return &ProxyRefusedError{Proxy: proxy.Redacted(), Target: req.Host, Status: res.StatusCode, Text: clean(res.Status)}
 }
 
 // clean makes text from a stranger fit for a line.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,26 +81,27 @@ func (p *Package) verifyChain(roots *x509.CertPool, host string, chain []*x509.C
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	opts := x509.VerifyOptions{Roots: roots, Intermediates: intermediates, DNSName: host, CurrentTime: now}
+	// Whose certificate it is comes first: one of a stranger may be out of date or
+	// for another name besides, which says nothing about the portal or the clock.
+	opts := x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: leaf.NotBefore.Add(time.Second)}
 	chains, err := leaf.Verify(opts)
-	var invalid x509.CertificateInvalidError
-	var name x509.HostnameError
-	switch {
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return &ClockError{now, leaf.NotBefore, leaf.NotAfter}
-	case errors.As(err, &name):
-		return fmt.Errorf("the portal's certificate is not for %s: %w", host, err)
-	case err != nil:
+	pinned := slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return slices.ContainsFunc(chain, p.Pinned) })
+	if err != nil || !pinned {
 		return &InterceptedError{Issuer: nameOf(leaf.Issuer.String()), Subject: nameOf(leaf.Subject.String())}
 	}
-	for _, c := range chains {
-		for _, cert := range c {
-			if p.Pinned(cert) {
-				return nil
-			}
-		}
+	opts.CurrentTime = now
+	_, err = leaf.Verify(opts)
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return &ClockError{now, leaf.NotBefore, leaf.NotAfter}
 	}
-	return &InterceptedError{Issuer: nameOf(leaf.Issuer.String()), Subject: nameOf(leaf.Subject.String())}
+	if err != nil {
+		return fmt.Errorf("the portal's certificate is not good: %w", err)
+	}
+	if err := leaf.VerifyHostname(host); err != nil {
+		return fmt.Errorf("the portal's certificate is not for %s: %w", host, err)
+	}
+	return nil
 }
 
 // nameOf cuts and cleans a name from a certificate of a stranger.
