@@ -44,6 +44,12 @@ func (d definitions) describe(s scan.Status) api.Definitions {
 	for kind, n := range s.Info.Signatures {
 		out.Sources = append(out.Sources, api.DefinitionsSource{Name: kind, Format: kind, Signatures: int64(n), Unsupported: int64(s.Report.Unsupported[kind])})
 	}
+	for kind, n := range s.Report.Unsupported {
+		if s.Info.Signatures[kind] == 0 {
+			out.Sources = append(out.Sources, api.DefinitionsSource{Name: kind, Format: kind, Unsupported: int64(n)})
+		}
+	}
+	slices.SortFunc(out.Sources, func(a, b api.DefinitionsSource) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range s.Report.Problems {
 		out.Problems = append(out.Problems, api.ConfigProblem{File: p.File, Line: p.Line, Message: p.Reason})
 	}

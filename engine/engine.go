@@ -92,6 +92,9 @@ type Info struct {
 	Definitions string             `json:"definitions"`
 	Created     time.Time          `json:"created"`
 	Counts      definitions.Counts `json:"counts"`
+	// Unsupported counts the signatures that were left out because they need
+	// what is not supported, by its name.
+	Unsupported map[string]int `json:"unsupported,omitempty"`
 }
 
 // Engine scans with one set of definitions.
@@ -133,7 +136,7 @@ func (e *Engine) Close() error { return e.set.Close() }
 // Info describes the engine and its definitions.
 func (e *Engine) Info() Info {
 	m := e.set.Meta
-	return Info{Engine: Version, Definitions: m.Version, Created: m.Created, Counts: m.Counts}
+	return Info{Engine: Version, Definitions: m.Version, Created: m.Created, Counts: m.Counts, Unsupported: m.Unsupported}
 }
 
 // Scan looks at the first size bytes of r. It is safe for concurrent use. An

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,6 +27,8 @@ type compileResult struct {
 	Counts  definitions.Counts         `json:"counts"`
 	Sources []definitions.SourceReport `json:"sources"`
 	// Problems are at most 10,000 of the ProblemsTotal.
+	// Unsupported counts the signatures that need what is not supported, by name.
+	Unsupported   map[string]int   `json:"unsupported"`
 	Problems      []compileProblem `json:"problems"`
 	ProblemsTotal int              `json:"problems_total"`
 	// Ignored are files that hold no definitions, by their names.
@@ -149,7 +153,7 @@ func compileSources(ctx context.Context, f *os.File, sources []string, key *clam
 	rep, err := definitions.Compile(ctx, f, from, definitions.CompileOptions{ContainerKey: key})
 	r := compileResult{
 		Bytes: rep.Bytes, Version: rep.Version, Counts: rep.Counts, Sources: rep.Sources, ProblemsTotal: rep.Dropped,
-		Problems: []compileProblem{}, Ignored: rep.Unknown,
+		Problems: []compileProblem{}, Ignored: rep.Unknown, Unsupported: named(rep.Unsupported),
 	}
 	if r.Sources == nil {
 		r.Sources = []definitions.SourceReport{}
@@ -209,6 +213,17 @@ func (a *app) showSources(r compileResult) {
 		a.say("  %-40s not read: no definitions that are known", visible(path))
 	}
 	a.showCounts(r.Counts)
+	for _, what := range slices.Sorted(maps.Keys(r.Unsupported)) {
+		a.say("Not supported: %s (%s)", visible(what), countText(int64(r.Unsupported[what])))
+	}
+}
+
+// named is never nil, so that it is an object in JSON.
+func named(m map[string]int) map[string]int {
+	if m == nil {
+		return map[string]int{}
+	}
+	return m
 }
 
 func (a *app) showCounts(c definitions.Counts) {
@@ -299,7 +314,7 @@ func (a *app) describe(ctx context.Context, args []string, key *clamdb.Key) (com
 	i := e.Info()
 	return compileResult{
 		File: args[0], Bytes: st.Size(), Version: i.Definitions, Created: &i.Created, Counts: i.Counts,
-		Sources: []definitions.SourceReport{}, Problems: []compileProblem{}, Ignored: []string{},
+		Sources: []definitions.SourceReport{}, Problems: []compileProblem{}, Ignored: []string{}, Unsupported: named(i.Unsupported),
 	}, nil
 }
 

@@ -134,18 +134,31 @@ func (r Record) Name() string {
 type Problem struct {
 	Line, Column int
 	Reason       string
+	// Unsupported names what this reader cannot use in a line that is correct;
+	// empty where the line is at fault.
+	Unsupported string
 }
 
 // syntax is an error with a column.
 type syntax struct {
 	col    int
 	reason string
+	lacks  string // what is not supported
 }
 
 func (e *syntax) Error() string { return e.reason }
 
 func bad(col int, format string, args ...any) error {
-	return &syntax{col, fmt.Sprintf(format, args...)}
+	return &syntax{col: col, reason: fmt.Sprintf(format, args...)}
+}
+
+// lacks is the error for something that is correct but not supported; why may
+// be empty.
+func lacks(col int, what, why string) error {
+	if why != "" {
+		why = ": " + why
+	}
+	return &syntax{col, what + " is not supported" + why, what}
 }
 
 // errLevel marks a line meant for other versions of ClamAV: no problem, only
@@ -196,9 +209,9 @@ func Read(r io.Reader, f Format, add func(line int, text []byte, rec Record), pr
 			case errors.Is(perr, errLevel):
 				skipped.Level++
 			case errors.As(perr, &s):
-				problem(Problem{n, s.col, s.reason})
+				problem(Problem{n, s.col, s.reason, s.lacks})
 			default:
-				problem(Problem{n, 0, perr.Error()})
+				problem(Problem{Line: n, Reason: perr.Error()})
 			}
 		}
 		if err == io.EOF {

@@ -39,7 +39,7 @@ func TestHashLines(t *testing.T) {
 	if skipped.Level != 2 {
 		t.Errorf("skipped %+v", skipped)
 	}
-	want := []Problem{{6, 1, "hexadecimal"}, {7, 1, "4 characters"}, {8, 34, "neither a number"}, {9, 36, "empty"}}
+	want := []Problem{{6, 1, "hexadecimal", ""}, {7, 1, "4 characters", ""}, {8, 34, "neither a number", ""}, {9, 36, "empty", ""}}
 	if len(problems) != len(want) {
 		t.Fatalf("problems %+v", problems)
 	}
@@ -133,7 +133,7 @@ func TestLogicalLines(t *testing.T) {
 		"T;Target:0;1;aabb;0/a(?=b)/":                   "look-ahead",
 		"T;Target:0;1;aabb;0/(a)\\1/":                   "back-reference",
 		"T;Target:0;1;aabb;0/a++b/":                     "possessive",
-		"T;Target:0;1;aabb;0/a{2000}/":                  "repeat",
+		"T;Target:0;1;aabb;0/a{2000}/":                  "counts above 1000",
 		"T;Target:0;1;aabb;/a/":                         "no trigger",
 		"T;Target:0;1;aabb;0/(?>a)/":                    "atomic",
 		"T;Target:0;0;0(>>5#hb2#=20)":                   "not an earlier",

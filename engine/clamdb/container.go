@@ -249,21 +249,22 @@ func parseInfo(b []byte, sums map[string]string) {
 	}
 }
 
-// Unsupported are the database formats that are known but of no use here, with
-// the reason.
+// unsupported are the database formats that are known but of no use here, with
+// what they hold.
 var unsupported = map[string]string{
-	"cbc": "bytecode signatures are not supported", "pdb": "phishing lists are not supported",
-	"gdb": "phishing lists are not supported", "wdb": "phishing lists are not supported",
-	"idb": "icon signatures are not supported", "crb": "certificate lists are not supported",
-	"cat": "certificate lists are not supported", "pwdb": "password lists are not supported",
-	"ioc": "indicators of compromise in XML are not supported",
+	"cbc": "bytecode signatures", "pdb": "phishing lists", "gdb": "phishing lists", "wdb": "phishing lists",
+	"idb": "icon signatures", "crb": "certificate lists", "cat": "certificate lists", "pwdb": "password lists",
+	"ioc": "indicators of compromise in XML",
 }
 
-// Unsupported returns why a database with that extension is not used; ok is
-// false where it is no such database.
-func Unsupported(ext string) (reason string, ok bool) {
-	reason, ok = unsupported[strings.ToLower(strings.TrimPrefix(ext, "."))]
-	return reason, ok
+// Unsupported names what a database with that extension holds that is not used;
+// ok is false where it is no such database.
+func Unsupported(ext string) (what string, ok bool) {
+	ext = strings.ToLower(strings.TrimPrefix(ext, "."))
+	if what, ok = unsupported[ext]; ok {
+		what += " (." + ext + ")"
+	}
+	return what, ok
 }
 
 // Administrative reports whether a file with that extension belongs to ClamAV's

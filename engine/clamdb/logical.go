@@ -172,9 +172,15 @@ func (l *Logical) describe(s string, col int) error {
 				l.Containers[i] = canonicalType(t)
 			}
 		case "IconGroup1", "IconGroup2":
-			return bad(col, "%s (pictures of icons) is not supported", key)
+			return lacks(col, key, "it compares pictures of icons")
+		case "HandlerType":
+			// The type as which clamscan would look at the file again. What the
+			// signature finds is found without.
+			if !strings.HasPrefix(val, "CL_TYPE_") {
+				return bad(vcol, "handler type %q does not begin with CL_TYPE_", val)
+			}
 		default:
-			return bad(col, "%s in the target description is not supported", key)
+			return lacks(col, key+" in a target description", "")
 		}
 		col += len(part) + 1
 	}

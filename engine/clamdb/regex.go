@@ -1,8 +1,10 @@
 package clamdb
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	resyntax "regexp/syntax"
 	"strings"
 )
 
@@ -101,6 +103,11 @@ func (t *translator) bad(format string, args ...any) error {
 	return bad(t.col+t.i, "regular expression: "+format, args...)
 }
 
+// lacks is the error for a construct of PCRE that is left out.
+func (t *translator) lacks(what string) error {
+	return lacks(t.col+t.i, "regular expression: "+what, "it cannot be matched in linear time")
+}
+
 func (t *translator) translate() (string, error) {
 	if len(t.s) > maxRegex {
 		return "", t.bad("longer than %d characters", maxRegex)
@@ -120,6 +127,10 @@ func (t *translator) translate() (string, error) {
 	}
 	if _, err := regexp.Compile(src); err != nil {
 		t.i = 0
+		var e *resyntax.Error
+		if errors.As(err, &e) && (e.Code == resyntax.ErrInvalidRepeatSize || e.Code == resyntax.ErrLarge || e.Code == resyntax.ErrNestingDepth) {
+			return "", lacks(t.col, "regular expression: counts above 1000, or as large in all", e.Expr)
+		}
 		return "", t.bad("%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	return src, nil
@@ -154,7 +165,7 @@ func (t *translator) step() error {
 		}
 		return nil
 	case (c == '+') && t.i > 0 && t.afterQuantifier():
-		return t.bad("possessive repetition (%s) cannot be matched in linear time", t.s[t.i-1:t.i+1])
+		return t.lacks("possessive repetition " + t.s[t.i-1:t.i+1])
 	default:
 		t.char(c)
 	}
@@ -204,7 +215,7 @@ func (t *translator) group() error {
 	rest := t.s[t.i:]
 	for _, r := range refusedGroups {
 		if strings.HasPrefix(rest, r.begin) {
-			return t.bad("%s cannot be matched in linear time", r.name)
+			return t.lacks(r.name)
 		}
 	}
 	switch {
@@ -230,7 +241,7 @@ func (t *translator) group() error {
 		on, off, minus := strings.Cut(rest[2:end], "-")
 		if strings.Trim(on+off, "imsUxJ") != "" {
 			if strings.Trim(on+off, "0123456789") == "" && on+off != "" {
-				return t.bad("recursion (?%s) cannot be matched in linear time", rest[2:end])
+				return t.lacks("recursion (?n)")
 			}
 			return t.bad("group (?%s is not known", rest[2:end])
 		}
@@ -362,9 +373,9 @@ func (t *translator) escape(inClass bool) error {
 		fmt.Fprintf(&t.out, `\x{%02x}`, v)
 		t.i += 1 + n
 	case c >= '1' && c <= '9', c == 'g', c == 'k':
-		return t.bad("back-reference \\%c cannot be matched in linear time", c)
+		return t.lacks(`back-reference \n`)
 	case isWordByte(c) && c != '_':
-		return t.bad("\\%c is not supported", c)
+		return t.lacks(`escape \` + string(rune(c)))
 	case c == '_' || c >= 0x80 || c < 0x20:
 		t.char(c)
 		t.i += 2

@@ -59,6 +59,9 @@ type Report struct {
 	// nothing to us.
 	Files   []string
 	Unknown []string
+	// Unsupported counts the signatures that are correct but need what is not
+	// supported, by its name.
+	Unsupported map[string]int
 	// Slow are strings without a fixed byte, at most MaxProblems: they are
 	// tried at many places of every file.
 	Slow []Problem
@@ -131,6 +134,14 @@ func Compile(ctx context.Context, out *os.File, sources []Source, opts CompileOp
 	return c.report, c.write(out, opts)
 }
 
+// lacks counts signatures that need something that is not supported.
+func (c *compiler) lacks(what string, n int) {
+	if c.report.Unsupported == nil {
+		c.report.Unsupported = map[string]int{}
+	}
+	c.report.Unsupported[what] += n
+}
+
 func (c *compiler) problem(line, column int, reason string) {
 	c.report.Dropped++
 	if len(c.report.Problems) < MaxProblems {
@@ -197,7 +208,12 @@ func (c *compiler) clamText(r io.Reader, format clamdb.Format) error {
 				c.logicalLine(line, rec.Logical, pua)
 			}
 		},
-		func(p clamdb.Problem) { c.problem(p.Line, p.Column, p.Reason) })
+		func(p clamdb.Problem) {
+			c.problem(p.Line, p.Column, p.Reason)
+			if p.Unsupported != "" {
+				c.lacks(p.Unsupported, 1)
+			}
+		})
 	c.report.Counts.Level += skipped.Level
 	return err
 }

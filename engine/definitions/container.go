@@ -91,8 +91,16 @@ func (c *compiler) read(f sourceFile) error {
 // countUnsupported counts the signatures of a file that is not used: a .cbc is
 // one, the others have one in a line.
 func (c *compiler) countUnsupported(r io.Reader, name string) error {
-	if strings.EqualFold(filepath.Ext(name), ".cbc") {
-		c.report.Counts.Unsupported++
+	ext := filepath.Ext(name)
+	n := 0
+	defer func() {
+		if what, ok := clamdb.Unsupported(ext); ok && n > 0 {
+			c.lacks(what, n)
+		}
+		c.report.Counts.Unsupported += n
+	}()
+	if strings.EqualFold(ext, ".cbc") {
+		n = 1
 		return nil
 	}
 	br := bufio.NewReader(&ctxReader{c.ctx, r})
@@ -102,7 +110,7 @@ func (c *compiler) countUnsupported(r io.Reader, name string) error {
 			_, err = br.ReadSlice('\n')
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
-			c.report.Counts.Unsupported++
+			n++
 		}
 		if err == io.EOF {
 			return nil

@@ -245,4 +245,6 @@ type Meta struct {
 	Created time.Time `json:"created"`
 	Counts  Counts    `json:"counts"`
 	Sources []string  `json:"sources"`
+	// Unsupported counts what was left out because it is not supported, by name.
+	Unsupported map[string]int `json:"unsupported,omitempty"`
 }

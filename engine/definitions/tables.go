@@ -209,7 +209,7 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		version = created.Format("2006.0102.") + hex.EncodeToString(sum.Sum(nil)[:4])
 	}
 	c.report.Version = version
-	meta, err := json.Marshal(Meta{Version: version, Created: created, Counts: c.report.Counts, Sources: t.sources})
+	meta, err := json.Marshal(Meta{Version: version, Created: created, Counts: c.report.Counts, Sources: t.sources, Unsupported: c.report.Unsupported})
 	if err != nil {
 		return fmt.Errorf("definitions: %w", err)
 	}

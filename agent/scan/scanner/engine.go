@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,7 @@ func (engineLoader) Compile(ctx context.Context, out *os.File, sources []string)
 		MoreProblems: max(0, r.Dropped-len(r.Problems)),
 		Unsupported:  map[string]int{},
 	}
+	maps.Copy(c.Unsupported, r.Unsupported)
 	for _, p := range r.Problems {
 		c.Problems = append(c.Problems, wire.Problem{File: p.File, Line: p.Line, Column: p.Column, Reason: p.Reason})
 	}
@@ -63,6 +65,7 @@ func signatures(c definitions.Counts) map[string]int {
 	for kind, n := range map[string]int{
 		"md5": c.MD5, "sha1": c.SHA1, "sha256": c.SHA256, "allow": c.Allow,
 		"body": c.Body, "logical": c.Logical, "yara": c.YARA, "built_in": c.BuiltIn,
+		"pe_sections": c.Sections, "pe_imports": c.Imports, "members": c.Members, "macros": c.Macros, "magic": c.Magic,
 	} {
 		if n > 0 {
 			out[kind] = n
