@@ -7,6 +7,7 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/exefmt"
 	"github.com/bulwarkhq/bulwark/engine/filetype"
+	"github.com/bulwarkhq/bulwark/engine/imagehash"
 )
 
 // clamEnv is the worker as a logical signature sees it.
@@ -37,6 +38,19 @@ func (e *clamEnv) Containers() []string {
 	}
 	slices.Reverse(out)
 	return out
+}
+
+// ImageHash is the perceptual hash of a picture, computed when first asked for.
+func (e *clamEnv) ImageHash() (uint64, bool) {
+	w := e.worker
+	if !w.hashed {
+		w.hashed = true
+		if w.o.normal == 0 && filetype.IsGraphics(w.fileType) {
+			h, err := imagehash.Of(w.o.Data, w.size, w.fileType, w.s.stop)
+			w.imageHash, w.isImage = h, err == nil
+		}
+	}
+	return w.imageHash, w.isImage
 }
 
 // Regexps is the worker's cache of compiled expressions.

@@ -46,9 +46,13 @@ type worker struct {
 	targets   [16]bool // which ClamAV target types the object is of
 	program   *exefmt.Layout
 	laidOut   bool // program is what there is
-	regexps   clamdb.Regexps
-	ticks     int
-	halted    bool
+	// The perceptual hash of a picture, once asked for.
+	hashed, isImage bool
+	imageHash       uint64
+
+	regexps clamdb.Regexps
+	ticks   int
+	halted  bool
 
 	// found and seen are bit sets over strings and rules.
 	found   []uint64
@@ -109,6 +113,7 @@ func (w *worker) begin(s *scan, o *object) {
 	w.head = w.head[:0]
 	w.slow, w.slowAt = w.slow[:0], 0
 	w.halted, w.ticks = false, 0
+	w.hashed, w.isImage = false, false
 	w.program, w.laidOut = nil, false
 	w.scratch.Steps = 0
 }

@@ -95,6 +95,7 @@ type Body struct {
 	Regex   *Regex
 	Compare *Compare
 	Macro   *Macro
+	Image   *Image
 }
 
 // Ignore names a signature to leave out; Line, when not empty, limits that to

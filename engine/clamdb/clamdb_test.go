@@ -141,7 +141,6 @@ func TestLogicalLines(t *testing.T) {
 		"T;Target:0;1;aa;0(>>5#ib3#=20)":                "1, 2, 4 or 8",
 		"T;Target:0;1;aa;0(>>5#dl3#=20)":                "little-endian",
 		"T;Target:0;0;${6-7}12$":                        "first sub-signature",
-		"T;Target:0;0;fuzzy_img#af2ad01ed42993c7#0":     "image hash",
 		"T;Target:0,IconGroup1:x;0;aabb":                "IconGroup1",
 		"T;Target:0,Container:ZIP;0;aabb":               "CL_TYPE_",
 		"T;Target:0;0;aabb::q":                          "modifier",
@@ -209,4 +208,36 @@ func FuzzRead(f *testing.F) {
 		}
 		read(t, format, text)
 	})
+}
+
+func TestImageLines(t *testing.T) {
+	for line, want := range map[string]string{
+		"T;Target:5;0;fuzzy_img#af2ad01ed42993c7#3": "",
+		"T;Target:5;0;fuzzy_img#af2ad01ed42993c7":   "",
+		"T;Target:5;0;fuzzy_img#af2ad01ed42993c":    "sixteen hexadecimal digits",
+		"T;Target:5;0;fuzzy_img#af2ad01ed42993c7#x": "from 0 to 63",
+		"T;Target:5;0;fuzzy_img#1#2#3":              "expected fuzzy_img",
+	} {
+		recs, p, _ := read(t, "ldb", line)
+		if want == "" && (len(recs) != 1 || recs[0].Logical.Subs[0].Image.Hash != 0xaf2ad01ed42993c7) || want != "" && (len(p) != 1 || !strings.Contains(p[0].Reason, want)) {
+			t.Errorf("%s: %+v %+v, want %q", line, recs, p, want)
+		}
+	}
+}
+
+// What is not supported has a name, by which it is counted.
+func TestUnsupported(t *testing.T) {
+	for line, want := range map[string]string{
+		"T;Engine:81-255,Target:1,IconGroup1:x;0;6162": "IconGroup1",
+		"T;Target:0;0&1;6162;0/a(?=b)/":                "regular expression: look-ahead (?=...)",
+		`T;Target:0;0&1;6162;0/(a)\1/`:                 `regular expression: back-reference \n`,
+		"T;Target:0;0&1;6162;0/a++b/":                  "regular expression: possessive repetition ++",
+		"T;Target:0;0&1;6162;0/a{2000}/":               "regular expression: counts above 1000, or as large in all",
+		"T;Target:0,Colour:7;0;6162":                   "Colour in a target description",
+		"T;Target:0;0;61zz":                            "",
+	} {
+		if _, p, _ := read(t, "ldb", line); len(p) != 1 || p[0].Unsupported != want {
+			t.Errorf("%s: %+v, want %q", line, p, want)
+		}
+	}
 }

@@ -37,6 +37,35 @@ type Macro struct {
 
 const maxMacros = 32
 
+// Image is a sub-signature about a picture: its perceptual hash differs from
+// Hash in at most Distance bits.
+type Image struct {
+	Hash     uint64
+	Distance int
+}
+
+// parseImage reads fuzzy_img#hash[#distance].
+func parseImage(s string, col int) (*Body, error) {
+	f := strings.Split(s, "#")
+	if len(f) != 2 && len(f) != 3 {
+		return nil, bad(col, "expected fuzzy_img#hash#distance")
+	}
+	col += len(f[0]) + 1
+	h, err := strconv.ParseUint(f[1], 16, 64)
+	if err != nil || len(f[1]) != 16 {
+		return nil, bad(col, "image hash %q is not sixteen hexadecimal digits", f[1])
+	}
+	i := &Image{Hash: h}
+	if len(f) == 3 {
+		d, ok := number([]byte(f[2]))
+		if !ok || d > 63 {
+			return nil, bad(col+17, "distance %q is not a number from 0 to 63", f[2])
+		}
+		i.Distance = int(d)
+	}
+	return &Body{Image: i}, nil
+}
+
 // anyNumber reads a decimal or 0x hexadecimal number.
 func anyNumber(s string) (uint64, bool) {
 	base := 10

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/bulwarkhq/bulwark/engine/exefmt"
+	"github.com/bulwarkhq/bulwark/engine/imagehash"
 )
 
 // Env is an object as a logical signature sees it.
@@ -20,6 +21,9 @@ type Env interface {
 	// Containers are the types (CL_TYPE_...) of the containers the object lies
 	// in, the outermost first.
 	Containers() []string
+	// ImageHash is the perceptual hash of the object; ok is false where it is no
+	// picture.
+	ImageHash() (hash uint64, ok bool)
 	// Regexps is the cache of compiled expressions.
 	Regexps() *Regexps
 	// Stop reports that the time for the object is over.
@@ -37,6 +41,7 @@ const (
 	specialCompare = iota
 	specialMacro
 	specialRegex
+	specialImage
 )
 
 // AppendCode appends the condition of the signature in the form Eval reads: the
@@ -71,7 +76,7 @@ func (l *Logical) AppendCode(code []byte) []byte {
 	}
 	specials := 0
 	for i := range l.Subs {
-		if b := &l.Subs[i]; b.Compare != nil || b.Macro != nil || b.Regex != nil {
+		if b := &l.Subs[i]; b.Compare != nil || b.Macro != nil || b.Regex != nil || b.Image != nil {
 			specials++
 		}
 	}
@@ -86,6 +91,9 @@ func (l *Logical) AppendCode(code []byte) []byte {
 			code = binary.AppendUvarint(code, uint64(b.Macro.Max))
 		case b.Regex != nil:
 			code = b.Regex.appendCode(append(code, specialRegex, byte(i)), b.Offset)
+		case b.Image != nil:
+			code = append(code, specialImage, byte(i), byte(b.Image.Distance))
+			code = binary.AppendUvarint(code, b.Image.Hash)
 		}
 	}
 	return l.Expr.AppendCode(code)
@@ -134,6 +142,9 @@ func (l *Logical) Always() bool {
 		return true
 	}
 	for i := range l.Subs {
+		if l.Subs[i].Image != nil {
+			return true
+		}
 		if r := l.Subs[i].Regex; r != nil {
 			if ok, _ := EvalLogical(r.Trigger.AppendCode(nil), zero); ok {
 				return true
@@ -308,6 +319,12 @@ func specials(r *codeReader, env Env) (map[int]int64, error) {
 					counts[sub] = s.count(source)
 				}
 			})
+		case specialImage:
+			distance, hash := int(r.byte()), r.uint64()
+			counts[sub] = 0
+			if have, ok := env.ImageHash(); ok && imagehash.Distance(have, hash) <= distance {
+				counts[sub] = 1
+			}
 		default:
 			r.bad = true
 		}

@@ -206,6 +206,8 @@ func (e *explainer) sub(i int, b *Body) {
 		e.say("Sub-signature %d: the number %s the last match of sub-signature %d (%s, %s, %d bytes) is %s", i, where, c.Trigger, form, order, c.Bytes, strings.Join(tests, " and "))
 	case b.Macro != nil:
 		e.say("Sub-signature %d: a pattern of macro group %d, %d to %d bytes behind the beginning of sub-signature %d", i, b.Macro.Group, b.Macro.Min, b.Macro.Max, i-1)
+	case b.Image != nil:
+		e.say("Sub-signature %d: a picture whose perceptual hash differs from %016x in at most %d bits", i, b.Image.Hash, b.Image.Distance)
 	default:
 		e.say("Sub-signature %d:", i)
 		e.body(b, "  ")

@@ -207,7 +207,7 @@ func parseSub(s string, col, target, index int) (*Body, error) {
 	case strings.HasPrefix(s, "${"):
 		return parseMacro(s, col, index)
 	case strings.HasPrefix(s, "fuzzy_img#"):
-		return nil, bad(col, "image hash sub-signatures are not supported")
+		return parseImage(s, col)
 	case strings.Contains(s, "/"):
 		return parseRegex(s, col, target, index)
 	case strings.Contains(s, "#"):
