@@ -41,6 +41,7 @@ func (d diagnostics) CreateDiagnostic(ctx context.Context, r api.DiagnosticReque
 		return api.Diagnostic{}, err
 	}
 	exclusions, err := a.config.Exclusions(ctx)
+	exclusions = append([]api.Exclusion{}, exclusions...)
 	if err := add("exclusions.json", exclusions, err); err != nil {
 		return api.Diagnostic{}, err
 	}

@@ -187,7 +187,10 @@ func (r *realtime) excluded(a onaccess.Access) bool {
 	if err != nil {
 		exe = "" // the process ended: nobody waits for this answer
 	}
-	_, excluded := set.Match(policy.UseRealTime, a.Path, exe, time.Now())
+	x, excluded := set.Match(policy.UseRealTime, a.Path, exe, time.Now())
+	if excluded {
+		r.a.config.Hidden(x, policy.UseRealTime, a.Path)
+	}
 	return excluded
 }
 

@@ -36,7 +36,10 @@ func (a *Agent) openScanning() error {
 		Log: a.log.Logger("ondemand"), Skipped: a.log.File(logging.ScanSkipFile, "ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
 		Found: a.foundByScan,
 		Excluded: func(path string) bool {
-			_, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
+			x, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
+			if excluded {
+				a.config.Hidden(x, policy.UseScan, path)
+			}
 			return excluded
 		},
 		Unmonitored: func() []string { return unmonitored(a.config.Current()) },

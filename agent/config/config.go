@@ -52,6 +52,7 @@ type Manager struct {
 	// changes serializes reloading and notification.
 	changes sync.Mutex
 	current atomic.Pointer[state]
+	hits    hits
 
 	mu          sync.Mutex
 	subscribers map[int]func(old, new policy.Effective)

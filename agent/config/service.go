@@ -216,7 +216,9 @@ func toAPI(x policy.Exclusion, now time.Time) api.Exclusion {
 func (m *Manager) Describe(list []policy.Exclusion) []api.Exclusion {
 	var out []api.Exclusion
 	for _, x := range list {
-		out = append(out, toAPI(x, m.now()))
+		shown := toAPI(x, m.now())
+		shown.Hidden = m.hiddenBy(x)
+		out = append(out, shown)
 	}
 	return out
 }
@@ -295,9 +297,7 @@ func (m *Manager) TestExclusion(_ context.Context, q api.ExclusionQuery) (api.Ex
 		exe = resolveLinks(exe)
 	}
 	a := api.ExclusionAnswer{Path: q.Path, Resolved: api.Path(resolved), Matches: []api.Exclusion{}}
-	for _, x := range m.Current().Exclusions().Matches(policy.UseRealTime, resolved, exe, m.now()) {
-		a.Matches = append(a.Matches, toAPI(x, m.now()))
-	}
+	a.Matches = append(a.Matches, m.Describe(m.Current().Exclusions().Matches(policy.UseRealTime, resolved, exe, m.now()))...)
 	a.Excluded = len(a.Matches) > 0
 	return a, nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
 )
@@ -307,6 +308,9 @@ func decode(w http.ResponseWriter, r *http.Request, into any) error {
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil
+	}
+	if !utf8.Valid(data) {
+		return invalid("the request is not valid UTF-8 (file names that are not have the form {\"base64\": ...})")
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

@@ -73,6 +73,22 @@ type Exclusion struct {
 	Expires time.Time `json:"expires,omitzero"`
 	// Warning about it, e.g. that the path is a symbolic link (in answers).
 	Warning string `json:"warning,omitempty"`
+	// Hidden is what it has hidden since the daemon started (in answers); absent
+	// for nothing.
+	Hidden *ExclusionHits `json:"hidden,omitempty"`
+}
+
+// ExclusionHits are the files that an exclusion has hidden. Accesses that the
+// kernel does not even report, because a whole mount or an unchanged file is
+// excluded there already, are not counted.
+type ExclusionHits struct {
+	// Accesses that real-time protection let through, and files that scans left
+	// out.
+	Accesses int64 `json:"accesses"`
+	Scans    int64 `json:"files_in_scans"`
+	// LastPath is the latest, LastTime when.
+	LastPath Path      `json:"last_path"`
+	LastTime time.Time `json:"last_time"`
 }
 
 // Exclusions are all exclusions, managed first.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -215,6 +216,9 @@ func (a *app) printSetting(s api.Setting, origin bool) {
 func (a *app) setCommand() *cobra.Command {
 	c := &cobra.Command{Use: "set <key> <value>", Short: "Change any setting by its name in the managed profile", Args: cobra.ExactArgs(2)}
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if !utf8.ValidString(args[1]) {
+			return fmt.Errorf("%s: %q is not valid UTF-8", args[0], args[1])
+		}
 		if json.Valid([]byte(args[1])) {
 			return a.set(c.Context(), args[0], json.RawMessage(args[1]))
 		}

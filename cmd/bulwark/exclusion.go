@@ -42,7 +42,10 @@ func (a *app) exclusionKind(kind, short string, byName, byPath bool) *cobra.Comm
 		var name, path, expires, owner, reason string
 		var scopes []string
 		c := a.command(use, strings.ToUpper(use[:1])+use[1:]+" an exclusion", func(ctx context.Context) error {
-			x := api.Exclusion{Type: kind, Scopes: scopes, Owner: owner, Reason: reason}
+			x := api.Exclusion{Type: kind, Owner: owner, Reason: reason}
+			for _, s := range scopes {
+				x.Scopes = append(x.Scopes, strings.Split(s, ",")...)
+			}
 			switch {
 			case (name == "") == (path == "") && byName && byPath:
 				return fmt.Errorf("exclusion %s %s needs --path or --name, one of them", kind, use)
@@ -83,7 +86,7 @@ func (a *app) exclusionKind(kind, short string, byName, byPath bool) *cobra.Comm
 		if byPath {
 			c.Flags().StringVar(&path, "path", "", "full path; * and ? are wildcards (quote them)")
 		}
-		c.Flags().StringSliceVar(&scopes, "scope", []string{"epp"}, "epp (antivirus) or global (antivirus and EDR)")
+		c.Flags().StringArrayVar(&scopes, "scope", []string{"epp"}, "epp (antivirus) or global (antivirus and EDR)")
 		complete(c, "scope", "epp", "global")
 		if use == "add" {
 			c.Flags().StringVar(&expires, "expires", "", "when it ends: a time like 2027-01-31T00:00:00Z, or a duration like 48h")
@@ -163,6 +166,9 @@ func (a *app) exclusionLines(x api.Exclusion) []string {
 		add("Expires", a.when(x.Expires))
 	}
 	add("Warning", visible(x.Warning))
+	if h := x.Hidden; h != nil && !a.reference() {
+		add("Hides", fmt.Sprintf("%s access(es), %s file(s) in scans since the daemon started; the last %s, %s", countText(h.Accesses), countText(h.Scans), shown(h.LastPath), a.when(h.LastTime)))
+	}
 	return out
 }
 

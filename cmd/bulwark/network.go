@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,9 @@ func (a *app) networkCommand() *cobra.Command {
 	change := func(use, short string, edit func([]string, string) ([]string, error)) *cobra.Command {
 		var path string
 		c := a.command(use, short, func(ctx context.Context) error {
+			if !utf8.ValidString(path) {
+				return fmt.Errorf("--path %q is not valid UTF-8", path)
+			}
 			full, err := absolute(path)
 			if err != nil {
 				return err
@@ -124,11 +128,14 @@ func (a *app) networkReset(ctx context.Context) error {
 		case !strings.HasPrefix(s.Key, "networkProtection."):
 		case s.Locked:
 			out.Managed = append(out.Managed, s.Key)
-		case s.Origin == string(policy.OriginLocal):
+		case s.Origin == string(policy.OriginLocal), s.Key == policy.KeyNetworkProtection:
+			// The level is always unset, so that who may not is told so.
 			if _, err := a.daemon().Unset(ctx, s.Key); err != nil {
 				return err
 			}
-			out.Reset = append(out.Reset, s.Key)
+			if s.Origin == string(policy.OriginLocal) {
+				out.Reset = append(out.Reset, s.Key)
+			}
 		}
 	}
 	if a.json() {

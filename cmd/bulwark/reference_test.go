@@ -125,15 +125,21 @@ members of the group ` + "`bulwark`" + `. This page is made from the code
   output where the standard output is for programs).
 - Text from outside, such as names of files, is escaped: it can neither begin a line nor send control characters.
   In JSON a file name that is not valid UTF-8 is an object ` + "`{\"base64\": \"...\"}`" + `.
+- Everybody may look at the state; whatever changes something, or shows files and programs of other users, needs root
+  or the group ` + "`bulwark`" + `.
+- The language and width of the terminal never change what a program reads: numbers, dates and words stay the same, and
+  lines are only wrapped on a terminal.
+- Values that are no valid UTF-8 are refused, except file names.
 - ` + "`--root DIR`" + ` talks to a side-by-side installation below DIR.
-- Completion: ` + "`source <(bulwark completion bash)`" + `; also zsh and fish.
+- Completion: ` + "`source <(bulwark completion bash)`" + `; also zsh and fish; the packages install all three and a manual page for every command.
+- To have the reference product's name: ` + "`ln -s /opt/bulwark/bin/bulwark /usr/local/bin/mdatp`" + `.
 
 ## Exit status
 
 | Status | Meaning |
 |---|---|
 | 0 | success; a scan found nothing |
-| 1 | the command worked and the answer is no: threats found, an address cannot be reached, a step of the self-test failed, some definitions did not load, a checked profile has errors |
+| 1 | the command worked and the answer is no: threats found, an address cannot be reached, a step of the self-test failed, some definitions did not load, a checked profile has errors, an import left something out, an analysis found something critical |
 | 2 | an error: wrong usage, no daemon, not allowed, managed by policy, not found, a scan failed or was cancelled from elsewhere |
 | 130 | a scan that was cancelled by a signal (Ctrl-C); the daemon has stopped it |
 
@@ -145,7 +151,7 @@ it from any terminal, ` + "`bulwark scan cancel`" + ` ends it. On a terminal its
 func TestDocumentation(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(cliIntro)
-	b.WriteString("\n## Commands\n\n| Command | Meaning |\n|---|---|\n")
+	b.WriteString("\n## Commands\n\nCommands marked with R are for root and members of the group `bulwark`. The last column is the schema of the JSON answer in\n`api/schemas`.\n\n| Command | Meaning | | Schema |\n|---|---|---|---|\n")
 	a := newApp("bulwark", &bytes.Buffer{}, &bytes.Buffer{})
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -164,10 +170,18 @@ func TestDocumentation(t *testing.T) {
 			})
 			slices.Sort(flags)
 			use := strings.TrimSuffix(c.CommandPath(), c.Name()) + c.Use
-			fmt.Fprintf(&b, "| `%s` | %s |\n", strings.TrimSpace(use+" "+strings.Join(flags, " ")), short)
+			path, who := strings.TrimPrefix(c.CommandPath(), "bulwark "), "R"
+			if isReadable(path) || isNoAnswer(path) || own != "" {
+				who = ""
+			}
+			schema := answerOf(path)
+			if own != "" {
+				schema = "local-scan"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.TrimSpace(use+" "+strings.Join(flags, " ")), short, who, schema)
 		}
 		for _, sub := range c.Commands() {
-			if sub.Name() != "help" {
+			if sub.Name() != "help" && !sub.Hidden {
 				walk(sub)
 			}
 		}

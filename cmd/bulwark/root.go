@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -43,7 +44,10 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.output, "output", "text", "form of the answer: text or json")
 	root.PersistentFlags().StringVar(&a.root, "root", "", "root folder of a side-by-side installation")
 	complete(root, "output", "text", "json")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if err := validWords(c); err != nil {
+			return err
+		}
 		if a.output != "text" && a.output != "json" {
 			err := fmt.Errorf("--output %q: want text or json", a.output)
 			a.output = "text"
@@ -56,6 +60,20 @@ func (a *app) rootCommand() *cobra.Command {
 		asReference(root)
 	}
 	return root
+}
+
+// pathFlags are the flags whose values are file names: any bytes.
+var pathFlags = []string{"path", "destination-path", "process", "report", "html", "bundle", "from", "exclusions", "folder", "out", "root", "definitions", "container-key"}
+
+// validWords refuses values that are no text: on their way to the daemon they
+// would become others.
+func validWords(c *cobra.Command) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if err == nil && !slices.Contains(pathFlags, f.Name) && !utf8.ValidString(f.Value.String()) {
+			err = fmt.Errorf("--%s %q is not valid UTF-8", f.Name, f.Value.String())
+		}
+	})
+	return err
 }
 
 // group is a command that only has sub-commands: alone it lists them.
