@@ -27,6 +27,7 @@ var found = []string{
 	"clam-fsg.exe",
 	"clam-mew.exe",
 	"clam-nsis.exe",
+	"clam-pespin.exe",
 	"clam-petite.exe",
 	"clam-upack.exe",
 	"clam-upx.exe",

@@ -99,6 +99,8 @@ func (e *windows) call(n uint32) error {
 		args, result = 1, 1
 	case "Sleep", "SetLastError":
 		args = 1
+	case "MessageBoxA": // of packers that were not paid for
+		args, result = 4, 1
 	default:
 		return errDone
 	}

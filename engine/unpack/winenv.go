@@ -296,22 +296,29 @@ func (e *windows) run() error {
 func (e *windows) raise(code uint32) bool {
 	c := &e.c
 	c.fault = 0
-	frame := c.read(tebAt, 4)
 	if len(e.contexts) >= maxNested {
 		return false
 	}
-	return e.handler(frame, code)
+	return e.handler(c.read(tebAt, 4), code)
 }
 
 // Offsets in the structure CONTEXT of Windows.
 var contextRegs = [8]uint32{0xb0, 0xac, 0xa8, 0xa4, 0xc4, 0xb4, 0xa0, 0x9c}
 
+// handler calls the handler of a frame of the program, the first from there on.
 func (e *windows) handler(frame, code uint32) bool {
 	c := &e.c
-	if frame == 0xffffffff || frame == 0 {
-		return false
+	to := uint32(apiAt + apiCode)
+	// An exception inside a handler passes over the system's own frames.
+	for n := 0; ; n++ {
+		if frame == 0xffffffff || frame == 0 || n > 2*maxNested {
+			return false
+		}
+		if to = c.read(frame+4, 4); to != apiAt+apiCode || c.read(frame, 4) == 0xffffffff {
+			break
+		}
+		frame = c.read(frame, 4)
 	}
-	to := c.read(frame+4, 4)
 	sp := (c.regs[esp] - 0x500) &^ 15
 	rec, ctx := sp+0x20, sp+0x80
 	c.write(rec, code, 4)
@@ -324,7 +331,7 @@ func (e *windows) handler(frame, code uint32) bool {
 	}
 	c.write(ctx, 0x1003f, 4)
 	// While a handler runs, one of the system's stands before it.
-	c.write(sp+8, frame, 4)
+	c.write(sp+8, c.read(tebAt, 4), 4)
 	c.write(sp+12, apiAt+apiCode, 4)
 	c.write(tebAt, sp+8, 4)
 	for r, off := range contextRegs {
