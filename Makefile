@@ -70,6 +70,10 @@ generate: setup-system ## regenerate protocol code and eBPF objects
 test: ## the whole test suite; as root it covers the kernel interfaces too
 	@.ci/test
 
+.PHONY: test-vm
+test-vm: setup-system setup-tools ## test file systems and the package in a virtual machine (root; part of `make test`)
+	$(GO) test -tags vm -count=1 -timeout 40m ./test/vm/ $(VM_FLAGS)
+
 .PHONY: fuzz-short
 fuzz-short: ## run every fuzz target for FUZZTIME (default 10s)
 	@.ci/fuzz $(or $(FUZZTIME),10s)

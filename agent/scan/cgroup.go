@@ -71,21 +71,94 @@ func newCgroup(memory int64, cpuPercent int) *cgroup {
 // enableControllers lets groups below path have limits. The kernel refuses that
 // while path has processes of its own ("no internal processes"), so the daemon
 // moves to a group below it first, as systemd wants it of units with Delegate=
-// (CGROUP_DELEGATION, "Three different tree setups").
+// (CGROUP_DELEGATION, "Three different tree setups"), and takes along what it has
+// started so far. A group that has other processes, too, is not the daemon's own
+// and stays as it is.
 func enableControllers(path string) error {
 	control := filepath.Join(path, "cgroup.subtree_control")
 	err := os.WriteFile(control, []byte("+memory +cpu"), 0)
-	if !errors.Is(err, syscall.EBUSY) {
+	// Whoever is started meanwhile is in the old group again.
+	for round := 0; errors.Is(err, syscall.EBUSY) && round < 5; round++ {
+		if err := moveDown(path); err != nil {
+			return err
+		}
+		err = os.WriteFile(control, []byte("+memory +cpu"), 0)
+	}
+	return err
+}
+
+// moveDown moves the processes of the group to one below it.
+func moveDown(path string) error {
+	pids, err := readPIDs(filepath.Join(path, "cgroup.procs"))
+	if err != nil {
 		return err
+	}
+	for _, pid := range pids {
+		if !descends(pid, os.Getpid(), parentOf) {
+			return fmt.Errorf("%s is not the daemon's own: process %d is in it", path, pid)
+		}
 	}
 	own := filepath.Join(path, daemonCgroupName)
 	if err := os.Mkdir(own, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte("0"), 0); err != nil {
-		return err
+	for _, pid := range pids {
+		err := os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
+		if err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("moving process %d: %w", pid, err)
+		}
 	}
-	return os.WriteFile(control, []byte("+memory +cpu"), 0)
+	return nil
+}
+
+// readPIDs reads a cgroup.procs file.
+func readPIDs(path string) ([]int, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the processes of the group: %w", err)
+	}
+	var pids []int
+	for _, f := range strings.Fields(string(data)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			return nil, fmt.Errorf("reading the processes of the group: %s: %w", path, err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// descends reports whether a process is ancestor or one of its descendants. One
+// that has gone meanwhile counts: nobody is harmed.
+func descends(pid, ancestor int, parent func(int) (int, error)) bool {
+	for range 64 {
+		if pid == ancestor {
+			return true
+		}
+		up, err := parent(pid)
+		if err != nil {
+			return true
+		}
+		if up <= 1 { // the init process, or from outside the pid namespace
+			return false
+		}
+		pid = up
+	}
+	return false
+}
+
+// parentOf reads a process's parent from /proc/PID/stat.
+func parentOf(pid int) (int, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// "PID (name) state parent ...", and the name may contain anything.
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/stat has no parent", pid)
+	}
+	return strconv.Atoi(fields[1])
 }
 
 func (g *cgroup) make(parent string, set map[string]string) error {

@@ -442,13 +442,3 @@ func TestStopped(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-func TestParseCgroups(t *testing.T) {
-	mounts := "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
-	got := parseCgroups("4:memory:/a/b\n1:cpu,cpuacct:/\n0::/x\nbroken\n", mounts)
-	for controller, want := range map[string]string{"memory": "/sys/fs/cgroup/memory/a/b", "cpu": "/sys/fs/cgroup/cpu", "": "/sys/fs/cgroup/unified/x"} {
-		if got[controller] != want {
-			t.Errorf("%q: %q, want %q", controller, got[controller], want)
-		}
-	}
-}

@@ -3,17 +3,62 @@
 package vm
 
 import (
+	"flag"
+	"path/filepath"
 	"testing"
+
+	"github.com/bulwarkhq/bulwark/test/doctable"
+	"github.com/bulwarkhq/bulwark/test/vm/report"
 )
 
-// TestFilesystems tries every type of file system in the machine, with the
-// agent installed from its package.
+var update = flag.Bool("update", false, "write the table of docs/filesystems.md from what TestFilesystems finds")
+
+// TestFilesystems runs the tests of fanotify on the machine's kernel, then tries
+// every type of file system with the agent installed from its package.
 func TestFilesystems(t *testing.T) {
+	t.Parallel()
+	p := newPayload(t)
+	p.program("./test/vm/guest", "guest")
+	p.tests("./agent/onaccess", "onaccess.test")
+	p.agentPackage("0.9.1", "bulwark.deb")
+	rows := run(t, "filesystems", p.dir)
+	if !t.Failed() {
+		doctable.Check(t, filepath.Join(top, "docs", "filesystems.md"), "debian", table(rows), *update)
+	}
+}
+
+// TestInstallation takes the package through installation, crash, reboot,
+// upgrade, downgrade, removal and purge under systemd.
+func TestInstallation(t *testing.T) {
+	t.Parallel()
 	p := newPayload(t)
 	p.program("./test/vm/guest", "guest")
 	p.agentPackage("0.9.1", "bulwark.deb")
-	rows := run(t, "filesystems", p.dir)
-	for _, r := range rows {
-		t.Logf("%+v", r)
+	p.agentPackage("0.9.2", "bulwark-next.deb")
+	run(t, "installation", p.dir)
+}
+
+func table(rows []report.Row) doctable.Table {
+	columns := []struct{ key, head string }{
+		{"open", "Bad file: open refused"},
+		{"exec", "execution refused"},
+		{"once", "Clean file scanned once"},
+		{"ignore", "Kernel ignore mark"},
+		{"written", "Write noticed"},
+		{"renamed", "Rename noticed"},
+		{"mapped", "Write through a mapping noticed"},
+		{"quarantine", "Quarantine and restoring"},
 	}
+	out := doctable.Table{Columns: []string{"Type"}}
+	for _, c := range columns {
+		out.Columns = append(out.Columns, c.head)
+	}
+	for _, r := range rows {
+		cells := []string{r.Type}
+		for _, c := range columns {
+			cells = append(cells, r.Values[c.key])
+		}
+		out.Rows = append(out.Rows, cells)
+	}
+	return out
 }

@@ -8,9 +8,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,7 +50,7 @@ func run(t *testing.T, scenario, payload string) []report.Row {
 	ctx, cancel := context.WithTimeout(t.Context(), lifetime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, qemu,
-		"-machine", "q35,accel=tcg", "-cpu", "qemu64,-svm", "-smp", "2", "-m", "1536",
+		"-machine", "q35,accel=tcg", "-cpu", "qemu64,-svm", "-smp", "1", "-m", "1280",
 		"-nodefaults", "-display", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
 		"-append", "root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no mitigations=off panic=-1 audit=0 vm.scenario="+scenario,
@@ -70,7 +72,7 @@ func run(t *testing.T, scenario, payload string) []report.Row {
 	go func() { exited <- cmd.Wait() }()
 
 	start := time.Now()
-	f := &follower{t: t, path: messages, start: start, last: start}
+	f := &follower{t: t, path: messages, start: start, last: start, pid: cmd.Process.Pid}
 	var ended bool
 	for !ended && !f.done {
 		select {
@@ -143,6 +145,7 @@ type follower struct {
 	start  time.Time
 	last   time.Time
 	offset int64
+	pid    int
 	rows   []report.Row
 	done   bool
 }
@@ -172,7 +175,7 @@ func (f *follower) read() {
 
 func (f *follower) take(line []byte) {
 	f.t.Helper()
-	at := time.Since(f.start).Round(100 * time.Millisecond)
+	at := fmt.Sprintf("[%.0f s, CPU %.0f s]", time.Since(f.start).Seconds(), cpuTime(f.pid).Seconds())
 	var m report.Message
 	if err := json.Unmarshal(line, &m); err != nil {
 		f.t.Errorf("message %q: %v", line, err)
@@ -180,15 +183,32 @@ func (f *follower) take(line []byte) {
 	}
 	switch {
 	case m.Check != nil && m.Check.Failure != "":
-		f.t.Errorf("%v %s: %s", at, m.Check.Name, m.Check.Failure)
+		f.t.Errorf("%s %s: %s", at, m.Check.Name, m.Check.Failure)
 	case m.Check != nil:
-		f.t.Logf("%v %s: ok", at, m.Check.Name)
+		f.t.Logf("%s %s: ok", at, m.Check.Name)
 	case m.Row != nil:
 		f.rows = append(f.rows, *m.Row)
 	case m.Log != "":
-		f.t.Logf("%v %s", at, m.Log)
+		f.t.Logf("%s %s", at, m.Log)
 	}
 	f.done = f.done || m.Done
+}
+
+// cpuTime is what a process has used so far; 0 when it has gone.
+func cpuTime(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var ticks int
+	for i, f := range strings.Fields(rest) {
+		if i == 11 || i == 12 { // utime, stime; see proc_pid_stat(5)
+			n, _ := strconv.Atoi(f)
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * time.Second / 100
 }
 
 func tail(b []byte, lines int) string {

@@ -41,23 +41,12 @@ func (f *filesystem) path(name string) string  { return filepath.Join(f.point(),
 func (f *filesystem) image() string            { return filepath.Join(imageFolder, f.name) }
 func (f *filesystem) layer(name string) string { return filepath.Join(imageFolder, f.name+"."+name) }
 
-// Each is mounted on a loop device of this size, in bytes, where nothing else
-// is said.
-const imageSize = 64 << 20
-
-// disk is a type on a disk that `mkfs` makes.
-func disk(name string, size int64, mkfs ...string) *filesystem {
-	return &filesystem{
-		name: name,
-		prepare: func(g *guest, f *filesystem, _ string) error {
-			if err := errors.Join(os.WriteFile(f.image(), nil, 0o600), os.Truncate(f.image(), size)); err != nil {
-				return err
-			}
-			return g.must(mkfs[0], append(mkfs[1:], f.image())...)
-		},
-		mount: mountLoop,
-	}
+// disk is a type on a disk; image/build has made it, empty.
+func disk(name string) *filesystem {
+	return &filesystem{name: name, prepare: nothing, mount: mountLoop}
 }
+
+func nothing(*guest, *filesystem, string) error { return nil }
 
 // packed is a read-only type that a program makes of a folder.
 func packed(name string, command func(source, image string) []string) *filesystem {
@@ -79,7 +68,7 @@ func mountLoop(g *guest, f *filesystem) error {
 func memory(name string) *filesystem {
 	return &filesystem{
 		name: name, stays: true,
-		prepare: func(*guest, *filesystem, string) error { return nil },
+		prepare: nothing,
 		mount: func(g *guest, f *filesystem) error {
 			return g.must("mount", "-t", f.name, "none", f.point())
 		},
@@ -104,44 +93,40 @@ func (f *filesystem) served() string { return filepath.Join(hidden, f.name) }
 
 // matrix lists the types.
 func matrix() []*filesystem {
-	ntfs := disk("fuseblk", imageSize, "mkntfs", "-q", "-F", "-Q")
+	ntfs := disk("fuseblk")
 	ntfs.remote = true
 	ntfs.mount = func(g *guest, f *filesystem) error {
 		return g.must("mount", "-t", "ntfs-3g", "-o", "loop", f.image(), f.point())
 	}
-	nothing := func(*guest, *filesystem) error { return nil }
 	return []*filesystem{
-		disk("btrfs", 128<<20, "mkfs.btrfs", "-q"),
+		disk("btrfs"),
 		{name: "ecryptfs", stacked: true, prepare: makeEcryptfs, mount: mountEcryptfs},
 		packed("erofs", func(source, image string) []string { return []string{"mkfs.erofs", image, source} }),
-		disk("exfat", imageSize, "mkfs.exfat", "-q"),
-		disk("ext2", imageSize, "mkfs.ext2", "-q", "-F"),
-		disk("ext3", imageSize, "mkfs.ext3", "-q", "-F"),
-		disk("ext4", imageSize, "mkfs.ext4", "-q", "-F"),
-		disk("f2fs", imageSize, "mkfs.f2fs", "-q"),
-		served("fuse", nothing, mountFuse),
+		disk("exfat"),
+		disk("ext2"), disk("ext3"), disk("ext4"),
+		disk("f2fs"),
+		served("fuse", func(*guest, *filesystem) error { return nil }, mountFuse),
 		ntfs,
 		packed("iso9660", func(source, image string) []string {
 			return []string{"genisoimage", "-quiet", "-R", "-o", image, source}
 		}),
-		disk("jfs", imageSize, "mkfs.jfs", "-q"),
-		served("nfs", startNFS, func(g *guest, f *filesystem) error {
+		disk("jfs"),
+		served("nfs", exportNFS, func(g *guest, f *filesystem) error {
 			return g.must("mount", "-t", "nfs", "-o", "vers=3,nolock,soft", "127.0.0.1:"+f.served(), f.point())
 		}),
-		served("nfs4", startNFS, func(g *guest, f *filesystem) error {
+		served("nfs4", exportNFS, func(g *guest, f *filesystem) error {
 			return g.must("mount", "-t", "nfs4", "-o", "soft", "127.0.0.1:"+f.served(), f.point())
 		}),
-		disk("ntfs3", imageSize, "mkntfs", "-q", "-F", "-Q"),
 		{name: "overlay", stacked: true, prepare: makeOverlay, mount: mountOverlay},
 		memory("ramfs"),
-		disk("reiserfs", imageSize, "mkfs.reiserfs", "-q", "-ff"),
+		disk("reiserfs"),
 		packed("squashfs", func(source, image string) []string {
 			return []string{"mksquashfs", source, image, "-quiet", "-no-progress"}
 		}),
 		memory("tmpfs"),
-		disk("udf", imageSize, "mkudffs", "--media-type=hd", "--blocksize=512"),
-		disk("vfat", imageSize, "mkfs.vfat"),
-		disk("xfs", 320<<20, "mkfs.xfs", "-q"),
+		disk("udf"),
+		disk("vfat"),
+		disk("xfs"),
 	}
 }
 
@@ -176,14 +161,28 @@ func mountOverlay(g *guest, f *filesystem) error {
 		"lowerdir="+f.layer("lower")+",upperdir="+f.layer("upper")+",workdir="+f.layer("work"), "none", f.point())
 }
 
-// startNFS exports the folder; the server is started once.
-func startNFS(g *guest, f *filesystem) error {
-	return all(
-		func() error { return g.must("systemctl", "start", "nfs-server.service") },
-		func() error {
-			return g.must("exportfs", "-o", "rw,no_root_squash,no_subtree_check,insecure", "127.0.0.1:"+f.served()) //nolint:misspell // the name of the program
-		},
-	)
+// startNFS starts the server: what nfs-server.service and the services that it
+// wants do, without those that nobody needs here (status monitor, id mapping).
+func (g *guest) startNFS() error {
+	for _, c := range [][]string{
+		{"modprobe", "nfsd"},
+		{"mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd"},
+		// For so long after its start nobody may open files by version 4; 10 is
+		// the least.
+		{"sh", "-c", "echo 10 >/proc/fs/nfsd/nfsv4gracetime; echo 10 >/proc/fs/nfsd/nfsv4leasetime"},
+		{"rpcbind"},
+		{"rpc.mountd"},
+		{"rpc.nfsd", "2"},
+	} {
+		if err := g.must(c[0], c[1:]...); err != nil {
+			return fmt.Errorf("NFS server: %w", err)
+		}
+	}
+	return nil
+}
+
+func exportNFS(g *guest, f *filesystem) error {
+	return g.must("exportfs", "-o", "rw,no_root_squash,no_subtree_check,insecure", "127.0.0.1:"+f.served()) //nolint:misspell // the name of the program
 }
 
 // mountFuse starts a server of ours as a process of its own.

@@ -1,3 +1,389 @@
 package main
 
-func installation(g *guest) error { return g.install("bulwark.deb") }
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/api/control"
+)
+
+// stateFolder keeps what has to outlast a reboot.
+const stateFolder = "/srv/vm-test"
+
+// installation takes the package through its life under systemd. The second
+// boot goes on where the first ended.
+func installation(g *guest) error {
+	if _, err := os.Stat(filepath.Join(stateFolder, "rebooted")); err == nil {
+		return afterReboot(g)
+	}
+	if err := os.MkdirAll(stateFolder, 0o755); err != nil {
+		return err
+	}
+	before, err := listing()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(stateFolder, "before"), []byte(strings.Join(before, "\n")), 0o600); err != nil {
+		return err
+	}
+	a := g.agent()
+	if err := all(func() error { return g.install("bulwark.deb") }, a.protecting); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	g.check("unit", func() error { return g.unit("active", "enabled") })
+	g.check("kernel features", a.kernelFeatures)
+	g.check("bad file refused and quarantined", func() error { return a.catches("installed") })
+	g.check("self-test", a.selfTest)
+	g.check("control groups", a.controlGroups)
+	g.check("coverage", a.everythingCovered)
+	g.check("killed", a.killed)
+	g.check("control groups after a restart", a.controlGroups)
+	g.check("drop-in", g.dropIn)
+	if g.failed {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(stateFolder, "rebooted"), nil, 0o600); err != nil {
+		return err
+	}
+	return errReboot
+}
+
+func afterReboot(g *guest) error {
+	a := g.agent()
+	if err := a.protecting(); err != nil {
+		return fmt.Errorf("after a reboot: %w", err)
+	}
+	g.check("unit after a reboot", func() error { return g.unit("active", "enabled") })
+	g.check("bad file refused after a reboot", func() error { return a.catches("rebooted") })
+	g.check("history after a reboot", func() error { return a.remembers("installed") })
+	g.check("upgrade under load", func() error { return a.exchange("bulwark-next.deb", "upgraded") })
+	g.check("downgrade under load", func() error { return a.exchange("bulwark.deb", "downgraded") })
+	g.check("nothing in the agent failed", g.noFailures)
+	g.check("remove", g.removed)
+	g.check("purge", g.purged)
+	return nil
+}
+
+// unit checks the state of the agent's unit.
+func (g *guest) unit(active, enabled string) error {
+	var errs []error
+	for name, want := range map[string]string{"ActiveState": active, "UnitFileState": enabled} {
+		got, err := g.property(name)
+		if err != nil || got != want {
+			errs = append(errs, fmt.Errorf("%s is %q, want %s: %w", name, got, want, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// kernelFeatures checks what the agent says about this kernel, 6.1: it has
+// everything that the agent can use.
+func (a *agent) kernelFeatures() error {
+	var errs []error
+	for _, name := range []string{"kernel_permission_events", "kernel_exec_events", "kernel_filesystem_marks", "kernel_evictable_marks"} {
+		v, err := a.detail(name)
+		if err != nil || v != true {
+			errs = append(errs, fmt.Errorf("%s is %v: %w", name, v, err))
+		}
+	}
+	// And the command says so.
+	out, err := a.g.command("bulwark", "health", "--details", "antivirus")
+	if err != nil || !strings.Contains(out, "kernel_filesystem_marks") {
+		errs = append(errs, fmt.Errorf("bulwark health --details antivirus: %w: %s", err, out))
+	}
+	return errors.Join(errs...)
+}
+
+// catches writes a bad file of that name, which must be refused and quarantined.
+func (a *agent) catches(name string) error {
+	path := filepath.Join("/srv", name+".com")
+	if err := os.WriteFile(path, eicar, 0o755); err != nil {
+		return err
+	}
+	got, err := open(path)
+	if err := want(got, err, denied, absent); err != nil {
+		return fmt.Errorf("open of a bad file: %w", err)
+	}
+	_, err = a.quarantined(path)
+	return err
+}
+
+// remembers checks that a quarantined file still is.
+func (a *agent) remembers(name string) error {
+	_, err := a.quarantined(filepath.Join("/srv", name+".com"))
+	return err
+}
+
+// selfTest runs the agent's own test. Without a portal the steps about it are
+// skipped.
+func (a *agent) selfTest() error {
+	var errs []error
+	ran := 0
+	err := a.api.SelfTest(a.g.ctx, func(s control.SelfTestStep) error {
+		switch s.Status {
+		case control.StepOK:
+			ran++
+		case control.StepFailed:
+			errs = append(errs, fmt.Errorf("step %s: %s", s.Name, s.Detail))
+		}
+		return nil
+	})
+	if ran == 0 {
+		errs = append(errs, errors.New("no step ran"))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// controlGroups checks that the scanner is in a group with limits that the
+// kernel applies, below the unit's, and that the daemon is not in it.
+func (a *agent) controlGroups() error {
+	detail, err := a.detail("scanner_limits")
+	if err != nil {
+		return err
+	}
+	pid, err := a.g.pid()
+	if err != nil {
+		return err
+	}
+	daemon, err := groupOf(pid)
+	if err != nil {
+		return err
+	}
+	pids, err := scanners()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		group, err := groupOf(pid)
+		if err != nil {
+			return err
+		}
+		unitGroup := "/system.slice/" + unit
+		if group == daemon || filepath.Dir(group) != unitGroup || !strings.HasPrefix(daemon, unitGroup) {
+			return fmt.Errorf("the scanner is in group %s, the daemon in %s; the agent says %q", group, daemon, detail)
+		}
+		for name, unlimited := range map[string]string{"memory.max": "max", "cpu.max": "max 100000"} {
+			b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, name))
+			if err != nil {
+				return err
+			}
+			value := strings.TrimSpace(string(b))
+			a.g.logf("the scanner's %s is %s (%v)", name, value, detail)
+			if name == "memory.max" && value == unlimited {
+				return errors.New("the scanner's memory is not limited")
+			}
+		}
+	}
+	return nil
+}
+
+// scanners are the scanner processes.
+func scanners() ([]int, error) {
+	var out []int
+	stats, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range stats {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		args := strings.Split(string(b), "\x00")
+		if len(args) < 2 || filepath.Base(args[0]) != "bulwarkd" || args[1] != "scanner" {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			out = append(out, pid)
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.New("there is no scanner process")
+	}
+	return out, nil
+}
+
+// groupOf is a process's group in the unified hierarchy.
+func groupOf(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path), nil
+		}
+	}
+	return "", fmt.Errorf("process %d has no group in the unified hierarchy: %q", pid, b)
+}
+
+// everythingCovered asks the agent to prove its protection of every mount.
+func (a *agent) everythingCovered() error {
+	c, err := a.api.CheckCoverage(a.g.ctx)
+	if err != nil {
+		return err
+	}
+	if c.Protected == 0 || c.Unprotected+c.Unproven != 0 {
+		return fmt.Errorf("%d protected, %d unprotected, %d unproven: %+v", c.Protected, c.Unprotected, c.Unproven, c.Mounts)
+	}
+	return nil
+}
+
+// killed kills the daemon, which systemd starts again.
+func (a *agent) killed() error {
+	old, err := a.g.pid()
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		return err
+	}
+	// Nobody is held by a dead daemon.
+	got, err := open("/etc/os-release")
+	if err := want(got, err, allowed); err != nil {
+		return err
+	}
+	err = until("systemd has started it again", func() error {
+		pid, err := a.g.pid()
+		if err == nil && pid == old {
+			err = errors.New("the same process")
+		}
+		return err
+	})
+	return all(func() error { return err }, a.protecting, func() error { return a.catches("killed") })
+}
+
+// dropInFile is an administrator's.
+const dropInFile = "/etc/systemd/system/" + unit + ".d/site.conf"
+
+// dropIn changes the unit as an administrator would; later checks see that it
+// stays.
+func (g *guest) dropIn() error {
+	return all(
+		func() error { return os.MkdirAll(filepath.Dir(dropInFile), 0o755) },
+		func() error { return os.WriteFile(dropInFile, []byte("[Service]\nEnvironment=SITE=1\n"), 0o644) },
+		func() error { return g.must("systemctl", "daemon-reload") },
+	)
+}
+
+// exchange installs another version while files are opened, written and
+// executed all the time: none of that may fail or be held.
+func (a *agent) exchange(deb, name string) error {
+	before, err := a.api.Version(a.g.ctx)
+	if err != nil {
+		return err
+	}
+	l := startLoad()
+	err = a.g.install(deb)
+	if err == nil {
+		err = a.protecting()
+	}
+	ops, loadErr := l.stop()
+	if err := errors.Join(err, loadErr); err != nil {
+		return err
+	}
+	after, err := a.api.Version(a.g.ctx)
+	if err != nil {
+		return err
+	}
+	if before.App == after.App {
+		return fmt.Errorf("the daemon is still version %s", after.App)
+	}
+	a.g.logf("from %s to %s, under a load of %d accesses", before.App, after.App, ops)
+	env, err := a.g.property("Environment")
+	if err != nil || !strings.Contains(env, "SITE=1") {
+		return fmt.Errorf("the administrator's drop-in has no effect: %q, %w", env, err)
+	}
+	return all(
+		func() error { return a.g.unit("active", "enabled") },
+		func() error { return a.catches(name) },
+		func() error { return a.remembers("installed") },
+		func() error { return a.controlGroups() },
+	)
+}
+
+// load is work that must not notice anything.
+type load struct {
+	quit chan struct{}
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	ops  int
+	err  error
+}
+
+func startLoad() *load {
+	l := &load{quit: make(chan struct{})}
+	for worker := range 2 {
+		l.wg.Add(1)
+		go func() {
+			defer l.wg.Done()
+			path := fmt.Sprintf("/srv/load.%d", worker)
+			defer os.Remove(path)
+			for i := 0; ; i++ {
+				select {
+				case <-l.quit:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+				content := []byte(fmt.Sprintf("%d.%d", worker, i))
+				got, err := bounded(func() error {
+					if err := os.WriteFile(path, content, 0o600); err != nil {
+						return err
+					}
+					b, err := os.ReadFile(path)
+					if err == nil && string(b) != string(content) {
+						err = fmt.Errorf("read %q, wrote %q", b, content)
+					}
+					return err
+				})
+				err = want(got, err, allowed)
+				l.mu.Lock()
+				l.ops++
+				if err != nil && l.err == nil {
+					l.err = fmt.Errorf("load: %w", err)
+				}
+				l.mu.Unlock()
+			}
+		}()
+	}
+	return l
+}
+
+func (l *load) stop() (int, error) {
+	close(l.quit)
+	l.wg.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil && l.ops < 10 {
+		l.err = fmt.Errorf("the load did %d accesses only", l.ops)
+	}
+	return l.ops, l.err
+}
+
+// noFailures looks for what the kernel and systemd complain about.
+func (g *guest) noFailures() error {
+	failed, err := g.command("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+	if err != nil || failed != "" {
+		return fmt.Errorf("failed units: %q, %w", failed, err)
+	}
+	out, err := g.command("journalctl", "-k", "-p", "warning", "--no-pager", "-q")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		for _, bad := range []string{"hung_task", "blocked for more than", "BUG:", "bulwarkd"} {
+			if strings.Contains(line, bad) {
+				return fmt.Errorf("the kernel says: %s", line)
+			}
+		}
+	}
+	return nil
+}

@@ -22,12 +22,11 @@ import (
 // lifetime ends a machine that hangs, from the inside.
 const lifetime = 12 * time.Minute
 
-// scenarios are what a machine can be started for. They return errPowerOff or
-// nil when done, errReboot to be called again after a reboot.
+// scenarios are what a machine can be started for. They return nil when
+// done, errReboot to be called again after a reboot.
 var scenarios = map[string]func(*guest) error{
 	"filesystems":  filesystemMatrix,
 	"installation": installation,
-	"kernel":       kernelTests,
 }
 
 // errReboot is what a scenario returns to go on after a reboot.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
@@ -42,11 +41,14 @@ func unique(n int) []byte {
 	return b
 }
 
-// filesystemMatrix tries every type with the installed agent.
+// filesystemMatrix tries every type with the installed agent, after the tests
+// of the kernel's interfaces, which want the machine without an agent.
 func filesystemMatrix(g *guest) error {
+	g.check("kernel", func() error { return testKernel(g) })
 	types := matrix()
 	err := all(
 		func() error { return configure(managedMatrix) },
+		g.startNFS,
 		func() error { return g.prepareAll(types) },
 		func() error { return g.install("bulwark.deb") },
 	)
@@ -90,31 +92,19 @@ func configure(managed string) error {
 	return os.WriteFile(path, []byte(managed), 0o644)
 }
 
-// prepareAll makes all types with their files, several at a time.
+// prepareAll puts the files on all types.
 func (g *guest) prepareAll(types []*filesystem) error {
 	for _, dir := range []string{imageFolder, hidden} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex
 	var errs []error
-	slots := make(chan struct{}, 2)
 	for i, f := range types {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if err := g.prepare(f, unique(i)); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("prepare %s: %w", f.name, err))
-			}
-		}()
+		if err := g.prepare(f, unique(i)); err != nil {
+			errs = append(errs, fmt.Errorf("prepare %s: %w", f.name, err))
+		}
 	}
-	wg.Wait()
 	return errors.Join(errs...)
 }
 
