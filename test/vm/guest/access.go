@@ -20,7 +20,7 @@ var eicar = definitions.EICAR()
 
 // patience is how long something may take that has no fixed time. An emulated
 // processor on a busy machine is slow.
-const patience = 90 * time.Second
+const patience = 4 * time.Minute
 
 // access is the outcome of a file access.
 type access string

@@ -18,6 +18,9 @@ import (
 // stateFolder keeps what has to outlast a reboot.
 const stateFolder = "/srv/vm-test"
 
+// managedInstallation holds accesses although no portal says so.
+const managedInstallation = `{"antivirusEngine": {"enforcementLevel": "real_time"}}`
+
 // installation takes the package through its life under systemd. The second
 // boot goes on where the first ended.
 func installation(g *guest) error {
@@ -35,7 +38,11 @@ func installation(g *guest) error {
 		return err
 	}
 	a := g.agent()
-	if err := all(func() error { return g.install("bulwark.deb") }, a.protecting); err != nil {
+	if err := all(
+		func() error { return configure(managedInstallation) },
+		func() error { return g.install("bulwark.deb") },
+		a.protecting,
+	); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	g.check("unit", func() error { return g.unit("active", "enabled") })
