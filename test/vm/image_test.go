@@ -94,8 +94,12 @@ func makeImage(t *testing.T, cache, dir string) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	part := dir + ".part"
+	part, err := os.MkdirTemp(cache, "part.")
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join("image", "build"), release, part)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make the image of the virtual machine: %v\n%s", err, out)
 	}
