@@ -144,6 +144,9 @@ func (a *Agent) antivirusDetails(st onaccess.Stats) []api.Field {
 		{Name: "detections", Value: st.Detections},
 		{Name: "denied", Value: st.Denied},
 		{Name: "deadlines_missed", Value: st.DeadlinesMissed},
+		{Name: "longest_held_ms", Value: st.LongestHeld.Milliseconds()},
+		{Name: "guard_running", Value: st.Guarded},
+		{Name: "released_by_guard", Value: st.ReleasedByGuard},
 		{Name: "allowed_queue_full", Value: st.QueueFull},
 		{Name: "allowed_saturated", Value: st.AllowedSaturated},
 		{Name: "allowed_scanner_stalled", Value: st.AllowedStalled},
@@ -157,6 +160,7 @@ func (a *Agent) antivirusDetails(st onaccess.Stats) []api.Field {
 			api.Field{Name: "kernel_exec_events", Value: c.ExecEvents},
 			api.Field{Name: "kernel_filesystem_marks", Value: c.FilesystemMarks},
 			api.Field{Name: "kernel_evictable_marks", Value: c.Evictable},
+			api.Field{Name: "kernel_folder_ignore_marks", Value: c.FolderIgnore},
 		)
 	}
 	out = append(out, a.covered.details()...)

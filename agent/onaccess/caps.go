@@ -17,6 +17,7 @@ const (
 	FeatureExecEvents      Feature = "exec_events"      // 5.0, FAN_OPEN_EXEC_PERM
 	FeatureFilesystemMarks Feature = "filesystem_marks" // 4.20, FAN_MARK_FILESYSTEM
 	FeatureEvictable       Feature = "evictable_marks"  // 5.19, FAN_MARK_EVICTABLE
+	FeatureFolderIgnore    Feature = "folder_ignore"    // 6.0, FAN_MARK_IGNORE
 	FeatureStatx           Feature = "statx"            // 4.11
 )
 
@@ -35,6 +36,8 @@ type Capabilities struct {
 	FilesystemMarks bool `json:"filesystem_marks"`
 	// Evictable: ignore marks do not keep inodes in memory.
 	Evictable bool `json:"evictable_marks"`
+	// FolderIgnore: what happens in an excluded folder need not leave the kernel.
+	FolderIgnore bool `json:"folder_ignore_marks"`
 	// NoAtime: our reading leaves access times alone.
 	NoAtime bool `json:"no_atime"`
 	Statx   bool `json:"statx"`
@@ -94,6 +97,9 @@ func probe(without []Feature) Capabilities {
 	// looks at the descriptor; one that knows it says EBADF.
 	err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, -1, "")
 	c.FilesystemMarks = !off(FeatureFilesystemMarks) && errors.Is(err, unix.EBADF)
+
+	err = unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORE_SURV, unix.FAN_OPEN, -1, "")
+	c.FolderIgnore = !off(FeatureFolderIgnore) && errors.Is(err, unix.EBADF)
 
 	var x unix.Statx_t
 	c.Statx = !off(FeatureStatx) && statxFD(file, unix.AT_EMPTY_PATH, unix.STATX_INO, &x) == nil

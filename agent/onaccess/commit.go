@@ -134,6 +134,31 @@ func (g *ignores) add(to *group, fd int) bool {
 	return true
 }
 
+// addFolder has the kernel ignore what happens to a folder's children.
+func (g *ignores) addFolder(to *group, fd int) bool {
+	if g.count.Add(1) > g.max {
+		g.flush()
+	}
+	flags := uint(unix.FAN_MARK_ADD | unix.FAN_MARK_IGNORE_SURV | unix.FAN_MARK_ONLYDIR)
+	if g.caps.Evictable {
+		flags |= unix.FAN_MARK_EVICTABLE
+	}
+	if err := to.markPathFD(flags, g.folderMask(), fd); err != nil {
+		g.failed.Add(1)
+		return false
+	}
+	g.added.Add(1)
+	return true
+}
+
+func (g *ignores) removeFolder(from *group, fd int) {
+	_ = from.markPathFD(unix.FAN_MARK_REMOVE|unix.FAN_MARK_IGNORE|unix.FAN_MARK_ONLYDIR, g.folderMask(), fd)
+}
+
+func (g *ignores) folderMask() uint64 {
+	return g.caps.eventMask(g.hold.Load()) | unix.FAN_EVENT_ON_CHILD
+}
+
 // remove takes the mark of an inode away; there may be none.
 func (g *ignores) remove(from *group, fd int) {
 	_ = from.markFD(unix.FAN_MARK_REMOVE|unix.FAN_MARK_IGNORED_MASK, unix.FAN_OPEN_PERM|unix.FAN_OPEN, fd)

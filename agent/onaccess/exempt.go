@@ -2,6 +2,8 @@ package onaccess
 
 import (
 	"errors"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,12 @@ const SkipExcluded = "excluded by policy"
 // has to stay, because the same file system is also mounted elsewhere, the
 // mount gets an ignore mark instead. Both follow the mount, so nothing that is
 // moved out of it stays exempt.
+//
+// Where the kernel can ignore what happens to a folder's children (6.0), a folder
+// that lies in an excluded one, or is it, gets a mark at the first access to one
+// of its files, whoever can write them: a file that is moved out is not its
+// child any more. The folder itself could be moved out, so all folders above it
+// must be writable for root only.
 //
 // Other excluded files get an ignore mark when they are first accessed, if the
 // exclusion is one of path alone (Config.ExcludedPath) and nobody but root can
@@ -92,6 +100,9 @@ func (w *Watcher) unmark(e exempt, kind uint) error {
 
 // ignoreExcluded gives an excluded file an ignore mark, where that is sound.
 func (w *Watcher) ignoreExcluded(p *pending, a Access, under stamp) {
+	if w.ignoreFolder(p, a, under) {
+		return
+	}
 	if w.cfg.ExcludedPath == nil || w.cfg.Ignore == IgnoreOff || p.state.uid != 0 || p.state.mode&0o022 != 0 ||
 		!w.classes.of(p.state.dev, int(p.fd)).ignorable() || !w.cfg.ExcludedPath(a) {
 		return
@@ -100,4 +111,78 @@ func (w *Watcher) ignoreExcluded(p *pending, a Access, under stamp) {
 		// The exclusion may have ended between the question and the mark.
 		w.ignores.remove(p.group, int(p.fd))
 	}
+}
+
+// ignoreFolder gives the folder of an excluded file an ignore mark, where that
+// is sound, and reports whether it did.
+func (w *Watcher) ignoreFolder(p *pending, a Access, under stamp) bool {
+	if !w.caps.FolderIgnore || w.cfg.Ignore == IgnoreOff || a.Deleted || w.cfg.ExcludedFolders == nil ||
+		!w.classes.of(p.state.dev, int(p.fd)).ignorable() {
+		return false
+	}
+	dir, name := filepath.Split(a.Path)
+	dir = filepath.Clean(dir)
+	inside := func(folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
+	if !slices.ContainsFunc(w.cfg.ExcludedFolders(), inside) {
+		return false
+	}
+	fd, err := openBelowRoot(dir)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	// The path may be one of another mount namespace.
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Dev != p.state.dev || st.Ino != p.state.ino {
+		return false
+	}
+	if !w.ignores.addFolder(p.group, fd) {
+		return false
+	}
+	if w.stamp() != under {
+		w.ignores.removeFolder(p.group, fd)
+	}
+	return true
+}
+
+// maxFolders bounds the depth of a folder that is ignored.
+const maxFolders = 64
+
+// errMovable means that others than root could move a folder.
+var errMovable = errors.New("a folder above it can be written by others than root")
+
+// openBelowRoot opens a folder (O_PATH) if nobody but root can move it or
+// anything above it.
+func openBelowRoot(dir string) (fd int, err error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err = unix.Open("/", flags, 0)
+	names := strings.Split(strings.TrimPrefix(dir, "/"), "/")
+	if len(names) > maxFolders {
+		err = errors.Join(err, errMovable)
+	}
+	for _, name := range names {
+		if err != nil || name == "" {
+			break
+		}
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil && (st.Uid != 0 || st.Mode&0o022 != 0) {
+			err = errMovable
+		}
+		if err != nil {
+			break
+		}
+		var next int
+		next, err = unix.Openat(fd, name, flags, 0)
+		if err == nil {
+			unix.Close(fd)
+			fd = next
+		}
+	}
+	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return -1, err
+	}
+	return fd, nil
 }

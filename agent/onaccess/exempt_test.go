@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // excludes is a set of excluded folders that a test can change.
@@ -120,7 +122,10 @@ func TestExcludedBindMount(t *testing.T) {
 // what they wrote elsewhere.
 func TestExcludedFileIsIgnored(t *testing.T) {
 	var e excludes
-	r := newRig(t, e.apply)
+	r := newRig(t, func(c *Config) {
+		e.apply(c)
+		c.Without = []Feature{FeatureFolderIgnore}
+	})
 	if err := os.Mkdir(r.path("excluded"), 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +166,86 @@ func TestExcludedFileIsIgnored(t *testing.T) {
 	r.ExclusionsChanged()
 	time.Sleep(10 * time.Millisecond)
 	if got := r.accessor.do(request{Op: "read", Path: roots}); got.Errno != int(unix.EPERM) {
+		t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
+	}
+}
+
+// TestExcludedFolderIsIgnored: accesses to files of an excluded folder come to
+// the watcher once, whoever can write them, and what is moved out of it is
+// scanned; a folder that others could move gets no mark.
+func TestExcludedFolderIsIgnored(t *testing.T) {
+	need.Root(t)
+	var e excludes
+	// Below a folder in which nobody else may move anything.
+	top, err := os.MkdirTemp("/var/lib", "bulwark-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "size=16m,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(top, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	r := newRigOn(t, top, e.apply)
+	if !r.Capabilities().FolderIgnore {
+		need.Missing(t, "the kernel has no FAN_MARK_IGNORE (6.0 has it)")
+	}
+	for _, dir := range []string{"excluded", "excluded/sub", "excluded/sub/sub"} {
+		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Whoever may write sub can move sub/sub, but not sub.
+	if err := os.Chmod(r.path("excluded/sub"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, name := range []string{"excluded/a", "excluded/b", "excluded/sub/a", "excluded/sub/b", "excluded/sub/sub/a", "excluded/sub/sub/b"} {
+		p := r.put(t, name, bad)
+		if err := os.Chmod(p, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, p)
+	}
+	e.set(r.path("excluded"))
+	r.Forget()
+	r.ExclusionsChanged()
+	settle()
+	for i, want := range []uint64{1, 0, 1, 0, 2, 2} {
+		before := r.Stats(0)
+		for range 2 {
+			r.accessor.must(request{Op: "read", Path: files[i]})
+		}
+		if got := r.Stats(0).Excluded - before.Excluded; got != want {
+			t.Errorf("%s: asked %d times, want %d", files[i], got, want)
+		}
+	}
+	// Writing there ends no mark.
+	before := r.Stats(0).Events
+	r.accessor.must(request{Op: "write", Path: files[1], Data: bad + "!"})
+	r.accessor.must(request{Op: "read", Path: files[1]})
+	if n := r.Stats(0).Events - before; n != 0 {
+		t.Errorf("%d events from an ignored folder", n)
+	}
+	// What is moved out, or has a name elsewhere too, is scanned there.
+	moved, linked := r.path("moved"), r.path("linked")
+	r.accessor.must(request{Op: "rename", Path: files[1], To: moved})
+	if err := os.Link(files[0], linked); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{moved, linked} {
+		if got := r.accessor.do(request{Op: "read", Path: p}); got.Errno != int(unix.EPERM) {
+			t.Errorf("%s: %q, want it refused", p, got.Err)
+		}
+	}
+	e.set()
+	r.Forget()
+	r.ExclusionsChanged()
+	if got := r.accessor.do(request{Op: "read", Path: files[2]}); got.Errno != int(unix.EPERM) {
 		t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
 	}
 }
