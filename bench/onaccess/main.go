@@ -80,7 +80,13 @@ func prepare(dir, source string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "source.tar"), data, 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "source.tar"), data, 0o644); err != nil {
+		return err
+	}
+	if err := sources(filepath.Join(dir, "c")); err != nil {
+		return err
+	}
+	return makePackage(dir, source)
 }
 
 // work runs the workloads and prints "label<TAB>workload<TAB>value".
@@ -129,6 +135,7 @@ func work(dir, label string) error {
 	tree := filepath.Join(dir, "tree")
 	for _, s := range []step{
 		{"unpack a source tree", 2, []string{"tar", "-xf", filepath.Join(dir, "source.tar"), "-C", tree}},
+		{"git clone", 1, []string{"git", "clone", "-q", "--no-local", tree, filepath.Join(dir, "clone")}},
 		{"git status, first", 1, []string{"git", "-C", tree, "status", "--porcelain"}},
 		{"git status, again", 3, []string{"git", "-C", tree, "status", "--porcelain"}},
 		{"go build, first", 1, []string{"go", "build", "-C", tree, "-o", filepath.Join(dir, "out"), "./policy"}},
@@ -153,7 +160,39 @@ func work(dir, label string) error {
 		}
 		report(s.name, "%.0f ms", float64(best.Microseconds())/1000)
 	}
-	return nil
+	return programs(dir, report)
+}
+
+// programs runs the workloads of other programs, as far as they are installed.
+func programs(dir string, report func(name, format string, args ...any)) error {
+	ms := func(name string, f func(string) (time.Duration, error)) error {
+		d, err := f(dir)
+		if errors.Is(err, errAbsent) {
+			fmt.Fprintln(os.Stderr, "bench/onaccess:", err)
+			return nil
+		}
+		if err == nil {
+			report(name, "%.1f ms", float64(d.Microseconds())/1000)
+		}
+		return err
+	}
+	err := errors.Join(
+		ms("dpkg --unpack of a source tree", unpack),
+		ms("ccache, 15 C files, first", compile),
+		ms("ccache, 15 C files, again", compile),
+		ms("SQLite, one transaction", sqlite),
+	)
+	setUp, tps, pgErr := postgres(dir)
+	switch {
+	case errors.Is(pgErr, errAbsent):
+		fmt.Fprintln(os.Stderr, "bench/onaccess:", pgErr)
+	case pgErr == nil:
+		report("PostgreSQL, initdb and pgbench -i", "%.0f ms", float64(setUp.Microseconds())/1000)
+		report("PostgreSQL, pgbench -C", "%s tps", tps)
+	default:
+		err = errors.Join(err, pgErr)
+	}
+	return err
 }
 
 func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }

@@ -7,6 +7,11 @@
 #
 #   bench/onaccess/run.sh        CONTENDERS="none allow ignore bulwark fapolicyd clamonacc"
 #   PEERS=DIR                    peers' packages, unpacked with dpkg -x, instead of the system's
+#   WORK_TIME=80                 seconds that the workloads of one contender may take; what it has not
+#                                done by then is a dash in the table. All together end within ten minutes
+#
+# PostgreSQL, ccache and gcc are used where they are installed (Debian: postgresql,
+# ccache, gcc).
 set -euo pipefail
 if [[ ${1:-} != inside ]]; then
 	cd "$(dirname "$0")/../.."
@@ -15,7 +20,7 @@ if [[ ${1:-} != inside ]]; then
 	BENCH_DIR=$(mktemp -d)
 	chmod 755 "$BENCH_DIR"
 	trap 'rm -rf --one-file-system "$BENCH_DIR"' EXIT
-	CGO_ENABLED=0 go build -o "$BENCH_DIR/" ./bench/onaccess ./cmd/bulwark ./cmd/bulwarkd
+	CGO_ENABLED=0 go build -o "$BENCH_DIR/" ./bench/onaccess ./cmd/bulwark ./cmd/bulwarkd ./cmd/bulwark-guard
 	git clone -q --no-hardlinks . "$BENCH_DIR/clone" && tar -cf "$BENCH_DIR/source.tar" -C "$BENCH_DIR/clone" . && rm -rf "$BENCH_DIR/clone"
 	(cd "$PWD" && GOCACHE="$BENCH_DIR/gocache" CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -o /dev/null ./policy)
 	unshare -m --propagation private "$PWD/bench/onaccess/run.sh" inside
@@ -114,7 +119,7 @@ for c in ${CONTENDERS:-none allow ignore bulwark fapolicyd clamonacc}; do
 	fresh
 	if ! "begin_$c"; then echo "bench/onaccess: $c cannot run here" >&2; stop; continue; fi
 	echo "==> $c (load $(cut -d' ' -f1-3 /proc/loadavg))" >&2
-	timeout -s KILL 280 "$dir/onaccess" work "$mnt" "$c" >>"$results" || echo "bench/onaccess: $c did not finish" >&2
+	timeout -s KILL "${WORK_TIME:-80}" "$dir/onaccess" work "$mnt" "$c" >>"$results" || echo "bench/onaccess: $c did not finish" >&2
 	stop
 done
 
