@@ -78,6 +78,7 @@ func (r *realtime) watch(ctx context.Context) error {
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, giveUp) })()
 	e := r.a.config.Current()
+	r.a.pool.UnloadWhenIdle(!watches(e.EnforcementLevel()))
 	w, err := onaccess.New(onaccess.Config{
 		Log:                    r.a.log.Logger("onaccess"),
 		Mode:                   onaccess.Mode(e.EnforcementLevel()),
@@ -156,10 +157,11 @@ func (r *realtime) changed(old, now policy.Effective) {
 	if err := w.SetMode(onaccess.Mode(level)); err != nil {
 		r.a.log.Logger("onaccess").Error("enforcement level not applied", "level", level, "error", err)
 	}
-	if level != policy.RealTime && level != policy.Audit {
-		r.a.pool.Unload()
-	}
+	r.a.pool.UnloadWhenIdle(!watches(level))
 }
+
+// watches reports whether real-time protection needs the engine at a level.
+func watches(level string) bool { return level == policy.RealTime || level == policy.Audit }
 
 func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (verdict.Verdict, error) {
 	priority := scan.PriorityOpen

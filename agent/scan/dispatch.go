@@ -77,11 +77,7 @@ func (p *Pool) submit(j *job) error {
 	if _, ok := p.poison[j.key]; ok {
 		return fmt.Errorf("scanning %q: %w before", j.req.Path, ErrCrashed)
 	}
-	waiting := p.suspects.Len()
-	for i := range p.queues {
-		waiting += p.queues[i].Len()
-	}
-	if waiting >= p.cfg.MaxQueue {
+	if p.waitingLocked() >= p.cfg.MaxQueue {
 		return ErrBusy
 	}
 	p.lastID++
@@ -90,6 +86,15 @@ func (p *Pool) submit(j *job) error {
 	p.ensureLanesLocked()
 	p.dispatchLocked()
 	return nil
+}
+
+// waitingLocked is how many jobs wait for a process.
+func (p *Pool) waitingLocked() int {
+	waiting := p.suspects.Len()
+	for i := range p.queues {
+		waiting += p.queues[i].Len()
+	}
+	return waiting
 }
 
 func (p *Pool) enqueueLocked(j *job, q *list.List) {
@@ -258,7 +263,7 @@ func (p *Pool) answered(c *child, a *wire.Answer) bool {
 	p.settleLocked(j, r)
 	if c.lane.retired && len(c.pending) == 0 {
 		c.close()
-	} else if c.lane.low && len(c.pending) == 0 {
+	} else if (c.lane.low || p.unloadIdle) && len(c.pending) == 0 {
 		p.idleLocked(c.lane)
 	}
 	p.dispatchLocked()

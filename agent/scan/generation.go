@@ -201,7 +201,8 @@ func (p *Pool) retireLocked(l *lane) {
 	time.AfterFunc(p.cfg.DrainTimeout, c.kill)
 }
 
-// idleLocked ends the low-priority process some time after its last scan.
+// idleLocked ends the low-priority process some time after its last scan, and
+// with unloadIdle the other one too.
 func (p *Pool) idleLocked(l *lane) {
 	if l.idle != nil {
 		l.idle.Stop()
@@ -209,6 +210,10 @@ func (p *Pool) idleLocked(l *lane) {
 	l.idle = time.AfterFunc(p.cfg.IdleTimeout, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.gen != nil && p.gen.main == l && p.unloadIdle && p.waitingLocked() == 0 && (l.child == nil || len(l.child.pending) == 0) {
+			p.unloadLocked()
+			return
+		}
 		if p.gen != nil && p.gen.background == l && l.child != nil && len(l.child.pending) == 0 && p.queues[PriorityLow].Len() == 0 {
 			p.retireLocked(l)
 			p.gen.background = nil
@@ -238,7 +243,7 @@ func (p *Pool) switchTo(file *os.File, first *child) error {
 		// fails and finds its lane retired.
 		old.file.Close()
 	}
-	if wasUnloaded {
+	if wasUnloaded || p.unloadIdle && p.waitingLocked() == 0 {
 		p.unloadLocked()
 	}
 	p.ensureLanesLocked()

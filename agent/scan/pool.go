@@ -183,15 +183,17 @@ type Pool struct {
 	closed   bool
 	starting bool // Run has not loaded definitions yet: scans wait
 	unloaded bool
-	gen      *generation
-	lastGen  uint64
-	lastID   uint64
-	queues   [priorities]list.List // of *job
-	suspects list.List             // of *job whose process died; tried one at a time
-	poison   map[fileKey]struct{}  // files that killed two processes
-	counts   counts
-	loadErr  error
-	report   Report // of the last compilation
+	// unloadIdle: processes with nothing to do end.
+	unloadIdle bool
+	gen        *generation
+	lastGen    uint64
+	lastID     uint64
+	queues     [priorities]list.List // of *job
+	suspects   list.List             // of *job whose process died; tried one at a time
+	poison     map[fileKey]struct{}  // files that killed two processes
+	counts     counts
+	loadErr    error
+	report     Report // of the last compilation
 }
 
 // counts are totals since the start.
@@ -337,12 +339,23 @@ func (p *Pool) Generation() uint64 {
 	return p.number.Load()
 }
 
-// Unload ends the scanner processes once they have nothing to do; the next scan
-// starts them again. For modes without real-time protection.
-func (p *Pool) Unload() {
+// UnloadWhenIdle ends the scanner processes, at once or when they have had
+// nothing to do for IdleTimeout; the next scan starts them again. It is for
+// modes without real-time protection; false brings them back and keeps them.
+func (p *Pool) UnloadWhenIdle(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.unloadLocked()
+	p.unloadIdle = on
+	switch {
+	case !on && p.unloaded && p.gen != nil && !p.closed && p.ctx != nil:
+		p.unloaded = false
+		p.gen.main = p.startLaneLocked(&lane{file: p.gen.file}, nil)
+	case on && p.gen != nil && p.gen.main != nil:
+		c := p.gen.main.child
+		if p.waitingLocked() == 0 && (c == nil || len(c.pending) == 0) {
+			p.unloadLocked()
+		} // else its last answer sets the time
+	}
 }
 
 func (p *Pool) unloadLocked() {

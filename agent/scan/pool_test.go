@@ -384,10 +384,10 @@ func TestMemoryLimit(t *testing.T) {
 
 func TestUnload(t *testing.T) {
 	need.Root(t)
-	p, sources := newTestPool(t, nil)
+	p, sources := newTestPool(t, func(c *Config) { c.IdleTimeout = 500 * time.Millisecond })
 	wantMatch(t, p, "x", "")
 	pid := p.Status().Processes[0].PID
-	p.Unload()
+	p.UnloadWhenIdle(true)
 	waitFor(t, "the process to end", func() bool { return errors.Is(syscall.Kill(pid, 0), unix.ESRCH) })
 	if s := p.Status(); !s.Unloaded || len(s.Processes) != 0 || s.Generation != 1 {
 		t.Errorf("%+v", s)
@@ -400,8 +400,19 @@ func TestUnload(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	wantMatch(t, p, "worm", "Found-worm")
+	waitFor(t, "the process of that scan to end", func() bool {
+		s := p.Status()
+		return s.Unloaded && len(s.Processes) == 0
+	})
+	p.UnloadWhenIdle(false)
+	waitFor(t, "a process", func() bool {
+		s := p.Status()
+		return !s.Unloaded && len(s.Processes) == 1 && s.Processes[0].PID != 0
+	})
+	wantMatch(t, p, "worm", "Found-worm")
+	time.Sleep(2 * p.cfg.IdleTimeout)
 	if s := p.Status(); s.Unloaded {
-		t.Errorf("%+v", s)
+		t.Errorf("unloaded although it is to stay: %+v", s)
 	}
 }
 
