@@ -21,6 +21,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/api/release"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
@@ -42,6 +43,7 @@ type Control interface {
 	Accounts() account.Store
 	Commands() ingest.Commands
 	Hunting() hunting.Library
+	Actions() action.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -90,6 +92,7 @@ type Portal struct {
 	api       *rest.API
 	site      *web.Site
 	hunter    *hunting.Hunter
+	actions   *action.Service
 }
 
 // New puts a portal together.
@@ -130,11 +133,12 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}); err != nil {
 		return nil, err
 	}
+	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,7 +79,7 @@ func (d *description) schema(t *testing.T, method, template string, status int) 
 	t.Helper()
 	name := "Error"
 	if status < 400 {
-		raw, ok := d.paths[template][strings.ToLower(method)].Responses["200"]
+		raw, ok := d.paths[template][strings.ToLower(method)].Responses[strconv.Itoa(status)]
 		var r struct {
 			Content map[string]struct {
 				Schema struct {
@@ -87,7 +88,7 @@ func (d *description) schema(t *testing.T, method, template string, status int) 
 			}
 		}
 		if !ok || json.Unmarshal(raw, &r) != nil {
-			t.Fatalf("%s %s: the description has no answer 200", method, template)
+			t.Fatalf("%s %s: the description has no answer %d", method, template, status)
 		}
 		name = strings.TrimPrefix(r.Content["application/json"].Schema.Ref, "#/components/schemas/")
 	}

@@ -35,10 +35,11 @@ const (
 	TokenManage    Permission = "Token.ReadWrite.All"
 	AuditRead      Permission = "Audit.Read.All"
 	HuntingRead    Permission = "AdvancedQuery.Read.All"
+	MachineScan    Permission = "Machine.Scan"
 )
 
 // Scopes are the permissions that an API token may carry.
-var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead}
+var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan}
 
 // Scopes returns the permissions that an API token may carry.
 func Scopes() []Permission { return slices.Clone(scopes) }
@@ -80,9 +81,9 @@ func ParseRole(name string) (Role, error) {
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead, HuntingRead}
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead, HuntingRead, MachineScan}
 	case Analyst:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, HuntingRead}
+		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, HuntingRead, MachineScan}
 	case Reader:
 		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead}
 	}

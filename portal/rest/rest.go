@@ -21,6 +21,7 @@ import (
 	"github.com/bulwarkhq/bulwark/api/openapi"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -42,6 +43,7 @@ type Config struct {
 	Alerts    *alert.Service
 	Accounts  *account.Service
 	Hunter    *hunting.Hunter
+	Actions   *action.Service
 	Logger    *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
@@ -72,6 +74,10 @@ func New(cfg Config) *API {
 		{"PATCH /api/alerts/{id}", access.AlertWrite, a.updateAlert},
 		{"POST /api/advancedqueries/run", access.HuntingRead, a.runQuery},
 		{"POST /api/advancedhunting/run", access.HuntingRead, a.runQuery},
+		{"POST /api/machines/{id}/runAntiVirusScan", access.MachineScan, a.runScan},
+		{"GET /api/machineactions", access.MachineRead, a.machineActions},
+		{"GET /api/machineactions/{id}", access.MachineRead, a.machineAction},
+		{"POST /api/machineactions/{id}/cancel", access.MachineScan, a.cancelAction},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -210,6 +216,7 @@ func bad(target, format string, args ...any) *failure {
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	var invalid *alert.Invalid
+	var order *action.Invalid
 	var option *odata.Error
 	var l *limited
 	switch {
@@ -218,10 +225,18 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = &failure{http.StatusBadRequest, "BadRequest", option.Message, option.Option}
 	case errors.As(err, &invalid):
 		f = &failure{http.StatusBadRequest, "BadRequest", invalid.Message, invalid.Target}
+	case errors.As(err, &order):
+		f = &failure{http.StatusBadRequest, "BadRequest", order.Message, order.Target}
+	case errors.Is(err, action.ErrRunning):
+		f = &failure{http.StatusBadRequest, "ActiveRequestAlreadyExists", action.ErrRunning.Error(), "id"}
+	case errors.Is(err, action.ErrStarted):
+		f = &failure{http.StatusBadRequest, "BadRequest", action.ErrStarted.Error(), "id"}
+	case errors.Is(err, action.ErrOffboarded):
+		f = &failure{http.StatusBadRequest, "BadRequest", action.ErrOffboarded.Error(), "id"}
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -52,6 +53,8 @@ type devicePage struct {
 	Timeline timelinePart
 	CSRF     string
 	MayTag   bool
+	Actions  []action.Action
+	MayScan  bool
 }
 
 func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
@@ -60,11 +63,17 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite)}
+	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite), MayScan: access.From(ctx).May(access.MachineScan) && d.OnboardingStatus == "Onboarded"}
 	p.Healthy, p.Facts, p.Issues = healthFacts(d.Health)
 	p.Alerts, p.AlertsOf, err = s.cfg.Alerts.List(ctx, query.Query{
 		Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID},
 		Order:  []query.Order{{Field: "firstEventTime", Descending: true}}, Top: 10, Count: true,
+	})
+	if err != nil {
+		return err
+	}
+	p.Actions, _, err = s.cfg.Actions.List(ctx, query.Query{
+		Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID}, Order: []query.Order{{Field: "creationDateTimeUtc", Descending: true}}, Top: 5,
 	})
 	if err != nil {
 		return err

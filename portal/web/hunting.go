@@ -95,7 +95,7 @@ func (s *Site) runQuery(w http.ResponseWriter, r *http.Request) error {
 		return err
 	case err != nil:
 		s.cfg.Logger.WarnContext(r.Context(), "a query failed", "error", err)
-		shown = &huntingResult{Problem: strings.ToUpper(err.Error()[:1]) + err.Error()[1:]}
+		shown = &huntingResult{Problem: upperFirst(err.Error())}
 	default:
 		shown.Seconds = strconv.FormatFloat(res.Elapsed.Seconds(), 'f', 2, 64)
 		for _, row := range res.Rows[:min(len(res.Rows), shownRows)] {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
@@ -67,6 +68,7 @@ type Config struct {
 	Onboarding Onboarding
 	Tokens     EnrollmentTokens
 	Hunter     *hunting.Hunter
+	Actions    *action.Service
 	Queries    hunting.Library
 	Version    string
 	Logger     *slog.Logger
@@ -133,6 +135,9 @@ func (s *Site) routes() {
 	get("/tokens", access.TokenManage, s.tokens)
 	post("/tokens", access.TokenManage, s.createToken)
 	post("/tokens/{id}/revoke", access.TokenManage, s.revokeToken)
+	post("/devices/{id}/scan", access.MachineScan, s.orderScan)
+	get("/actions", access.MachineRead, s.actions)
+	post("/actions/{id}/cancel", access.MachineScan, s.cancelAction)
 	get("/hunting", access.HuntingRead, s.huntingPage)
 	get("/hunting/schema.json", access.HuntingRead, s.huntingSchema)
 	post("/hunting/run", access.HuntingRead, s.runQuery)
@@ -266,6 +271,7 @@ func (s *Site) handler(h func(http.ResponseWriter, *http.Request) error) http.Ha
 func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var inv *invalid
 	var wrong *alert.Invalid
+	var order *action.Invalid
 	switch {
 	case errors.As(err, &inv):
 		s.problem(w, r, inv.status, "This did not work", inv.message)
@@ -275,6 +281,12 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusNotFound, "There is no such device", "It may have been removed.")
 	case errors.Is(err, alert.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such alert", "It may have been removed: alerts of a self-test go when the test ends.")
+	case errors.As(err, &order):
+		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(order.Message)+".")
+	case errors.Is(err, action.ErrRunning), errors.Is(err, action.ErrStarted), errors.Is(err, action.ErrOffboarded):
+		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
+	case errors.Is(err, action.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such action", "Actions go with their device.")
 	case errors.Is(err, account.ErrNotFound), errors.Is(err, enroll.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.Is(err, context.Canceled):

@@ -90,6 +90,17 @@ try {
   await page.waitForFunction(() => document.querySelectorAll(".timeline .event").length > 40);
   expect(true, "older events come without leaving the page");
 
+  // A scan is ordered, and cancelled in the list of actions.
+  await page.fill("#actions input[name=comment]", "from the browser");
+  await page.getByRole("button", { name: "Run the scan" }).click();
+  await page.waitForSelector("#actions .status.pending");
+  await page.goto(base + "/actions");
+  await shot("actions");
+  await page.fill("#results input[name=comment]", "not needed");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.waitForSelector("#results .status.cancelled");
+  expect(/not needed/.test(await text("#results tbody")), "the action is cancelled, with the reason");
+
   // Alert: assign, comment, classify, resolve.
   await page.goto(base + "/alerts?status=Open");
   await shot("alerts");
@@ -193,7 +204,7 @@ try {
   }
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 760 });
-  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
+  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
     await page.goto(base + path);
     await shot("narrow-" + name);
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

@@ -27,18 +27,6 @@ func (s commandStore) Pending(ctx context.Context, deviceID string) ([]ingest.Co
 		deviceID, micros(s.now()), maxPending)
 }
 
-// Order queues a command for a device.
-func (s *Store) Order(ctx context.Context, deviceID string, c ingest.Command, by string) error {
-	now := micros(s.now())
-	_, err := s.write.ExecContext(ctx, `INSERT INTO commands (id, device_id, type, parameters, created, created_by, expires, status, updated)
-		VALUES (?, ?, ?, ?, ?, ?, ?, 'Pending', ?)`, c.ID, deviceID, c.Type, string(c.Parameters), now, by, micros(c.Expires), now)
-	if err != nil {
-		return fmt.Errorf("queueing command %s: %w", c.ID, err)
-	}
-	s.watch.notify(deviceID)
-	return nil
-}
-
 func (s commandStore) Watch(deviceID string) (<-chan struct{}, func()) { return s.watch.add(deviceID) }
 
 func (s commandStore) Complete(ctx context.Context, deviceID string, c ingest.Completion) error {

@@ -1,0 +1,89 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
+	"github.com/bulwarkhq/bulwark/portal/query"
+)
+
+// Actions returns the store of package action. It is the queue of Commands from
+// the other side.
+func (s *Store) Actions() action.Store { return actionStore{s} }
+
+type actionStore struct{ *Store }
+
+const actionColumns = `commands.id, type, device_id, devices.host_name, created_by, comment, parameters, status, message, created, updated, expires, cancelled, cancelled_by, cancel_note`
+
+const actionTables = ` FROM commands JOIN devices ON devices.id = commands.device_id`
+
+func scanAction(r scanner) (a action.Action, err error) {
+	var parameters string
+	var created, updated, expires, cancelled int64
+	err = r.Scan(&a.ID, &a.Type, &a.DeviceID, &a.DeviceName, &a.Requestor, &a.Comment, &parameters, &a.Status, &a.Message, &created, &updated, &expires, &cancelled, &a.CancelledBy, &a.CancelNote)
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, action.ErrNotFound
+	}
+	a.Parameters = []byte(parameters)
+	a.Created, a.Updated, a.Expires, a.Cancelled = fromMicros(created), fromMicros(updated), fromMicros(expires), fromMicros(cancelled)
+	return a, err
+}
+
+func (s actionStore) AddAction(ctx context.Context, a action.Action, address string) error {
+	err := s.change(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `INSERT INTO commands (id, device_id, type, parameters, created, created_by, expires, status, updated, comment)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?5, ?9 WHERE NOT EXISTS (SELECT 1 FROM commands
+			WHERE device_id = ?2 AND type = ?3 AND (status = 'InProgress' OR status = 'Pending' AND expires > ?5))`,
+			a.ID, a.DeviceID, a.Type, string(a.Parameters), micros(a.Created), a.Requestor, micros(a.Expires), a.Status, a.Comment)
+		if err := one(res, err, action.ErrRunning); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, account.Audit{
+			Time: a.Created, Actor: a.Requestor, Address: address, Action: "action.order", Target: a.DeviceID,
+			Detail: fmt.Sprintf("%s %s (%s): %s", a.Type, a.Parameters, a.ID, a.Comment),
+		})
+	})
+	if err == nil {
+		s.watch.notify(a.DeviceID)
+	}
+	return err
+}
+
+func (s actionStore) Action(ctx context.Context, id string) (action.Action, error) {
+	return scanAction(s.read.QueryRowContext(ctx, `SELECT `+actionColumns+actionTables+` WHERE commands.id = ?`, id))
+}
+
+func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Action, int, error) {
+	p, err := compile(q, action.Fields(), map[string]column{
+		"id": {sql: "commands.id"}, "status": {sql: "status"}, "machineId": {sql: "device_id"}, "type": {sql: "type"}, "requestor": {sql: "created_by"},
+		"creationDateTimeUtc": {sql: "created"}, "lastUpdateDateTimeUtc": {sql: "updated"}, "computerDnsName": {sql: "devices.host_name"},
+	}, "created DESC", "commands.id")
+	if err != nil {
+		return nil, 0, err
+	}
+	out, err := rows(ctx, s.read, scanAction, `SELECT `+actionColumns+actionTables+p.where+p.tail, append(p.whereArgs[:len(p.whereArgs):len(p.whereArgs)], p.tailArgs...)...)
+	if err != nil || !q.Count {
+		return out, 0, err
+	}
+	var n int
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*)`+actionTables+p.where, p.whereArgs...).Scan(&n); err != nil {
+		return nil, 0, fmt.Errorf("counting actions: %w", err)
+	}
+	return out, n, nil
+}
+
+func (s actionStore) CancelAction(ctx context.Context, id, by, note, address string, at time.Time) error {
+	return s.change(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE commands SET status = 'Cancelled', cancelled = ?2, cancelled_by = ?3, cancel_note = ?4, updated = ?2
+			WHERE id = ?1 AND status = 'Pending' AND expires > ?2`, id, micros(at), by, note)
+		if err := one(res, err, action.ErrStarted); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, account.Audit{Time: at, Actor: by, Address: address, Action: "action.cancel", Target: id, Detail: note})
+	})
+}
