@@ -10,6 +10,9 @@ const (
 	ScanQuick  ScanType = "quick"
 	ScanFull   ScanType = "full"
 	ScanCustom ScanType = "custom"
+	// ScanProcesses looks at what runs now: programs and the libraries that they
+	// have loaded.
+	ScanProcesses ScanType = "processes"
 )
 
 // ScanState is the state of a scan.
@@ -38,6 +41,9 @@ type ScanRequest struct {
 	Threads int `json:"threads,omitempty"`
 	// LowPriority runs the scan in the idle classes of CPU and disk.
 	LowPriority bool `json:"low_priority,omitempty"`
+	// All also scans files that are known to be unchanged since they were scanned
+	// clean with the present definitions. Custom scans always do.
+	All bool `json:"all,omitempty"`
 }
 
 // Scan is one scan, running or past.
@@ -54,6 +60,18 @@ type Scan struct {
 	Bytes   int64 `json:"bytes_scanned"`
 	Skipped int64 `json:"files_skipped"`
 	Errors  int64 `json:"files_unreadable"`
+	// Unchanged files were scanned clean before with the same definitions, and
+	// are proven to be the same: they count neither as scanned nor as skipped.
+	Unchanged      int64 `json:"files_unchanged"`
+	UnchangedBytes int64 `json:"bytes_unchanged"`
+	// Partly counts scanned files of which not all could be looked at, Encrypted
+	// those among them with encrypted content.
+	Partly    int64 `json:"files_partly_scanned"`
+	Encrypted int64 `json:"files_encrypted"`
+	// SkippedBy counts by reason; unreadable and partly scanned ones are in there.
+	SkippedBy map[string]int64 `json:"skipped_by,omitempty"`
+	// Resumed is how often the scan was continued after a stop of the daemon.
+	Resumed int `json:"resumed,omitempty"`
 	// Threats counts detections, ThreatIDs their tracking ids (at most 1000).
 	Threats   int64    `json:"threats_detected"`
 	ThreatIDs []string `json:"threat_ids,omitempty"`
@@ -62,6 +80,20 @@ type Scan struct {
 	StartedBy string `json:"started_by,omitempty"`
 	// Reason of ScanFailed and ScanCancelled.
 	Reason string `json:"reason,omitempty"`
+}
+
+// SkippedFile is a file that a scan did not look at, or only in part.
+type SkippedFile struct {
+	Path   Path   `json:"path"`
+	Reason string `json:"reason"`
+}
+
+// ScanDetails is one scan with the files that it left out.
+type ScanDetails struct {
+	Scan
+	// SkippedFiles are the first thousand; links, excluded files and files that
+	// were removed meanwhile are only counted.
+	SkippedFiles []SkippedFile `json:"skipped_files"`
 }
 
 // ScanList is the history, newest first; a running scan is the first.

@@ -75,6 +75,7 @@ type Store struct {
 	key     [keySize]byte
 	buckets uint64
 	cramped bool // it cannot grow: old entries go
+	closed  bool
 }
 
 // Open opens the store and makes it if absent. One that is not whole, not ours
@@ -202,6 +203,10 @@ func (s *Store) put(f *os.File) error {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
 	return errors.Join(s.file.Sync(), s.file.Close())
 }
 
@@ -262,8 +267,16 @@ func (s *Store) scanned(f File) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Add remembers that a file in this state is clean.
+// Add remembers that a file in this state is clean. What was found with archives
+// is not replaced by less.
 func (s *Store) Add(f File, scanned time.Time) error {
+	if !f.WithArchives {
+		thorough := f
+		thorough.WithArchives = true
+		if _, ok := s.scanned(thorough); ok {
+			f = thorough
+		}
+	}
 	tag, state := s.hashes(f)
 	entry := make([]byte, slotSize)
 	binary.LittleEndian.PutUint64(entry, tag)

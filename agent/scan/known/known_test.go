@@ -79,6 +79,12 @@ func TestStates(t *testing.T) {
 	if _, ok := s.Scanned(without); !ok {
 		t.Error("a scan with archives does not count for one without")
 	}
+	if err := s.Add(without, when.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if at, ok := s.Scanned(f); !ok || !at.Equal(when.Add(time.Second)) {
+		t.Error("a scan without archives replaces one with")
+	}
 	g := file(8)
 	g.WithArchives = false
 	add(t, s, g)

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,49 +22,137 @@ var pseudo = map[int64]string{
 	0x7655821: "resctrl",
 }
 
-// types finds the names of file systems.
-type types struct{ byDevice map[string]string }
+// trusted are the file systems on which a file whose change time, size and inode
+// are the same has the same content: they live on a disk of this host and set
+// the change time of every write themselves. A server or a FUSE program can say
+// what it likes; a file on tmpfs can be changed through a mapping without a
+// trace; removable disks may have been changed elsewhere.
+var trusted = map[string]bool{
+	"ext2": true, "ext3": true, "ext4": true, "xfs": true, "btrfs": true, "f2fs": true,
+	"jfs": true, "reiserfs": true, "bcachefs": true, "zfs": true, "overlay": true,
+}
 
-// readTypes reads the mounted file systems; without the list only pseudo file
+// volumes knows the file systems of a scan. It is safe for concurrent use.
+type volumes struct {
+	mu       sync.Mutex
+	names    map[string]string // device "8:1" -> type
+	byDevice map[uint64]volume
+	boot     string
+}
+
+// volume is one file system.
+type volume struct {
+	kind   string // "ext4"; "" if unknown
+	pseudo bool
+	// id tells it from others, also after a restart; "" where files are always
+	// scanned.
+	id string
+}
+
+func newVolumes() *volumes {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, anonymous devices are not told apart over restarts
+	v := &volumes{names: map[string]string{}, byDevice: map[uint64]volume{}, boot: strings.TrimSpace(string(boot))}
+	v.refresh()
+	return v
+}
+
+// refresh reads the mounted file systems; without the list only pseudo file
 // systems have names.
-func readTypes() types {
-	t := types{byDevice: map[string]string{}}
+func (v *volumes) refresh() {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return t
+		return
 	}
 	defer f.Close()
-	t.read(bufio.NewScanner(f))
-	return t
+	v.read(bufio.NewScanner(f))
 }
 
 // read takes lines like "36 35 98:0 /root /point rw shared:1 - ext4 /dev/sda rw".
-func (t types) read(lines *bufio.Scanner) {
+func (v *volumes) read(lines *bufio.Scanner) {
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		left, right := strings.Fields(before), strings.Fields(after)
 		if ok && len(left) >= 3 && len(right) >= 1 {
-			t.byDevice[left[2]] = right[0]
+			v.names[left[2]] = right[0]
 		}
 	}
 }
 
-// of returns the type of the file system that an open folder is on, "" if
-// unknown, and whether it is a pseudo file system.
-func (t types) of(fd int) (name string, isPseudo bool) {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err == nil {
-		// The field is signed on some machines.
-		if name, ok := pseudo[int64(uint32(fs.Type))]; ok {
-			return name, true
-		}
-	}
+// of returns the file system that an open folder or file is on.
+func (v *volumes) of(fd int) volume {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return "", false
+		return volume{}
 	}
 	dev := uint64(st.Dev)
-	return t.byDevice[fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))], false
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out, ok := v.byDevice[dev]
+	if !ok {
+		out = v.look(fd, dev)
+		v.byDevice[dev] = out
+	}
+	return out
+}
+
+// on returns the file system of a device that of has seen.
+func (v *volumes) on(device uint64) volume {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.byDevice[device]
+}
+
+func (v *volumes) look(fd int, dev uint64) volume {
+	number := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
+	name, ok := v.names[number]
+	if !ok {
+		v.refresh() // mounted meanwhile
+		name = v.names[number]
+	}
+	out := volume{kind: name}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return out
+	}
+	// The field is signed on some machines.
+	if name, ok := pseudo[int64(uint32(fs.Type))]; ok {
+		return volume{kind: name, pseudo: true}
+	}
+	if name == "" && fs.Type == btrfsMagic {
+		name, out.kind = "btrfs", "btrfs" // each subvolume has a device number that no mount shows
+	}
+	if !trusted[name] || removable(dev) {
+		return out
+	}
+	out.id = fmt.Sprintf("%s %s %x", name, number, fs.Fsid.Val)
+	if unix.Major(dev) == 0 && name != "btrfs" && name != "zfs" {
+		out.id += " " + v.boot // the number belongs to something else after a restart
+	}
+	return out
+}
+
+const btrfsMagic = 0x9123683e
+
+// removable reports whether a block device can be taken to another machine, or
+// is made of a file that somebody may exchange.
+func removable(dev uint64) bool {
+	const loop = 7
+	if unix.Major(dev) == 0 {
+		return false
+	}
+	path, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(dev), unix.Minor(dev)))
+	if unix.Major(dev) == loop || strings.Contains(path, "/usb") {
+		return true
+	}
+	if err != nil {
+		return false // sysfs is not mounted
+	}
+	for _, p := range []string{path, filepath.Dir(path)} { // a partition's disk is the folder above
+		if b, err := os.ReadFile(filepath.Join(p, "removable")); err == nil && strings.TrimSpace(string(b)) == "1" {
+			return true
+		}
+	}
+	return false
 }
 
 // matches reports whether a type is in the list of unmonitored ones; "fuse"

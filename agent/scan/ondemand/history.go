@@ -1,6 +1,7 @@
 package ondemand
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -13,43 +14,58 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// keepScans bounds the history.
-const keepScans = 1000
+// keepScans bounds the history whatever policy says.
+const keepScans = 15000
 
-var bucketScans = []byte("scans") // start time, id -> Record; oldest first
+// keepSkipped is for how many scans the skipped files are kept.
+const keepSkipped = 100
+
+// The buckets of the database; their keys are start time and id, so the oldest
+// is first.
+var (
+	bucketScans   = []byte("scans")   // Record
+	bucketSkipped = []byte("skipped") // list of control.SkippedFile
+)
 
 // Record is a scan in the history.
 type Record struct {
 	control.Scan
-	// SkippedBy counts what was not looked at by reason; SkippedFiles are the
-	// first of them, links and exclusions left out.
-	SkippedBy    map[string]int64 `json:"skipped_by,omitempty"`
-	SkippedFiles []Skipped        `json:"skipped_files,omitempty"`
-}
-
-// Skipped is a file that was not looked at, or only in part.
-type Skipped struct {
-	Path   control.Path `json:"path"`
-	Reason string       `json:"reason"`
+	// SkippedFiles are the first files that were not looked at, or only in part;
+	// links and exclusions are left out.
+	SkippedFiles []control.SkippedFile `json:"-"`
+	// Spec is set while the scan runs: what is needed to resume it.
+	Spec *Spec `json:"spec,omitempty"`
+	// Crashes counts the resumptions after which the daemon ended without saying
+	// goodbye; Stopped is set when it did.
+	Crashes int  `json:"crashes,omitempty"`
+	Stopped bool `json:"stopped,omitempty"`
 }
 
 type history struct{ db *bolt.DB }
 
-func openHistory(path string, log *slog.Logger) (*history, error) {
-	db, err := database.Open(path, log, bucketScans)
+// openHistory opens the history and returns the scan that a stop of the daemon
+// interrupted and that can be resumed, or nil.
+func openHistory(path string, log *slog.Logger) (*history, *Record, error) {
+	db, err := database.Open(path, log, bucketScans, bucketSkipped)
 	if err != nil {
-		return nil, fmt.Errorf("scan history: %w", err)
+		return nil, nil, fmt.Errorf("scan history: %w", err)
 	}
 	h := &history{db: db}
-	if err := h.interrupted(); err != nil {
-		return nil, errors.Join(err, db.Close())
+	resume, err := h.interrupted()
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
 	}
-	return h, nil
+	return h, resume, nil
 }
 
-// interrupted marks the scans that a crash left running.
-func (h *history) interrupted() error {
-	err := h.db.Update(func(tx *bolt.Tx) error {
+// maxCrashes is how often a scan may end with the daemon before it is given up:
+// it might be the cause.
+const maxCrashes = 3
+
+// interrupted ends the scans that a stop left running, but for the newest one if
+// that can be resumed.
+func (h *history) interrupted() (resume *Record, err error) {
+	err = h.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketScans)
 		var left []Record
 		err := b.ForEach(func(_, v []byte) error {
@@ -62,8 +78,15 @@ func (h *history) interrupted() error {
 		if err != nil {
 			return err
 		}
-		for _, r := range left {
-			r.State, r.End, r.Reason = control.ScanFailed, time.Now().UTC(), "the daemon stopped during the scan"
+		for i, r := range left {
+			if !r.Stopped {
+				r.Crashes++
+			}
+			if i == len(left)-1 && r.Spec != nil && r.Spec.resumable() && r.Crashes < maxCrashes {
+				resume = &r
+			} else {
+				r.State, r.End, r.Reason, r.Spec = control.ScanFailed, time.Now().UTC(), "the daemon stopped during the scan", nil
+			}
 			if err := putRecord(b, r); err != nil {
 				return err
 			}
@@ -71,9 +94,9 @@ func (h *history) interrupted() error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("scan history: %w", err)
+		return nil, fmt.Errorf("scan history: %w", err)
 	}
-	return nil
+	return resume, nil
 }
 
 func putRecord(b *bolt.Bucket, r Record) error {
@@ -94,22 +117,65 @@ func (h *history) put(r Record) error {
 		if err := putRecord(b, r); err != nil {
 			return err
 		}
-		excess := b.Stats().KeyN - keepScans
-		for c := b.Cursor(); excess > 0; excess-- {
-			k, _ := c.First()
-			if k == nil {
-				break
+		if len(r.SkippedFiles) > 0 {
+			v, err := json.Marshal(r.SkippedFiles)
+			if err != nil {
+				return err
 			}
-			if err := b.Delete(append([]byte(nil), k...)); err != nil {
+			if err := tx.Bucket(bucketSkipped).Put(recordKey(r), v); err != nil {
 				return err
 			}
 		}
-		return nil
+		return errors.Join(shorten(b, keepScans), shorten(tx.Bucket(bucketSkipped), keepSkipped))
 	})
 	if err != nil {
 		return fmt.Errorf("recording scan %s: %w", r.ID, err)
 	}
 	return nil
+}
+
+// shorten removes the oldest records beyond a number.
+func shorten(b *bolt.Bucket, keep int) error {
+	for excess := b.Stats().KeyN - keep; excess > 0; excess-- {
+		k, _ := b.Cursor().First()
+		if err := b.Delete(bytes.Clone(k)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prune removes the scans that began before a time, and the oldest beyond a
+// number. A running one stays.
+func (h *history) prune(before time.Time, keep int) (removed int, err error) {
+	err = h.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketScans)
+		n := b.Stats().KeyN
+		var old [][]byte
+		c := b.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			var r Record
+			final := json.Unmarshal(v, &r) != nil || r.State.Final()
+			tooOld := len(k) < 8 || binary.BigEndian.Uint64(k) < uint64(max(0, before.UnixNano()))
+			if !tooOld && n-len(old) <= keep {
+				break
+			}
+			if final {
+				old = append(old, bytes.Clone(k))
+			}
+		}
+		for _, k := range old {
+			if err := errors.Join(b.Delete(k), tx.Bucket(bucketSkipped).Delete(k)); err != nil {
+				return err
+			}
+		}
+		removed = len(old)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("scan history: %w", err)
+	}
+	return removed, nil
 }
 
 // list returns records newest first; limit 0 is all.
@@ -130,4 +196,26 @@ func (h *history) list(limit int) ([]Record, error) {
 		return nil, fmt.Errorf("reading the scan history: %w", err)
 	}
 	return out, nil
+}
+
+// get returns a record with the files that it left out.
+func (h *history) get(id string) (r Record, found bool, err error) {
+	err = h.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketScans).Cursor()
+		for k, v := c.Last(); k != nil; k, v = c.Prev() {
+			if len(k) < 8 || string(k[8:]) != id || json.Unmarshal(v, &r) != nil {
+				continue
+			}
+			found = true
+			if v := tx.Bucket(bucketSkipped).Get(k); v != nil {
+				return json.Unmarshal(v, &r.SkippedFiles)
+			}
+			return nil
+		}
+		return nil
+	})
+	if err != nil {
+		return Record{}, false, fmt.Errorf("reading the scan history: %w", err)
+	}
+	return r, found, nil
 }

@@ -1,9 +1,12 @@
 // Package ondemand runs the scans that somebody asks for: quick, full and
-// custom ones.
+// custom ones, and those of running processes.
 //
 // A scan walks folders by descriptor, so that nobody can lead it astray with
 // links or by exchanging folders, and hands open files to the scanner pool. One
-// scan runs at a time; its state and the past scans survive restarts.
+// scan runs at a time; its state and the past scans survive restarts. Files that
+// are proven unchanged since they were scanned clean are not scanned again
+// (package known), and a full scan that a restart interrupted goes on by the
+// same means: what it has scanned already is known.
 package ondemand
 
 import (
@@ -21,6 +24,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/agent/scan/known"
 	"github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/google/uuid"
@@ -45,8 +49,10 @@ type Scanner interface {
 type Spec struct {
 	Type control.ScanType
 	// Paths to scan, absolute; custom scans only.
-	Paths            []string
+	Paths            []string `json:"-"` // custom scans are not resumed
 	IgnoreExclusions bool
+	// All also scans what is known to be unchanged.
+	All bool
 	// Threads is how many files are scanned at a time; 0 takes Config.Threads.
 	Threads int
 	// Archives also looks into containers.
@@ -56,6 +62,11 @@ type Spec struct {
 	Remediate bool
 	Scheduled bool
 	StartedBy string
+}
+
+// resumable scans go on after a restart: nobody may be there to start them again.
+func (s *Spec) resumable() bool {
+	return s.Type == control.ScanFull || s.Type == control.ScanQuick && s.Scheduled
 }
 
 // Finding is a file with a threat in it.
@@ -98,12 +109,32 @@ type Config struct {
 	Threads func() int
 	// Own are folders that are never scanned: the quarantine, definitions.
 	Own []string
-	// FileTimeout bounds the scan of one file; default 10 min.
-	FileTimeout time.Duration
+	// FileTimeout bounds the scan of one file; default 10 min. OpenTimeout bounds
+	// opening one (default 30 s): another product may hold it, or a server may be
+	// gone.
+	FileTimeout, OpenTimeout time.Duration
+	// Known is the path of the store of unchanged files; empty for none.
+	Known string
+	// Definitions identifies what judges the files now, as DefinitionsOf does of
+	// a verdict; empty when there is nothing. nil scans everything always.
+	Definitions func() string
 	// QuickPaths and Root are for tests; defaults are the reference product's
 	// list and "/".
 	QuickPaths []string
 	Root       string
+	// proc is where processes are found, "/proc" but for tests.
+	proc string
+	// settled is how long ago a file must have changed to be remembered, for
+	// tests.
+	settled time.Duration
+}
+
+// DefinitionsOf identifies what gave a verdict.
+func DefinitionsOf(engine, definitions string) string {
+	if definitions == "" {
+		return ""
+	}
+	return engine + " " + definitions
 }
 
 // quickPaths is the reference product's list, with the home of root and shared
@@ -115,8 +146,10 @@ type Manager struct {
 	cfg     Config
 	log     *slog.Logger
 	history *history
+	known   *known.Store // nil without
 
 	mu      sync.Mutex
+	resume  *Record // to be resumed
 	current *run
 	closed  bool
 }
@@ -141,24 +174,51 @@ func Open(cfg Config) (*Manager, error) {
 	if cfg.Root == "" {
 		cfg.Root = "/"
 	}
-	h, err := openHistory(cfg.History, cfg.Log)
+	if cfg.OpenTimeout <= 0 {
+		cfg.OpenTimeout = 30 * time.Second
+	}
+	if cfg.proc == "" {
+		cfg.proc = "/proc"
+	}
+	if cfg.settled == 0 {
+		cfg.settled = settled
+	}
+	h, resume, err := openHistory(cfg.History, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{cfg: cfg, log: cfg.Log, history: h}, nil
+	m := &Manager{cfg: cfg, log: cfg.Log, history: h, resume: resume}
+	if cfg.Known != "" && cfg.Definitions != nil {
+		// Without the store every file is scanned, which is slow and right.
+		if m.known, err = known.Open(cfg.Known, known.Options{}); err != nil {
+			cfg.Log.Error("scans look at every file, unchanged or not", "error", err)
+		}
+	}
+	return m, nil
 }
 
-// Close cancels the running scan and closes the history.
+// Close ends the running scan and closes the history. A scan that can be resumed
+// goes on after the next Open.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	m.closed = true
 	r := m.current
 	m.mu.Unlock()
 	if r != nil {
-		r.cancel("the daemon was stopped")
+		r.stop(errDaemonStops)
 		<-r.done
 	}
-	return m.history.db.Close()
+	err := m.history.db.Close()
+	if m.known != nil {
+		err = errors.Join(err, m.known.Close())
+	}
+	return err
+}
+
+// Prune removes past scans that began before a time, and the oldest beyond a
+// number.
+func (m *Manager) Prune(before time.Time, keep int) (removed int, err error) {
+	return m.history.prune(before, keep)
 }
 
 // Start begins a scan and returns it as it stands; ctx bounds the start only.
@@ -170,14 +230,54 @@ func (m *Manager) Start(ctx context.Context, s Spec) (control.Scan, error) {
 	if s.Threads < 0 || s.Threads > 64 {
 		return control.Scan{}, fmt.Errorf("%w: %d threads, 1 to 64 are possible", ErrSpec, s.Threads)
 	}
-	if s.Threads == 0 {
-		s.Threads = runtime.NumCPU()
-		if m.cfg.Threads != nil {
-			s.Threads = max(1, m.cfg.Threads())
-		}
-	}
 	if err := ctx.Err(); err != nil {
 		return control.Scan{}, err
+	}
+	record := Record{Scan: control.Scan{
+		ID: uuid.NewString(), Type: s.Type, State: control.ScanRunning, Start: time.Now().UTC(),
+		Scheduled: s.Scheduled, StartedBy: s.StartedBy,
+	}}
+	for _, p := range s.Paths {
+		record.Paths = append(record.Paths, control.Path(p))
+	}
+	return m.begin(s, roots, record)
+}
+
+// Resume goes on with the scan that the last stop of the daemon interrupted. It
+// returns ErrNoScan when there is none.
+func (m *Manager) Resume(ctx context.Context) (control.Scan, error) {
+	m.mu.Lock()
+	old := m.resume
+	m.resume = nil
+	m.mu.Unlock()
+	if old == nil {
+		return control.Scan{}, ErrNoScan
+	}
+	roots, err := m.roots(*old.Spec)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return control.Scan{}, err
+	}
+	// What it did so far is counted again while it passes the known files; its
+	// findings are not there any more.
+	record := Record{Scan: control.Scan{
+		ID: old.ID, Type: old.Type, State: control.ScanRunning, Start: old.Start, Scheduled: old.Scheduled, StartedBy: old.StartedBy,
+		Threats: old.Threats, ThreatIDs: old.ThreatIDs, Resumed: old.Resumed + 1,
+	}, Crashes: old.Crashes}
+	return m.begin(*old.Spec, roots, record)
+}
+
+// begin runs a scan in the background.
+func (m *Manager) begin(s Spec, roots []string, record Record) (control.Scan, error) {
+	record.Spec = &s
+	threads := s.Threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+		if m.cfg.Threads != nil {
+			threads = max(1, m.cfg.Threads())
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -187,17 +287,11 @@ func (m *Manager) Start(ctx context.Context, s Spec) (control.Scan, error) {
 	case m.current != nil:
 		return control.Scan{}, ErrRunning
 	}
-	record := Record{Scan: control.Scan{
-		ID: uuid.NewString(), Type: s.Type, State: control.ScanRunning, Start: time.Now().UTC(),
-		Scheduled: s.Scheduled, StartedBy: s.StartedBy,
-	}}
-	for _, p := range s.Paths {
-		record.Paths = append(record.Paths, control.Path(p))
-	}
 	if err := m.history.put(record); err != nil {
 		return control.Scan{}, err
 	}
 	r := newRun(m, s, roots, record)
+	r.threads = threads
 	m.current = r
 	go m.run(r)
 	return record.Scan, nil
@@ -210,26 +304,29 @@ func (m *Manager) run(r *run) {
 			m.log.Error("panic in an on-demand scan", "panic", v, "stack", string(debug.Stack()))
 			r.end(fmt.Errorf("panic: %v", v))
 		}
-		if err := m.history.put(r.snapshot()); err != nil {
-			m.log.Error("the end of a scan is not recorded", "error", err)
-		}
+		r.save()
 		m.mu.Lock()
 		m.current = nil
 		m.mu.Unlock()
 		close(r.done)
 	}()
+	checkpoints := make(chan struct{})
+	defer close(checkpoints)
+	go r.guard("recording its state", func() { r.checkpoint(checkpoints) })
 	r.end(r.carryOut())
 }
 
 // roots checks a spec and returns what to walk.
 func (m *Manager) roots(s Spec) ([]string, error) {
 	switch s.Type {
-	case control.ScanQuick, control.ScanFull:
-		if len(s.Paths) > 0 {
+	case control.ScanQuick, control.ScanFull, control.ScanProcesses:
+		switch {
+		case len(s.Paths) > 0:
 			return nil, fmt.Errorf("%w: a %s scan takes no paths", ErrSpec, s.Type)
-		}
-		if s.Type == control.ScanFull {
+		case s.Type == control.ScanFull:
 			return []string{m.cfg.Root}, nil
+		case s.Type == control.ScanProcesses:
+			return nil, nil
 		}
 		var out []string
 		for _, p := range m.cfg.QuickPaths {
@@ -297,17 +394,15 @@ func (m *Manager) Get(id string) (Record, error) {
 	if r := m.find(id); r != nil {
 		return r.snapshot(), nil
 	}
-	all, err := m.history.list(0)
-	if err != nil {
-		return Record{}, err
+	r, found, err := m.history.get(id)
+	if err == nil && !found {
+		err = fmt.Errorf("%q: %w", id, ErrNoScan)
 	}
-	for _, r := range all {
-		if r.ID == id {
-			return r, nil
-		}
-	}
-	return Record{}, fmt.Errorf("%q: %w", id, ErrNoScan)
+	return r, err
 }
+
+// Running reports whether a scan runs.
+func (m *Manager) Running() bool { return m.find("current") != nil }
 
 // List returns scans newest first, the running one as it stands; limit 0 is
 // all.

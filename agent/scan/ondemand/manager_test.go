@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,16 +21,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// words is a scanner that finds "EICAR", fails over "broken" and stops short
-// over "partly". It holds each scan while hold is locked.
+// words is a scanner that finds "EICAR", fails over "broken", stops short over
+// "partly" and finds "locked" encrypted. It holds each scan while hold is locked.
 type words struct {
-	hold sync.RWMutex
-	err  error
+	hold        sync.RWMutex
+	err         error
+	definitions atomic.Int64
+	pause       atomic.Int64
 
 	mu    sync.Mutex
 	paths []string
 	asked []scan.Request
 }
+
+// slow makes each scan take some time.
+func (w *words) slow(d time.Duration) { w.pause.Store(int64(d)) }
 
 func (w *words) Scan(ctx context.Context, r scan.Request) (verdict.Verdict, error) {
 	w.hold.RLock()
@@ -44,16 +50,19 @@ func (w *words) Scan(ctx context.Context, r scan.Request) (verdict.Verdict, erro
 	if err != nil {
 		return verdict.Verdict{}, err
 	}
+	time.Sleep(time.Duration(w.pause.Load()))
 	w.mu.Lock()
 	w.paths = append(w.paths, r.Path)
 	w.asked = append(w.asked, r)
 	w.mu.Unlock()
-	v := verdict.Verdict{Size: int64(len(b))}
+	v := verdict.Verdict{Size: int64(len(b)), Engine: "1", Definitions: fmt.Sprint(w.definitions.Load())}
 	switch content := string(b); {
 	case strings.Contains(content, "broken"):
 		return v, &scan.EngineError{Path: r.Path, Reason: "bad sector"}
 	case strings.Contains(content, "partly"):
 		v.Limits = []verdict.Limit{verdict.LimitDepth}
+	case strings.Contains(content, "locked"):
+		v.Limits = []verdict.Limit{verdict.Encrypted}
 	case strings.Contains(content, "EICAR"):
 		v.Matches = []verdict.Match{{Threat: "EICAR", Type: verdict.Test}}
 	}
@@ -72,7 +81,8 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 	t.Helper()
 	h := &harness{scanner: &words{}}
 	cfg := Config{
-		Scanner: h.scanner, History: filepath.Join(t.TempDir(), "scans.db"),
+		Scanner: h.scanner, History: filepath.Join(t.TempDir(), "scans.db"), proc: t.TempDir(), settled: -time.Hour, OpenTimeout: 3 * time.Second,
+		Definitions: func() string { return fmt.Sprint("1 ", h.scanner.definitions.Load()) },
 		Found: func(_ context.Context, f Finding) Outcome {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -161,7 +171,7 @@ func TestCustomScan(t *testing.T) {
 	slices.Sort(reasons)
 	if diff := cmp.Diff([]string{
 		fmt.Sprintf("broken: scan failed: scanning %q: bad sector", filepath.Join(dir, "broken")),
-		"fifo: not a regular file", "partly: scanned in part: limits: [max_depth]",
+		"fifo: not a regular file", "partly: scanned in part: max depth",
 	}, reasons); diff != "" {
 		t.Error(diff)
 	}
@@ -339,7 +349,7 @@ func TestHistorySurvives(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "evil \xff"), "EICAR")
 	first := h.scan(t, custom(dir))
-	if err := h.put(Record{Scan: control.Scan{ID: "interrupted", State: control.ScanRunning, Start: time.Now()}}); err != nil {
+	if err := h.history.put(Record{Scan: control.Scan{ID: "interrupted", State: control.ScanRunning, Start: time.Now()}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.Close(); err != nil {
@@ -354,8 +364,6 @@ func TestHistorySurvives(t *testing.T) {
 		t.Error(diff)
 	}
 }
-
-func (h *harness) put(r Record) error { return h.history.put(r) }
 
 func TestExclusions(t *testing.T) {
 	dir := t.TempDir()
@@ -383,6 +391,7 @@ func TestQuickScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := newHarness(t, func(c *Config) {
+		c.proc = "/proc"
 		c.QuickPaths = []string{filepath.Join(base, "lib"), filepath.Join(base, "usr"), filepath.Join(base, "absent")}
 	})
 	r := h.scan(t, Spec{Type: control.ScanQuick})

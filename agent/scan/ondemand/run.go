@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -25,16 +26,30 @@ const (
 	maxDetections   = 10000
 )
 
+// abandonAfter is how long the end of a scan waits for a walk that hangs in the
+// kernel, on the files of a server that is gone, say. It is left to itself then.
+const abandonAfter = 5 * time.Second
+
+// checkpointEvery is how often the state of a running scan goes to disk.
+const checkpointEvery = 30 * time.Second
+
 // run is one scan while it runs.
 type run struct {
-	m     *Manager
-	spec  Spec
-	roots []string
-	id    string
-	types types
-	done  chan struct{}
-	ctx   context.Context
-	stop  context.CancelCauseFunc
+	m       *Manager
+	spec    Spec
+	roots   []string
+	id      string
+	threads int
+	began   time.Time // this run of the scan; record.Start is that of the first
+	volumes *volumes
+	handed  map[fileID]struct{} // files scanned outside of the walk; of the walk's goroutine
+	opening chan struct{}       // a token for each opening of a file
+	done    chan struct{}
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+
+	saving sync.Mutex // orders what goes to disk
+	saved  bool       // the last state did
 
 	mu         sync.Mutex
 	record     Record
@@ -50,12 +65,16 @@ type errCancelled struct{ reason string }
 
 func (e errCancelled) Error() string { return e.reason }
 
+// errDaemonStops is the cause of an end that may be followed by a resumption.
+var errDaemonStops = errors.New("the daemon was stopped")
+
 func newRun(m *Manager, s Spec, roots []string, record Record) *run {
 	record.SkippedBy = map[string]int64{}
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &run{
-		m: m, spec: s, roots: roots, id: record.ID, record: record,
-		types: readTypes(), done: make(chan struct{}), ctx: ctx, stop: stop,
+		m: m, spec: s, roots: roots, id: record.ID, record: record, began: time.Now(),
+		volumes: newVolumes(), handed: map[fileID]struct{}{}, opening: make(chan struct{}, maxOpening),
+		done: make(chan struct{}), ctx: ctx, stop: stop,
 	}
 }
 
@@ -68,13 +87,23 @@ func (r *run) end(err error) {
 	if r.record.State.Final() {
 		return
 	}
-	r.record.End = time.Now().UTC()
 	r.currentNow = ""
 	var cancelled errCancelled
+	cause := context.Cause(r.ctx)
+	if err != nil && errors.Is(cause, errDaemonStops) {
+		if r.spec.resumable() {
+			r.record.Stopped = true
+			return
+		}
+		err, cause = cause, errCancelled{errDaemonStops.Error()}
+	}
+	r.record.End, r.record.Spec = time.Now().UTC(), nil
 	switch {
 	case err == nil:
 		r.record.State = control.ScanSucceeded
-	case errors.As(context.Cause(r.ctx), &cancelled):
+		r.filesTotal, r.bytesTotal = r.record.Files+r.record.Unchanged, r.record.Bytes+r.record.UnchangedBytes
+		r.counted = true
+	case errors.As(cause, &cancelled):
 		r.record.State, r.record.Reason = control.ScanCancelled, cancelled.reason
 	default:
 		r.record.State, r.record.Reason = control.ScanFailed, err.Error()
@@ -99,43 +128,128 @@ func (r *run) progress(seen int) (control.ScanProgress, int) {
 	defer r.mu.Unlock()
 	return control.ScanProgress{
 		Scan: s, Current: control.Path(r.currentNow),
-		FilesTotal: max(r.filesTotal, s.Files), BytesTotal: max(r.bytesTotal, s.Bytes), Counted: r.counted,
+		FilesTotal: max(r.filesTotal, s.Files+s.Unchanged), BytesTotal: max(r.bytesTotal, s.Bytes+s.UnchangedBytes), Counted: r.counted,
 		Detections: slices.Clone(r.detections[seen:]),
 	}, len(r.detections)
+}
+
+// checkpoint records the state now and then, until stop is closed.
+func (r *run) checkpoint(stop <-chan struct{}) {
+	ticker := time.NewTicker(checkpointEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			r.save()
+		}
+	}
+}
+
+// save puts the present state on disk, unless that is known to be the last.
+func (r *run) save() {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	if r.saved {
+		return
+	}
+	s := r.snapshot()
+	if err := r.m.history.put(s); err != nil {
+		r.m.log.Error("the state of a scan is not recorded", "scan", r.id, "error", err)
+	}
+	r.saved = s.State.Final() || s.Stopped
 }
 
 // target is an open file on its way to a worker, which closes it.
 type target struct {
 	file *os.File
 	path string
-	size int64
+	st   unix.Stat_t
+	// volume is the file system, "" for one whose files are always scanned.
+	volume string
 }
 
 // carryOut does the work.
 func (r *run) carryOut() error {
 	targets := make(chan target)
 	var workers sync.WaitGroup
-	for range r.spec.Threads {
-		workers.Go(func() {
-			for t := range targets {
-				r.scanOne(t)
-			}
-		})
+	for range r.threads {
+		workers.Go(func() { r.work(targets) })
 	}
-	var counting sync.WaitGroup
-	counting.Go(func() { r.guard("counting", r.count) })
-	var err error
-	r.guard("looking for files", func() { err = r.walkAll(targets) })
-	close(targets)
-	workers.Wait()
+	counting, endCount := context.WithCancel(r.ctx)
+	counted := r.inBackground("counting", func() error { r.count(counting); return nil })
+	walked := r.inBackground("looking for files", func() error {
+		err := r.find(targets)
+		close(targets)
+		return err
+	})
+	err := r.await(walked)
 	if err != nil {
 		r.stop(err)
 	}
-	counting.Wait()
+	workers.Wait()
+	endCount()
+	if countErr := r.await(counted); err == nil && r.ctx.Err() == nil {
+		err = countErr
+	}
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx) // says more than what ended because of it
 	}
 	return err
+}
+
+// inBackground runs f in a goroutine, at the lowest priority if the scan has it.
+func (r *run) inBackground(what string, f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		if r.spec.LowPriority {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			if err := lowPriority(); err != nil {
+				r.m.log.Debug("priority of a scan not lowered", "error", err)
+			}
+		}
+		err := error(errPanic)
+		r.guard(what, func() { err = f() })
+		done <- err
+	}()
+	return done
+}
+
+var errPanic = errors.New("the scan ended by a fault of the program")
+
+// await waits for something in the background; after the end of the scan not
+// for ever.
+func (r *run) await(done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-r.ctx.Done():
+	}
+	timeout := time.NewTimer(abandonAfter)
+	defer timeout.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timeout.C:
+		r.m.log.Warn("a walk hangs in the kernel and is left to itself", "scan", r.id)
+		return context.Cause(r.ctx)
+	}
+}
+
+// work scans what comes, until there is no more or the scan ends.
+func (r *run) work(targets <-chan target) {
+	for {
+		select {
+		case t, ok := <-targets:
+			if !ok {
+				return
+			}
+			r.scanOne(t)
+		case <-r.ctx.Done():
+			return
+		}
+	}
 }
 
 // guard keeps a panic inside its goroutine; it ends the scan.
@@ -149,135 +263,6 @@ func (r *run) guard(what string, f func()) {
 	f()
 }
 
-// walkAll finds the files of the scan.
-func (r *run) walkAll(targets chan<- target) error {
-	v := r.visitor(r.skip)
-	v.file = func(parent int, name, path string) error {
-		if r.excluded(path) {
-			r.skip(path, reasonExcluded, nil)
-			return nil
-		}
-		f, st, err := openRegular(parent, name)
-		if errors.Is(err, errNotRegular) {
-			r.skip(path, reasonNotRegular, nil)
-			return nil
-		}
-		if err != nil {
-			r.skip(path, openReason(err), err)
-			return nil
-		}
-		return r.hand(targets, target{f, path, st.Size})
-	}
-	if r.spec.Type != control.ScanCustom {
-		if err := r.processes(targets); err != nil {
-			return err
-		}
-	}
-	for _, root := range r.roots {
-		if err := walk(r.ctx, root, v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *run) hand(targets chan<- target, t target) error {
-	select {
-	case targets <- t:
-		return nil
-	case <-r.ctx.Done():
-		t.file.Close()
-		return context.Cause(r.ctx)
-	}
-}
-
-// processes hands over the programs that run now, those that were deleted or
-// belong to containers included: the kernel's link leads to the file itself.
-func (r *run) processes(targets chan<- target) error {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		r.skip("/proc", reasonUnreadable, err)
-		return nil
-	}
-	type file struct{ dev, ino uint64 }
-	seen := map[file]bool{}
-	for _, e := range entries {
-		if strings.Trim(e.Name(), "0123456789") != "" {
-			continue
-		}
-		link := "/proc/" + e.Name() + "/exe"
-		path, err := os.Readlink(link)
-		if err != nil {
-			continue // a kernel thread, or gone
-		}
-		path = strings.TrimSuffix(path, " (deleted)")
-		var st unix.Stat_t
-		if err := unix.Stat(link, &st); err != nil || seen[file{uint64(st.Dev), st.Ino}] || r.excluded(path) {
-			continue
-		}
-		seen[file{uint64(st.Dev), st.Ino}] = true
-		f, err := os.Open(link)
-		if err != nil {
-			continue
-		}
-		if err := r.hand(targets, target{f, path, st.Size}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// count walks the same folders for the totals, without opening a file.
-func (r *run) count() {
-	v := r.visitor(func(string, string, error) {})
-	v.file = func(parent int, name, path string) error {
-		if r.excluded(path) {
-			return nil
-		}
-		var st unix.Stat_t
-		if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return nil // seen by the other walk
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.filesTotal++
-		r.bytesTotal += st.Size
-		return nil
-	}
-	for _, root := range r.roots {
-		if err := walk(r.ctx, root, v); err != nil {
-			return
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counted = true
-}
-
-func (r *run) visitor(skip func(path, reason string, err error)) visitor {
-	own := map[string]bool{}
-	for _, o := range r.m.cfg.Own {
-		own[o] = true
-	}
-	var unmonitored []string
-	if r.spec.Type != control.ScanCustom && r.m.cfg.Unmonitored != nil {
-		unmonitored = r.m.cfg.Unmonitored()
-	}
-	return visitor{
-		skip: skip, own: own,
-		enter: func(fd int, path string) (bool, string) {
-			name, isPseudo := r.types.of(fd)
-			switch {
-			case isPseudo:
-				return false, reasonPseudo
-			case matches(name, unmonitored):
-				return false, reasonNetwork
-			}
-			return true, ""
-		},
-	}
-}
-
 func (r *run) excluded(path string) bool {
 	return !r.spec.IgnoreExclusions && r.m.cfg.Excluded != nil && r.m.cfg.Excluded(path)
 }
@@ -289,7 +274,7 @@ func (r *run) skip(path, reason string, err error) {
 	defer r.mu.Unlock()
 	r.record.SkippedBy[reason]++
 	switch reason {
-	case reasonUnreadable, reasonScan:
+	case reasonUnreadable, reasonScan, reasonHeld:
 		r.record.Errors++
 	case reasonPartly: // counted as scanned
 	default:
@@ -302,7 +287,7 @@ func (r *run) skip(path, reason string, err error) {
 		reason += ": " + err.Error()
 	}
 	if len(r.record.SkippedFiles) < maxSkippedFiles {
-		r.record.SkippedFiles = append(r.record.SkippedFiles, Skipped{control.Path(path), reason})
+		r.record.SkippedFiles = append(r.record.SkippedFiles, control.SkippedFile{Path: control.Path(path), Reason: reason})
 	}
 	r.m.cfg.Skipped.Info("not scanned", "scan", r.id, "path", path, "reason", reason)
 }
@@ -320,6 +305,7 @@ func (r *run) scanOne(t target) {
 		if r.spec.LowPriority {
 			priority = scan.PriorityLow
 		}
+		begin := time.Now()
 		v, err := r.m.cfg.Scanner.Scan(r.ctx, scan.Request{
 			File: t.file, Path: t.path, Priority: priority, Archives: r.spec.Archives, Timeout: r.m.cfg.FileTimeout,
 		})
@@ -335,15 +321,34 @@ func (r *run) scanOne(t target) {
 		}
 		r.mu.Lock()
 		r.record.Files++
-		r.record.Bytes += t.size
+		r.record.Bytes += t.st.Size
+		if !v.Complete() {
+			r.record.Partly++
+		}
+		if slices.Contains(v.Limits, verdict.Encrypted) {
+			r.record.Encrypted++
+		}
 		r.mu.Unlock()
 		if !v.Complete() {
-			r.skip(t.path, reasonPartly, fmt.Errorf("limits: %v", v.Limits))
+			r.skip(t.path, reasonPartly, limitsError(v.Limits))
 		}
 		if v.Infected() {
 			r.found(t, v)
+		} else {
+			r.remember(t, v, begin)
 		}
 	})
+}
+
+// limitsError names what cut a scan short.
+type limitsError []verdict.Limit
+
+func (l limitsError) Error() string {
+	words := make([]string, len(l))
+	for i, w := range l {
+		words[i] = strings.ReplaceAll(string(w), "_", " ")
+	}
+	return strings.Join(words, ", ")
 }
 
 func (r *run) found(t target, v verdict.Verdict) {
@@ -355,6 +360,7 @@ func (r *run) found(t target, v verdict.Verdict) {
 		return
 	}
 	match := v.Primary()
+	defer r.save() // the file may be gone: a resumed scan would not find it again
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.record.Threats++

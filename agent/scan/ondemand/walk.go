@@ -26,6 +26,7 @@ const (
 	reasonOwn        = "kept by Bulwark itself"
 	reasonScan       = "scan failed"
 	reasonPartly     = "scanned in part"
+	reasonHeld       = "not opened in time"
 )
 
 // maxDepth bounds the open folders of a walk.
@@ -201,14 +202,20 @@ func openRegular(parent int, name string) (*os.File, unix.Stat_t, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, st, errNotRegular
 	}
-	self := fmt.Sprintf("/proc/self/fd/%d", look)
+	f, err := openQuietly(fmt.Sprintf("/proc/self/fd/%d", look), name)
+	return f, st, err
+}
+
+// openQuietly opens a regular file without waiting and without a new access
+// time, where that is allowed.
+func openQuietly(path, name string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK
-	fd, err := unix.Open(self, flags|unix.O_NOATIME, 0)
+	fd, err := unix.Open(path, flags|unix.O_NOATIME, 0)
 	if errors.Is(err, unix.EPERM) {
-		fd, err = unix.Open(self, flags, 0)
+		fd, err = unix.Open(path, flags, 0)
 	}
 	if err != nil {
-		return nil, st, err
+		return nil, err
 	}
-	return os.NewFile(uintptr(fd), name), st, nil
+	return os.NewFile(uintptr(fd), name), nil
 }
