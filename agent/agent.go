@@ -28,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
 	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
+	"github.com/bulwarkhq/bulwark/agent/schedule"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
 	"github.com/bulwarkhq/bulwark/agent/spawn"
 	"github.com/bulwarkhq/bulwark/agent/spool"
@@ -68,6 +69,7 @@ type Agent struct {
 	spool      *spool.Spool
 	pool       *scan.Pool
 	scans      *ondemand.Manager
+	schedule   *schedule.Scheduler
 	table      *process.Table
 	hasher     *process.Hasher
 	rules      *detect.Engine
@@ -90,6 +92,7 @@ type Agent struct {
 	diagnosticLevel string
 	moving          atomic.Bool // SetDefinitionsPath is at work
 	events          broadcast[api.AgentEvent]
+	damaged         damagedDatabases
 	parts           *components
 }
 
@@ -235,6 +238,8 @@ func (a *Agent) run(ctx context.Context) error {
 	a.parts.start(ctx, "definitions guard", a.guardDefinitions)
 	a.parts.start(ctx, "updates", a.updater.Run)
 	a.parts.start(ctx, "retention", a.retain)
+	a.parts.start(ctx, "damaged databases", func(ctx context.Context) error { return a.damaged.watch(ctx, a.opts.Dirs.State) })
+	a.parts.start(ctx, "scheduled scans", a.runSchedule)
 	a.parts.start(ctx, "local API", func(ctx context.Context) error {
 		return control.New(a.services(), a.log.Logger("control")).Serve(ctx, listener)
 	})
@@ -335,7 +340,8 @@ func (a *Agent) services() control.Services {
 type events struct{ a *Agent }
 
 func (e events) FollowEvents(ctx context.Context, send func(api.AgentEvent) error) error {
-	return e.a.events.follow(ctx, send)
+	viewer := e.a.viewer(ctx)
+	return e.a.events.follow(ctx, func(event api.AgentEvent) error { return send(viewer.event(event)) })
 }
 
 // announce tells the followers of events.
@@ -368,7 +374,7 @@ func (a *Agent) raise(al event.Alert) {
 		return
 	}
 	if data, err := event.EncodeAlert(&al); err == nil {
-		a.announce("alert", al.Title, json.RawMessage(data))
+		a.announce(eventAlert, al.Title, json.RawMessage(data))
 	}
 }
 
@@ -389,6 +395,9 @@ func (a *Agent) prune(log *slog.Logger) {
 	cutoff := time.Now().AddDate(0, 0, -e.Int(policy.KeyRetentionDays))
 	if n, err := a.history.Prune(cutoff, e.Int(policy.KeyHistoryItems)); err != nil || n > 0 {
 		log.Info("protection history pruned", "removed", n, "error", err)
+	}
+	if n, err := a.scans.Prune(cutoff, e.Int(policy.KeyHistoryItems)); err != nil || n > 0 {
+		log.Info("scan history pruned", "removed", n, "error", err)
 	}
 	if n, err := a.quarantine.Prune(cutoff); err != nil || n > 0 {
 		log.Info("quarantine pruned", "removed", n, "error", err)

@@ -31,6 +31,7 @@ func (a *Agent) registerHealth() {
 	a.health.Register("config", a.config.HealthReport)
 	a.health.Register("antivirus", a.antivirusHealth)
 	a.health.Register("definitions", a.definitionsHealth)
+	a.health.Register("scheduled_scan", a.scheduleHealth)
 	a.health.Register("edr", a.edrHealth)
 	a.health.Register("portal", a.portalHealth)
 	a.health.Register("daemon", a.daemonHealth)
@@ -164,6 +165,7 @@ func (a *Agent) antivirusDetails(st onaccess.Stats) []api.Field {
 		)
 	}
 	out = append(out, a.covered.details()...)
+	out = append(out, a.lastScans()...)
 	pool := a.pool.Status()
 	out = append(out,
 		api.Field{Name: "scanner_restarts", Value: pool.Restarts},
@@ -365,6 +367,12 @@ func (a *Agent) daemonHealth(context.Context) health.Report {
 		r.Issues = append(r.Issues, api.Issue{
 			ID: "log not written", Warning: true, Message: err.Error(),
 			Remedy: "free space on the file system of " + a.opts.Dirs.Log,
+		})
+	}
+	for _, path := range a.damaged.list() {
+		r.Issues = append(r.Issues, api.Issue{
+			ID: "damaged database", Warning: true, Message: path + " was damaged and has been set aside; an empty one was begun",
+			Remedy: "look at the disk's health, then delete the file",
 		})
 	}
 	r.Fill = func(h *api.Health) { h.LogLevel = a.log.Level() }

@@ -110,7 +110,7 @@ func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report up
 	if err := report(ctx, commandRunning, "scan "+started.ID, nil); err != nil {
 		a.log.Logger("respond").Warn("start of a scan not reported", "error", err)
 	}
-	go scans{a}.announceEnd(started.ID)
+	go a.announceEnd(started.ID)
 	err = a.scans.Follow(ctx, started.ID, 5*time.Second, func(p api.ScanProgress) error {
 		if !p.Scan.State.Final() {
 			return nil

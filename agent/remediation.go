@@ -282,7 +282,7 @@ func (r *remediation) record(f finding, m verdict.Match, status threat.Status, d
 		r.log.Error("threat not recorded in the history", "path", f.path, "error", err)
 		return row, true
 	}
-	r.a.announce("threat", fmt.Sprintf("%s %s: %s", m.Threat, status, f.path), row)
+	r.a.announce(eventThreat, fmt.Sprintf("%s %s: %s", m.Threat, status, f.path), row)
 	return row, fresh || !known && r.mayAlert(f.verdict.SHA256)
 }
 

@@ -45,8 +45,19 @@ func (a *Agent) openScanning() error {
 		Unmonitored: func() []string { return unmonitored(a.config.Current()) },
 		Threads:     func() int { return a.config.Current().Int(policy.KeyScanThreads) },
 		Own:         a.ownFolders,
+		Known:       filepath.Join(d.State, "known-files"),
+		Definitions: a.definitionsInForce,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return a.openSchedule()
+}
+
+// definitionsInForce identifies what judges files now; "" while nothing does.
+func (a *Agent) definitionsInForce() string {
+	info := a.pool.Info()
+	return ondemand.DefinitionsOf(info.Engine, info.Definitions)
 }
 
 // foundByScan is the on-demand scans' Found.
@@ -82,14 +93,9 @@ const updateBeforeScan = time.Minute
 const followEvery = 200 * time.Millisecond
 
 func (s scans) StartScan(ctx context.Context, r api.ScanRequest) (api.Scan, error) {
-	e := s.a.config.Current()
-	spec := ondemand.Spec{
-		Type: r.Type, IgnoreExclusions: r.IgnoreExclusions, Threads: r.Threads, LowPriority: r.LowPriority,
-		Archives: e.Bool(policy.KeyScanArchives),
-		// Passive and audit mode report only.
-		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
-		StartedBy: s.a.userName(control.CallerFrom(ctx).UID),
-	}
+	spec := s.a.scanSpec(r.Type)
+	spec.IgnoreExclusions, spec.Threads, spec.LowPriority, spec.All = r.IgnoreExclusions, r.Threads, r.LowPriority, r.All
+	spec.StartedBy = s.a.userName(control.CallerFrom(ctx).UID)
 	for _, p := range r.Paths {
 		spec.Paths = append(spec.Paths, string(p))
 	}
@@ -105,20 +111,36 @@ func (s scans) StartScan(ctx context.Context, r api.ScanRequest) (api.Scan, erro
 	case err != nil:
 		return api.Scan{}, err
 	}
-	s.a.announce("scan", fmt.Sprintf("%s scan started", started.Type), started)
-	go s.announceEnd(started.ID)
+	s.a.announceScan(started)
 	return started, nil
 }
 
+// scanSpec is a scan of that type as policy wants it.
+func (a *Agent) scanSpec(kind api.ScanType) ondemand.Spec {
+	e := a.config.Current()
+	return ondemand.Spec{
+		Type: kind, Archives: e.Bool(policy.KeyScanArchives),
+		// Passive and audit mode report only.
+		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
+	}
+}
+
+// announceScan tells followers and the portal of a scan's start, and of its end
+// when that comes.
+func (a *Agent) announceScan(started api.Scan) {
+	a.announce(eventScan, fmt.Sprintf("%s scan started", started.Type), started)
+	go a.announceEnd(started.ID)
+}
+
 // announceEnd tells followers and the portal how a scan ended.
-func (s scans) announceEnd(id string) {
+func (a *Agent) announceEnd(id string) {
 	err := protect(func() error {
-		return s.a.scans.Follow(context.Background(), id, time.Second, func(p api.ScanProgress) error {
+		return a.scans.Follow(context.Background(), id, time.Second, func(p api.ScanProgress) error {
 			if !p.Scan.State.Final() {
 				return nil
 			}
-			s.a.announce("scan", fmt.Sprintf("%s scan: %s, %d files, %d threats", p.Scan.Type, p.Scan.State, p.Scan.Files, p.Scan.Threats), p.Scan)
-			s.a.report(&event.Event{
+			a.announce(eventScan, fmt.Sprintf("%s scan: %s, %d files, %d threats", p.Scan.Type, p.Scan.State, p.Scan.Files, p.Scan.Threats), p.Scan)
+			a.report(&event.Event{
 				Time: time.Now(), Class: event.ClassDevice, Action: event.AntivirusScanCompleted,
 				Additional: map[string]string{
 					"ScanId": id, "ScanType": string(p.Scan.Type), "State": string(p.Scan.State),
@@ -129,7 +151,7 @@ func (s scans) announceEnd(id string) {
 		})
 	})
 	if err != nil {
-		s.a.log.Logger("ondemand").Error("end of a scan not announced", "scan", id, "error", err)
+		a.log.Logger("ondemand").Error("end of a scan not announced", "scan", id, "error", err)
 	}
 }
 
@@ -139,11 +161,32 @@ func (s scans) CancelScan(ctx context.Context, id string) (api.Scan, error) {
 }
 
 func (s scans) FollowScan(ctx context.Context, id string, send func(api.ScanProgress) error) error {
-	return noScan(s.a.scans.Follow(ctx, id, followEvery, send))
+	viewer := s.a.viewer(ctx)
+	return noScan(s.a.scans.Follow(ctx, id, followEvery, func(p api.ScanProgress) error {
+		return send(viewer.progress(p))
+	}))
 }
 
-func (s scans) ScanHistory(context.Context) ([]api.Scan, error) {
-	return s.a.scans.List(0)
+func (s scans) ScanHistory(ctx context.Context) ([]api.Scan, error) {
+	list, err := s.a.scans.List(0)
+	viewer := s.a.viewer(ctx)
+	for i := range list {
+		list[i] = viewer.scan(list[i])
+	}
+	return list, err
+}
+
+func (s scans) Scan(ctx context.Context, id string) (api.ScanDetails, error) {
+	r, err := s.a.scans.Get(id)
+	if err != nil {
+		return api.ScanDetails{}, notFound(err, ondemand.ErrNoScan, "no scan has the id "+id, "bulwark scan list shows the scans")
+	}
+	viewer := s.a.viewer(ctx)
+	out := api.ScanDetails{Scan: viewer.scan(r.Scan), SkippedFiles: r.SkippedFiles}
+	if out.SkippedFiles == nil || !viewer.all {
+		out.SkippedFiles = []api.SkippedFile{}
+	}
+	return out, nil
 }
 
 func noScan(err error) error {

@@ -22,7 +22,7 @@ import (
 // allowed threats and the policies are configuration.
 type threats struct{ a *Agent }
 
-func (t threats) ListThreats(context.Context) ([]api.Threat, error) {
+func (t threats) ListThreats(ctx context.Context) ([]api.Threat, error) {
 	rows, err := t.a.history.List(0)
 	if err != nil && len(rows) == 0 {
 		return nil, fmt.Errorf("protection history: %w", err)
@@ -30,19 +30,19 @@ func (t threats) ListThreats(context.Context) ([]api.Threat, error) {
 	if err != nil {
 		t.a.log.Logger("history").Error("rows of the protection history left out", "error", err)
 	}
-	out := make([]api.Threat, 0, len(rows))
+	out, viewer := make([]api.Threat, 0, len(rows)), t.a.viewer(ctx)
 	for _, row := range rows {
-		out = append(out, apiThreat(row))
+		out = append(out, viewer.threat(apiThreat(row)))
 	}
 	return out, nil
 }
 
-func (t threats) Threat(_ context.Context, id string) (api.Threat, error) {
+func (t threats) Threat(ctx context.Context, id string) (api.Threat, error) {
 	row, err := t.a.history.Get(id)
 	if err != nil {
 		return api.Threat{}, notFound(err, threat.ErrNotFound, "no threat has the id "+id, "bulwark threat list shows the ids")
 	}
-	return apiThreat(row), nil
+	return t.a.viewer(ctx).threat(apiThreat(row)), nil
 }
 
 func (t threats) AllowedThreats(ctx context.Context) ([]api.AllowedThreat, error) {
@@ -90,14 +90,14 @@ func apiThreat(row threat.Threat) api.Threat {
 	return out
 }
 
-func (t threats) ListQuarantine(context.Context) ([]api.QuarantineItem, error) {
+func (t threats) ListQuarantine(ctx context.Context) ([]api.QuarantineItem, error) {
 	items := t.a.quarantine.List()
-	out := make([]api.QuarantineItem, 0, len(items))
+	out, viewer := make([]api.QuarantineItem, 0, len(items)), t.a.viewer(ctx)
 	for _, i := range items {
-		out = append(out, api.QuarantineItem{
+		out = append(out, viewer.quarantined(api.QuarantineItem{
 			ID: i.ID, Name: i.Threat, Type: i.ThreatType, Path: api.Path(i.Path), SHA256: i.SHA256, Size: i.Size,
 			Owner: t.a.userName(i.UID), Mode: fs.FileMode(i.Mode & 0o777).String(), Time: i.Time,
-		})
+		}))
 	}
 	return out, nil
 }

@@ -144,6 +144,15 @@ const (
 	KeyWeeklyType         = "scheduledScan.weeklyConfiguration.scanType"
 )
 
+// More of them: how scheduled scans run, and what happens after a restoration.
+const (
+	KeyScanRandomize        = "scheduledScan.randomizeScanStartTime"
+	KeyScanWhenIdle         = "scheduledScan.runScanWhenIdle"
+	KeyScanLowPriority      = "scheduledScan.lowPriorityScheduledScan"
+	KeyScanUpdateFirst      = "scheduledScan.checkForDefinitionsUpdate"
+	KeyScanIgnoreExclusions = "scheduledScan.ignoreExclusions"
+)
+
 // Enforcement levels.
 const (
 	RealTime = "real_time"

@@ -188,23 +188,23 @@ var keys = []Key{
 		Doc: "What the weekly scan covers.",
 	},
 	{
-		Name: "scheduledScan.runScanWhenIdle", Kind: Bool, Default: false, Since: "101.26032.0000",
+		Name: KeyScanWhenIdle, Kind: Bool, Default: false, Since: "101.26032.0000",
 		Doc: "Wait with the weekly full scan until the host is idle.",
 	},
 	{
-		Name: "scheduledScan.lowPriorityScheduledScan", Kind: Bool, Default: false, Since: "101.26032.0000",
+		Name: KeyScanLowPriority, Kind: Bool, Default: false, Since: "101.26032.0000",
 		Doc: "Run scheduled scans with low CPU and disk priority.",
 	},
 	{
-		Name: "scheduledScan.checkForDefinitionsUpdate", Kind: Bool, Default: false, Since: "101.26032.0000",
+		Name: KeyScanUpdateFirst, Kind: Bool, Default: false, Since: "101.26032.0000",
 		Doc: "Fetch definitions before a scheduled scan.",
 	},
 	{
-		Name: "scheduledScan.ignoreExclusions", Kind: Bool, Default: false, Since: "101.26032.0000",
+		Name: KeyScanIgnoreExclusions, Kind: Bool, Default: false, Since: "101.26032.0000",
 		Doc: "Scheduled scans look at excluded files too.",
 	},
 	{
-		Name: "scheduledScan.randomizeScanStartTime", Kind: Int, Min: 0, Max: 23, Default: 0, Since: "101.26032.0000",
+		Name: KeyScanRandomize, Kind: Int, Min: 0, Max: 23, Default: 0, Since: "101.26032.0000",
 		Doc: "Start daily and weekly scans up to that many hours later, at random.",
 	},
 

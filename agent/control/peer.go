@@ -18,6 +18,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	api "github.com/bulwarkhq/bulwark/api/control"
 )
 
 // Bounds on connections: the rest is kept for administrators, so that nobody
@@ -37,6 +39,13 @@ type Caller struct {
 	Groups []uint32
 	known  bool
 }
+
+// Known reports whether the kernel told who it is.
+func (c Caller) Known() bool { return c.known }
+
+// Administrator reports whether the caller may make changes: root, and members
+// of the group api.Group.
+func (c Caller) Administrator() bool { return adminCheck{group: api.Group}.allowed(c) }
 
 type callerKey struct{}
 

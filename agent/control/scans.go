@@ -34,6 +34,8 @@ type Scans interface {
 	FollowScan(ctx context.Context, id string, send func(api.ScanProgress) error) error
 	// ScanHistory returns all known scans, newest first.
 	ScanHistory(ctx context.Context) ([]api.Scan, error)
+	// Scan returns one with what it left out; NotFound for an unknown id.
+	Scan(ctx context.Context, id string) (api.ScanDetails, error)
 }
 
 func (s *Server) scanRoutes(h Scans) {
@@ -48,6 +50,9 @@ func (s *Server) scanRoutes(h Scans) {
 		scans, err := h.ScanHistory(r.Context())
 		return api.ScanList{Scans: list(scans)}, err
 	})
+	read(part, "GET /v1/scans/{id}", func(r *http.Request) (api.ScanDetails, error) {
+		return h.Scan(r.Context(), r.PathValue("id"))
+	})
 	stream(part, "GET /v1/scans/{id}/progress", anybody, func(r *http.Request, send func(api.ScanProgress) error) error {
 		return h.FollowScan(r.Context(), r.PathValue("id"), send)
 	})
@@ -58,7 +63,7 @@ func (s *Server) scanRoutes(h Scans) {
 
 func checkScan(r *api.ScanRequest) error {
 	switch r.Type {
-	case api.ScanQuick, api.ScanFull:
+	case api.ScanQuick, api.ScanFull, api.ScanProcesses:
 		if len(r.Paths) > 0 {
 			return invalid("a %s scan takes no paths", r.Type)
 		}
@@ -67,7 +72,7 @@ func checkScan(r *api.ScanRequest) error {
 			return invalid("a custom scan needs a path")
 		}
 	default:
-		return invalid("scan type %q: want quick, full or custom", r.Type)
+		return invalid("scan type %q: want quick, full, custom or processes", r.Type)
 	}
 	if len(r.Paths) > maxScanPaths {
 		return &api.Error{Code: api.TooLarge, Message: fmt.Sprintf("%d paths: a scan takes at most %d", len(r.Paths), maxScanPaths)}

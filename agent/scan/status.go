@@ -50,6 +50,16 @@ type ProcessStatus struct {
 	Sandbox  sandbox.Report `json:"sandbox"`
 }
 
+// Info is of the definitions in use; the zero value while there are none.
+func (p *Pool) Info() wire.Info {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen == nil {
+		return wire.Info{}
+	}
+	return p.gen.info
+}
+
 // Status returns the present state.
 func (p *Pool) Status() Status {
 	s := p.status()

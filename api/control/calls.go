@@ -43,6 +43,15 @@ func (c *Client) Scans(ctx context.Context) (ScanList, error) {
 	return call[ScanList](ctx, c, "GET", "/v1/scans", nil)
 }
 
+// Scan asks for one scan with what it left out.
+func (c *Client) Scan(ctx context.Context, id string) (ScanDetails, error) {
+	s, err := segment(id)
+	if err != nil {
+		return ScanDetails{}, err
+	}
+	return call[ScanDetails](ctx, c, "GET", "/v1/scans/"+s, nil)
+}
+
 // FollowScan calls each for every change of a scan until it has ended.
 func (c *Client) FollowScan(ctx context.Context, id string, each func(ScanProgress) error) error {
 	s, err := segment(id)

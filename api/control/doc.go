@@ -4,7 +4,8 @@
 // Transport: HTTP/1.1 with JSON bodies on the unix socket of the agent
 // (layout.Dirs.Socket). The server takes the caller's identity from the kernel
 // (SO_PEERCRED): everybody may read, changes are for root and for members of
-// the group "bulwark". Request bodies are at most MaxRequestBytes. Endpoints
+// the group "bulwark". What a file or a command line of another user tells is
+// for those too: others get such entries without it, marked "restricted". Request bodies are at most MaxRequestBytes. Endpoints
 // whose type is given as "stream of" answer with newline-delimited JSON, one
 // Frame per line; the last frame has Error set when the work failed.
 //
@@ -15,6 +16,7 @@
 //	GET    /v1/health/{component}              HealthDetails
 //	POST   /v1/scans                *          ScanRequest -> Scan
 //	GET    /v1/scans                           ScanList
+//	GET    /v1/scans/{id}                      ScanDetails
 //	GET    /v1/scans/{id}/progress             stream of ScanProgress; id "current" is the running one
 //	POST   /v1/scans/{id}/cancel    *          Scan
 //	GET    /v1/threats                         ThreatList

@@ -124,4 +124,6 @@ type ScanDetection struct {
 	Inside []string `json:"inside,omitempty"`
 	// Action as in Threat.Status.
 	Action string `json:"action"`
+	// Restricted: the path is for administrators only.
+	Restricted bool `json:"restricted,omitempty"`
 }

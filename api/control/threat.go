@@ -36,6 +36,9 @@ type Threat struct {
 	User        string          `json:"user,omitempty"`
 	ContainerID string          `json:"container_id,omitempty"`
 	History     []ThreatHistory `json:"history"`
+	// Restricted: it concerns another user than the caller, who is no
+	// administrator. Paths, process and user are left out.
+	Restricted bool `json:"restricted,omitempty"`
 }
 
 // ThreatProcess is the process that touched an infected file.
@@ -105,6 +108,8 @@ type QuarantineItem struct {
 	Owner  string    `json:"owner"`
 	Mode   string    `json:"mode"` // "-rwxr-xr-x"
 	Time   time.Time `json:"quarantine_time"`
+	// Restricted: path and owner are for administrators only.
+	Restricted bool `json:"restricted,omitempty"`
 }
 
 // QuarantineList is the quarantine, newest first.
