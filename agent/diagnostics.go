@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/bulwarkhq/bulwark/agent/control"
 	"github.com/bulwarkhq/bulwark/agent/diagnostic"
 	api "github.com/bulwarkhq/bulwark/api/control"
 )
@@ -45,7 +46,7 @@ func (d diagnostics) CreateDiagnostic(ctx context.Context, r api.DiagnosticReque
 	if err := add("exclusions.json", exclusions, err); err != nil {
 		return api.Diagnostic{}, err
 	}
-	history, err := threats{a}.ListThreats(ctx)
+	history, err := threats{a}.ListThreats(control.AsRoot(ctx))
 	if err := add("threats.json", history, err); err != nil {
 		return api.Diagnostic{}, err
 	}

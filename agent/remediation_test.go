@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/agent/control"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/threat"
 	api "github.com/bulwarkhq/bulwark/api/control"
@@ -208,7 +209,7 @@ func TestThreatInManyPlaces(t *testing.T) {
 	first, second := infected(t, "copied", verdict.Malware), infected(t, "copied", verdict.Malware)
 	a.remediation.handle(t.Context(), first)
 	a.remediation.handle(t.Context(), second)
-	list, err := threats{a}.ListThreats(t.Context())
+	list, err := threats{a}.ListThreats(control.AsRoot(t.Context()))
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%+v, %v", list, err)
 	}
@@ -327,7 +328,7 @@ func TestRestoreAndRemove(t *testing.T) {
 		t.Errorf("unknown path: %v", err)
 	}
 	// Found again by the user's own wish.
-	if err := svc.AddToQuarantine(ctx, row.TrackingID); err != nil {
+	if err := svc.AddToQuarantine(ctx, api.ThreatID{ID: row.TrackingID}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(f.path); err == nil {
@@ -336,7 +337,7 @@ func TestRestoreAndRemove(t *testing.T) {
 	if n, err := svc.EmptyQuarantine(ctx); n != 1 || err != nil {
 		t.Errorf("emptied %d, %v", n, err)
 	}
-	if err := svc.RemoveFromQuarantine(ctx, "nothing"); !isCode(err, api.NotFound) {
+	if err := svc.RemoveFromQuarantine(ctx, api.ThreatID{ID: "nothing"}); !isCode(err, api.NotFound) {
 		t.Errorf("unknown id: %v", err)
 	}
 }

@@ -104,13 +104,17 @@ func (t threats) ListQuarantine(ctx context.Context) ([]api.QuarantineItem, erro
 
 // AddToQuarantine moves the file of a threat that was only reported or blocked,
 // as long as it is still the content that was found.
-func (t threats) AddToQuarantine(ctx context.Context, id string) error {
-	row, err := t.a.history.Get(id)
+func (t threats) AddToQuarantine(ctx context.Context, which api.ThreatID) error {
+	row, err := t.row(which)
 	if err != nil {
-		return notFound(err, threat.ErrNotFound, "no threat has the id "+id, "bulwark threat list shows the ids")
+		return err
+	}
+	id, paths := row.TrackingID, row.Paths
+	if which.Path != "" {
+		paths = []string{string(which.Path)}
 	}
 	var errs []error
-	for _, path := range row.Paths {
+	for _, path := range paths {
 		item, err := t.quarantineFile(ctx, row, path)
 		if err != nil {
 			errs = append(errs, err)
@@ -127,6 +131,24 @@ func (t threats) AddToQuarantine(ctx context.Context, id string) error {
 		return &api.Error{Code: api.NotFound, Message: "the history has no path for threat " + id}
 	}
 	return &api.Error{Code: api.Conflict, Message: "not quarantined: " + errors.Join(errs...).Error()}
+}
+
+// row finds a threat of the history.
+func (t threats) row(which api.ThreatID) (threat.Threat, error) {
+	if which.ID != "" {
+		row, err := t.a.history.Get(which.ID)
+		return row, notFound(err, threat.ErrNotFound, "no threat has the id "+which.ID, "bulwark threat list shows the ids")
+	}
+	rows, err := t.a.history.List(0)
+	for _, row := range rows {
+		if slices.Contains(row.Paths, string(which.Path)) {
+			return row, nil
+		}
+	}
+	if err != nil {
+		return threat.Threat{}, fmt.Errorf("protection history: %w", err)
+	}
+	return threat.Threat{}, &api.Error{Code: api.NotFound, Message: "no threat was found at " + string(which.Path), Hint: "bulwark threat list shows where; bulwark scan custom --path looks again"}
 }
 
 func (t threats) quarantineFile(ctx context.Context, row threat.Threat, path string) (quarantine.Item, error) {
@@ -148,13 +170,13 @@ func (t threats) quarantineFile(ctx context.Context, row threat.Threat, path str
 	})
 }
 
-func (t threats) RemoveFromQuarantine(_ context.Context, id string) error {
-	item, err := t.a.quarantine.Get(id)
+func (t threats) RemoveFromQuarantine(_ context.Context, which api.ThreatID) error {
+	item, err := t.find(api.RestoreRequest{ID: which.ID, Path: which.Path})
 	if err == nil {
-		err = t.a.quarantine.Remove(id)
+		err = t.a.quarantine.Remove(item.ID)
 	}
 	if err != nil {
-		return notFound(err, quarantine.ErrNotFound, "the quarantine has no item "+id, "bulwark threat quarantine list shows the ids")
+		return notFound(err, quarantine.ErrNotFound, "the quarantine has no item "+item.ID, "bulwark threat quarantine list shows the ids")
 	}
 	t.note(item, threat.StatusRemoved, "deleted from the quarantine")
 	return nil
@@ -181,7 +203,7 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 	if err != nil {
 		return api.Restored{}, err
 	}
-	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: "restored from the quarantine", Until: time.Now().Add(restoreGrace)}
+	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: "restored from the quarantine", Until: time.Now().Add(t.restoreGrace())}
 	if err := t.a.history.Allow(grace); err != nil {
 		return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
 	}
@@ -199,7 +221,9 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 }
 
 // restoreGrace is how long a restored file is not detected again.
-const restoreGrace = 24 * time.Hour
+func (t threats) restoreGrace() time.Duration {
+	return time.Duration(t.a.config.Current().Int(policy.KeyRestoreGrace)) * time.Minute
+}
 
 func (t threats) find(r api.RestoreRequest) (quarantine.Item, error) {
 	items := t.a.quarantine.List() // newest first

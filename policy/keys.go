@@ -150,6 +150,7 @@ const (
 	KeyScanWhenIdle         = "scheduledScan.runScanWhenIdle"
 	KeyScanLowPriority      = "scheduledScan.lowPriorityScheduledScan"
 	KeyScanUpdateFirst      = "scheduledScan.checkForDefinitionsUpdate"
+	KeyRestoreGrace         = "antivirusEngine.threatRestorationExclusionTime"
 	KeyScanIgnoreExclusions = "scheduledScan.ignoreExclusions"
 )
 

@@ -65,6 +65,10 @@ var keys = []Key{
 		Doc: "Entries that the scan history keeps.",
 	},
 	{
+		Name: KeyRestoreGrace, Kind: Int, Min: 1, Max: 43200, Default: 1440, Since: "Bulwark",
+		Doc: "Minutes for which a file that was restored from the quarantine is not detected again.",
+	},
+	{
 		Name: KeyNonExecMounts, Kind: Enum, Values: []string{"unmute", "mute"}, Default: "unmute", Since: "101.85.27",
 		Doc: "Whether real-time protection leaves out mounts with the option noexec (mute).",
 	},

@@ -289,7 +289,7 @@ func TestHostileRequests(t *testing.T) {
 		{"something behind", post("/v1/log/level", `{} {}`), "400", "something after"},
 		{"deep", post("/v1/log/level", strings.Repeat("[", 100_000)), "400", ""},
 		{"too large", post("/v1/log/level", `"`+long+`"`), "413", "larger than 1048576 bytes"},
-		{"scan type", post("/v1/scans", `{"type": "x"}`), "400", "want quick, full or custom"},
+		{"scan type", post("/v1/scans", `{"type": "x"}`), "400", "want quick, full, custom or processes"},
 		{"no path", post("/v1/scans", `{"type": "custom"}`), "400", "needs a path"},
 		{"paths", post("/v1/scans", `{"type": "full", "paths": ["/a"]}`), "400", "takes no paths"},
 		{"relative", post("/v1/scans", `{"type": "custom", "paths": ["a"]}`), "400", "is not absolute"},
@@ -299,7 +299,7 @@ func TestHostileRequests(t *testing.T) {
 		{"bad base64", post("/v1/scans", `{"type": "custom", "paths": [{"base64": "!"}]}`), "400", "want a string or"},
 		{"restore both", post("/v1/quarantine/restore", `{"id": "a", "path": "/b"}`), "400", "one of them"},
 		{"restore relative", post("/v1/quarantine/restore", `{"id": "a", "destination": "b"}`), "400", "not absolute"},
-		{"no id", post("/v1/quarantine/remove", `{}`), "400", "missing"},
+		{"no id", post("/v1/quarantine/remove", `{}`), "400", "want the id or the path"},
 	} {
 		status, body := raw(t, socket, tt.request)
 		if !strings.HasPrefix(status, tt.status) || !strings.Contains(body, tt.body) {

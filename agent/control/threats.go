@@ -27,10 +27,12 @@ type Threats interface {
 type Quarantine interface {
 	// ListQuarantine returns the items, newest first.
 	ListQuarantine(ctx context.Context) ([]api.QuarantineItem, error)
-	// AddToQuarantine moves the file of the threat with this tracking id there.
-	AddToQuarantine(ctx context.Context, id string) error
-	// RemoveFromQuarantine deletes one item for good.
-	RemoveFromQuarantine(ctx context.Context, id string) error
+	// AddToQuarantine moves the file of a threat there: of its id, or of t.Path,
+	// which is clean and absolute.
+	AddToQuarantine(ctx context.Context, t api.ThreatID) error
+	// RemoveFromQuarantine deletes one item for good: that of the id, or the
+	// newest of the path.
+	RemoveFromQuarantine(ctx context.Context, t api.ThreatID) error
 	EmptyQuarantine(ctx context.Context) (removed int, err error)
 	// RestoreFromQuarantine takes the item of r.ID, or the newest of r.Path,
 	// out. r.Destination is clean and absolute, or empty for the original
@@ -82,6 +84,18 @@ func checkThreatName(t api.ThreatName) error {
 	return nil
 }
 
+func checkThreatID(t *api.ThreatID) error {
+	if (t.ID == "") == (t.Path == "") {
+		return invalid("want the id or the path of a threat, one of them")
+	}
+	if t.Path == "" {
+		return nil
+	}
+	clean, err := cleanPath(t.Path)
+	t.Path = clean
+	return err
+}
+
 func isHex(s string, n int) bool {
 	if len(s) != n {
 		return false
@@ -102,16 +116,16 @@ func (s *Server) quarantineRoutes(h Quarantine) {
 		return api.QuarantineList{Items: list(items)}, err
 	})
 	change(part, "POST /v1/quarantine/add", func(r *http.Request, in api.ThreatID) (api.Done, error) {
-		if in.ID == "" {
-			return api.Done{}, invalid("the id of a threat is missing")
+		if err := checkThreatID(&in); err != nil {
+			return api.Done{}, err
 		}
-		return api.Done{Message: "Threat quarantined"}, h.AddToQuarantine(r.Context(), in.ID)
+		return api.Done{Message: "Threat quarantined"}, h.AddToQuarantine(r.Context(), in)
 	})
 	change(part, "POST /v1/quarantine/remove", func(r *http.Request, in api.ThreatID) (api.Done, error) {
-		if in.ID == "" {
-			return api.Done{}, invalid("the id of a quarantined file is missing")
+		if err := checkThreatID(&in); err != nil {
+			return api.Done{}, err
 		}
-		return api.Done{Message: "Quarantined file removed"}, h.RemoveFromQuarantine(r.Context(), in.ID)
+		return api.Done{Message: "Quarantined file removed"}, h.RemoveFromQuarantine(r.Context(), in)
 	})
 	change(part, "POST /v1/quarantine/remove-all", func(r *http.Request, _ struct{}) (api.Removed, error) {
 		n, err := h.EmptyQuarantine(r.Context())

@@ -106,13 +106,13 @@ func (c *Client) Quarantine(ctx context.Context) (QuarantineList, error) {
 }
 
 // QuarantineAdd moves the file of a detected threat to quarantine.
-func (c *Client) QuarantineAdd(ctx context.Context, id string) (Done, error) {
-	return call[Done](ctx, c, "POST", "/v1/quarantine/add", ThreatID{id})
+func (c *Client) QuarantineAdd(ctx context.Context, t ThreatID) (Done, error) {
+	return call[Done](ctx, c, "POST", "/v1/quarantine/add", t)
 }
 
 // QuarantineRemove deletes one quarantined file.
-func (c *Client) QuarantineRemove(ctx context.Context, id string) (Done, error) {
-	return call[Done](ctx, c, "POST", "/v1/quarantine/remove", ThreatID{id})
+func (c *Client) QuarantineRemove(ctx context.Context, t ThreatID) (Done, error) {
+	return call[Done](ctx, c, "POST", "/v1/quarantine/remove", t)
 }
 
 // QuarantineRemoveAll empties the quarantine.

@@ -61,9 +61,11 @@ type ThreatList struct {
 	Threats []Threat `json:"threats"`
 }
 
-// ThreatID names a threat by its tracking id.
+// ThreatID names a threat by its tracking id, a quarantined file by its own id,
+// or either by the path at which it was found last.
 type ThreatID struct {
-	ID string `json:"id"`
+	ID   string `json:"id,omitempty"`
+	Path Path   `json:"path,omitempty"`
 }
 
 // ThreatName names threats by name, or by content when SHA256 is set.

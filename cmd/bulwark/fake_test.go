@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,14 +47,22 @@ func eicar(path string, others ...api.Path) api.Threat {
 	}
 }
 
+// others is a threat of another user, as the daemon gives it to a caller who is
+// no administrator.
+func others() api.Threat {
+	t := eicar("")
+	t.ID, t.Process, t.User, t.Restricted = "9c1d", nil, "", true
+	return t
+}
+
 func newFakeAgent() *fakeAgent {
 	return &fakeAgent{
-		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname", "/tmp/copy\n", "/tmp/other")},
+		threats: []api.Threat{eicar("/tmp/evil\n\x1b[2Jname"), eicar("/tmp/bad\xffname", "/tmp/copy\n", "/tmp/other"), others()},
 		quarantine: []api.QuarantineItem{{
 			ID: "q1", Name: "EICAR-Test-File", Type: "test", Path: "/tmp/eicar.com",
 			SHA256: strings.Repeat("27", 32), Size: 68, Owner: "alice", Mode: "-rw-r--r--", Time: start,
-		}},
-		scans: []api.Scan{{ID: "s1", Type: api.ScanQuick, State: api.ScanSucceeded, Start: start, End: start.Add(time.Minute), Files: 12345, Bytes: 1 << 30}},
+		}, {ID: "q2", Name: "EICAR-Test-File", Type: "test", Mode: "-rw-r--r--", Time: start, Restricted: true}},
+		scans: []api.Scan{{ID: "s1", Type: api.ScanQuick, State: api.ScanSucceeded, Start: start, End: start.Add(time.Minute), Files: 12345, Bytes: 1 << 30, Unchanged: 77}},
 	}
 }
 
@@ -91,6 +100,8 @@ func (f *fakeAgent) FollowScan(ctx context.Context, id string, send func(api.Sca
 		return err
 	}
 	s.Files, s.Bytes, s.State, s.End = 3, 300, api.ScanSucceeded, start.Add(2*time.Second)
+	s.SkippedBy = map[string]int64{"symbolic link": 8}
+	s.Skipped = 8
 	p := api.ScanProgress{}
 	switch kind {
 	case "endless":
@@ -103,6 +114,9 @@ func (f *fakeAgent) FollowScan(ctx context.Context, id string, send func(api.Sca
 	case "infected":
 		s.Threats, s.ThreatIDs = 1, []string{"3f2a"}
 		p.Detections = []api.ScanDetection{{ID: "3f2a", Name: "EICAR-Test-File", Path: "/tmp/infected/a.zip", Inside: []string{"b/eicar.com"}, Action: "quarantined"}}
+	case "leftovers":
+		s.Unchanged, s.Partly, s.Encrypted, s.Errors, s.Skipped, s.Resumed = 12345, 3, 2, 4, 14, 1
+		s.SkippedBy = map[string]int64{"symbolic link": 8, "excluded": 5, "not a regular file": 1, "scanned in part": 3, "cannot be opened": 4}
 	case "failing":
 		s.State, s.Reason = api.ScanFailed, "the scanner does not start"
 	}
@@ -123,6 +137,17 @@ func (f *fakeAgent) CancelScan(_ context.Context, id string) (api.Scan, error) {
 	close(f.running)
 	s.State = api.ScanCancelled
 	return s, nil
+}
+
+func (f *fakeAgent) Scan(_ context.Context, id string) (api.ScanDetails, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.scans {
+		if s.ID == id {
+			return api.ScanDetails{Scan: s, SkippedFiles: []api.SkippedFile{{Path: "/srv/bad\xff\n.zip", Reason: "scanned in part: encrypted"}}}, nil
+		}
+	}
+	return api.ScanDetails{}, &api.Error{Code: api.NotFound, Message: "no scan has the id " + id}
 }
 
 func (f *fakeAgent) ScanHistory(context.Context) ([]api.Scan, error) {
@@ -160,21 +185,23 @@ func (f *fakeAgent) ListQuarantine(context.Context) ([]api.QuarantineItem, error
 	return append([]api.QuarantineItem(nil), f.quarantine...), nil
 }
 
-func (f *fakeAgent) AddToQuarantine(_ context.Context, id string) error {
-	if id != "3f2a" {
-		return &api.Error{Code: api.NotFound, Message: "there is no threat " + id}
+func (f *fakeAgent) AddToQuarantine(_ context.Context, t api.ThreatID) error {
+	if t.ID != "3f2a" && t.Path != "/tmp/eicar.com" {
+		return &api.Error{Code: api.NotFound, Message: "there is no threat " + t.ID + string(t.Path)}
 	}
 	return nil
 }
 
-func (f *fakeAgent) RemoveFromQuarantine(_ context.Context, id string) error {
+func (f *fakeAgent) RemoveFromQuarantine(_ context.Context, t api.ThreatID) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.quarantine) == 0 || f.quarantine[0].ID != id {
-		return &api.Error{Code: api.NotFound, Message: "there is no quarantined file " + id}
+	for i, item := range f.quarantine {
+		if item.ID == t.ID || item.Path != "" && item.Path == t.Path {
+			f.quarantine = slices.Delete(f.quarantine, i, i+1)
+			return nil
+		}
 	}
-	f.quarantine = nil
-	return nil
+	return &api.Error{Code: api.NotFound, Message: "there is no quarantined file " + t.ID + string(t.Path)}
 }
 
 func (f *fakeAgent) EmptyQuarantine(context.Context) (int, error) {

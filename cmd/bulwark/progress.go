@@ -48,6 +48,9 @@ func (v *scanView) show(p api.ScanProgress) {
 
 func detectionLine(d api.ScanDetection) string {
 	path := shown(d.Path)
+	if d.Restricted {
+		path = "a file that only administrators may know"
+	}
 	for _, inside := range d.Inside {
 		path += " -> " + visible(inside)
 	}
@@ -61,6 +64,9 @@ func progressLine(p api.ScanProgress, now time.Time) string {
 	if p.Counted {
 		files += " of " + countText(p.FilesTotal)
 	}
+	if p.Scan.Unchanged > 0 {
+		files += " (" + countText(p.Scan.Unchanged) + " unchanged)"
+	}
 	return fmt.Sprintf("%s files, %s, %s/s, %s threats, %s", files, bytesText(p.Scan.Bytes),
 		bytesText(int64(float64(p.Scan.Bytes)/took.Seconds())), countText(p.Scan.Threats), durationText(took))
 }
@@ -68,6 +74,7 @@ func progressLine(p api.ScanProgress, now time.Time) string {
 // fraction is how much of the scan is done, from 0 to 1; negative when it is
 // not known yet.
 func fraction(p api.ScanProgress) float64 {
+	p.Scan.Files, p.Scan.Bytes = p.Scan.Files+p.Scan.Unchanged, p.Scan.Bytes+p.Scan.UnchangedBytes
 	switch {
 	case !p.Counted:
 		return -1

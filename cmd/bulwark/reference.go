@@ -59,7 +59,7 @@ var reference = []struct {
 	{"config scheduled-scan quick-scan time-of-day --value 885", same, ""},
 	{"config scheduled-scan quick-scan hourly-interval --value 1", same, ""},
 	{"config scheduled-scan weekly-scan --day-of-week 3 --time-of-day 60 --scan-type full", same, ""},
-	{"scan quick", extended, "progress, exit status, --threads, --low-priority"},
+	{"scan quick", extended, "progress, exit status, --threads, --low-priority; unchanged files are not scanned again, --all scans them too"},
 	{"scan full", extended, "as scan quick"},
 	{"scan custom --path /tmp", extended, "several --path"},
 	{"scan custom --path /tmp --ignore-exclusions", same, ""},

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,8 +29,10 @@ func (a *app) scanCommand() *cobra.Command {
 		a.startCommand(api.ScanQuick, "Scan where malware usually is, and running processes"),
 		a.startCommand(api.ScanFull, "Scan everything"),
 		a.startCommand(api.ScanCustom, "Scan files and folders of your choice"),
+		a.startCommand(api.ScanProcesses, "Scan running programs and what they have loaded"),
 		a.command("cancel", "Cancel the running scan", a.cancelScan),
 		a.scanListCommand(),
+		a.scanGetCommand(),
 		a.scanStatusCommand(),
 	)
 	return a.localScanCommand(g)
@@ -59,7 +64,9 @@ func (a *app) startCommand(kind api.ScanType, short string) *cobra.Command {
 	c.Flags().BoolVar(&request.IgnoreExclusions, "ignore-exclusions", false, "scan excluded files too")
 	c.Flags().IntVar(&request.Threads, "threads", 0, "files looked at in parallel, 1 to 64 (default: the setting maximumOnDemandScanThreads)")
 	c.Flags().BoolVar(&request.LowPriority, "low-priority", false, "leave CPU and disk to everybody else")
-	if kind == api.ScanCustom {
+	if kind != api.ScanCustom {
+		c.Flags().BoolVar(&request.All, "all", false, "also scan files that are unchanged since they were scanned clean")
+	} else {
 		c.Flags().StringArrayVar(&paths, "path", nil, "file or folder to scan; may be given several times")
 		require(c, "path")
 	}
@@ -150,14 +157,14 @@ func (a *app) scanEnded(r scanResult, interrupted bool) error {
 		}
 		a.say("\t%d file(s) scanned", r.Files)
 		a.say("\t%d threat(s) detected", r.Threats)
-		if r.Skipped > 0 {
-			a.say("\t%d file(s) skipped (the reasons are in bulwark_scan_skip.log)", r.Skipped)
-		}
-		if r.Errors > 0 {
-			a.say("\t%d file(s) could not be read", r.Errors)
+		for _, line := range leftOut(r.Scan) {
+			a.say("\t%s", line)
 		}
 		if took := r.End.Sub(r.Start); took > 0 {
 			a.say("\t%s in %s (%s/s)", bytesText(r.Bytes), durationText(took), bytesText(int64(float64(r.Bytes)/took.Seconds())))
+		}
+		if r.Errors+r.Partly > 0 {
+			a.say("\tWhich files those are: %s scan get --id %s", a.name, visible(r.ID))
 		}
 	}
 	switch {
@@ -169,6 +176,44 @@ func (a *app) scanEnded(r scanResult, interrupted bool) error {
 		return exit(statusNo)
 	}
 	return nil
+}
+
+// skipLink is the reason under which links are counted.
+const skipLink = "symbolic link"
+
+// leftOut says in lines what a scan did not look at, and why.
+func leftOut(s api.Scan) []string {
+	var lines []string
+	if s.Unchanged > 0 {
+		lines = append(lines, fmt.Sprintf("%s file(s) unchanged since they were scanned clean, not scanned again (--all scans them too)", countText(s.Unchanged)))
+	}
+	if links := s.SkippedBy[skipLink]; links > 0 {
+		lines = append(lines, fmt.Sprintf("%s symbolic link(s) not followed: what they lead to is scanned in its own place", countText(links)))
+	}
+	var why []string
+	var others int64
+	for _, reason := range slices.Sorted(maps.Keys(s.SkippedBy)) {
+		switch reason {
+		case skipLink, "scanned in part", "cannot be opened", "scan failed", "not opened in time":
+			continue // told elsewhere
+		}
+		others += s.SkippedBy[reason]
+		why = append(why, visible(reason)+" "+countText(s.SkippedBy[reason]))
+	}
+	if others > 0 {
+		lines = append(lines, fmt.Sprintf("%s skipped: %s", countText(others), strings.Join(why, ", ")))
+	}
+	if s.Partly > 0 {
+		line := fmt.Sprintf("%s file(s) scanned in part", countText(s.Partly))
+		if s.Encrypted > 0 {
+			line += fmt.Sprintf(", %s of them because of encrypted content", countText(s.Encrypted))
+		}
+		lines = append(lines, line)
+	}
+	if s.Errors > 0 {
+		lines = append(lines, fmt.Sprintf("%s file(s) could not be read", countText(s.Errors)))
+	}
+	return lines
 }
 
 func reason(s string) string {
@@ -228,12 +273,47 @@ func (a *app) scanLines(s api.Scan) []string {
 		"End time: " + a.when(s.End),
 		"State: " + string(s.State) + reason(s.Reason),
 		"Files scanned: " + countText(s.Files),
+		"Files unchanged: " + countText(s.Unchanged),
 		"Threats detected: " + countText(s.Threats),
 	}
 	for _, p := range s.Paths {
 		lines = append(lines, "Path: "+shown(p))
 	}
+	if s.Resumed > 0 {
+		lines = append(lines, fmt.Sprintf("Resumed after a restart: %d time(s)", s.Resumed))
+	}
 	return lines
+}
+
+func (a *app) scanGetCommand() *cobra.Command {
+	var id string
+	c := a.command("get", "Show one scan with the files that it left out", func(ctx context.Context) error {
+		s, err := a.daemon().Scan(ctx, id)
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(s)
+		}
+		lines := a.scanLines(s.Scan)
+		if s.StartedBy != "" {
+			lines = append(lines, "Started by: "+visible(s.StartedBy))
+		}
+		lines = append(lines, "Data scanned: "+bytesText(s.Bytes))
+		for _, l := range leftOut(s.Scan) {
+			lines = append(lines, "Left out: "+l)
+		}
+		for _, id := range s.ThreatIDs {
+			lines = append(lines, "Threat: "+visible(id))
+		}
+		for _, f := range s.SkippedFiles {
+			lines = append(lines, "Not scanned: "+shown(f.Path)+": "+visible(f.Reason))
+		}
+		a.blocks([][]string{lines})
+		return nil
+	})
+	c.Flags().StringVar(&id, "id", "", "id, as scan list shows it")
+	return require(c, "id")
 }
 
 func (a *app) scanStatusCommand() *cobra.Command {

@@ -35,8 +35,9 @@ var outputs = []struct {
 	{"health", api.Health{}, "bulwark health", []string{"health"}},
 	{"health-details", api.HealthDetails{}, "bulwark health --details", []string{"health", "--details", "portal"}},
 	{"health-issues", []api.Issue{}, "bulwark health --explain", []string{"health", "--explain"}},
-	{"scan", scanResult{}, "bulwark scan quick, full and custom", []string{"scan", "custom", "--path"}},
+	{"scan", scanResult{}, "bulwark scan quick, full, custom and processes", []string{"scan", "custom", "--path"}},
 	{"scan-state", api.Scan{}, "bulwark scan cancel", nil},
+	{"scan-details", api.ScanDetails{}, "bulwark scan get", []string{"scan", "get", "--id", "s1"}},
 	{"scan-list", api.ScanList{}, "bulwark scan list", []string{"scan", "list"}},
 	{"scan-status", api.ScanProgress{}, "bulwark scan status", []string{"scan", "status"}},
 	{"threat-list", api.ThreatList{}, "bulwark threat list", []string{"threat", "list"}},
@@ -99,7 +100,7 @@ func schemaOf(t reflect.Type) map[string]any {
 		reflect.TypeFor[api.State]():     {api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateUnreachable, api.StateHealthy},
 		reflect.TypeFor[api.ScanState](): {api.ScanRunning, api.ScanSucceeded, api.ScanFailed, api.ScanCancelled},
 		reflect.TypeFor[api.Severity]():  {api.SeverityOK, api.SeverityInfo, api.SeverityWarning, api.SeverityCritical},
-		reflect.TypeFor[api.ScanType]():  {api.ScanQuick, api.ScanFull, api.ScanCustom},
+		reflect.TypeFor[api.ScanType]():  {api.ScanQuick, api.ScanFull, api.ScanCustom, api.ScanProcesses},
 	}
 	if w := words[t]; w != nil {
 		return map[string]any{"enum": w}

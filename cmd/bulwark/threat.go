@@ -52,8 +52,14 @@ func (a *app) threatList(ctx context.Context) error {
 	return nil
 }
 
+// restricted stands for a path of another user.
+const restricted = "(another user's; root and members of the group bulwark see it)"
+
 func (a *app) threatLines(t api.Threat, full bool) []string {
 	path := shown(t.Path)
+	if t.Restricted {
+		path = restricted
+	}
 	for _, inside := range t.Inside {
 		path += " -> " + visible(inside)
 	}
@@ -108,17 +114,29 @@ func (a *app) threatLines(t api.Threat, full bool) []string {
 }
 
 func (a *app) quarantineCommand() *cobra.Command {
-	withID := func(use, short, what string, run func(context.Context, string) (api.Done, error)) *cobra.Command {
-		var id string
+	either := func(use, short, what, where string, run func(context.Context, api.ThreatID) (api.Done, error)) *cobra.Command {
+		var id, path string
 		c := a.command(use, short, func(ctx context.Context) error {
-			d, err := run(ctx, id)
+			if (id == "") == (path == "") {
+				return fmt.Errorf("threat quarantine %s needs --id or --path, one of them", use)
+			}
+			which := api.ThreatID{ID: id}
+			if path != "" {
+				full, err := absolute(path)
+				if err != nil {
+					return err
+				}
+				which.Path = full
+			}
+			d, err := run(ctx, which)
 			if err != nil {
 				return err
 			}
 			return a.done(d.Message, d)
 		})
 		c.Flags().StringVar(&id, "id", "", what)
-		return require(c, "id")
+		c.Flags().StringVar(&path, "path", "", where)
+		return c
 	}
 	removeAll := a.command("remove-all", "Delete every quarantined file for good", func(ctx context.Context) error {
 		n, err := a.daemon().QuarantineRemoveAll(ctx)
@@ -129,10 +147,12 @@ func (a *app) quarantineCommand() *cobra.Command {
 	})
 	return a.group("quarantine", "Files that were put where they do no harm",
 		a.command("list", "Show quarantined files", a.quarantineList),
-		withID("add", "Quarantine the file of a detected threat", "tracking id, as threat list shows it",
-			func(ctx context.Context, id string) (api.Done, error) { return a.daemon().QuarantineAdd(ctx, id) }),
-		withID("remove", "Delete one quarantined file for good", "id, as threat quarantine list shows it",
-			func(ctx context.Context, id string) (api.Done, error) { return a.daemon().QuarantineRemove(ctx, id) }),
+		either("add", "Quarantine the file of a detected threat", "tracking id, as threat list shows it", "the file, which was found before",
+			func(ctx context.Context, t api.ThreatID) (api.Done, error) { return a.daemon().QuarantineAdd(ctx, t) }),
+		either("remove", "Delete one quarantined file for good", "id, as threat quarantine list shows it", "where the file was; the newest of those is removed",
+			func(ctx context.Context, t api.ThreatID) (api.Done, error) {
+				return a.daemon().QuarantineRemove(ctx, t)
+			}),
 		removeAll,
 		a.restoreCommand(),
 	)
@@ -206,9 +226,13 @@ func (a *app) quarantineList(ctx context.Context) error {
 	}
 	var entries [][]string
 	for _, i := range list.Items {
+		path := shown(i.Path)
+		if i.Restricted {
+			path = restricted
+		}
 		entries = append(entries, []string{
 			"Id: " + visible(i.ID), "Name: " + visible(i.Name), "Type: " + visible(i.Type),
-			"Quarantine time: " + a.when(i.Time), "Path: " + shown(i.Path), "SHA-256: " + visible(i.SHA256),
+			"Quarantine time: " + a.when(i.Time), "Path: " + path, "SHA-256: " + visible(i.SHA256),
 			"Size: " + bytesText(i.Size), "Owner: " + visible(i.Owner) + " " + visible(i.Mode),
 		})
 	}

@@ -115,7 +115,7 @@ func (r *run) lone(v visitor, path string) *os.File {
 		return err
 	}, func() { f.Close() })
 	if err != nil {
-		return nil // the walk tells, where the file is part of it
+		return nil //nolint:nilerr // the walk tells, where the file is part of it
 	}
 	return f
 }
