@@ -99,7 +99,7 @@ func (s scans) StartScan(ctx context.Context, r api.ScanRequest) (api.Scan, erro
 	for _, p := range r.Paths {
 		spec.Paths = append(spec.Paths, string(p))
 	}
-	if e.Bool(policy.KeyAutomaticUpdate) && !s.a.updateSettings().Periodic {
+	if s.a.config.Current().Bool(policy.KeyAutomaticUpdate) && !s.a.updateSettings().Periodic {
 		s.a.updater.BeforeScan(ctx, updateBeforeScan)
 	}
 	started, err := s.a.scans.Start(ctx, spec)

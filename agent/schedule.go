@@ -70,13 +70,9 @@ func (a *Agent) startScheduled(ctx context.Context, s schedule.Scan) error {
 	case s.Full:
 		kind = api.ScanFull
 	}
-	watching := e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.Audit
-	if !s.Processes && (e.Bool(policy.KeyScanUpdateFirst) || !watching && e.Bool(policy.KeyAutomaticUpdate)) {
-		updating, cancel := context.WithTimeout(ctx, updateTimeout)
-		if _, err := (definitions{a}).UpdateDefinitions(updating); err != nil {
-			a.log.Logger("schedule").Warn("definitions not updated before a scheduled scan; it uses those in force", "error", err)
-		}
-		cancel()
+	automatic := e.Bool(policy.KeyAutomaticUpdate) && !a.updateSettings().Periodic
+	if !s.Processes && (e.Bool(policy.KeyScanUpdateFirst) || automatic) {
+		a.updater.BeforeScan(ctx, updateTimeout)
 	}
 	spec := a.scanSpec(kind)
 	spec.Scheduled = true

@@ -115,7 +115,7 @@ func (r *run) lone(v visitor, path string) *os.File {
 		return err
 	}, func() { f.Close() })
 	if err != nil {
-		return nil //nolint:nilerr // the walk tells, where the file is part of it
+		return nil // the walk tells, where the file is part of it
 	}
 	return f
 }
@@ -124,7 +124,8 @@ func (r *run) lone(v visitor, path string) *os.File {
 func (r *run) handLone(targets chan<- target, f *os.File, path string) error {
 	var st unix.Stat_t
 	volume := r.volumes.of(int(f.Fd())).id
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || r.once(&st) || r.unchanged(&st, volume) {
+	known := unix.Fstat(int(f.Fd()), &st) != nil || r.once(&st) || r.unchanged(&st, volume)
+	if known {
 		f.Close()
 		return nil
 	}
