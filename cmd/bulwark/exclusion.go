@@ -211,5 +211,13 @@ func (a *app) exclusionTest() *cobra.Command {
 	})
 	c.Flags().StringVar(&path, "path", "", "file or folder")
 	c.Flags().StringVar(&process, "process", "", "full path of the program that opens it")
+	// The path may also stand alone: bulwark exclusion test FILE.
+	none := c.Args
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 && !c.Flags().Changed("path") {
+			return c.Flags().Set("path", args[0])
+		}
+		return none(c, args)
+	}
 	return require(c, "path")
 }
