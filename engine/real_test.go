@@ -56,7 +56,7 @@ func TestRealRules(t *testing.T) {
 	dir := need.SharedTestdata(t, "yara")
 	everyRule := os.Getenv("BULWARK_TEST_ALL_RULES") != ""
 	fixed, values := map[string]any{}, map[string]string{}
-	args := []string{"-w", "-p", "1", "-N", "-a", "600"}
+	args := []string{"-w", "-p", "1", "-N", "-a", "100000"}
 	for _, x := range externals {
 		fixed[x], values[x] = external(x), external(x)
 		args = append(args, "-d", x+"="+external(x))

@@ -12,6 +12,8 @@ import (
 func seeds(t testing.TB) map[string][]byte {
 	t.Helper()
 	out := samples(t)
+	out["rar4"] = rar4("m", []byte(text), true, false)
+	out["rar5"] = rar5("m", []byte(text), true, false)
 	for _, method := range []byte{8} {
 		out[fmt.Sprintf("upx-%d", method)] = upxELF(t, method, smallELF(), "UPX!")
 	}

@@ -29,7 +29,12 @@ func unxz(w *Walker, o Object) error {
 // index and a footer each, with zeros between them. Checksums are not verified:
 // what a lenient program would unpack is to be seen.
 func decodeXZ(r *bufio.Reader, out *sink) error {
-	for first := true; ; first = false {
+	for first, n := true, 0; ; first, n = false, n+1 {
+		if n&0xffff == 0 { // there may be much padding
+			if err := out.w.check(); err != nil {
+				return err
+			}
+		}
 		h, err := r.Peek(12)
 		if len(h) >= 4 && binary.LittleEndian.Uint32(h) == 0 && !first {
 			_, _ = r.Discard(4) // padding
@@ -52,7 +57,7 @@ func decodeXZ(r *bufio.Reader, out *sink) error {
 				break
 			}
 		}
-		if err := xzIndex(r); err != nil {
+		if err := xzIndex(r, out.w.check); err != nil {
 			return err
 		}
 	}
@@ -151,11 +156,16 @@ func xzFilters(head []byte, src io.Reader) (io.Reader, error) {
 }
 
 // xzIndex passes over the index of a stream and its footer.
-func xzIndex(r *bufio.Reader) error {
+func xzIndex(r *bufio.Reader, check func() error) error {
 	src := &counting{r: r}
 	_, _ = src.ReadByte()
 	records, err := binary.ReadUvarint(src)
 	for i := uint64(0); err == nil && i < records; i++ {
+		if i&0xffff == 0xffff {
+			if err := check(); err != nil {
+				return err
+			}
+		}
 		if _, err = binary.ReadUvarint(src); err == nil {
 			_, err = binary.ReadUvarint(src)
 		}
