@@ -42,12 +42,12 @@ func (p *Pool) tryKnownClean(ctx context.Context, c *child) error {
 func (p *Pool) tryFile(ctx context.Context, c *child, id uint64, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil //nolint:nilerr // this host does not have it
+		return nil // this host does not have it
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		return nil //nolint:nilerr // nothing to try
+		return nil // nothing to try
 	}
 	b, err := wire.Append(nil, &wire.Scan{ID: id, Size: st.Size(), Timeout: knownCleanTime, Name: path})
 	if err != nil {

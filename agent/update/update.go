@@ -469,9 +469,10 @@ func (u *Updater) Run(ctx context.Context) error {
 		}
 		out, err := u.Update(ctx, false, nil)
 		failures++
+		if ctx.Err() != nil {
+			continue // to the end
+		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, ErrNoSource):
 			u.log.Debug("no update of definitions", "reason", err)
 		case err != nil:

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/api/release"
 )
@@ -28,6 +29,8 @@ type SyncOptions struct {
 	// CHANNEL_back.
 	Preview, Backup bool
 	Log             *slog.Logger
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
 }
 
 // Synced says what became of a channel.
@@ -60,7 +63,7 @@ func Sync(ctx context.Context, o SyncOptions) ([]Synced, error) {
 	if err := os.MkdirAll(linux, 0o755); err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
-	client := &release.Client{Source: o.Source, Root: o.Root, Dir: filepath.Join(o.Folder, ".trust", release.RootID(o.Root))}
+	client := &release.Client{Source: o.Source, Root: o.Root, Dir: filepath.Join(o.Folder, ".trust", release.RootID(o.Root)), Now: o.Now}
 	var out []Synced
 	for _, channel := range channels {
 		s, err := syncChannel(ctx, o, client, linux, channel)
