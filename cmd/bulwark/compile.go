@@ -205,6 +205,9 @@ func (a *app) showSources(r compileResult) {
 			if c.Signed {
 				signed = "signed"
 			}
+			if c.Signer != "" {
+				signed += ", also by " + visible(c.Signer)
+			}
 			rest += fmt.Sprintf(", version %d of %s by %s, %s", c.Version, a.when(c.Built), visible(c.Builder), signed)
 		}
 		a.say("  %-40s %12s signature(s)%s", visible(s.Path), countText(int64(s.Signatures)), rest)

@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"crypto/md5"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,7 +33,12 @@ const (
 )
 
 // Key is the RSA key that signs containers.
-type Key struct{ N, E *big.Int }
+type Key struct {
+	N, E *big.Int
+	// Roots are the roots of detached signatures; nil: the one that ClamAV
+	// publishes.
+	Roots *x509.CertPool
+}
 
 // PublishedKey is the key of the official databases, as ClamAV publishes it in
 // its sources and verifies every .cvd with.
@@ -42,13 +48,21 @@ func PublishedKey() *Key {
 }
 
 // ParseKey reads a key of two decimal numbers, the modulus and the exponent,
-// with white space or a colon between them.
+// with white space or a colon between them. Certificates in PEM may follow: the
+// roots of detached signatures.
 func ParseKey(text string) (*Key, error) {
+	text, certificates, withRoots := strings.Cut(text, "-----BEGIN")
 	f := strings.FieldsFunc(text, func(r rune) bool { return r == ':' || r == ' ' || r == '\n' || r == '\t' || r == '\r' })
 	if len(f) != 2 {
 		return nil, errors.New("a container key is two decimal numbers: the modulus and the exponent")
 	}
 	k := &Key{}
+	if withRoots {
+		var err error
+		if k.Roots, err = ParseRoots([]byte("-----BEGIN" + certificates)); err != nil {
+			return nil, fmt.Errorf("roots of detached signatures: %w", err)
+		}
+	}
 	var ok1, ok2 bool
 	k.N, ok1 = new(big.Int).SetString(f[0], 10)
 	k.E, ok2 = new(big.Int).SetString(f[1], 10)

@@ -86,7 +86,7 @@ func TestContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public := &Key{key.N, big.NewInt(int64(key.E))}
+	public := &Key{N: key.N, E: big.NewInt(int64(key.E))}
 	hdb := "aa15bcf478d165efd2065190eb473bcb:544:Clam.Test\n"
 	members := map[string]string{
 		"COPYING": "text", "x.hdb": hdb,

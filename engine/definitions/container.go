@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,8 @@ type ContainerReport struct {
 	Version int       `json:"version"`
 	Builder string    `json:"builder"`
 	Signed  bool      `json:"signed"`
+	// Signer names who signed the file beside it (.sign); empty: there is none.
+	Signer string `json:"signer,omitempty"`
 }
 
 // mark is how much there was before a source.
@@ -121,6 +124,34 @@ func (c *compiler) countUnsupported(r io.Reader, name string) error {
 	}
 }
 
+// detached verifies the detached signature of a container where one stands
+// beside it: daily-27473.cvd.sign, or daily.cvd.sign, for daily.cvd.
+func detached(r io.ReaderAt, size int64, path string, version int, key *clamdb.Key) (signer string, err error) {
+	ext := filepath.Ext(path)
+	base, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(path), ext), "-")
+	for _, name := range []string{fmt.Sprintf("%s-%d%s.sign", base, version, ext), filepath.Base(path) + ".sign"} {
+		name = filepath.Join(filepath.Dir(path), name)
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		sign, err := io.ReadAll(io.LimitReader(f, clamdb.MaxSign))
+		if err != nil {
+			return "", err
+		}
+		signer, err := clamdb.VerifyDetached(r, size, sign, key.DetachedRoots(), time.Now())
+		if err != nil {
+			return "", fmt.Errorf("detached signature %s: %w", name, err)
+		}
+		return signer, nil
+	}
+	return "", nil
+}
+
 // container reads a .cvd, .cld or .cud. One that is not what it should be is a
 // problem and left out as a whole.
 func (c *compiler) container(f sourceFile) error {
@@ -141,7 +172,14 @@ func (c *compiler) container(f sourceFile) error {
 	if err != nil {
 		return err
 	}
-	c.report.Sources[len(c.report.Sources)-1].Container = &ContainerReport{db.Built, db.Version, db.Builder, db.Signed}
+	signer, err := detached(file, st.Size(), f.path, db.Version, c.key)
+	if err != nil {
+		c.problem(0, 0, err.Error())
+		if !errors.Is(err, clamdb.ErrNoDetached) {
+			return nil
+		}
+	}
+	c.report.Sources[len(c.report.Sources)-1].Container = &ContainerReport{db.Built, db.Version, db.Builder, db.Signed, signer}
 	// Ignore lists first: they say what to leave out of the others.
 	for _, ignores := range []bool{true, false} {
 		err := db.Members(func(name string, r io.Reader) error {

@@ -68,7 +68,10 @@ func TestContainerSources(t *testing.T) {
 	local := put("local.cld", cvd(t, nil, "local.hdb", md5sum+":1:C\n"))
 	foreign := put("foreign.cvd", cvd(t, nil, "foreign.hdb", md5sum+":2:D\n"))
 	alone := put("other.cbc", []byte("ClamBC\n"))
-	put("daily.cvd.sign", []byte("#clamsign-1.0\n"))
+	put("daily.cvd.sign", []byte("#clamsign-1.0\n")) // says nothing, which is said
+	// One whose detached signature is wrong is left out, whatever its header says.
+	forged := put("forged.cvd", cvd(t, key, "forged.hdb", md5sum+":3:E\n"))
+	put("forged-7.cvd.sign", []byte("#clamsign-1.0\n220::pkcs7-pem:MAAA\n"))
 	put("notes.txt", []byte("x"))
 
 	out, err := os.CreateTemp(dir, "out")
@@ -80,6 +83,9 @@ func TestContainerSources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if u := rep.Unsupported; u["bytecode signatures (.cbc)"] != 2 || u["phishing lists (.pdb)"] != 2 || len(u) != 2 {
+		t.Errorf("not supported: %v", u)
+	}
 	if c := rep.Counts; c.MD5 != 2 || c.Body != 1 || c.Ignored != 1 || c.Unsupported != 4 {
 		t.Errorf("%+v", c)
 	}
@@ -88,7 +94,8 @@ func TestContainerSources(t *testing.T) {
 		problems = append(problems, p.String())
 	}
 	text := strings.Join(problems, "\n")
-	if len(problems) != 2 || !strings.Contains(text, good+"/daily.ndb:2:1: expected") || !strings.Contains(text, foreign+": not a usable signature container") {
+	if len(problems) != 4 || !strings.Contains(text, good+": detached signature "+good+".sign: no detached signature of a known kind") ||
+		!strings.Contains(text, forged+": detached signature "+filepath.Join(dir, "forged-7.cvd.sign")+": not a usable") || !strings.Contains(text, good+"/daily.ndb:2:1: expected") || !strings.Contains(text, foreign+": not a usable signature container") {
 		t.Errorf("problems: %s", text)
 	}
 	if len(rep.Unknown) != 2 { // the text and the file being written
@@ -97,14 +104,14 @@ func TestContainerSources(t *testing.T) {
 	for _, s := range rep.Sources {
 		switch s.Path {
 		case good:
-			if s.Signatures != 2 || s.Problems != 1 || s.Unsupported != 3 || !s.Container.Signed || s.Container.Version != 7 || s.Format != "cvd" {
+			if s.Signatures != 2 || s.Problems != 2 || s.Unsupported != 3 || !s.Container.Signed || s.Container.Version != 7 || s.Format != "cvd" {
 				t.Errorf("%+v %+v", s, s.Container)
 			}
 		case local:
 			if s.Signatures != 1 || s.Container.Signed {
 				t.Errorf("%+v %+v", s, s.Container)
 			}
-		case foreign:
+		case foreign, forged:
 			if s.Signatures != 0 || s.Problems != 1 || s.Container != nil {
 				t.Errorf("%+v", s)
 			}
