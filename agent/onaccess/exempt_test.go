@@ -99,9 +99,9 @@ func TestExcludedBindMount(t *testing.T) {
 			e.set(other)
 			r.Forget()
 			r.ExclusionsChanged()
-			before := r.Stats(0).Events
+			before := r.events(t)
 			r.accessor.must(request{Op: "read", Path: filepath.Join(other, "bad")})
-			if n := r.Stats(0).Events - before; n != 0 {
+			if n := r.events(t) - before; n != 0 {
 				t.Errorf("%d events through the excluded mount", n)
 			}
 			if got := r.accessor.do(request{Op: "read", Path: filepath.Join(sub, "bad")}); got.Errno != int(unix.EPERM) {
@@ -225,10 +225,10 @@ func TestExcludedFolderIsIgnored(t *testing.T) {
 		}
 	}
 	// Writing there ends no mark.
-	before := r.Stats(0).Events
+	before := r.events(t)
 	r.accessor.must(request{Op: "write", Path: files[1], Data: bad + "!"})
 	r.accessor.must(request{Op: "read", Path: files[1]})
-	if n := r.Stats(0).Events - before; n != 0 {
+	if n := r.events(t) - before; n != 0 {
 		t.Errorf("%d events from an ignored folder", n)
 	}
 	// What is moved out, or has a name elsewhere too, is scanned there.

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -256,6 +257,15 @@ func perform(q request, held map[string]*holder) (string, error) {
 		return "", openChroot(q.To, q.Path)
 	case "memfd":
 		return runMemoryFile(q.Data)
+	case "openeach": // q.N files, numbered from 0
+		for i := range q.N {
+			fd, err := unix.Open(q.Path+strconv.Itoa(i), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return "", err
+			}
+			unix.Close(fd)
+		}
+		return "", nil
 	case "hammer":
 		return hammer(q)
 	case "pid":
@@ -481,7 +491,7 @@ func run(t testing.TB, w *Watcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	deadman := time.AfterFunc(90*time.Second+10*faultTime, func() {
+	deadman := time.AfterFunc(4*time.Minute+10*faultTime, func() {
 		for _, g := range w.groups {
 			g.close()
 		}
@@ -515,6 +525,21 @@ func (r *rig) put(t testing.TB, name, content string) string {
 	}
 	settle()
 	return p
+}
+
+// events counts the events so far, when all that is in the kernel's queue has
+// been read: the test's own files raise some, too.
+func (r *rig) events(t testing.TB) uint64 {
+	t.Helper()
+	last, same := r.Stats(0).Events, 0
+	wait(t, "all events are read", func() bool {
+		now := r.Stats(0).Events
+		if same++; now != last || r.groups[0].queued()+r.groups[1].queued() > 0 {
+			last, same = now, 0
+		}
+		return same >= 10
+	})
+	return last
 }
 
 // settle waits until new files' verdicts may be kept.
