@@ -333,6 +333,7 @@ func (a *Agent) services() control.Services {
 		Events:       events{a},
 		EventCounts:  a.counts,
 		Explain:      explanations{a},
+		Offboard:     a,
 	}
 }
 

@@ -35,6 +35,8 @@ func (a *Agent) registerHealth() {
 	a.health.Register("edr", a.edrHealth)
 	a.health.Register("portal", a.portalHealth)
 	a.health.Register("daemon", a.daemonHealth)
+	a.health.Register("service", a.serviceHealth)
+	a.health.Register("network_protection", a.networkHealth)
 }
 
 func (a *Agent) antivirusHealth(context.Context) health.Report {

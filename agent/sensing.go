@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/detect"
 	"github.com/bulwarkhq/bulwark/agent/process"
@@ -12,6 +13,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/sensor/procfs"
 	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/policy"
 )
 
 // openSensing makes the process table, the sensors and the behaviour rules.
@@ -29,6 +31,7 @@ func (a *Agent) openSensing() error {
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
 		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e) },
 		OnAlert: a.behaviourAlert,
+		Muted:   a.muted,
 		Log:     log,
 	}
 	return nil
@@ -54,4 +57,25 @@ func (a *Agent) behaviourAlert(al event.Alert) {
 	a.log.Logger("detect").Warn("behaviour alert", "title", al.Title, "severity", al.Severity, "rule", al.DetectorID,
 		"process", al.Process.FolderPath, "pid", al.Process.PID, "command_line", al.Process.CommandLine)
 	a.raise(al)
+}
+
+// muted reports whether an exclusion of the scope global covers an event: what
+// happens to an excluded file, or what an excluded program does.
+func (a *Agent) muted(e *event.Event) bool {
+	set := a.realtime.exclusions.Load()
+	if set.Len() == 0 {
+		return false
+	}
+	path, exe := e.File.FolderPath, e.Initiating.FolderPath
+	if e.Class == event.ClassProcess {
+		path, exe = e.Process.FolderPath, e.Process.FolderPath
+	}
+	if path == "" && exe == "" {
+		return false // of the agent itself
+	}
+	x, muted := set.Match(policy.UseEDR, path, exe, time.Now())
+	if muted {
+		a.config.Hidden(x, policy.UseEDR, path)
+	}
+	return muted
 }

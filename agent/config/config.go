@@ -200,6 +200,15 @@ func (m *Manager) ApplyPortal(data []byte, version string) ([]policy.Problem, er
 	return problems, nil
 }
 
+// ForgetPortal ends the portal's policy, for good.
+func (m *Manager) ForgetPortal() error {
+	if err := os.Remove(m.paths.Portal); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget the portal's policy: %w", err)
+	}
+	m.update(func(s *state) { s.portal, s.portalVersion = policy.Document{}, "" })
+	return nil
+}
+
 // reload reads the files that have changed, or all with force.
 func (m *Manager) reload(force bool) {
 	managed, local := stampOf(m.paths.Managed), stampOf(m.paths.Local)

@@ -29,4 +29,5 @@ type Services struct {
 	Events       Events
 	EventCounts  EventStatistics
 	Explain      Explain
+	Offboard     Offboard
 }

@@ -41,6 +41,8 @@ type Pipeline struct {
 	// OnEvent gets each event once. It may set ReportID, which the alert's copy
 	// of the event then has too.
 	OnEvent func(*event.Event)
+	// Muted says that an event is excluded: it goes to nobody. Nil: none is.
+	Muted   func(*event.Event) bool
 	OnAlert func(event.Alert)
 	Log     *slog.Logger
 	// Queue is how many events may wait; 8192. HashWait is how long an event
@@ -358,6 +360,13 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 func (p *Pipeline) handle(it *item) {
 	p.queued.Add(-it.size)
 	ev := it.ev
+	muted := false
+	if p.Muted != nil {
+		p.guard("exclusions", func() { muted = p.Muted(ev) })
+	}
+	if muted {
+		return
+	}
 	p.guard("enrichment", func() { p.hash(ev, it.ino) })
 	p.mu.Lock()
 	if c := p.classes[ev.Class]; c != nil {

@@ -277,6 +277,11 @@ func (c *Client) SetEarlyPreview(ctx context.Context, p EarlyPreview) (EDR, erro
 	return call[EDR](ctx, c, "POST", "/v1/edr/early-preview", p)
 }
 
+// Offboard takes the host out of its portal.
+func (c *Client) Offboard(ctx context.Context) (Done, error) {
+	return call[Done](ctx, c, "POST", "/v1/offboard", struct{}{})
+}
+
 // FollowEvents calls each for everything that happens in the agent from now on.
 func (c *Client) FollowEvents(ctx context.Context, each func(AgentEvent) error) error {
 	return stream(ctx, c, "GET", "/v1/events", nil, each)

@@ -82,8 +82,8 @@ type Exclusion struct {
 // kernel does not even report, because a whole mount or an unchanged file is
 // excluded there already, are not counted.
 type ExclusionHits struct {
-	// Accesses that real-time protection let through, and files that scans left
-	// out.
+	// Accesses that real-time protection let through and events that EDR does not
+	// report, and files that scans left out.
 	Accesses int64 `json:"accesses"`
 	Scans    int64 `json:"files_in_scans"`
 	// LastPath is the latest, LastTime when.

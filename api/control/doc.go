@@ -59,6 +59,7 @@
 //	POST   /v1/edr/tags/{set,remove} *         Tag -> EDR
 //	POST   /v1/edr/group            *          GroupID -> EDR
 //	POST   /v1/edr/early-preview    *          EarlyPreview -> EDR
+//	POST   /v1/offboard             *          Done
 //	GET    /v1/events                          stream of AgentEvent
 //
 // Calls marked * change something and need root or the group. Fields are only

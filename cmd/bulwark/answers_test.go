@@ -33,7 +33,7 @@ var answers = map[string]string{
 	"diagnostic create": "diagnostic", "diagnostic real-time-protection-statistics": "statistics", "diagnostic real-time-protection-statistics --suggest": "exclusion-suggestions",
 	"diagnostic hot-event-sources": "hot-event-sources", "diagnostic ebpf-statistics": "event-statistics", "diagnostic analyze": "analysis", "diagnostic show-outgoing": "outgoing",
 	"connectivity": "connectivity", "log level": "log-level", "edr": "edr", "edr exclusion": "exclusion-list", "selftest": "selftest", "coverage": "coverage", "top": "top",
-	"explain": "explanation",
+	"explain": "explanation", "offboard": "done",
 }
 
 // noAnswer are commands whose output is no answer of the API but a text of its
@@ -45,7 +45,7 @@ var ours = []string{
 	"health --explain", "health --details portal", "config enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
 	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
-	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x",
+	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "offboard",
 }
 
 func answerOf(command string) string {

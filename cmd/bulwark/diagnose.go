@@ -56,6 +56,16 @@ func (a *app) facts(ctx context.Context, bundle string) (api.Facts, error) {
 	return facts, nil
 }
 
+func (a *app) offboardCommand() *cobra.Command {
+	return a.command("offboard", "Leave the portal: delete onboarding package, identity, its policy and waiting events", func(ctx context.Context) error {
+		d, err := a.daemon().Offboard(ctx)
+		if err != nil {
+			return err
+		}
+		return a.done(visible(d.Message), d)
+	})
+}
+
 // analysis ends with status 1 when something is critical.
 func (a *app) analysis(out api.Analysis, html string) error {
 	if html != "" {

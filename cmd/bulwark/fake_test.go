@@ -260,6 +260,10 @@ func (f *fakeAgent) SetDefinitionsPath(ctx context.Context, folder string) (api.
 	return api.DefinitionsResult{Changed: true, Message: "Definitions reloaded", Definitions: d}, err
 }
 
+func (f *fakeAgent) Offboard(context.Context) (api.Done, error) {
+	return api.Done{Message: "Host offboarded"}, nil
+}
+
 func (f *fakeAgent) Explain(_ context.Context, r api.ExplainRequest) (api.Explanation, error) {
 	if filepath.Base(string(r.Path)) == "missing" {
 		return api.Explanation{}, &api.Error{Code: api.NotFound, Message: string(r.Path) + ": there is no such file"}
@@ -491,7 +495,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
 		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
-		EventCounts: d.agent, Explain: d.agent,
+		EventCounts: d.agent, Explain: d.agent, Offboard: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {
