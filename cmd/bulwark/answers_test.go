@@ -23,7 +23,7 @@ import (
 var answers = map[string]string{
 	"version": "version", "health": "health", "health --details": "health-details", "health --explain": "health-issues",
 	"config": "setting", "config show": "settings", "config show edr.groupIds": "setting", "config validate": "validation", "config import-mdatp": "import",
-	"scan quick": "scan", "scan full": "scan", "scan custom": "scan", "scan cancel": "scan-state", "scan list": "scan-list", "scan status": "scan-status",
+	"scan quick": "scan", "scan full": "scan", "scan custom": "scan", "scan cancel": "scan-state", "scan processes": "scan", "scan get": "scan-details", "scan list": "scan-list", "scan status": "scan-status",
 	"definitions update": "definitions-result", "definitions reload": "definitions-result", "definitions restore": "definitions-result", "definitions path": "definitions-result",
 	"definitions info": "definitions", "definitions status": "definitions", "definitions compile": "definitions-compile", "definitions check": "definitions-compile", "definitions explain": "definitions-explain",
 	"threat list": "threat-list", "threat get": "threat", "threat allowed": "done", "threat allowed list": "threat-allowed", "threat policy": "done", "threat policy list": "threat-policy",
@@ -43,7 +43,7 @@ var noAnswer = []string{"help", "completion", "man", "config schema", "health --
 // ours are commands that the reference product has not, with arguments.
 var ours = []string{
 	"health --explain", "health --details portal", "config enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
-	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
+	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "scan processes", "scan get --id s1", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
 	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "offboard",
 }
@@ -164,7 +164,7 @@ func TestEveryAnswer(t *testing.T) {
 // readable are the commands that everybody may use, by their beginning; all
 // others are for root and the group.
 var readable = []string{
-	"version", "health", "config show", "config validate", "scan list", "scan status", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain",
+	"version", "health", "config show", "config validate", "scan list", "scan status", "scan get", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain",
 	"threat list", "threat get", "threat allowed list", "threat policy list", "threat quarantine list", "exclusion list", "exclusion test",
 	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "log level get", "edr status", "coverage --last",
 }
