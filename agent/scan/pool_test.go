@@ -134,6 +134,13 @@ func TestManyAtOnce(t *testing.T) {
 	if fields[16] != "19" { // nice, field 19 of proc(5)
 		t.Errorf("nice is %s", fields[16])
 	}
+	if fields[38] != "5" { // policy, field 41: SCHED_IDLE
+		t.Errorf("the CPU class is %s", fields[38])
+	}
+	class, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, 1, uintptr(s.Processes[1].PID), 0)
+	if errno != 0 || class>>13 != 3 {
+		t.Errorf("the I/O class is %d, %v", class>>13, errno)
+	}
 }
 
 // kill -9 in the middle of scans: each of them gets its verdict from the next

@@ -110,7 +110,7 @@ type Config struct {
 	// Own are folders that are never scanned: the quarantine, definitions.
 	Own []string
 	// FileTimeout bounds the scan of one file; default 10 min. OpenTimeout bounds
-	// opening one (default 30 s): another product may hold it, or a server may be
+	// opening one (default 10 s): another product may hold it, or a server may be
 	// gone.
 	FileTimeout, OpenTimeout time.Duration
 	// Known is the path of the store of unchanged files; empty for none.
@@ -175,7 +175,7 @@ func Open(cfg Config) (*Manager, error) {
 		cfg.Root = "/"
 	}
 	if cfg.OpenTimeout <= 0 {
-		cfg.OpenTimeout = 30 * time.Second
+		cfg.OpenTimeout = 10 * time.Second
 	}
 	if cfg.proc == "" {
 		cfg.proc = "/proc"
