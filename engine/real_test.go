@@ -158,6 +158,9 @@ func TestRealRules(t *testing.T) {
 		}
 		got := map[string]bool{}
 		for _, m := range v.Matches {
+			if m.Source == "built-in" {
+				continue // EICAR's own rule gets EICAR's file
+			}
 			got[m.Signature] = true
 			hits++
 			if !slices.Contains(want[name], m.Signature) {
