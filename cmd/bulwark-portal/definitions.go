@@ -113,7 +113,8 @@ Sources:
 A name before tells two of a kind apart: linux:yara=rules.zip.
 
 Without --source they are read from definitions/sources in the data folder, one
-a line; without that file there is content only. The portal builds from that
+a line; without that file there is content only. With --source, for
+production, they are written there. The portal builds from that
 file by itself (serve --definitions-interval).`
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := dataDir(cmd)
@@ -128,13 +129,17 @@ file by itself (serve --definitions-interval).`
 		if err != nil {
 			return err
 		}
+		o.Read = func() ([]definitions.Source, error) { return readSources(dir) }
 		if len(sources) > 0 {
-			o.Sources, err = parseSources(sources)
-		} else {
-			o.Sources, err = readSources(dir)
-		}
-		if err != nil {
-			return err
+			if o.Sources, err = parseSources(sources); err != nil {
+				return err
+			}
+			if o.Channel == release.Production {
+				// The portal's own builds go on with them.
+				o.Remember = func() error {
+					return writePrivate(sourcesPath(dir), []byte(strings.Join(sources, "\n")+"\n"))
+				}
+			}
 		}
 		r, err := p.Build(cmd.Context(), o)
 		for i, problem := range r.Problems {
@@ -319,11 +324,9 @@ func buildDefinitions(ctx context.Context, p *definitions.Publisher, dir string,
 		}
 	}()
 	for {
-		sources, err := readSources(dir)
-		var r definitions.Result
-		if err == nil {
-			r, err = p.Build(ctx, definitions.BuildOptions{Channel: release.Production, Sources: sources, KeepGoing: true})
-		}
+		r, err := p.Build(ctx, definitions.BuildOptions{
+			Channel: release.Production, Read: func() ([]definitions.Source, error) { return readSources(dir) }, KeepGoing: true,
+		})
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -17,6 +17,10 @@ import (
 type BuildOptions struct {
 	Channel string
 	Sources []Source
+	// Read returns the sources where Sources is empty; Remember is called after a
+	// success. Both are called while no other process builds.
+	Read     func() ([]Source, error)
+	Remember func() error
 	// KeepGoing takes what a source had the last time where it cannot be had now.
 	KeepGoing bool
 	// Force publishes also what has far fewer signatures than the release before.
@@ -61,22 +65,36 @@ func (p *Publisher) Build(ctx context.Context, o BuildOptions) (r Result, err er
 	if o.Channel != release.Production && o.Channel != release.Preview {
 		return r, fmt.Errorf("channel %q: want %s or %s", o.Channel, release.Production, release.Preview)
 	}
-	if len(o.Sources) == 0 {
-		return r, errors.New("no sources of definitions")
-	}
-	seen := map[string]bool{}
-	for _, s := range o.Sources {
-		if seen[s.Name] {
-			return r, fmt.Errorf("two sources are called %s: put another name before one of them, name:%s", s.Name, s)
-		}
-		seen[s.Name] = true
-	}
 	err = p.locked(func() error {
 		p.clearUp()
-		r, err = p.build(ctx, o)
+		if len(o.Sources) == 0 && o.Read != nil {
+			if o.Sources, err = o.Read(); err != nil {
+				return err
+			}
+		}
+		if err := checkSources(o.Sources); err != nil {
+			return err
+		}
+		if r, err = p.build(ctx, o); err == nil && o.Remember != nil {
+			err = o.Remember()
+		}
 		return err
 	})
 	return r, err
+}
+
+func checkSources(sources []Source) error {
+	if len(sources) == 0 {
+		return errors.New("no sources of definitions")
+	}
+	seen := map[string]bool{}
+	for _, s := range sources {
+		if seen[s.Name] {
+			return fmt.Errorf("two sources are called %s: put another name before one of them, name:%s", s.Name, s)
+		}
+		seen[s.Name] = true
+	}
+	return nil
 }
 
 // clearUp removes what an interrupted build left.
