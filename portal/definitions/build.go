@@ -115,7 +115,7 @@ func (p *Publisher) build(ctx context.Context, o BuildOptions) (Result, error) {
 	}
 	defer os.RemoveAll(stage)
 	for _, s := range o.Sources {
-		kept := p.path("sources", o.Channel, s.Name)
+		kept := p.path("gathered", o.Channel, s.Name)
 		fresh := filepath.Join(stage, s.Name)
 		if err := os.Mkdir(fresh, 0o755); err != nil {
 			return r, fmt.Errorf("definitions: %w", err)
@@ -154,7 +154,7 @@ func (p *Publisher) build(ctx context.Context, o BuildOptions) (Result, error) {
 
 // keep remembers what the sources had.
 func (p *Publisher) keep(o BuildOptions, stage string, stale map[string]error) error {
-	dir := p.path("sources", o.Channel)
+	dir := p.path("gathered", o.Channel)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("definitions: %w", err)
 	}

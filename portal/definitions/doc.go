@@ -8,6 +8,6 @@
 //	keys/        private keys of the four roles; root.pem may be kept elsewhere
 //	repository/  what is published: metadata/ and targets/
 //	releases/    CHANNEL/SEQUENCE.json: the sets of the last releases
-//	sources/     what was fetched last from every source
+//	gathered/    what was fetched last from every source
 //	lock         held while something is changed
 package definitions
