@@ -192,6 +192,8 @@ func beforehand(m onaccess.Mount) (Status, string) {
 	switch {
 	case pseudo[m.Filesystem]:
 		return NotApplicable, "the kernel's own file system: holds no files"
+	case m.Filesystem == "hugetlbfs":
+		return NotApplicable, "huge pages: memory of programs, which nobody can write to as a file"
 	case m.Filesystem == "devtmpfs" || m.Skip == onaccess.SkipDevices:
 		return NotApplicable, "device folder: only root can write there"
 	case m.ReadOnly:

@@ -41,10 +41,9 @@ const kernelParameters = "root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show
 // run boots a machine with a second disk made of the folder payload, lets its
 // guest program do the scenario and returns the rows that it reported. Checks
 // that do not hold fail the test.
-func run(t *testing.T, scenario, payload string) []report.Row {
+func run(t *testing.T, img image, scenario, payload string) []report.Row {
 	t.Helper()
 	qemu := need.Command(t, "qemu-system-x86_64")
-	img := cachedImage(t)
 	dir := t.TempDir()
 	disk := payloadDisk(t, dir, payload)
 	messages, console := filepath.Join(dir, "messages"), filepath.Join(dir, "console")

@@ -92,7 +92,7 @@ func want(got access, err error, one ...access) error {
 // until tries again and again.
 func until(what string, try func() error) error {
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		if err = try(); err == nil {
 			return nil
 		}

@@ -104,23 +104,31 @@ func (a *agent) number(name string) (float64, error) {
 	return n, nil
 }
 
-// quarantined waits until a file is gone from its place and in quarantine; it
-// returns the item.
-func (a *agent) quarantined(path string) (control.QuarantineItem, error) {
+// quarantined waits until files are gone from their places and in quarantine;
+// it returns the item of the last.
+func (a *agent) quarantined(paths ...string) (control.QuarantineItem, error) {
 	var found control.QuarantineItem
-	err := until(path+" is quarantined", func() error {
+	err := until(fmt.Sprintf("these files are quarantined: %v", paths), func() error {
 		list, err := a.api.Quarantine(a.g.ctx)
 		if err != nil {
 			return err
 		}
+		items := map[string]control.QuarantineItem{}
 		for _, item := range list.Items {
-			if string(item.Path) == path {
-				found = item
-				got, err := open(path)
-				return want(got, err, absent)
-			}
+			items[string(item.Path)] = item
 		}
-		return fmt.Errorf("the quarantine has %d items, and not this", len(list.Items))
+		for _, path := range paths {
+			item, ok := items[path]
+			if !ok {
+				return fmt.Errorf("the quarantine has %d items, and not %s", len(items), path)
+			}
+			got, err := open(path)
+			if err := want(got, err, absent); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			found = item
+		}
+		return nil
 	})
 	return found, err
 }

@@ -54,9 +54,6 @@ func installation(g *guest) error {
 	g.check("killed", a.killed)
 	g.check("control groups after a restart", a.controlGroups)
 	g.check("drop-in", g.dropIn)
-	if g.failed {
-		return nil
-	}
 	if err := os.WriteFile(filepath.Join(stateFolder, "rebooted"), nil, 0o600); err != nil {
 		return err
 	}
@@ -139,6 +136,9 @@ func (a *agent) selfTest() error {
 		case control.StepOK:
 			ran++
 		case control.StepFailed:
+			if strings.HasPrefix(s.Detail, "no portal") {
+				return nil // the machine has none
+			}
 			errs = append(errs, fmt.Errorf("step %s: %s", s.Name, s.Detail))
 		}
 		return nil

@@ -23,6 +23,11 @@ var testResult = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+)`)
 
 // testKernel runs them on this kernel.
 func testKernel(g *guest) error {
+	for _, name := range []string{"btrfs", "xfs"} {
+		if ok, err := g.kernelHas(name); err != nil || !ok {
+			return errors.Join(err, fmt.Errorf("this kernel has no %s", name))
+		}
+	}
 	cmd := exec.CommandContext(g.ctx, filepath.Join(payload, "onaccess.test"), "-test.v", "-test.run", kernelTests, "-test.timeout", "5m")
 	cmd.Dir = "/tmp"
 	// CI: a test that lacks something fails.

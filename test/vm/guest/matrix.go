@@ -302,12 +302,8 @@ func (a *agent) tryQuarantine(f *filesystem, v map[string]string) error {
 		v["quarantine"] = "stays refused"
 		return nil
 	}
-	for _, name := range []string{fileEvil, fileProgram, fileNew, filePatched, fileVictim, fileMapped} {
-		if _, err := a.quarantined(f.path(name)); err != nil {
-			return err
-		}
-	}
-	item, err := a.quarantined(f.path(fileRestore))
+	item, err := a.quarantined(f.path(fileEvil), f.path(fileProgram), f.path(fileNew), f.path(filePatched),
+		f.path(fileVictim), f.path(fileMapped), f.path(fileRestore))
 	if err != nil {
 		return err
 	}

@@ -11,31 +11,32 @@ import (
 	"github.com/bulwarkhq/bulwark/test/vm/report"
 )
 
-var update = flag.Bool("update", false, "write the table of docs/filesystems.md from what TestFilesystems finds")
+var update = flag.Bool("update", false, "write the table of docs/filesystems.md from what TestMachines finds")
 
-// TestFilesystems runs the tests of fanotify on the machine's kernel, then tries
-// every type of file system with the agent installed from its package.
-func TestFilesystems(t *testing.T) {
-	t.Parallel()
+// TestMachines starts two machines at a time, with the same programs on board.
+func TestMachines(t *testing.T) {
 	p := newPayload(t)
 	p.program("./test/vm/guest", "guest")
 	p.tests("./agent/onaccess", "onaccess.test")
 	p.agentPackage("0.9.1", "bulwark.deb")
-	rows := run(t, "filesystems", p.dir)
-	if !t.Failed() {
-		doctable.Check(t, filepath.Join(top, "docs", "filesystems.md"), "debian", table(rows), *update)
-	}
-}
-
-// TestInstallation takes the package through installation, crash, reboot,
-// upgrade, downgrade, removal and purge under systemd.
-func TestInstallation(t *testing.T) {
-	t.Parallel()
-	p := newPayload(t)
-	p.program("./test/vm/guest", "guest")
-	p.agentPackage("0.9.1", "bulwark.deb")
 	p.agentPackage("0.9.2", "bulwark-next.deb")
-	run(t, "installation", p.dir)
+	img := cachedImage(t)
+
+	// The tests of fanotify on the machine's kernel, then every type of file
+	// system with the agent installed from its package.
+	t.Run("filesystems", func(t *testing.T) {
+		t.Parallel()
+		rows := run(t, img, "filesystems", p.dir)
+		if !t.Failed() {
+			doctable.Check(t, filepath.Join(top, "docs", "filesystems.md"), "debian", table(rows), *update)
+		}
+	})
+	// The package through installation, crash, reboot, upgrade, downgrade, removal
+	// and purge under systemd.
+	t.Run("installation", func(t *testing.T) {
+		t.Parallel()
+		run(t, img, "installation", p.dir)
+	})
 }
 
 func table(rows []report.Row) doctable.Table {
