@@ -338,7 +338,7 @@ func startLoad() *load {
 				select {
 				case <-l.quit:
 					return
-				case <-time.After(10 * time.Millisecond):
+				case <-time.After(50 * time.Millisecond):
 				}
 				content := []byte(fmt.Sprintf("%d.%d", worker, i))
 				got, err := bounded(func() error {
