@@ -386,7 +386,7 @@ func (g *guest) noFailures() error {
 		return err
 	}
 	for line := range strings.Lines(out) {
-		for _, bad := range []string{"hung_task", "blocked for more than", "BUG:", "bulwarkd"} {
+		for _, bad := range []string{"hung_task", "blocked for more than", "BUG:"} {
 			if strings.Contains(line, bad) {
 				return fmt.Errorf("the kernel says: %s", line)
 			}
