@@ -125,7 +125,7 @@ func OpenFile(f *os.File) (*Engine, error) {
 		return nil, fmt.Errorf("opening definitions %s: %w", f.Name(), err)
 	}
 	e := &Engine{set: set}
-	l := newLate(set)
+	l := newLoose(set)
 	e.workers.New = func() any { return newWorker(set, l) }
 	return e, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/engine/clamdb"
 	"github.com/bulwarkhq/bulwark/engine/definitions"
+	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/engine/yara"
 	"github.com/bulwarkhq/bulwark/engine/yara/modules"
@@ -15,9 +16,9 @@ import (
 // rules evaluates the rules of which something was found, and those that can
 // hold without.
 func (w *worker) rules() []verdict.Match {
-	for _, r := range w.set.Always {
-		if w.passing[w.set.RuleGuard(r)] {
-			w.want(r)
+	for _, a := range w.set.Always {
+		if w.passing[a.Guard] && w.passing[w.set.RuleGuard(a.Rule)] {
+			w.want(a.Rule)
 		}
 	}
 	slices.Sort(w.rulesIn)
@@ -89,7 +90,11 @@ func (w *worker) yara(ri uint32) bool {
 		return false
 	}
 	w.results[ri] = false // ends references in a circle
-	ok, err := yara.Eval(w.set.Code(r), &yaraEnv{w, r}, &w.scratch)
+	env := &yaraEnv{w, r}
+	ok, decided, err := yara.Decide(w.set.Code(r), env, &w.scratch)
+	if err == nil && !decided {
+		ok, err = yara.Eval(w.set.Code(r), env, &w.scratch)
+	}
 	ok = ok && err == nil
 	w.results[ri] = ok
 	return ok
@@ -163,6 +168,42 @@ func (e *yaraEnv) Matches(n int) []yara.Span {
 		e.search(str)
 	}
 	return e.matches(str)
+}
+
+// Known reports whether the rule's string is looked for in every file, or was
+// searched.
+func (e *yaraEnv) Known(n int) bool {
+	str, ok := e.str(n)
+	return !ok || e.set.Strings[str].Flags&definitions.StringLate == 0 || e.late.has(str)
+}
+
+// StandsAt is whether the rule's string begins at an offset, of strings that are
+// plain bytes.
+func (e *yaraEnv) StandsAt(n int, off int64) (stands, ok bool) {
+	str, ok := e.str(n)
+	if !ok {
+		return false, false
+	}
+	first, behind := e.set.StringVariants(str)
+	for id := first; id < behind; id++ {
+		v := e.set.Variants[id]
+		form := &e.set.Forms[e.set.Parts[v.Part].Form]
+		if form.Parts != 1 || form.Flags&definitions.FormFullWord != 0 {
+			return false, false
+		}
+		at, ok := pattern.StandsAt(e.set.Prog(v), e.worker, off)
+		if !ok {
+			return false, false
+		}
+		stands = stands || at
+	}
+	return stands, true
+}
+
+// KnownRule reports whether another rule was evaluated.
+func (e *yaraEnv) KnownRule(n int) bool {
+	_, ok := e.results[uint32(n)]
+	return ok || n >= len(e.set.Rules)
 }
 
 // Rule is the outcome of another rule.

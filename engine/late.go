@@ -4,35 +4,50 @@ import (
 	"math/bits"
 
 	"github.com/bulwarkhq/bulwark/engine/definitions"
+	"github.com/bulwarkhq/bulwark/engine/match"
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 )
 
-// late is how strings are found that are searched only when a condition asks
-// for them: those without a fixed byte, and those whose literals are common,
-// where their rule needs other strings too.
-type late struct {
-	groups []lateGroup
+// Most strings are searched late: only when a condition asks for them, after
+// one of the few strings of their rule was found without which it is false.
+// Those with a literal are searched one after the other, each much faster than
+// the pass over a file, until the budget of singles is used up; then all at once
+// by a matcher of their own. Loose ones, without a fixed byte, are tried at every
+// place at which their first bytes allow it.
+
+const (
+	// maxSingles is how many literals of late strings are searched one by one in
+	// one object: about as many as cost what the matcher of all costs, which has
+	// large tables. maxLoose is how many loose strings are. They keep the work
+	// linear for files that contain the other strings of many rules.
+	maxSingles = 256
+	maxLoose   = 8
+)
+
+// loose is the strings without a fixed byte.
+type loose struct {
+	groups []looseGroup
 	// of says in which groups the variants of a string are.
-	of map[uint32][]lateRef
+	of map[uint32][]looseRef
 }
 
-type lateRef struct {
+type looseRef struct {
 	group int
 	mask  uint64
 }
 
-// lateGroup is up to 64 variants. One may match at a place only where its bit
+// looseGroup is up to 64 variants. One may match at a place only where its bit
 // is set in the table of each of the first bytes.
-type lateGroup struct {
+type looseGroup struct {
 	ids    []uint32
 	tables [pattern.PrefixLen][256]uint64
 }
 
-func newLate(set *definitions.Set) *late {
-	l := &late{of: map[uint32][]lateRef{}}
-	for i, id := range set.Late {
+func newLoose(set *definitions.Set) *loose {
+	l := &loose{of: map[uint32][]looseRef{}}
+	for i, id := range set.Loose {
 		if i%64 == 0 {
-			l.groups = append(l.groups, lateGroup{})
+			l.groups = append(l.groups, looseGroup{})
 		}
 		n, bit := len(l.groups)-1, uint64(1)<<(i%64)
 		g := &l.groups[n]
@@ -48,7 +63,7 @@ func newLate(set *definitions.Set) *late {
 		str := set.Forms[set.Parts[v.Part].Form].String
 		refs := l.of[str]
 		if len(refs) == 0 || refs[len(refs)-1].group != n {
-			refs = append(refs, lateRef{group: n})
+			refs = append(refs, looseRef{group: n})
 		}
 		refs[len(refs)-1].mask |= bit
 		l.of[str] = refs
@@ -56,48 +71,172 @@ func newLate(set *definitions.Set) *late {
 	return l
 }
 
-// maxSingle is how many late strings are searched each by itself before all
-// that may still be asked for are searched at once. It keeps the work linear
-// for files that contain the other strings of many rules.
-const maxSingle = 8
+// lateSearch is what was searched late in an object.
+type lateSearch struct {
+	searched []uint64 // bit set over strings
+	strings  []uint32 // the bits that are set
+	rule     uint32   // whose string was searched last
+	singles  int
+	loose    int
+	all      bool // every late string but the loose ones
+	err      error
+
+	finders []lateFinder // of the strings that are searched
+	also    []uint32     // those of them that were not asked for yet
+}
+
+// lateFinder looks for one variant.
+type lateFinder struct {
+	match.Finder
+	id uint32
+}
+
+func (l *lateSearch) has(str uint32) bool { return l.searched[str>>6]>>(str&63)&1 != 0 }
+
+func (l *lateSearch) add(str uint32) {
+	if !l.has(str) {
+		l.searched[str>>6] |= 1 << (str & 63)
+		l.strings = append(l.strings, str)
+	}
+}
+
+func (l *lateSearch) reset() {
+	for _, str := range l.strings {
+		l.searched[str>>6] = 0
+	}
+	l.strings = l.strings[:0]
+	l.rule, l.singles, l.loose, l.all, l.err = noRule, 0, 0, false, nil
+}
 
 // search looks for a late string in the whole object, once.
 func (w *worker) search(str uint32) {
-	if w.searched[str] || w.late == nil {
+	l := &w.late
+	if l.has(str) || l.err != nil {
 		return
 	}
+	if refs := w.loose.of[str]; len(refs) > 0 {
+		w.searchLoose(str)
+	}
+	if !l.all {
+		w.searchLiterals(str)
+	}
+	l.add(str)
+	w.chains()
+}
+
+// noRule is no rule's number.
+const noRule = 1<<32 - 1
+
+// searchLiterals looks for the variants of a string that have a literal, and
+// where the object must be read again for it, at its rule's second such string
+// for those of all others that are still to be searched.
+func (w *worker) searchLiterals(str uint32) {
+	l := &w.late
+	l.finders, l.also = l.finders[:0], l.also[:0]
+	ri := w.set.Strings[str].Rule
+	again := l.rule == ri
+	l.rule = ri
+	ok := w.addFinders(str)
+	if r := &w.set.Rules[ri]; again && !w.whole() {
+		for other := r.Strings; ok && other < r.Strings+r.NStrings; other++ {
+			if w.set.Strings[other].Flags&definitions.StringLate != 0 && !l.has(other) && other != str && len(w.loose.of[other]) == 0 {
+				ok = w.addFinders(other)
+				l.also = append(l.also, other)
+			}
+		}
+	}
+	if !ok {
+		// All that were not searched yet, these among them.
+		l.all = true
+		m := w.set.Matchers[definitions.GroupLate]
+		l.err = w.windows(func(from, to int) { m.Scan(w.buf, w.bufAt, from, to, w.collectLate) })
+		return
+	}
+	l.err = w.windows(func(from, to int) {
+		for i := range l.finders {
+			f := &l.finders[i]
+			f.Find(w.buf, from, to, func(at int) bool {
+				w.candidate(f.id, w.bufAt+int64(at))
+				return !w.halted
+			})
+		}
+	})
+	for _, other := range l.also {
+		l.add(other)
+	}
+}
+
+// addFinders takes the variants of a string that have a literal into the next
+// search; not if there are too many.
+func (w *worker) addFinders(str uint32) bool {
+	l := &w.late
+	first, behind := w.set.StringVariants(str)
+	for id := first; id < behind; id++ {
+		value, mask := pattern.Anchor(w.set.Prog(w.set.Variants[id]))
+		if len(value) == 0 {
+			continue
+		}
+		if l.singles++; l.singles > maxSingles && w.set.Matchers[definitions.GroupLate] != nil {
+			return false
+		}
+		l.finders = append(l.finders, lateFinder{match.NewFinder(value, mask), id})
+	}
+	return true
+}
+
+// lateCandidate is candidate for the matcher of all late strings.
+func (w *worker) lateCandidate(id uint32, pos int64) {
+	if !w.late.has(w.set.Forms[w.set.Parts[w.set.Variants[id].Part].Form].String) {
+		w.candidate(id, pos)
+	}
+}
+
+// searchLoose looks for the variants of a string that have no literal.
+func (w *worker) searchLoose(str uint32) {
+	l := &w.late
 	active := map[int]uint64{}
 	want := func(str uint32) {
-		if w.searched[str] {
-			return
-		}
-		w.searched[str] = true
-		for _, ref := range w.late.of[str] {
+		for _, ref := range w.loose.of[str] {
 			active[ref.group] |= ref.mask
 		}
 	}
-	if w.singles++; w.singles > maxSingle {
+	want(str)
+	if l.loose++; l.loose > maxLoose {
 		for _, ri := range w.rulesIn {
 			r := &w.set.Rules[ri]
 			for i := range r.NStrings {
-				if w.set.Strings[r.Strings+i].Flags&definitions.StringLate != 0 && w.passing[w.set.RuleGuard(ri)] {
-					want(r.Strings + i)
+				if other := r.Strings + i; w.passing[w.set.RuleGuard(ri)] && !l.has(other) && w.allLoose(other) {
+					want(other)
+					l.add(other)
 				}
 			}
 		}
 	}
-	want(str)
 	for n, mask := range active {
-		if err := w.searchGroup(&w.late.groups[n], mask); err != nil {
-			w.lateErr = err
+		g := &w.loose.groups[n]
+		if l.err = w.windows(func(from, to int) { w.searchWindow(g, mask, from, to) }); l.err != nil {
 			return
 		}
 	}
-	w.chains()
 }
 
-func (w *worker) searchGroup(g *lateGroup, mask uint64) error {
-	whole := w.bufAt == 0 && int64(len(w.buf)) >= w.size
+// allLoose reports whether no variant of a string has a literal.
+func (w *worker) allLoose(str uint32) bool {
+	n := 0
+	for _, ref := range w.loose.of[str] {
+		n += bits.OnesCount64(ref.mask)
+	}
+	first, behind := w.set.StringVariants(str)
+	return n > 0 && n == int(behind-first)
+}
+
+// whole reports whether the window holds the whole object.
+func (w *worker) whole() bool { return w.bufAt == 0 && int64(len(w.buf)) >= w.size }
+
+// windows goes over the object once more: search is called with the places of
+// the window that are to be looked at.
+func (w *worker) windows(search func(from, to int)) error {
+	whole := w.whole()
 	if !whole {
 		w.buf, w.bufAt = w.buf[:0], 0
 	}
@@ -112,12 +251,12 @@ func (w *worker) searchGroup(g *lateGroup, mask uint64) error {
 			}
 		}
 		from := int(pos - w.bufAt)
-		w.searchWindow(g, mask, from, min(from+window, len(w.buf)))
+		search(from, min(from+window, len(w.buf)))
 	}
 	return nil
 }
 
-func (w *worker) searchWindow(g *lateGroup, mask uint64, from, to int) {
+func (w *worker) searchWindow(g *looseGroup, mask uint64, from, to int) {
 	first := &g.tables[0]
 	for i := from; i < to; i++ {
 		m := first[w.buf[i]] & mask

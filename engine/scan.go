@@ -303,5 +303,5 @@ func (s *scan) content(o *object) ([]verdict.Match, error) {
 		return nil, err
 	}
 	found = append(append(found, parts...), w.rules()...)
-	return found, w.lateErr
+	return found, w.late.err
 }

@@ -41,7 +41,7 @@ type worker struct {
 	slowAt   int64
 	fileType string
 
-	scratch   pattern.Scratch
+	scratch   yara.Scratch
 	unpacking unpack.Scratch
 	targets   [16]bool // which ClamAV target types the object is of
 	program   *exefmt.Layout
@@ -70,19 +70,17 @@ type worker struct {
 	passing []bool                   // which guards the object passes
 	groups  [definitions.Groups]bool // of which some guard passes
 
-	// Of the strings that are searched late.
-	late     *late
-	searched map[uint32]bool
-	singles  int
-	lateErr  error
-	chained  int // how many of forms are joined
+	loose   *loose
+	late    lateSearch
+	chained int // how many of forms are joined
 
-	cur     uint32 // part whose program is running
-	emit    func(start, end int64) bool
-	collect func(id uint32, pos int64)
+	cur         uint32 // part whose program is running
+	emit        func(start, end int64) bool
+	collect     func(id uint32, pos int64)
+	collectLate func(id uint32, pos int64)
 }
 
-func newWorker(set *definitions.Set, l *late) *worker {
+func newWorker(set *definitions.Set, l *loose) *worker {
 	w := &worker{
 		set:     set,
 		buf:     make([]byte, 0, window+2*margin),
@@ -98,12 +96,12 @@ func newWorker(set *definitions.Set, l *late) *worker {
 		results: map[uint32]bool{},
 		modules: map[int]modules.Object{},
 		passing: make([]bool, max(1, len(set.Guards))),
-
-		searched: map[uint32]bool{},
-		late:     l,
+		loose:   l,
+		late:    lateSearch{rule: noRule, searched: make([]uint64, (len(set.Strings)+63)/64)},
 	}
 	w.emit = w.matched
 	w.collect = w.candidate
+	w.collectLate = w.lateCandidate
 	return w
 }
 
@@ -115,7 +113,7 @@ func (w *worker) begin(s *scan, o *object) {
 	w.halted, w.ticks = false, 0
 	w.hashed, w.isImage = false, false
 	w.program, w.laidOut = nil, false
-	w.scratch.Steps = 0
+	w.scratch.Pattern.Begin()
 }
 
 // end forgets what was found.
@@ -134,8 +132,8 @@ func (w *worker) end() {
 	clear(w.inForms)
 	clear(w.results)
 	clear(w.modules)
-	clear(w.searched)
-	w.singles, w.lateErr, w.chained = 0, nil, 0
+	w.late.reset()
+	w.chained = 0
 	w.s, w.o = nil, nil
 }
 
@@ -274,8 +272,8 @@ func (w *worker) candidate(id uint32, pos int64) {
 	if st.Flags&definitions.StringAll == 0 && w.found[str>>6]>>(str&63)&1 != 0 {
 		return
 	}
-	if w.ticks++; w.ticks&0xff == 0 || w.scratch.Steps > 1<<20 {
-		w.scratch.Steps = 0
+	if w.ticks++; w.ticks&0xff == 0 || w.scratch.Pattern.Steps > 1<<20 {
+		w.scratch.Pattern.Steps = 0
 		w.halted = w.s.stop()
 	}
 	if w.halted {
@@ -286,7 +284,7 @@ func (w *worker) candidate(id uint32, pos int64) {
 		return
 	}
 	w.cur = v.Part
-	pattern.Match(w.set.Prog(v), w, pos, &w.scratch, w.emit)
+	pattern.Match(w.set.Prog(v), w, pos, &w.scratch.Pattern, w.emit)
 }
 
 // matched is called by a pattern program for a match of part w.cur; it says

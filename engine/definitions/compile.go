@@ -393,7 +393,7 @@ func (c *compiler) logical(l *clamdb.Logical, pua bool) error {
 	rule.Code, rule.CodeLen = c.out.addCode(code)
 	if none {
 		rule.Flags |= RuleAlways
-		c.out.always = append(c.out.always, uint32(len(c.out.rules)))
+		c.out.always = append(c.out.always, AlwaysRule{Rule: uint32(len(c.out.rules))})
 	}
 	c.out.rules = append(c.out.rules, rule)
 	for _, f := range forms {
@@ -448,10 +448,11 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				if err != nil {
 					return err
 				}
-				if id, g := uint32(len(c.out.variants)), c.out.group(&v); flags&StringLate == 0 {
+				if id := uint32(len(c.out.variants)); len(v.Context) > 0 {
+					g := c.out.group(flags)
 					c.atoms[g] = append(c.atoms[g], match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
 				} else {
-					c.out.late = append(c.out.late, id)
+					c.out.loose = append(c.out.loose, id)
 				}
 				c.out.variants = append(c.out.variants, Variant{Prog: at, Part: pi})
 			}

@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 5
+	formatVersion = 6
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64
@@ -41,7 +41,7 @@ const (
 	secRules    = 8
 	secProgs    = 9
 	secCode     = 10
-	secAlways   = 11 // rules to evaluate for every file
+	secAlways   = 11 // AlwaysRules
 	secGlobals  = 12 // global YARA rules
 	secExtra    = 13 // JSON of extra
 	secGuards   = 14
@@ -50,7 +50,7 @@ const (
 	secRuleGuards    = 15
 	secVariantGuards = 80
 	secMatchers      = 90 // those of the groups behind the first
-	secLate          = 81 // variants of strings that are searched late
+	secLoose         = 81 // variants without a literal
 	secHash          = 16 // + 4*list + algorithm
 	secFanout        = 24 // + 4*list + algorithm
 	secSizes         = 32 // + 4*list + algorithm: sorted distinct sizes; anySize last
@@ -205,6 +205,10 @@ type Rule struct {
 	MinSize  int64
 	MaxSize  int64 // -1: any
 }
+
+// AlwaysRule is a rule that can hold although none of its strings was found, in
+// files that pass the guard.
+type AlwaysRule struct{ Rule, Guard uint32 }
 
 // Counts says how many signatures of each kind a set has.
 type Counts struct {

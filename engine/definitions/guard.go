@@ -3,7 +3,6 @@ package definitions
 import (
 	"math"
 
-	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara"
 )
 
@@ -33,26 +32,21 @@ func (g *Guard) Pass(size int64, head, formats uint32) bool {
 	return false
 }
 
-// Group is a set of rules whose literals are looked for together, apart from
-// those of others: a file for which the guards of a whole group fail is not
-// searched for them.
+// Group is a set of literals that are looked for together, apart from others: a
+// file for which the guards of all rules of a group fail is not searched for
+// them.
 type Group int
 
 // The groups.
 const (
 	GroupAny   Group = iota // whatever the file is
-	GroupSmall              // files of up to smallFile bytes
-	GroupMZ                 // DOS and Windows programs
-	GroupHead               // files that begin in some other way
+	GroupSmall              // of rules for files of up to smallFile bytes
+	GroupMZ                 // of rules for DOS and Windows programs
+	GroupLate               // of strings that are searched when a condition asks for them
 	Groups                  // how many there are
 )
 
-const (
-	smallFile = 512 << 10
-	// shortLiteral is the length below which literals are all looked for
-	// together.
-	shortLiteral = 8
-)
+const smallFile = 1 << 20
 
 // Group is the group of the rules with a guard.
 func (g *Guard) Group() Group {
@@ -63,39 +57,35 @@ func (g *Guard) Group() Group {
 	switch {
 	case mz || g.Needs&yara.NeedPE != 0:
 		return GroupMZ
-	case g.NHeads > 0 || g.Needs != 0:
-		return GroupHead
 	case g.MaxSize <= smallFile:
 		return GroupSmall
 	}
 	return GroupAny
 }
 
-// group is the group of a variant of the rule that was added last. Short
-// literals need a pass that looks at every place; one such pass is enough for all
-// files but Windows programs.
-func (t *tables) group(v *pattern.Variant) Group {
+// group is the group of the literals of the rule that was added last.
+func (t *tables) group(flags uint32) Group {
 	rule := len(t.rules) - 1
-	if rule < 0 || rule >= len(t.ruleGuards) {
+	switch {
+	case flags&StringLate != 0:
+		return GroupLate
+	case rule < 0 || rule >= len(t.ruleGuards):
 		return GroupAny
 	}
-	run, longest := 0, 0
-	for i := range v.Context {
-		run++
-		if v.ContextMask != nil && v.ContextMask[i]|0x20 != 0xff {
-			run = 0
-		}
-		longest = max(longest, run)
-	}
-	g := t.guards[t.ruleGuards[rule]].Group()
-	if longest < shortLiteral && g != GroupMZ {
-		return GroupAny
-	}
-	return g
+	return t.guards[t.ruleGuards[rule]].Group()
 }
 
 // guard notes the guard of a rule; rules without one need none.
 func (t *tables) guard(rule int, g yara.Guard) {
+	n := t.guardNumber(g)
+	for len(t.ruleGuards) <= rule {
+		t.ruleGuards = append(t.ruleGuards, 0)
+	}
+	t.ruleGuards[rule] = n
+}
+
+// guardNumber is the number of a guard among all.
+func (t *tables) guardNumber(g yara.Guard) uint32 {
 	if t.guardOf == nil {
 		t.guardOf = map[Guard]uint32{}
 		t.guards = []Guard{{MaxSize: math.MaxInt64}}
@@ -109,10 +99,7 @@ func (t *tables) guard(rule int, g yara.Guard) {
 		t.guardOf[rec] = n
 		t.guards = append(t.guards, rec)
 	}
-	for len(t.ruleGuards) <= rule {
-		t.ruleGuards = append(t.ruleGuards, 0)
-	}
-	t.ruleGuards[rule] = n
+	return n
 }
 
 // variantGuards are the guards of the rules that the variants belong to.
@@ -145,7 +132,12 @@ func (s *Set) checkGuards() bool {
 			return false
 		}
 	}
-	for _, v := range s.Late {
+	for _, a := range s.Always {
+		if int(a.Rule) >= len(s.Rules) || a.Guard != 0 && int(a.Guard) >= len(s.Guards) {
+			return false
+		}
+	}
+	for _, v := range s.Loose {
 		if int(v) >= len(s.Variants) {
 			return false
 		}

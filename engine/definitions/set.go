@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"slices"
+	"sort"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,12 +27,12 @@ type Set struct {
 	Forms    []Form
 	Strings  []String
 	Rules    []Rule
-	Always   []uint32
+	Always   []AlwaysRule
 	Globals  []uint32
-	// Guards are what files must be like for rules; Late are the variants of
-	// strings that are searched only when a condition asks for them.
+	// Guards are what files must be like for rules; Loose are the variants
+	// without a literal, all of strings that are searched late.
 	Guards []Guard
-	Late   []uint32
+	Loose  []uint32
 
 	ruleGuards    []uint32
 	variantGuards []uint16
@@ -152,12 +153,12 @@ func parse(data []byte) (*Set, error) {
 	s.Forms = cast[Form](secs[secForms])
 	s.Strings = cast[String](secs[secStrings])
 	s.Rules = cast[Rule](secs[secRules])
-	s.Always = cast[uint32](secs[secAlways])
+	s.Always = cast[AlwaysRule](secs[secAlways])
 	s.Globals = cast[uint32](secs[secGlobals])
 	s.Guards = cast[Guard](secs[secGuards])
 	s.ruleGuards = cast[uint32](secs[secRuleGuards])
 	s.variantGuards = cast[uint16](secs[secVariantGuards])
-	s.Late = cast[uint32](secs[secLate])
+	s.Loose = cast[uint32](secs[secLoose])
 	for l := range lists {
 		for a := range Algorithms {
 			r, f, z := hashSections(l, a)
@@ -199,6 +200,9 @@ func (s *Set) check() error {
 		}
 	}
 	for i, v := range s.Variants {
+		if i > 0 && v.Part < s.Variants[i-1].Part {
+			return bad("disordered pattern", i)
+		}
 		if int(v.Part) >= len(s.Parts) || int64(v.Prog) >= int64(len(s.progs)) {
 			return bad("pattern", i)
 		}
@@ -215,6 +219,9 @@ func (s *Set) check() error {
 		}
 	}
 	for i, f := range s.Forms {
+		if i > 0 && (f.String < s.Forms[i-1].String || f.FirstPart < s.Forms[i-1].FirstPart) {
+			return bad("disordered form", i)
+		}
 		if int(f.String) >= len(s.Strings) || uint64(f.FirstPart)+uint64(f.Parts) > uint64(len(s.Parts)) || f.Parts == 0 {
 			return bad("form", i)
 		}
@@ -234,11 +241,9 @@ func (s *Set) check() error {
 			return bad("rule", i)
 		}
 	}
-	for _, list := range [][]uint32{s.Always, s.Globals} {
-		for i, r := range list {
-			if int(r) >= len(s.Rules) {
-				return bad("listed rule", i)
-			}
+	for i, r := range s.Globals {
+		if int(r) >= len(s.Rules) {
+			return bad("global rule", i)
 		}
 	}
 	return nil
@@ -262,6 +267,20 @@ func (s *Set) SourceName(i uint32) string {
 		return s.Meta.Sources[i]
 	}
 	return ""
+}
+
+// StringVariants are the numbers of the variants of a string: from first, before
+// behind.
+func (s *Set) StringVariants(str uint32) (first, behind uint32) {
+	variant := func(str uint32) uint32 {
+		form := sort.Search(len(s.Forms), func(i int) bool { return s.Forms[i].String >= str })
+		if form == len(s.Forms) {
+			return uint32(len(s.Variants))
+		}
+		part := s.Forms[form].FirstPart
+		return uint32(sort.Search(len(s.Variants), func(i int) bool { return s.Variants[i].Part >= part }))
+	}
+	return variant(str), variant(str + 1)
 }
 
 // Prog is the pattern program of a variant.

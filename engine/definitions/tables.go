@@ -30,9 +30,9 @@ type tables struct {
 	rules    []Rule
 	progs    []byte
 	code     []byte
-	always   []uint32
+	always   []AlwaysRule
 	globals  []uint32
-	late     []uint32
+	loose    []uint32
 
 	guards     []Guard
 	guardOf    map[Guard]uint32
@@ -165,7 +165,7 @@ func (c *compiler) write(out *os.File, opts CompileOptions) error {
 		{secGuards, raw(t.guards)},
 		{secRuleGuards, raw(t.ruleGuards)},
 		{secVariantGuards, raw(t.variantGuards())},
-		{secLate, raw(t.late)},
+		{secLoose, raw(t.loose)},
 	}
 	for g := range Groups {
 		matcher, err := match.Build(c.atoms[g])

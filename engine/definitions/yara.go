@@ -52,7 +52,7 @@ func (c *compiler) yaraFile(f sourceFile) error {
 		}
 		if r.Always {
 			rule.Flags |= RuleAlways
-			c.out.always = append(c.out.always, uint32(len(c.out.rules)))
+			c.out.always = append(c.out.always, AlwaysRule{Rule: uint32(len(c.out.rules)), Guard: c.out.guardNumber(r.AlwaysGuard)})
 		}
 		c.out.guard(len(c.out.rules), r.Guard)
 		c.out.rules = append(c.out.rules, rule)

@@ -23,31 +23,17 @@ type Atom struct {
 // maxWindows bounds how many windows of a literal are considered.
 const maxWindows = 256
 
-// The ways to index an atom.
-const (
-	placeLong = iota
-	placeShort
-	placePair
-	placeByte
-)
-
-// placed is the chosen way: the window's start and the gram's in it.
-type placed struct {
-	how    int
-	off, k int
-}
-
 // builder is the state of Build.
 type builder struct {
-	m     *Matcher
-	grams [gramClasses][]gram
-	first []uint32 // hashes of the long grams for the first filter
-	tiny  []gram
-	crowd []uint16 // how many grams of the table share a slot
-	short bool     // there are atoms that only the short class can hold
+	m          *Matcher
+	grams      [gramClasses][]gram
+	first      []uint32 // hashes of the long grams for the first filter
+	shortGrams []shortGram
+	crowd      []uint16 // how many grams of the table share a slot
+	short      bool     // there are atoms that only the short class can hold
 }
 
-// gram is an entry with the gram's whole hash (or the pair).
+// gram is an entry with the gram's whole hash.
 type gram struct {
 	hash uint64
 	ref  uint32
@@ -75,9 +61,9 @@ func Build(atoms []Atom) ([]byte, error) {
 	if len(b.grams[classLong]) > 0 {
 		m.classes[classLong] = buildClass(b.grams[classLong], b.first)
 	}
-	if len(b.grams[classShort])+len(b.tiny) > 0 {
+	if len(b.grams[classShort]) > 0 {
 		m.classes[classShort] = buildClass(b.grams[classShort], nil)
-		b.pairTables()
+		b.shortTable()
 	}
 	return m.marshal(), nil
 }
@@ -98,7 +84,7 @@ func (l *literal) set(a Atom) error {
 	l.bytes = a.Bytes
 	l.mask, l.folded, l.run = l.mask[:0], l.folded[:0], slices.Grow(l.run[:0], n)[:n]
 	for i, c := range a.Bytes {
-		l.folded = append(l.folded, c|fold1)
+		l.folded = append(l.folded, foldByte(c))
 		m := byte(0xff)
 		if a.Mask != nil {
 			m = a.Mask[i]
@@ -108,7 +94,7 @@ func (l *literal) set(a Atom) error {
 	run, most := 0, 0
 	for i := n - 1; i >= 0; i-- {
 		run++
-		if l.mask[i]|fold1 != 0xff {
+		if !Fixed(l.bytes[i], l.mask[i]) {
 			run = 0
 		}
 		l.run[i] = run
@@ -137,145 +123,62 @@ func (l *literal) record(off int, a Atom) atomRec {
 }
 
 func (b *builder) add(l *literal, a Atom) {
-	p := b.place(l)
-	ref := uint32(len(b.m.atoms)) << 3
-	b.m.atoms = append(b.m.atoms, l.record(p.off, a))
-	switch p.how {
-	case placeLong:
-		for k := range stride {
-			g := l.long(p.off + k)
-			h := hashLong(g)
-			b.first = append(b.first, firstHash(g))
-			if c := b.crowded(h); *c < math.MaxUint16 {
-				*c++
-			}
-			b.grams[classLong] = append(b.grams[classLong], gram{h, ref | uint32(k)})
-		}
-	case placeShort:
-		h := hashShort(l.gram(p.off + p.k))
+	index := uint32(len(b.m.atoms))
+	at, ok := b.longest(l)
+	if !ok {
+		gram, _ := b.shortest(l)
+		at = l.around(gram)
+		b.addShort(l, gram, at, index)
+	}
+	b.m.atoms = append(b.m.atoms, l.record(at, a))
+	if !ok {
+		return
+	}
+	for k := range stride {
+		g := l.long(at + k)
+		h := hashLong(g)
+		b.first = append(b.first, firstHash(g))
 		if c := b.crowded(h); *c < math.MaxUint16 {
 			*c++
 		}
-		b.grams[classShort] = append(b.grams[classShort], gram{h, ref | uint32(p.k)})
-		b.sieve(l.gram(p.off + p.k))
-	case placePair:
-		at := p.off + p.k
-		b.tiny = append(b.tiny, gram{uint64(binary.LittleEndian.Uint16(l.folded[at:])), ref | uint32(p.k)})
-	case placeByte:
-		// Whatever follows: half of the second bytes, as folding leaves them.
-		for second := range uint64(256) {
-			if second&fold1 != 0 {
-				b.tiny = append(b.tiny, gram{uint64(l.folded[p.off+p.k]) | second<<8, ref | uint32(p.k)})
-			}
-		}
+		b.grams[classLong] = append(b.grams[classLong], gram{h, index<<3 | uint32(k)})
 	}
 }
 
-// sieve puts a short gram into the first filter.
-func (b *builder) sieve(g uint32) {
-	if b.m.pairSieve == nil {
-		b.m.pairSieve = make([]uint32, 1<<16)
-	}
-	b.m.pairSieve[uint16(g)] |= 1 << shortBit(g)
-}
-
-// place chooses how an atom is indexed: under the grams that are expected to be
-// seen least often, crowded ones counting more.
-func (b *builder) place(l *literal) placed {
-	longAt, longCost := -1, math.Inf(1)
-	shortAt, shortCost := -1, math.Inf(1)
-	pairAt, pairCost := -1, math.Inf(1)
-	byteAt := -1
+// longest chooses the window of the long class whose grams are expected to be
+// seen least often, crowded ones counting more. It is not ok where the short
+// class is better.
+func (b *builder) longest(l *literal) (at int, ok bool) {
+	at, cost := -1, math.Inf(1)
 	for i := range min(len(l.run), maxWindows) {
-		run := l.run[i]
-		if run >= window {
-			sum := 0.0
-			for k := range stride {
-				f := min(gramFrequency(l.gram(i+k)), gramFrequency(l.gram(i+k+1)))
-				sum += f * float64(1+*b.crowded(hashLong(l.long(i + k))))
-			}
-			if sum /= stride; sum < longCost {
-				longAt, longCost = i, sum
-			}
-		}
-		if run >= 4 {
-			g := l.gram(i)
-			if f := gramFrequency(g) * float64(1+*b.crowded(hashShort(g))); f < shortCost {
-				shortAt, shortCost = i, f
-			}
-		}
-		if run >= 2 {
-			if f := pairFrequency(uint32(binary.LittleEndian.Uint16(l.folded[i:]))); f < pairCost {
-				pairAt, pairCost = i, f
-			}
-		}
-		if run >= 1 && byteAt < 0 {
-			byteAt = i
-		}
-	}
-	// The short class sees one gram only: worth it when all windows of the long
-	// class hold a common one, such as five zeros; but where nothing else needs
-	// the pass at every position, only when the gain is large.
-	gain, common := 20.0, 1e-3
-	if b.short {
-		gain, common = 4, 1e-5
-	}
-	if longAt >= 0 && (longCost < common || longCost < gain*shortCost) {
-		return placed{placeLong, longAt, 0}
-	}
-	at, how := byteAt, placeByte
-	switch {
-	case shortAt >= 0:
-		at, how = shortAt, placeShort
-	case pairAt >= 0:
-		at, how = pairAt, placePair
-	}
-	off := l.around(at, how)
-	return placed{how, off, at - off}
-}
-
-// around chooses the window for the gram at a place: the one that compares most.
-func (l *literal) around(at, how int) int {
-	n := 1
-	switch how {
-	case placeShort:
-		n = 4
-	case placePair:
-		n = 2
-	}
-	best, most := at, -1
-	for off := max(0, at+n-window); off <= at; off++ {
-		if l.mask[off] == 0 {
+		if l.run[i] < window {
 			continue
 		}
-		count := 0
-		for _, m := range l.mask[off:min(off+window, len(l.mask))] {
-			count += bits.OnesCount8(m)
+		sum := 0.0
+		for k := range stride {
+			f := min(gramFrequency(l.gram(i+k)), gramFrequency(l.gram(i+k+1)))
+			sum += f * float64(1+*b.crowded(hashLong(l.long(i + k))))
 		}
-		if count > most {
-			best, most = off, count
+		if sum /= stride; sum < cost {
+			at, cost = i, sum
 		}
 	}
-	return best
-}
-
-func (b *builder) pairTables() {
-	m := b.m
-	if m.pairSieve == nil {
-		m.pairSieve = make([]uint32, 1<<16)
+	if at < 0 {
+		return 0, false
 	}
-	slices.SortStableFunc(b.tiny, func(x, y gram) int { return int(x.hash) - int(y.hash) })
-	m.pairMap = make([]uint64, 1<<10)
-	m.pairs = make([]uint32, 1<<16+1)
-	for _, t := range b.tiny {
-		m.pairSieve[t.hash] = math.MaxUint32
-		m.pairMap[t.hash>>6] |= 1 << (t.hash & 63)
-		m.pairs[t.hash+1]++
-		m.tiny = append(m.tiny, t.ref)
+	// Two grams of the short class can be rarer than the best four in a row of the
+	// long one, of which any may be five zeros. Where nothing else needs the pass
+	// of the short class, the gain must be large.
+	gain, common := 20.0, 1e-3
+	if b.short {
+		gain, common = 2, 1e-5
 	}
-	for i := 1; i < len(m.pairs); i++ {
-		m.pairs[i] += m.pairs[i-1]
+	if cost >= common {
+		if _, short := b.shortest(l); cost >= gain*short {
+			return 0, false
+		}
 	}
+	return at, true
 }
 
 // The sizes of the filters, tuned by BenchmarkScan: the first filter is to stay

@@ -7,12 +7,12 @@
 //
 // There are two classes of literals. Long ones have a window of eight bytes and
 // are indexed under its first four grams of five bytes, so that a scan need
-// look at every fourth position only. The others are indexed under one gram of
-// four bytes or, when they have not even that, under a pair of bytes, and cost
-// a look at every position; that pass is left out when there are none. Which
+// look at every fourth position only. The others are indexed under two grams of
+// up to four bytes and cost a look at every second position (short.go); that
+// pass is left out when there are none. Which
 // window of a literal is indexed is decided by how rare its grams are in
 // ordinary files (rarity.go), which keeps the candidates few on real data.
-// Grams do not tell bytes apart that differ in bit 0x20 only (upper and lower
+// Grams do not tell bytes from 0x40 on apart that differ in bit 0x20 only (upper and lower
 // case ASCII letters), so that literals in either case need no more entries.
 //
 // A scan goes over blocks of 4096 positions. Each filter reads the list of the
@@ -33,16 +33,12 @@ import (
 )
 
 const (
-	fold1 = 0x20
-	fold2 = 0x2020
-	fold4 = 0x20202020
-	fold5 = 0x2020202020
 	mask5 = 1<<40 - 1
 	mult  = 0x9E3779B97F4A7C15
 	mult2 = 0xD6E8FEB86659FD93
 
 	// MaxAtoms is how many atoms one table can hold.
-	MaxAtoms = 1 << 29
+	MaxAtoms = 1 << 25
 
 	// Margin is how many bytes around its range Scan must be given.
 	Margin = 8
@@ -62,7 +58,9 @@ const (
 var ErrFormat = errors.New("not a matcher table")
 
 // entry says that an atom has a gram: tag is half of the gram's hash, ref the
-// atom's index times eight plus the gram's offset in the atom's window.
+// atom's index times eight plus the gram's offset in the atom's window. In the
+// short class it is the atom's index, the gram's form in four bits, and in three
+// the offset plus one: the gram may begin before the window.
 type entry struct {
 	tag uint32
 	ref uint32
@@ -96,13 +94,10 @@ type class struct {
 type Matcher struct {
 	classes [gramClasses]class
 	atoms   []atomRec
-	// pairSieve is the first filter of the short class: by the gram's first two
-	// bytes, and by five bits of its hash. All bits are set for the pairs of the
-	// tiny atoms.
-	pairSieve []uint32
-	pairMap   []uint64 // 65536 bits: the folded pairs of the tiny atoms (one byte: with any second)
-	pairs     []uint32 // 65537 starts into tiny
-	tiny      []uint32 // as entry.ref
+	// pairs is the first filter of the short class, see pairWords; forms are the
+	// forms of the grams of each bucket, as bits.
+	pairs []uint16
+	forms []uint16
 	// zeros says that a window of zeros is no atom's.
 	zeros bool
 	// plain makes scans use the portable loops only.
@@ -116,14 +111,21 @@ type Emit func(id uint32, pos int64)
 // Atoms is the number of literals in the set.
 func (m *Matcher) Atoms() int { return len(m.atoms) }
 
-// Stats says how many grams are indexed in the long and the short class, and
-// how many pairs of bytes lead to atoms shorter than a gram.
-func (m *Matcher) Stats() (long, short, tiny int) {
-	return len(m.classes[classLong].entries), len(m.classes[classShort].entries), len(m.tiny)
+// Stats says how many grams are indexed in the long and the short class.
+func (m *Matcher) Stats() (long, short int) {
+	return len(m.classes[classLong].entries), len(m.classes[classShort].entries)
 }
 
-func hashLong(v uint64) uint64  { return (v&mask5 | fold5) * mult }
-func hashShort(v uint32) uint64 { return uint64(v|fold4) * mult }
+// foldByte, fold4 and fold8 make upper and lower case ASCII letters the same: they set
+// bit 0x20 of the bytes that have bit 0x40.
+func foldByte(b byte) byte     { return b | b>>1&0x20 }
+func fold4(v uint32) uint32    { return v | v>>1&0x20202020 }
+func fold8(v uint64) uint64    { return v | v>>1&0x2020202020202020 }
+func hashLong(v uint64) uint64 { return (fold8(v) & mask5) * mult }
+
+// Fixed reports whether a byte in the bits of a mask can be part of a gram: it
+// is one byte, or the two cases of a letter.
+func Fixed(value, mask byte) bool { return mask == 0xff || mask == 0xdf && value&0x40 != 0 }
 
 // secondBits are the place in the second filter of either class.
 func secondBits(h uint64) (word, bits uint64) {

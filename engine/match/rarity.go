@@ -47,7 +47,7 @@ func pairFrequency(p uint32) float64 { return logFrequency(rarityTable[uint16(p)
 func Cost(literal []byte) float64 {
 	folded := make([]byte, 0, 64)
 	for _, b := range literal[:min(len(literal), maxWindows)] {
-		folded = append(folded, b|fold1)
+		folded = append(folded, foldByte(b))
 	}
 	n := len(folded)
 	gram := func(i int) float64 { return gramFrequency(binary.LittleEndian.Uint32(folded[i:])) }

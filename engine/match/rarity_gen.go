@@ -35,7 +35,8 @@ func main() {
 				return nil
 			}
 			for i := 0; i+4 <= len(data); i++ {
-				g := binary.LittleEndian.Uint32(data[i:]) | 0x20202020
+				g := binary.LittleEndian.Uint32(data[i:])
+				g |= g >> 1 & 0x20202020
 				pairs[uint16(g)]++
 				grams[uint64(g)*0x9E3779B97F4A7C15>>48]++
 				total++

@@ -1,14 +1,11 @@
 package match
 
-import (
-	"encoding/binary"
-	"unsafe"
-)
+import "unsafe"
 
 const (
 	block = 4096 // positions of one round of filters
 	// slack is how many bytes behind a position the filters may read.
-	slack = 24
+	slack = 96
 	// zeroRun is the shortest run of zeros worth the interruption.
 	zeroRun = 128
 )
@@ -20,8 +17,8 @@ type scan struct {
 	base  int64
 	limit int // where the data in buf end
 	emit  Emit
-	list  list          // positions in the block that passed the last filter
-	pairs [block]uint16 // the same for the pairs of tiny atoms
+	list  list // positions in the block that passed the last filter of the long class
+	hits  shortHits
 }
 
 // Scan reports every candidate whose gram begins in buf[from:to]. base is the
@@ -52,7 +49,7 @@ func (m *Matcher) Scan(buf []byte, base int64, from, to int, emit Emit) {
 // span scans the positions from i to last; slack bytes must follow.
 func (s *scan) span(i, last int) {
 	long := len(s.m.classes[classLong].entries) > 0
-	short := len(s.m.classes[classShort].entries) > 0 || len(s.m.tiny) > 0
+	short := len(s.m.classes[classShort].entries) > 0
 	for i < last {
 		end, next := s.piece(i, min(i+block, last), last)
 		if long {
@@ -84,8 +81,9 @@ func (s *scan) piece(i, end, last int) (stop, next int) {
 			continue
 		}
 		// A window that begins at p or later and ends at z or before is all
-		// zeros: a gram that begins at p+7 to z-8 is in no other.
-		return min(p+window, last), max(p+window, min(z-window, last))
+		// zeros: a gram that begins at p+7 to z-9 is in no other, as it begins
+		// at most one byte before its window.
+		return min(p+window, last), max(p+window, min(z-window-1, last))
 	}
 	return end, end
 }
@@ -118,52 +116,19 @@ func (s *scan) long(i, end int) {
 	}
 }
 
-// short looks for the other atoms.
-func (s *scan) short(i, end int) {
-	m := s.m
-	c := &m.classes[classShort]
-	data := s.buf[i : end+slack-1]
-	list, pairs := &s.list, &s.pairs
-	n := sieveShort(m.plain, unsafe.Pointer(unsafe.SliceData(data)), end-i, (*[1 << 16]uint32)(m.pairSieve), list)
-	pairMap := (*[1 << 10]uint64)(m.pairMap)
-	k, t := 0, 0
-	for _, p := range list[:n] {
-		v := binary.LittleEndian.Uint32(data[p:]) | fold4
-		w, bits := secondBits(hashShort(v))
-		list[k&(block-1)] = p
-		k += b2i(c.second[w&c.secondMask]&bits == bits)
-		pairs[t&(block-1)] = p
-		t += b2i(pairMap[uint16(v)>>6]&(1<<(v&63)) != 0)
-	}
-	for _, p := range list[:k] {
-		s.bucket(c, hashShort(binary.LittleEndian.Uint32(data[p:])), i+int(p))
-	}
-	for _, p := range pairs[:t] {
-		s.pair(i + int(p))
-	}
-}
-
 // bucket looks up the gram at i whose hash is h.
 func (s *scan) bucket(c *class, h uint64, i int) {
 	b := h >> (c.startShift & 63)
 	for _, e := range c.entries[c.starts[b]:c.starts[b+1]] {
 		if e.tag == uint32(h) {
-			s.verify(e.ref, i)
+			s.verify(e.ref>>3, i-int(e.ref&7))
 		}
 	}
 }
 
-func (s *scan) pair(i int) {
-	p := binary.LittleEndian.Uint16(s.buf[i:]) | fold2
-	for _, ref := range s.m.tiny[s.m.pairs[p]:s.m.pairs[int(p)+1]] {
-		s.verify(ref, i)
-	}
-}
-
-// verify compares the window of the atom that has the gram at i.
-func (s *scan) verify(ref uint32, i int) {
-	a := &s.m.atoms[ref>>3]
-	i -= int(ref & 7)
+// verify compares the window of an atom at i.
+func (s *scan) verify(atom uint32, i int) {
+	a := &s.m.atoms[atom]
 	if i < 0 || le64(s.buf[i:])&a.mask != a.window || i+a.span() > s.limit {
 		return
 	}

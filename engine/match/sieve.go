@@ -22,15 +22,13 @@ type list [block + 8]uint16
 // firstHash is the hash of a long gram for the first filter: the places of its
 // two bits are in the upper ten bits, the word in the lower ones.
 func firstHash(v uint64) uint32 {
-	h := (uint32(v)|fold4)*mulA + (uint32(v>>8)|fold4)*mulB
+	v = fold8(v)
+	h := uint32(v)*mulA + uint32(v>>8)*mulB
 	return h ^ h>>15
 }
 
 // firstBits are the bits of a hash in the word that it leads to.
 func firstBits(h uint32) uint32 { return 1<<(h>>27) | 1<<(h<<5>>27) }
-
-// shortBit is the bit of a short gram in the word of its pair.
-func shortBit(v uint32) uint32 { return (v | fold4) * mulA >> 27 }
 
 // sieveLong lists those of count grams at data, stride bytes apart, that the
 // filter lets pass, and returns how many.
@@ -58,27 +56,6 @@ func sieveLongPlain(data unsafe.Pointer, from, count int, first unsafe.Pointer, 
 		h := firstHash(*(*uint64)(unsafe.Add(data, int(i)*stride)))
 		l[n] = i
 		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h<<5>>27)) != 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// sieveShort is sieveLong for the short class and count positions.
-func sieveShort(plain bool, data unsafe.Pointer, count int, sieve *[1 << 16]uint32, l *list) int {
-	if !vector || plain {
-		return sieveShortPlain(data, 0, count, sieve, 0, l)
-	}
-	groups := count / 8
-	n := sieveShortVector(data, groups, unsafe.Pointer(sieve), &pack, unsafe.Pointer(l))
-	return sieveShortPlain(data, groups*8, count, sieve, n, l)
-}
-
-func sieveShortPlain(data unsafe.Pointer, from, count int, sieve *[1 << 16]uint32, n int, l *list) int {
-	for k := from; k < count; k++ {
-		v := *(*uint32)(unsafe.Add(data, k)) | fold4
-		*(*uint16)(unsafe.Add(unsafe.Pointer(l), n*2)) = uint16(k)
-		if sieve[uint16(v)]&(1<<(v*mulA>>27)) != 0 {
 			n++
 		}
 	}

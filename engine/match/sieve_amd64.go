@@ -30,8 +30,14 @@ var pack = func() (p [256][16]byte) {
 //go:noescape
 func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask uint32, pack *[256][16]byte, list unsafe.Pointer) int
 
-// sieveShortVector is sieveShortPlain for groups of eight positions. It reads
-// eight bytes behind the last and writes as sieveLongVector.
+// sieveShortVector is sieveShortPlain for groups of 32 places.
 //
 //go:noescape
-func sieveShortVector(data unsafe.Pointer, groups int, sieve unsafe.Pointer, pack *[256][16]byte, list unsafe.Pointer) int
+func sieveShortVector(data unsafe.Pointer, groups int, table, words, bits unsafe.Pointer)
+
+// findPairVector is the first of blocks*32 places at which the byte at first,
+// in the bits of mask byte 1 of pair, is byte 0, and that at second in those of
+// byte 3 is byte 2; blocks*32 if there is none.
+//
+//go:noescape
+func findPairVector(first, second unsafe.Pointer, blocks int, pair uint32) int

@@ -9,12 +9,6 @@ DATA consts<>+12(SB)/4, $0x0000ffff
 DATA consts<>+16(SB)/4, $0x00080008
 GLOBL consts<>(SB), RODATA|NOPTR, $20
 
-DATA expand<>+0(SB)/8, $0x0403020103020100
-DATA expand<>+8(SB)/8, $0x0605040305040302
-DATA expand<>+16(SB)/8, $0x0807060507060504
-DATA expand<>+24(SB)/8, $0x0a09080709080706
-GLOBL expand<>(SB), RODATA|NOPTR, $32
-
 DATA count<>+0(SB)/8, $0x0003000200010000
 DATA count<>+8(SB)/8, $0x0007000600050004
 GLOBL count<>(SB), RODATA|NOPTR, $16
@@ -61,8 +55,14 @@ TEXT ·sieveLongVector(SB), NOSPLIT, $32-56
 	TESTQ CX, CX
 	JE longdone
 longloop:
-	VPOR (SI), Y14, Y0
-	VPOR 1(SI), Y14, Y1
+	VMOVDQU (SI), Y0
+	VMOVDQU 1(SI), Y1
+	VPSRLD $1, Y0, Y2
+	VPSRLD $1, Y1, Y5
+	VPAND Y14, Y2, Y2
+	VPAND Y14, Y5, Y5
+	VPOR Y2, Y0, Y0
+	VPOR Y5, Y1, Y1
 	VPMULLD Y13, Y0, Y0
 	VPMULLD Y12, Y1, Y1
 	VPADDD Y1, Y0, Y0
@@ -92,43 +92,57 @@ longdone:
 	MOVQ R9, ret+48(FP)
 	RET
 
-// func sieveShortVector(data unsafe.Pointer, groups int, sieve unsafe.Pointer, pack *[256][16]byte, list unsafe.Pointer) int
-TEXT ·sieveShortVector(SB), NOSPLIT, $32-48
+// One place: its pair of bytes leads to a word of the table.
+#define PLACE(n) \
+	MOVWLZX 2*n(SI), AX; \
+	MOVWLZX (DI)(AX*2), AX; \
+	MOVW AX, 2*n(R8)
+
+// func sieveShortVector(data unsafe.Pointer, groups int, table, words, bits unsafe.Pointer)
+TEXT ·sieveShortVector(SB), NOSPLIT, $0-40
 	MOVQ data+0(FP), SI
 	MOVQ groups+8(FP), CX
-	MOVQ sieve+16(FP), DI
-	MOVQ pack+24(FP), R11
-	MOVQ list+32(FP), R8
-	XORQ R9, R9
-	VMOVDQU expand<>(SB), Y15
-	VPBROADCASTD consts<>+0(SB), Y14
-	VPBROADCASTD consts<>+4(SB), Y13
-	VPBROADCASTD consts<>+12(SB), Y12
-	VPBROADCASTD consts<>+16(SB), X11
-	VMOVDQU count<>(SB), X10
+	MOVQ table+16(FP), DI
+	MOVQ words+24(FP), R8
+	MOVQ bits+32(FP), R9
+	MOVQ R8, R10
 	TESTQ CX, CX
 	JE shortdone
-shortloop:
-	VBROADCASTI128 (SI), Y0
-	VPSHUFB Y15, Y0, Y0
-	VPOR Y14, Y0, Y0
-	VPAND Y12, Y0, Y1
-	VPMULLD Y13, Y0, Y2
-	VPSRLD $27, Y2, Y2
-	GATHER
-	VPSRLVD Y2, Y4, Y4
-	VPSLLD $31, Y4, Y4
-	VMOVMSKPS Y4, AX
-	POPCNTL AX, DX
-	SHLL $4, AX
-	VPSHUFB (R11)(AX*1), X10, X5
-	VMOVDQU X5, (R8)(R9*2)
-	ADDQ DX, R9
-	VPADDW X11, X10, X10
-	ADDQ $8, SI
+	MOVQ CX, DX
+	SHLQ $2, DX
+	INCQ DX
+shortwords:
+	PLACE(0)
+	PLACE(1)
+	PLACE(2)
+	PLACE(3)
+	PLACE(4)
+	PLACE(5)
+	PLACE(6)
+	PLACE(7)
+	ADDQ $16, SI
+	ADDQ $16, R8
+	DECQ DX
+	JNE shortwords
+	VPXOR Y7, Y7, Y7
+shortbits:
+	VMOVDQU 2(R10), Y0
+	VMOVDQU 34(R10), Y1
+	VPSRLW $8, Y0, Y0
+	VPSRLW $8, Y1, Y1
+	VPAND (R10), Y0, Y0
+	VPAND 32(R10), Y1, Y1
+	VPCMPEQW Y7, Y0, Y0
+	VPCMPEQW Y7, Y1, Y1
+	VPACKSSWB Y1, Y0, Y0
+	VPERMQ $0xd8, Y0, Y0
+	VPMOVMSKB Y0, AX
+	NOTL AX
+	MOVL AX, (R9)
+	ADDQ $64, R10
+	ADDQ $4, R9
 	DECQ CX
-	JNE shortloop
+	JNE shortbits
 shortdone:
 	VZEROUPPER
-	MOVQ R9, ret+40(FP)
 	RET

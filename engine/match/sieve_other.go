@@ -12,6 +12,6 @@ func sieveLongVector(unsafe.Pointer, int, unsafe.Pointer, uint32, *[256][16]byte
 	return 0
 }
 
-func sieveShortVector(unsafe.Pointer, int, unsafe.Pointer, *[256][16]byte, unsafe.Pointer) int {
-	return 0
-}
+func sieveShortVector(unsafe.Pointer, int, unsafe.Pointer, unsafe.Pointer, unsafe.Pointer) {}
+
+func findPairVector(unsafe.Pointer, unsafe.Pointer, int, uint32) int { return 0 }

@@ -10,8 +10,8 @@ import (
 // The flat form: a header (magic, then per section its offset and count), then
 // the sections, each aligned to 64 bytes.
 const (
-	magic       = 0x324d5742 // "BWM2"
-	sections    = 4*gramClasses + 5
+	magic       = 0x334d5742 // "BWM3"
+	sections    = 4*gramClasses + 3
 	headerBytes = 8 + 16*sections
 	align       = 64
 )
@@ -48,10 +48,8 @@ func (m *Matcher) marshal() []byte {
 		addSlice(l, m.classes[i].entries)
 	}
 	addSlice(l, m.atoms)
-	addSlice(l, m.pairSieve)
-	addSlice(l, m.pairMap)
 	addSlice(l, m.pairs)
-	addSlice(l, m.tiny)
+	addSlice(l, m.forms)
 	return l.out
 }
 
@@ -94,10 +92,8 @@ func Load(b []byte) (*Matcher, error) {
 		c.entries = view[entry](b, &n, &err)
 	}
 	m.atoms = view[atomRec](b, &n, &err)
-	m.pairSieve = view[uint32](b, &n, &err)
-	m.pairMap = view[uint64](b, &n, &err)
-	m.pairs = view[uint32](b, &n, &err)
-	m.tiny = view[uint32](b, &n, &err)
+	m.pairs = view[uint16](b, &n, &err)
+	m.forms = view[uint16](b, &n, &err)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +107,7 @@ func powerOfTwo(n int) bool { return n > 0 && n&(n-1) == 0 }
 
 func (m *Matcher) check() error {
 	bad := func(what string) error { return fmt.Errorf("%w: %s", ErrFormat, what) }
-	short := len(m.tiny) > 0 || len(m.classes[classShort].entries) > 0
+	short := len(m.classes[classShort].entries) > 0
 	for i, used := range [gramClasses]bool{len(m.classes[classLong].entries) > 0, short} {
 		if !used {
 			continue
@@ -128,16 +124,8 @@ func (m *Matcher) check() error {
 		}
 		m.zeros = m.zeros && a.window != 0
 	}
-	if !short {
-		return nil
-	}
-	if len(m.pairSieve) != 1<<16 || len(m.pairMap) != 1<<10 || len(m.pairs) != 1<<16+1 || !ordered(m.pairs, len(m.tiny)) {
+	if short && (len(m.pairs) != 1<<16 || len(m.forms) != 8) {
 		return bad("pair table")
-	}
-	for _, ref := range m.tiny {
-		if int(ref>>3) >= len(m.atoms) {
-			return bad("atom index")
-		}
 	}
 	return nil
 }
@@ -155,8 +143,12 @@ func (c *class) check(kind, atoms int) string {
 	if !ordered(c.starts, len(c.entries)) {
 		return "bucket order"
 	}
+	shift := 3
+	if kind == classShort {
+		shift = 7
+	}
 	for _, e := range c.entries {
-		if int(e.ref>>3) >= atoms {
+		if int(e.ref>>shift) >= atoms {
 			return "atom index"
 		}
 	}

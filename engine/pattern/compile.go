@@ -157,12 +157,12 @@ type run struct {
 func bestRun(seq []*Node) (run, bool) {
 	best, ok := run{}, false
 	for i := 0; i < len(seq); {
-		if seq[i].Kind != Byte || seq[i].M|0x20 != 0xff {
+		if seq[i].Kind != Byte || !match.Fixed(seq[i].V, seq[i].M) {
 			i++
 			continue
 		}
 		r := run{at: i}
-		for i < len(seq) && seq[i].Kind == Byte && seq[i].M|0x20 == 0xff {
+		for i < len(seq) && seq[i].Kind == Byte && match.Fixed(seq[i].V, seq[i].M) {
 			r.atom = append(r.atom, seq[i].V)
 			r.mask = append(r.mask, seq[i].M)
 			i++

@@ -2,6 +2,26 @@ package pattern
 
 import "encoding/binary"
 
+// Anchor returns, for a checked program, the bytes that stand at the place at
+// which Match is to be called and behind it, up to maxAround, with their masks
+// (nil: every bit counts). A program without an atom has none.
+func Anchor(p []byte) (value, mask []byte) {
+	a := int(binary.LittleEndian.Uint32(p[4:]))
+	b := int(binary.LittleEndian.Uint32(p[8:]))
+	switch binary.LittleEndian.Uint32(p) & 0xffff {
+	case progLiteral:
+		return p[progHeader+b : progHeader+min(a, b+maxAround)], nil
+	case progMasked:
+		n := min(a, b+maxAround)
+		return p[progHeader+b : progHeader+n], p[progHeader+a+b : progHeader+a+n]
+	}
+	around := int(binary.LittleEndian.Uint32(p[20:]))
+	d := around & 0xffff
+	from := min(around>>16, d)
+	n := min(d, from+maxAround)
+	return p[progHeader+from : progHeader+n], p[progHeader+d+from : progHeader+d+n]
+}
+
 // PrefixLen is how many bytes Prefix looks at.
 const PrefixLen = 4
 
@@ -16,9 +36,7 @@ func Prefix(p []byte) (sets [PrefixLen]Set) {
 	}
 	a := int(binary.LittleEndian.Uint32(p[4:]))
 	b := int(binary.LittleEndian.Uint32(p[8:]))
-	around := int(binary.LittleEndian.Uint32(p[20:]))
-	d := around & 0xffff
-	fixed := func(values, masks []byte) {
+	if values, masks := Anchor(p); len(values) > 0 {
 		for i := range min(len(values), PrefixLen) {
 			m := byte(0xff)
 			if masks != nil {
@@ -31,17 +49,6 @@ func Prefix(p []byte) (sets [PrefixLen]Set) {
 				}
 			}
 		}
-	}
-	switch kind := binary.LittleEndian.Uint32(p) & 0xffff; {
-	case kind == progLiteral:
-		fixed(p[progHeader+b:progHeader+a], nil)
-		return sets
-	case kind == progMasked:
-		fixed(p[progHeader+b:progHeader+a], p[progHeader+a+b:progHeader+2*a])
-		return sets
-	case d > 0:
-		from := min(around>>16, d)
-		fixed(p[progHeader+from:progHeader+d], p[progHeader+d+from:progHeader+2*d])
 		return sets
 	}
 	code := p[progHeader:]

@@ -19,8 +19,12 @@ type Input interface {
 // ErrProgram is the error of Check.
 var ErrProgram = errors.New("not a pattern program")
 
-// Scratch is working memory for Match, reusable, not for concurrent use.
+// Scratch is working memory for Match, reusable, not for concurrent use. Begin
+// must be called before it is used with another Input.
 type Scratch struct {
+	heat map[*byte]int64 // steps of costly programs, by their first instruction
+	dfas map[*byte]*dfa
+
 	cur, next states
 	stack     []uint32
 	// Steps counts state transitions, so that callers can bound the work.
@@ -152,14 +156,11 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 			in: in, s: s, limit: limit,
 			classes: code[(a+b)*instBytes : (a+b)*instBytes+c*32],
 		}
-		end, ok := int64(0), false
+		var end int64
+		var ok bool
 		lazy := kind&flagLazy != 0
 		m.asserts = kind&flagFwdAssert != 0
-		m.run(code[:a*instBytes], pos+int64(d), true, func(e int64) bool {
-			end, ok = e, true
-			return !lazy
-		})
-		if !ok {
+		if end, ok = m.forward(code[:a*instBytes], pos+int64(d), lazy); !ok {
 			return
 		}
 		m.asserts = kind&flagRevAssert != 0
@@ -167,6 +168,49 @@ func Match(p []byte, in Input, pos int64, s *Scratch, emit func(start, end int64
 			return emit(start, end)
 		})
 	}
+}
+
+// StandsAt is whether a program's match begins at an offset; ok only for the
+// programs that are plain or masked bytes.
+func StandsAt(p []byte, in Input, off int64) (stands, ok bool) {
+	kind := binary.LittleEndian.Uint32(p)
+	a := int(binary.LittleEndian.Uint32(p[4:]))
+	switch kind & 0xffff {
+	case progLiteral:
+		return off >= 0 && bytes.Equal(in.Slice(off, a), p[progHeader:progHeader+a]), true
+	case progMasked:
+		if off < 0 {
+			return false, true
+		}
+		data := in.Slice(off, a)
+		return len(data) == a && maskedEqual(data, p[progHeader:progHeader+a], p[progHeader+a:progHeader+2*a]), true
+	}
+	return false, false
+}
+
+// forward finds where a match ends: the last place, with lazy the first.
+func (m *machine) forward(code []byte, pos int64, lazy bool) (end int64, ok bool) {
+	s := m.s
+	_, text := m.in.(bytesInput)
+	if d := s.dfas[&code[0]]; d != nil {
+		end, ok, done := d.run(m.in, s, pos, m.limit, lazy)
+		if done {
+			return end, ok
+		}
+		if d.flush(); d.flushes >= maxDFAFlushes {
+			s.dfas[&code[0]] = nil // it stays with the set of states
+		}
+		d.flushes++
+	}
+	before := s.Steps
+	m.run(code, pos, true, func(e int64) bool {
+		end, ok = e, true
+		return !lazy
+	})
+	if !m.asserts && !text {
+		s.warm(code, m.classes, s.Steps-before)
+	}
+	return end, ok
 }
 
 // Search reports whether a program of CompileSearch matches anywhere in text.

@@ -3,7 +3,6 @@ package yara
 import (
 	"cmp"
 	"encoding/binary"
-	"maps"
 	"math"
 	"slices"
 
@@ -28,8 +27,7 @@ type CompiledString struct {
 	// is one.
 	All bool
 	// Loose says that a part has no fixed byte to look for. Late strings are
-	// searched only when a condition asks for them: the loose ones, and those
-	// with common literals where their rule needs other strings too.
+	// searched only when a condition asks for them.
 	Loose, Late bool
 }
 
@@ -42,8 +40,9 @@ type CompiledRule struct {
 	// Always says that the condition can hold although no string was found, so
 	// the rule must be evaluated for every file.
 	Always bool
-	// Guard is what the file must be like.
-	Guard Guard
+	// Guard is what the file must be like; AlwaysGuard for the condition to hold
+	// although no string was found.
+	Guard, AlwaysGuard Guard
 }
 
 // The code is the condition in prefix order: an operation byte, its operands as
@@ -186,7 +185,10 @@ func (c *compiler) compile(r *Rule) (*CompiledRule, *Error) {
 	}
 	c.out.Code = c.code
 	c.out.Always = always
-	c.out.Guard = c.guard(r.Condition)
+	c.out.Guard = c.guard(r.Condition, false)
+	if always {
+		c.out.AlwaysGuard = c.guard(r.Condition, true)
+	}
 	return c.out, nil
 }
 
@@ -200,54 +202,67 @@ func eachVariant(forms []Form, f func(v *pattern.Variant)) {
 	}
 }
 
-// commonAtom is the cost (see match.Cost) from which a string is looked for
-// only when needed; so are all with literals of up to shortAtom bytes.
+// The costs that decide which strings of a rule are looked for in every file,
+// in the unit of match.Cost.
 const (
-	commonAtom = 2e-5
-	shortAtom  = 3
+	literalCost = 1e-6 // of a literal: it fills the matcher's filters
+	shortCost   = 1e-4 // of one shorter than shortLiteral: it is seen at more places
+	// shortLiteral is the length from which literals are looked for at every
+	// fourth place only.
+	shortLiteral = 8
 )
 
-// chooseLate decides which strings are searched late, and returns what the
-// condition is without any string.
-func (c *compiler) chooseLate() tri {
-	common := map[int]float64{} // string -> cost of its literals
-	must := map[int]bool{}
-	for i := range c.out.Strings {
-		s := &c.out.Strings[i]
-		if s.Loose {
-			must[i] = true
-			continue
-		}
-		cost, short := 0.0, false
-		eachVariant(s.Forms, func(v *pattern.Variant) {
-			cost += match.Cost(v.Atom)
-			short = short || len(v.Atom) <= shortAtom
-		})
-		if short || cost > commonAtom {
-			common[i] = cost
-		}
+// stringCost is the cost of looking for a string in every file; infinite for one
+// without a fixed byte.
+func stringCost(s *CompiledString) float64 {
+	if s.Loose {
+		return math.Inf(1)
 	}
-	// Where the condition could hold by these strings alone, those with the
-	// rarest literals are looked for after all, as few as will do.
-	c.late = must
-	if c.constant(c.rule.Condition) == no {
-		var order []int
-		for i := range common {
+	sum := 0.0
+	eachVariant(s.Forms, func(v *pattern.Variant) {
+		sum += match.Cost(v.Atom) + literalCost
+		if len(v.Atom) < shortLiteral {
+			sum += shortCost
+		}
+	})
+	return sum
+}
+
+// chooseLate decides which strings are searched late: only when a condition
+// asks for them. Looked for in every file are as few and as rare strings as
+// will do: such that without any of them the condition is false, whatever is
+// found of the others. It returns what the condition is without any of them.
+func (c *compiler) chooseLate() tri {
+	n := len(c.out.Strings)
+	c.late = make(map[int]bool, n)
+	cost := make([]float64, n)
+	var order []int
+	for i := range n {
+		c.late[i] = true
+		cost[i] = stringCost(&c.out.Strings[i])
+		if !c.out.Strings[i].Loose {
 			order = append(order, i)
 		}
-		slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(common[a], common[b]), cmp.Compare(a, b)) })
-		for n := 0; ; n++ {
-			c.late = maps.Clone(must)
-			for _, i := range order[n:] {
-				c.late[i] = true
-			}
-			if c.constant(c.rule.Condition) == no {
-				break
-			}
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(cost[a], cost[b]), cmp.Compare(a, b)) })
+	taken := 0
+	for taken < len(order) && c.constant(c.rule.Condition) != no {
+		delete(c.late, order[taken])
+		taken++
+	}
+	if c.constant(c.rule.Condition) != no {
+		// It may be true without any: it is evaluated for every file anyway.
+		taken = 0
+	}
+	for _, i := range slices.Backward(order[:taken]) {
+		// Those that others have made superfluous, the costliest first.
+		c.late[i] = true
+		if c.constant(c.rule.Condition) != no {
+			delete(c.late, i)
 		}
 	}
-	for i := range c.late {
-		c.out.Strings[i].Late = true
+	for i := range c.out.Strings {
+		c.out.Strings[i].Late = c.late[i]
 	}
 	return c.constant(c.rule.Condition)
 }

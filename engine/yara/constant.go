@@ -185,7 +185,7 @@ func (c *compiler) undefined(e *Expr) bool {
 	switch e.Op {
 	case OpOffset, OpLength:
 		return !c.isLate(e.Str)
-	case OpAdd, OpSub, OpMul, OpDiv, OpMod:
+	case OpAdd, OpSub, OpMul, OpDiv, OpMod, OpBitAnd, OpBitOr, OpBitXor, OpShl, OpShr:
 		return c.undefined(e.Args[0]) || c.undefined(e.Args[1])
 	case OpRead:
 		return c.undefined(e.Args[0])

@@ -19,8 +19,15 @@ type Env interface {
 	// where, ordered by start and without duplicates.
 	Found(n int) bool
 	Matches(n int) []Span
-	// Rule is the outcome of rule n among all rules.
+	// Known reports whether Found and Matches need not search for string n.
+	Known(n int) bool
+	// StandsAt is whether string n begins at an offset, if that can be told
+	// without a search.
+	StandsAt(n int, off int64) (stands, ok bool)
+	// Rule is the outcome of rule n among all rules; KnownRule says that it need
+	// not be evaluated.
 	Rule(n int) bool
+	KnownRule(n int) bool
 	// External is the value of external variable n (see Externals).
 	External(n int) string
 	// Module is the value of module n (see package modules) for the object.
@@ -34,6 +41,11 @@ var ErrCode = errors.New("damaged rule code")
 
 // errStopped ends an evaluation whose Env says stop.
 var errStopped = errors.New("evaluation stopped")
+
+// typeUnknown is the type of what Decide leaves open.
+const typeUnknown = typeObject + 1
+
+var unknownValue = value{kind: typeUnknown}
 
 // value is a result; the zero value is YARA's undefined.
 type value struct {
@@ -72,29 +84,65 @@ type evaluator struct {
 	code    []byte
 	pc      int
 	vars    [maxVars]value
+	slots   int // how many of vars were used
 	current int // string of the innermost for ... of loop
 	depth   int
 	steps   int
+	dry     bool // what needs a search or a function is unknown
 	scratch *pattern.Scratch
 }
 
 // maxSteps bounds the operations of one evaluation, whatever its loops say.
 const maxSteps = 20_000_000
 
+// Scratch is working memory of evaluations, reusable, not for concurrent use.
+// Evaluations may be nested: a condition asks for other rules.
+type Scratch struct {
+	Pattern pattern.Scratch
+	free    []*evaluator
+}
+
 // Eval evaluates a rule's condition. Faults of the code and an end demanded by
 // the Env are errors.
-func Eval(code []byte, env Env, scratch *pattern.Scratch) (result bool, err error) {
-	e := &evaluator{env: env, code: code, current: -1, scratch: scratch}
+func Eval(code []byte, env Env, s *Scratch) (bool, error) {
+	v, err := s.evaluate(code, env, false)
+	return v.truth(), err
+}
+
+// Decide evaluates a rule's condition without searching for strings and without
+// calling functions. It is not ok where the outcome depends on these.
+func Decide(code []byte, env Env, s *Scratch) (result, ok bool, err error) {
+	v, err := s.evaluate(code, env, true)
+	return v.truth(), err == nil && v.kind != typeUnknown, err
+}
+
+func (s *Scratch) evaluate(code []byte, env Env, dry bool) (v value, err error) {
+	var e *evaluator
+	if n := len(s.free); n > 0 {
+		e = s.free[n-1]
+		s.free = s.free[:n-1]
+	} else {
+		e = &evaluator{scratch: &s.Pattern}
+	}
+	e.begin(code, env, dry)
 	defer func() {
 		if r := recover(); r != nil {
 			x, ok := r.(error)
 			if !ok || !errors.Is(x, ErrCode) && !errors.Is(x, errStopped) {
 				panic(r)
 			}
-			result, err = false, x
+			v, err = value{}, x
 		}
+		e.begin(nil, nil, false)
+		s.free = append(s.free, e)
 	}()
-	return e.eval().truth(), nil
+	return e.eval(), nil
+}
+
+func (e *evaluator) begin(code []byte, env Env, dry bool) {
+	clear(e.vars[:e.slots])
+	e.env, e.code, e.dry = env, code, dry
+	e.pc, e.current, e.depth, e.steps, e.slots = 0, -1, 0, 0, 0
 }
 
 // Stopped reports whether an error of Eval means that the Env said stop.
@@ -152,7 +200,13 @@ func (e *evaluator) eval() value {
 	if e.depth++; e.depth > 4*maxExprDepth {
 		e.fail()
 	}
-	defer func() { e.depth-- }()
+	v := e.operation()
+	e.depth--
+	return v
+}
+
+// operation evaluates the operation at pc.
+func (e *evaluator) operation() value {
 	if e.steps++; e.steps > maxSteps || e.steps&0xfff == 0 && e.env.Stop() {
 		panic(errStopped)
 	}
@@ -177,7 +231,11 @@ func (e *evaluator) eval() value {
 	case codeExternal:
 		return value{kind: typeText, s: []byte(e.env.External(e.num()))}
 	case codeRule:
-		return boolean(e.env.Rule(e.num()))
+		n := e.num()
+		if e.dry && !e.env.KnownRule(n) {
+			return unknownValue
+		}
+		return boolean(e.env.Rule(n))
 	case codeVar:
 		n := e.num()
 		if n >= maxVars {
@@ -185,16 +243,26 @@ func (e *evaluator) eval() value {
 		}
 		return e.vars[n]
 	case byte(OpFound):
-		return boolean(e.env.Found(e.str()))
+		n := e.str()
+		if e.open(n) {
+			return unknownValue
+		}
+		return boolean(e.env.Found(n))
 	case byte(OpAt):
 		n, at := e.str(), e.eval()
-		return boolean(at.kind == typeInt && e.foundIn(n, at.i, at.i))
+		switch at.kind {
+		case typeUnknown:
+			return at
+		case typeInt:
+			return e.foundIn(n, at.i, at.i)
+		}
+		return boolean(false)
 	case byte(OpIn):
 		n, from, to := e.str(), e.eval(), e.eval()
-		if from.kind != typeInt || to.kind != typeInt {
-			return value{}
+		if v, ok := integers(from, to); !ok {
+			return v
 		}
-		return boolean(e.foundIn(n, from.i, to.i))
+		return e.foundIn(n, from.i, to.i)
 	case byte(OpCount):
 		return e.count()
 	case byte(OpOffset), byte(OpLength):
@@ -203,12 +271,16 @@ func (e *evaluator) eval() value {
 		return e.read(e.num())
 	case byte(OpNot):
 		v := e.eval()
-		if v.kind == typeAny {
+		if v.kind == typeAny || v.kind == typeUnknown {
 			return v
 		}
 		return boolean(!v.truth())
 	case byte(OpDefined):
-		return boolean(e.eval().kind != typeAny)
+		v := e.eval()
+		if v.kind == typeUnknown {
+			return v
+		}
+		return boolean(v.kind != typeAny)
 	case byte(OpNeg):
 		v := e.eval()
 		v.i, v.f = -v.i, -v.f
@@ -222,6 +294,9 @@ func (e *evaluator) eval() value {
 	case codeMatches:
 		prog := e.regex()
 		v := e.eval()
+		if v.kind == typeUnknown {
+			return v
+		}
 		if v.kind != typeText {
 			return value{}
 		}
@@ -252,26 +327,57 @@ func (e *evaluator) eval() value {
 	}
 }
 
-func (e *evaluator) foundIn(n int, from, to int64) bool {
+// open reports whether nothing may be asked about a string.
+func (e *evaluator) open(n int) bool { return e.dry && !e.env.Known(n) }
+
+// integers is not ok where one of its arguments is no integer; v is the result
+// then.
+func integers(args ...value) (v value, ok bool) {
+	ok = true
+	for _, a := range args {
+		if a.kind == typeUnknown {
+			return unknownValue, false
+		}
+		ok = ok && a.kind == typeInt
+	}
+	return value{}, ok
+}
+
+// foundIn is whether a string begins in a range.
+func (e *evaluator) foundIn(n int, from, to int64) value {
+	if !e.env.Known(n) && from == to {
+		if stands, ok := e.env.StandsAt(n, from); ok {
+			return boolean(stands)
+		}
+	}
+	if e.open(n) {
+		return unknownValue
+	}
 	for _, m := range e.env.Matches(n) {
 		if m.Start > to {
 			break
 		}
 		if m.Start >= from {
-			return true
+			return boolean(true)
 		}
 	}
-	return false
+	return boolean(false)
 }
 
 func (e *evaluator) count() value {
 	n, args := e.str(), e.num()
 	if args == 0 {
+		if e.open(n) {
+			return unknownValue
+		}
 		return integer(int64(len(e.env.Matches(n))))
 	}
 	from, to := e.eval(), e.eval()
-	if from.kind != typeInt || to.kind != typeInt {
-		return value{}
+	if v, ok := integers(from, to); !ok {
+		return v
+	}
+	if e.open(n) {
+		return unknownValue
 	}
 	c := int64(0)
 	for _, m := range e.env.Matches(n) {
@@ -288,8 +394,14 @@ func (e *evaluator) offset(op byte) value {
 	if args > 0 {
 		i = e.eval()
 	}
+	if v, ok := integers(i); !ok {
+		return v
+	}
+	if e.open(n) {
+		return unknownValue
+	}
 	m := e.env.Matches(n)
-	if i.kind != typeInt || i.i < 1 || i.i > int64(len(m)) {
+	if i.i < 1 || i.i > int64(len(m)) {
 		return value{}
 	}
 	if op == byte(OpOffset) {
@@ -301,6 +413,9 @@ func (e *evaluator) offset(op byte) value {
 // read evaluates intXX and uintXX; which is an index of reads.
 func (e *evaluator) read(which int) value {
 	at := e.eval()
+	if at.kind == typeUnknown {
+		return at
+	}
 	width := []int{1, 2, 4}[which%3]
 	if at.kind != typeInt || at.i < 0 || at.i > e.env.Size()-int64(width) {
 		return value{}
@@ -326,15 +441,22 @@ func (e *evaluator) read(which int) value {
 
 // logic evaluates and, or with as few arguments as decide it.
 func (e *evaluator) logic(or bool) value {
-	result := !or
+	result, some := !or, false
 	for n := e.num(); n > 0; n-- {
 		end := e.sub()
 		if result != or {
-			if e.eval().truth() == or {
+			v := e.eval()
+			switch {
+			case v.kind == typeUnknown:
+				some = true
+			case v.truth() == or:
 				result = or
 			}
 		}
 		e.pc = end
+	}
+	if some && result != or {
+		return unknownValue
 	}
 	return boolean(result)
 }
@@ -363,8 +485,8 @@ func (q quantity) holds(hits, total int) value {
 	case QuantNone:
 		return boolean(hits == 0)
 	}
-	if q.n.kind != typeInt {
-		return value{}
+	if v, ok := integers(q.n); !ok {
+		return v
 	}
 	want := q.n.i
 	if q.kind == QuantPercent {
@@ -373,16 +495,25 @@ func (q quantity) holds(hits, total int) value {
 	return boolean(int64(hits) >= want)
 }
 
+// outcome is what holds, whether the open items are hits or not.
+func (q quantity) outcome(hits, open, total int) value {
+	v := q.holds(hits, total)
+	if open > 0 && v.kind == typeBool && v.i != q.holds(hits+open, total).i {
+		return unknownValue
+	}
+	return v
+}
+
 // decided reports that the remaining items cannot change the outcome, after the
 // first done of them.
-func (q quantity) decided(hits, done, total int) bool {
+func (q quantity) decided(hits, open, done, total int) bool {
 	switch q.kind {
 	case QuantAll:
-		return hits < done
+		return hits+open < done
 	case QuantAny, QuantNone:
 		return hits > 0
 	case QuantCount:
-		return q.n.kind == typeInt && (int64(hits) >= q.n.i || int64(hits+total-done) < q.n.i)
+		return q.n.kind == typeInt && (int64(hits) >= q.n.i || int64(hits+open+total-done) < q.n.i)
 	}
 	return false
 }
@@ -402,33 +533,38 @@ func (e *evaluator) of(op byte) value {
 		for n := e.num(); n > 0; n-- {
 			args = append(args, e.eval())
 		}
-		for _, a := range args {
-			if a.kind != typeInt {
-				return value{}
-			}
+		if v, ok := integers(args...); !ok {
+			return v
 		}
 	}
 	end := e.pc
 	e.pc = at
-	hits := 0
+	hits, open := 0, 0
 	for i := range total {
-		if q.decided(hits, i, total) {
+		if q.decided(hits, open, i, total) {
 			break
 		}
 		n := e.num()
-		hit := false
+		var v value
 		switch {
+		case op == codeOfRules && e.dry && !e.env.KnownRule(n):
+			v = unknownValue
 		case op == codeOfRules:
-			hit = e.env.Rule(n)
-		case len(args) == 0:
-			hit = e.env.Found(n)
+			v = boolean(e.env.Rule(n))
+		case len(args) > 0:
+			v = e.foundIn(n, args[0].i, args[len(args)-1].i)
+		case e.open(n):
+			v = unknownValue
 		default:
-			hit = e.foundIn(n, args[0].i, args[len(args)-1].i)
+			v = boolean(e.env.Found(n))
 		}
-		if hit {
+		switch {
+		case v.kind == typeUnknown:
+			open++
+		case v.truth():
 			hits++
 		}
 	}
 	e.pc = end
-	return q.holds(hits, total)
+	return q.outcome(hits, open, total)
 }

@@ -61,19 +61,27 @@ func either(a, b Guard) Guard {
 	return g
 }
 
-// guard derives what must be true of the file for e to be true.
-func (c *compiler) guard(e *Expr) Guard {
+// guard derives what must be true of the file for e to be true; with without,
+// for e to be true although none of the strings was found that are looked for
+// in every file.
+func (c *compiler) guard(e *Expr, without bool) Guard {
 	switch e.Op {
 	case OpAnd:
 		g := open()
 		for _, a := range e.Args {
-			g = both(g, c.guard(a))
+			g = both(g, c.guard(a, without))
 		}
 		return g
 	case OpOr:
-		g := c.guard(e.Args[0])
-		for _, a := range e.Args[1:] {
-			g = either(g, c.guard(a))
+		g, some := open(), false
+		for _, a := range e.Args {
+			switch {
+			case without && c.constant(a) == no:
+			case some:
+				g = either(g, c.guard(a, without))
+			default:
+				g, some = c.guard(a, without), true
+			}
 		}
 		return g
 	case OpName:
@@ -85,13 +93,15 @@ func (c *compiler) guard(e *Expr) Guard {
 		g.Needs = c.needs(e)
 		return both(g, compareGuard(e))
 	case OpForIn:
-		// Over nothing, only a loop for none or all can be true.
-		if e.Iter.Value != nil && e.Quant.Kind == QuantAny {
-			g := open()
+		g := open()
+		switch {
+		case e.Iter.Value != nil && e.Quant.Kind == QuantAny:
+			// Over nothing, only a loop for none or all can be true.
 			g.Needs = c.needs(e.Iter.Value)
-			return g
+		case e.Iter.From != nil:
+			g.Needs = c.needs(e.Iter.From) | c.needs(e.Iter.To)
 		}
-		return open()
+		return g
 	}
 	g := open()
 	g.Needs = c.needs(e)

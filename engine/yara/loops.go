@@ -10,6 +10,7 @@ type loop struct {
 	vars        int
 	body        int
 	hits, total int
+	open        int // of total, how many may be hits
 }
 
 // one evaluates the body for one item; it says whether the next one matters.
@@ -18,12 +19,16 @@ func (l *loop) one(v ...value) bool {
 	saved := e.current
 	if l.slot >= 0 {
 		copy(e.vars[l.slot:], v)
+		e.slots = max(e.slots, l.slot+len(v))
 	} else {
 		e.current = int(v[0].i)
 	}
 	e.pc = l.body
 	l.total++
-	if e.eval().truth() {
+	switch r := e.eval(); {
+	case r.kind == typeUnknown:
+		l.open++
+	case r.truth():
 		l.hits++
 	}
 	e.current = saved
@@ -31,7 +36,7 @@ func (l *loop) one(v ...value) bool {
 	case QuantAny, QuantNone:
 		return l.hits == 0
 	case QuantAll:
-		return l.hits == l.total
+		return l.hits+l.open == l.total
 	case QuantCount:
 		return l.q.n.kind == typeInt && int64(l.hits) < l.q.n.i
 	}
@@ -63,8 +68,13 @@ func (e *evaluator) loop(op byte) value {
 		}
 		return l.list(items)
 	case codeForValue:
-		n, at := e.items(e.eval())
+		over := e.eval()
+		n, at := e.items(over)
 		end := e.sub()
+		if over.kind == typeUnknown {
+			e.pc = end
+			return over
+		}
 		l.body = e.pc
 		for i := range n {
 			v := at(i)
@@ -73,13 +83,13 @@ func (e *evaluator) loop(op byte) value {
 			}
 		}
 		e.pc = end
-		return l.q.holds(l.hits, l.total)
+		return l.q.outcome(l.hits, l.open, l.total)
 	}
 	lo, hi := e.eval(), e.eval()
 	end := e.sub()
-	if lo.kind != typeInt || hi.kind != typeInt {
+	if v, ok := integers(lo, hi); !ok {
 		e.pc = end
-		return value{}
+		return v
 	}
 	l.body = e.pc
 	for i := lo.i; i <= hi.i; i++ {
@@ -88,7 +98,7 @@ func (e *evaluator) loop(op byte) value {
 		}
 	}
 	e.pc = end
-	return l.q.holds(l.hits, l.total)
+	return l.q.outcome(l.hits, l.open, l.total)
 }
 
 func (l *loop) list(items []value) value {
@@ -100,5 +110,5 @@ func (l *loop) list(items []value) value {
 		}
 	}
 	l.e.pc = end
-	return l.q.holds(l.hits, l.total)
+	return l.q.outcome(l.hits, l.open, l.total)
 }

@@ -42,8 +42,12 @@ func (e *evaluator) regex() []byte {
 
 func (e *evaluator) member() value {
 	name := string(e.bytes(e.num()))
-	o, ok := e.eval().o.(modules.Object)
-	if !ok {
+	v := e.eval()
+	o, ok := v.o.(modules.Object)
+	switch {
+	case v.kind == typeUnknown:
+		return v
+	case !ok:
 		return value{}
 	}
 	return fromModule(o.Get(name))
@@ -51,6 +55,9 @@ func (e *evaluator) member() value {
 
 func (e *evaluator) index() value {
 	of, at := e.eval(), e.eval()
+	if of.kind == typeUnknown || at.kind == typeUnknown {
+		return unknownValue
+	}
 	switch x := of.o.(type) {
 	case modules.List:
 		if at.kind == typeInt && at.i >= 0 && at.i < int64(x.N) {
@@ -90,6 +97,9 @@ func (e *evaluator) call() value {
 		}
 	}
 	f, ok := callee.o.(modules.Func)
+	if e.dry && (ok || callee.kind == typeUnknown) {
+		return unknownValue
+	}
 	if !ok || !defined {
 		return value{}
 	}

@@ -59,6 +59,9 @@ func arithmetic(op Op, a, b int64) (int64, bool) {
 }
 
 func binaryOp(op Op, a, b value) value {
+	if a.kind == typeUnknown || b.kind == typeUnknown {
+		return unknownValue
+	}
 	if a.kind == typeAny || b.kind == typeAny {
 		return value{}
 	}

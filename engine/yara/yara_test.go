@@ -2,6 +2,7 @@ package yara
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sort"
@@ -19,6 +20,8 @@ type slowEnv struct {
 	data  []byte
 	rules []*CompiledRule
 	rule  int
+	// hidden makes some strings and rules unknown: every third, from this on.
+	hidden int
 }
 
 func (s *slowEnv) Size() int64 { return int64(len(s.data)) }
@@ -36,13 +39,24 @@ func (s *slowEnv) Module(n int) modules.Object {
 	}
 	return m.Open(s)
 }
-func (s *slowEnv) External(n int) string { return map[int]string{0: "Some.File.EXE"}[n] }
-func (s *slowEnv) Found(n int) bool      { return len(s.Matches(n)) > 0 }
+
+func (s *slowEnv) External(n int) string                 { return map[int]string{0: "Some.File.EXE"}[n] }
+func (s *slowEnv) Found(n int) bool                      { return len(s.Matches(n)) > 0 }
+func (s *slowEnv) Known(n int) bool                      { return (n+s.hidden)%3 != 0 }
+func (s *slowEnv) KnownRule(n int) bool                  { return (n+s.hidden)%3 != 0 }
+func (s *slowEnv) StandsAt(int, int64) (stands, ok bool) { return false, false }
 func (s *slowEnv) Rule(n int) bool {
-	e := &slowEnv{s.data, s.rules, n}
-	ok, err := Eval(s.rules[n].Code, e, &pattern.Scratch{})
+	e := &slowEnv{s.data, s.rules, n, 0}
+	var scratch Scratch
+	ok, err := Eval(s.rules[n].Code, e, &scratch)
 	if err != nil {
 		panic(err)
+	}
+	// What is decided without searching must be so.
+	for e.hidden = range 3 {
+		if decided, known, err := Decide(s.rules[n].Code, e, &scratch); err != nil || known && decided != ok {
+			panic(fmt.Sprintf("decided %v although the condition is %v (%v)", decided, ok, err))
+		}
 	}
 	return ok
 }
@@ -105,11 +119,11 @@ func TestConditions(t *testing.T) {
 			t.Errorf("%s: %v", cond, errs[0])
 			continue
 		}
-		if got := (&slowEnv{data, rules, 0}).Rule(1); got != want {
+		if got := (&slowEnv{data, rules, 0, 0}).Rule(1); got != want {
 			t.Errorf("%s = %v, want %v", cond, got, want)
 		}
 		// What is evaluated only on a hit must be false without one.
-		empty := &slowEnv{[]byte("xx"), rules, 0}
+		empty := &slowEnv{[]byte("xx"), rules, 0, 0}
 		if !rules[1].Always && empty.Rule(1) {
 			t.Errorf("%s holds without strings but is not marked Always", cond)
 		}
@@ -220,8 +234,8 @@ func FuzzParse(f *testing.F) {
 		file, _ := Parse(src)
 		rules, _ := Compile(file)
 		for i, r := range rules {
-			e := &slowEnv{[]byte("abc abbc MZ"), rules, i}
-			_, _ = Eval(r.Code, e, &pattern.Scratch{})
+			e := &slowEnv{[]byte("abc abbc MZ"), rules, i, 0}
+			_, _ = Eval(r.Code, e, &Scratch{})
 		}
 	})
 }
@@ -231,8 +245,14 @@ func FuzzEval(f *testing.F) {
 	rules, _ := Compile(file)
 	f.Add(rules[0].Code)
 	f.Fuzz(func(t *testing.T, code []byte) {
-		e := &fuzzEnv{slowEnv: slowEnv{[]byte("abc abbc MZ"), rules, 0}}
-		_, _ = Eval(code, e, &pattern.Scratch{})
+		e := &fuzzEnv{slowEnv: slowEnv{[]byte("abc abbc MZ"), rules, 0, 0}}
+		var s Scratch
+		ok, err := Eval(code, e, &s)
+		for e.hidden = range 3 {
+			if decided, known, err2 := Decide(code, e, &s); err == nil && err2 == nil && known && decided != ok {
+				t.Fatalf("decided %v although the condition is %v", decided, ok)
+			}
+		}
 	})
 }
 

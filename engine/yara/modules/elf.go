@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 )
 
 var elfConstants = map[string]int64{
@@ -78,12 +79,15 @@ type elfSymbols struct {
 	off, size, strOff, strSize uint64
 }
 
+// noELF is elf of what is not an ELF file. It is shared: it has nothing lazy.
+var noELF = sync.OnceValue(func() Object { return withConstants(Object{}, elfConstants) })
+
 func openELF(in Input) Object {
-	o := withConstants(Object{}, elfConstants)
 	head := bytes.Clone(in.Slice(0, 64))
 	if len(head) < 16 || string(head[:4]) != "\x7fELF" {
-		return o
+		return noELF()
 	}
+	o := withConstants(Object{}, elfConstants)
 	f := &elfFile{in: in, o: o, wide: head[4] == 2}
 	switch {
 	case head[4] != 1 && head[4] != 2:

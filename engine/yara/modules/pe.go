@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"sync"
 )
 
 func peType() *Type {
@@ -219,13 +220,17 @@ func (p *peFile) directory(n int) (va, size uint32, ok bool) {
 	return le.Uint32(b), le.Uint32(b[4:]), true
 }
 
+// noPE is pe of what is not a PE file. It is shared: it has nothing lazy.
+var noPE = sync.OnceValue(func() Object {
+	return withConstants(Object{"is_pe": int64(0)}, peConstants)
+})
+
 func openPE(in Input) Object {
-	o := withConstants(Object{}, peConstants)
 	p := parsePE(in)
 	if p == nil {
-		o["is_pe"] = int64(0)
-		return o
+		return noPE()
 	}
+	o := withConstants(Object{}, peConstants)
 	p.o = o
 	p.header()
 	p.lists()
