@@ -113,6 +113,9 @@ func listing() ([]string, error) {
 		if strings.HasPrefix(path, "/usr/lib/modules/") && d.IsDir() {
 			return fs.SkipDir
 		}
+		if path == "/opt" || path == "/etc/opt" || path == "/var/opt" {
+			return nil // dpkg removes them with the last package that has something inside
+		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
