@@ -24,24 +24,25 @@ var errAbsent = errors.New("not installed")
 // sqlite runs transactions, each with a journal of its own that is made and
 // removed, and returns the mean time of one.
 func sqlite(dir string) (time.Duration, error) {
+	ctx := context.Background()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "sqlite.db"))
 	if err != nil {
 		return 0, err
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if _, err := db.Exec("PRAGMA journal_mode=DELETE; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)"); err != nil {
+	if _, err := db.ExecContext(ctx, "PRAGMA journal_mode=DELETE; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)"); err != nil {
 		return 0, fmt.Errorf("sqlite: %w", err)
 	}
 	const transactions = 400
 	start := time.Now()
 	for i := range transactions {
-		tx, err := db.Begin()
+		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return 0, fmt.Errorf("sqlite: %w", err)
 		}
 		for range 10 {
-			if _, err := tx.Exec("INSERT INTO t (v) VALUES (?)", strings.Repeat("x", 100+i%50)); err != nil {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO t (v) VALUES (?)", strings.Repeat("x", 100+i%50)); err != nil {
 				return 0, errors.Join(fmt.Errorf("sqlite: %w", err), tx.Rollback())
 			}
 		}
