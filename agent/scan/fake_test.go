@@ -170,6 +170,11 @@ func runPool(t *testing.T, p *Pool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
+	for running := false; !running; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		running = p.ctx != nil
+		p.mu.Unlock()
+	}
 	t.Cleanup(func() {
 		cancel()
 		select {
