@@ -34,10 +34,10 @@ func (t *translator) callScalar(c *kql.Call, r relation, s *scope) value {
 			return v
 		}
 	}
-	if special := t.library.specials[strings.ToLower(c.Func)]; special != nil {
+	if special := t.lib.specials[strings.ToLower(c.Func)]; special != nil {
 		return special(t, c, r, s)
 	}
-	f, ok := t.library.functions[strings.ToLower(c.Func)]
+	f, ok := t.lib.functions[strings.ToLower(c.Func)]
 	if !ok {
 		t.noFunction(c)
 	}
@@ -57,7 +57,7 @@ func (t *translator) noFunction(c *kql.Call) {
 		fail(c, "%s() aggregates rows: it belongs into summarize", c.Func)
 	}
 	hint := ""
-	if name := kql.Closest(c.Func, t.library.names()); name != "" {
+	if name := kql.Closest(c.Func, t.lib.names()); name != "" {
 		hint = "did you mean " + name + "?"
 	}
 	failHint(c, hint, "there is no function %s", c.Func)

@@ -61,7 +61,7 @@ func (l Limits) withDefaults() Limits {
 // Hunter runs queries.
 type Hunter struct {
 	store   Store
-	library *library
+	lib     *library
 	tables  map[string]Table
 	names   []string
 	loaded  map[string]Loaded
@@ -71,7 +71,7 @@ type Hunter struct {
 
 // New returns a Hunter over the tables of events and the given others.
 func New(store Store, now func() time.Time, others ...Loaded) *Hunter {
-	h := &Hunter{store: store, library: newLibrary(), tables: map[string]Table{}, loaded: map[string]Loaded{}, now: now}
+	h := &Hunter{store: store, lib: newLibrary(), tables: map[string]Table{}, loaded: map[string]Loaded{}, now: now}
 	for _, t := range EventTables() {
 		h.tables[t.Name] = t
 	}
@@ -96,7 +96,7 @@ func (h *Hunter) Tables() []Table {
 }
 
 // Functions lists the names of the functions.
-func (h *Hunter) Functions() []string { return h.library.names() }
+func (h *Hunter) Functions() []string { return h.lib.names() }
 
 // Render says how to draw a result.
 type Render struct {
@@ -202,7 +202,7 @@ func firstLine(s string) string {
 }
 
 func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session) (statement, error) {
-	t := &translator{library: h.library, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond)}
+	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond)}
 	present := map[string]bool{}
 	t.lookup = func(sql string) ([]string, error) {
 		if err := h.load(ctx, session, t.used, present); err != nil {
@@ -255,7 +255,7 @@ func (h *Hunter) Check(query string) error {
 	if err != nil {
 		return err
 	}
-	t := &translator{library: h.library, tables: h.tables, names: h.names, now: h.now()}
+	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now()}
 	// Which columns there are is not known here.
 	t.lookup = func(string) ([]string, error) { return []string{"Column"}, nil }
 	if _, err := t.translate(q); err != nil {

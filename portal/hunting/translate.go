@@ -53,10 +53,10 @@ func (r relation) names() []string {
 
 // translator makes SQL of a query.
 type translator struct {
-	library *library
-	tables  map[string]Table
-	names   []string // of tables
-	now     time.Time
+	lib    *library
+	tables map[string]Table
+	names  []string // of tables
+	now    time.Time
 	// used are the tables that the statement reads.
 	used map[string]bool
 	// lookup runs a statement whose result decides the columns of another.
