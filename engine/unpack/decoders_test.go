@@ -201,7 +201,17 @@ func TestDamagedEverywhere(t *testing.T) {
 }
 
 // The files of the ClamAV package too, at random places.
-func TestDamagedTestFiles(t *testing.T) {
+// TestDamagedTestFiles has two sizes: under the race detector, which makes it ten
+// times as slow although nothing here runs in parallel, and the whole.
+func TestDamagedTestFiles(t *testing.T) { damagedTestFiles(t, 8) }
+
+func TestManyDamagedTestFiles(t *testing.T) {
+	need.NoRaceDetector(t)
+	damagedTestFiles(t, 40)
+}
+
+func damagedTestFiles(t *testing.T, most int) {
+	t.Helper()
 	entries, err := os.ReadDir("/usr/share/clamav-testfiles")
 	if err != nil {
 		need.Missing(t, "needs the package clamav-testfiles")
@@ -210,12 +220,9 @@ func TestDamagedTestFiles(t *testing.T) {
 	for _, e := range entries {
 		data, err := os.ReadFile("/usr/share/clamav-testfiles/" + e.Name())
 		must(t, err)
-		tries := 40
-		switch {
-		case len(data) > 100_000:
+		tries := most
+		if len(data) > 100_000 {
 			tries = 3
-		case need.RaceDetector: // ten times as slow, and nothing here runs in parallel
-			tries = 8
 		}
 		for range tries {
 			changed := bytes.Clone(data)

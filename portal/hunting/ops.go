@@ -407,8 +407,13 @@ func (t *translator) project(op *kql.Project, r relation, s *scope) relation {
 		}
 		return t.rel(op, r.sql, cols)
 	}
+	return t.selectItems(op, t.listed(op.Columns, r, s), r.sql, "")
+}
+
+// listed evaluates a list of columns, patterns of names and expressions.
+func (t *translator) listed(list []kql.Expr, r relation, s *scope) []item {
 	var items []item
-	for i, x := range op.Columns {
+	for i, x := range list {
 		switch x := x.(type) {
 		case *kql.Wildcard, *kql.Star:
 			items = append(items, plain(t.matching(x, r))...)
@@ -420,23 +425,11 @@ func (t *translator) project(op *kql.Project, r relation, s *scope) relation {
 			items = append(items, made...)
 		}
 	}
-	return t.selectItems(op, items, r.sql, "")
+	return items
 }
 
 func (t *translator) distinct(op *kql.Distinct, r relation, s *scope) relation {
-	var items []item
-	for i, x := range op.Columns {
-		switch x := x.(type) {
-		case *kql.Wildcard, *kql.Star:
-			items = append(items, plain(t.matching(x, r))...)
-		default:
-			made := t.items([]kql.Expr{x}, r, s, "Column")
-			if _, isNamed := x.(*kql.Named); !isNamed {
-				made[0].name = columnName(x, "Column", i)
-			}
-			items = append(items, made...)
-		}
-	}
+	items := t.listed(op.Columns, r, s)
 	// NULL and an empty text are the same.
 	for i := range items {
 		items[i].val = value{sql: items[i].val.get(), typ: items[i].val.typ}
