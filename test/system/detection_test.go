@@ -220,9 +220,9 @@ func TestUsersOwnSignatures(t *testing.T) {
 
 	// A file that does not parse is named, and everything else stays in force.
 	broken := filepath.Join(defs, "broken.ndb")
-	p.write(broken, "Fine.One:0:*:616263646566\nnot a signature\n")
+	p.write(broken, fmt.Sprintf("Fine.One:0:*:%x\nnot a signature\n", "TWENTY-ONE RED HERONS"))
 	r := p.run("definitions", "reload")
-	if said := r.stdout + r.stderr; !strings.Contains(said, "broken.ndb") || !strings.Contains(said, "2") {
+	if said := r.stdout + r.stderr; !strings.Contains(said, "broken.ndb:2") {
 		t.Errorf("the message does not name file and line: %q", said)
 	}
 	again := filepath.Join(t.TempDir(), "again")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
@@ -201,25 +202,9 @@ func (a *agent) tryClean(f *filesystem, v map[string]string) error {
 	if out, err := a.g.command(f.path(fileScript)); err != nil || out != "ran" {
 		return fmt.Errorf("clean program printed %q: %w", out, err)
 	}
-	// Others scan too, so the least of several rounds counts.
-	scans := 1.0
-	for range 5 {
-		before, err := a.number("scans")
-		if err != nil {
-			return err
-		}
-		for range 5 {
-			if _, err := os.ReadFile(f.path(fileClean)); err != nil {
-				return err
-			}
-		}
-		after, err := a.number("scans")
-		if err != nil {
-			return err
-		}
-		if scans = after - before; scans == 0 {
-			break
-		}
+	scans, err := a.scansOf(f)
+	if err != nil {
+		return err
 	}
 	marked, err := a.g.ignored(f.path(fileClean))
 	if err != nil {
@@ -242,6 +227,31 @@ func (a *agent) tryClean(f *filesystem, v map[string]string) error {
 		return errors.New("a clean file is scanned at every open")
 	}
 	return nil
+}
+
+// scansOf opens a clean file several times and returns how many scans that
+// took. The agent counts the scans of all files, and other files are scanned
+// too, so it tries until a round went by without any, or for a minute.
+func (a *agent) scansOf(f *filesystem) (scans float64, err error) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		before, err := a.number("scans")
+		if err != nil {
+			return 0, err
+		}
+		for range 5 {
+			if _, err := os.ReadFile(f.path(fileClean)); err != nil {
+				return 0, err
+			}
+		}
+		after, err := a.number("scans")
+		if err != nil {
+			return 0, err
+		}
+		if scans = after - before; scans == 0 || (f.remote && scans >= 5) {
+			break
+		}
+	}
+	return scans, nil
 }
 
 func (a *agent) tryWriting(f *filesystem, v map[string]string) error {
