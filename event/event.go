@@ -43,6 +43,34 @@ const (
 	LogonAttempted            = "LogonAttempted"
 	LogonSuccess              = "LogonSuccess"
 	LogonFailed               = "LogonFailed"
+	Logoff                    = "Logoff" // the session of an earlier LogonSuccess ended
+
+	// Accounts and groups (DeviceEvents): AccountName is the account, or the
+	// group for SecurityGroup*; of the membership actions the member, with the
+	// group in AdditionalFields.GroupName.
+	UserAccountCreated   = "UserAccountCreated"
+	UserAccountModified  = "UserAccountModified" // AdditionalFields.Changed lists what
+	UserAccountDeleted   = "UserAccountDeleted"
+	SecurityGroupCreated = "SecurityGroupCreated"
+	SecurityGroupDeleted = "SecurityGroupDeleted"
+	AddedToLocalGroup    = "UserAccountAddedToLocalGroup"
+	RemovedFromGroup     = "UserAccountRemovedFromLocalGroup"
+
+	// Services and scheduled tasks (DeviceEvents): FolderPath is the file that
+	// defines them; AdditionalFields has ServiceName or TaskName, Command, and of
+	// tasks Schedule.
+	ServiceInstalled     = "ServiceInstalled"
+	ServiceModified      = "ServiceModified"
+	ServiceDeleted       = "ServiceDeleted"
+	ScheduledTaskCreated = "ScheduledTaskCreated"
+	ScheduledTaskUpdated = "ScheduledTaskUpdated"
+	ScheduledTaskDeleted = "ScheduledTaskDeleted"
+
+	// ScriptContent (DeviceEvents): an interpreter began to run the file;
+	// AdditionalFields.ScriptContent is its beginning. InitiatingProcess is the
+	// interpreter.
+	ScriptContent = "ScriptContent"
+
 	AntivirusDetection        = "AntivirusDetection"
 	AntivirusScanCompleted    = "AntivirusScanCompleted"
 	AgentStarted              = "AgentStarted"
