@@ -71,11 +71,11 @@ const (
 	// interpreter.
 	ScriptContent = "ScriptContent"
 
-	AntivirusDetection        = "AntivirusDetection"
-	AntivirusScanCompleted    = "AntivirusScanCompleted"
-	AgentStarted              = "AgentStarted"
-	AgentStopped              = "AgentStopped"
-	EventsLost                = "EventsLost"
+	AntivirusDetection     = "AntivirusDetection"
+	AntivirusScanCompleted = "AntivirusScanCompleted"
+	AgentStarted           = "AgentStarted"
+	AgentStopped           = "AgentStopped"
+	EventsLost             = "EventsLost"
 )
 
 // Event is one thing that happened on a device. Members that do not apply to
