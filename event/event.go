@@ -48,13 +48,14 @@ const (
 	// Accounts and groups (DeviceEvents): AccountName is the account, or the
 	// group for SecurityGroup*; of the membership actions the member, with the
 	// group in AdditionalFields.GroupName.
-	UserAccountCreated   = "UserAccountCreated"
-	UserAccountModified  = "UserAccountModified" // AdditionalFields.Changed lists what
-	UserAccountDeleted   = "UserAccountDeleted"
-	SecurityGroupCreated = "SecurityGroupCreated"
-	SecurityGroupDeleted = "SecurityGroupDeleted"
-	AddedToLocalGroup    = "UserAccountAddedToLocalGroup"
-	RemovedFromGroup     = "UserAccountRemovedFromLocalGroup"
+	UserAccountCreated    = "UserAccountCreated"
+	UserAccountModified   = "UserAccountModified" // AdditionalFields.Changed lists what
+	UserAccountDeleted    = "UserAccountDeleted"
+	SecurityGroupCreated  = "SecurityGroupCreated"
+	SecurityGroupModified = "SecurityGroupModified"
+	SecurityGroupDeleted  = "SecurityGroupDeleted"
+	AddedToLocalGroup     = "UserAccountAddedToLocalGroup"
+	RemovedFromGroup      = "UserAccountRemovedFromLocalGroup"
 
 	// Services and scheduled tasks (DeviceEvents): FolderPath is the file that
 	// defines them; AdditionalFields has ServiceName or TaskName, Command, and of
