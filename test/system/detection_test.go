@@ -17,6 +17,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	text := p.must("health")
 	for _, field := range []string{"healthy", "org_id", "real_time_protection_enabled", "definitions_status", "edr_machine_id"} {
@@ -46,6 +47,7 @@ func TestHealth(t *testing.T) {
 // TestKnownBadFileIsDenied has the file in place before the agent starts, so
 // that nothing but the open itself leads to it.
 func TestKnownBadFileIsDenied(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name string
 		try  func(t *testing.T, path string) access
@@ -75,6 +77,7 @@ func TestKnownBadFileIsDenied(t *testing.T) {
 }
 
 func TestWrittenFileIsQuarantined(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	before := time.Now().Add(-time.Second)
 
@@ -127,6 +130,7 @@ func TestWrittenFileIsQuarantined(t *testing.T) {
 }
 
 func TestScanFindsInsideZip(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	dir := t.TempDir() // not watched
 	archive := filepath.Join(dir, "a.zip")
@@ -149,6 +153,7 @@ func TestScanFindsInsideZip(t *testing.T) {
 }
 
 func TestScanExitStatus(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	clean := t.TempDir()
 	for i := range 3 {
@@ -165,6 +170,7 @@ func TestScanExitStatus(t *testing.T) {
 }
 
 func TestScanIsCancelled(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	cmd := exec.Command(filepath.Join(p.bin, "bulwark"), "--root", p.root, "scan", "custom", "--path", "/usr")
 	if err := cmd.Start(); err != nil {
@@ -196,6 +202,7 @@ func TestScanIsCancelled(t *testing.T) {
 }
 
 func TestUsersOwnSignatures(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	content := map[string]string{
 		"hash": "bulwark system test: found by its hash",
@@ -233,6 +240,7 @@ func TestUsersOwnSignatures(t *testing.T) {
 }
 
 func TestSelfTest(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	out := p.must("selftest")
 	for _, step := range []string{"blocked", "alert", "portal"} {
@@ -256,6 +264,7 @@ func TestSelfTest(t *testing.T) {
 }
 
 func TestOnlyRootMayChange(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	as := func(args ...string) ([]byte, error) {
 		cmd := exec.Command(filepath.Join(p.bin, "bulwark"), append([]string{"--root", p.root}, args...)...)

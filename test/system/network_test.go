@@ -315,6 +315,7 @@ func (n *isolated) acceptsInterceptor() {
 
 // TestProxies has real proxies between agent and portal.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	n := isolate(t)
 	n.write(n.dirs.Managed(), `{"antivirusEngine": {"enforcementLevel": "passive"}}`)
 	bundle := n.startProxies()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,7 +65,6 @@ func prepare(t *testing.T) *product {
 			t.Fatalf("%v: make build makes it", err)
 		}
 	}
-	ensureAccount(t)
 	root := t.TempDir()
 	// The scanner's account must be able to reach its definitions.
 	for _, dir := range []string{root, filepath.Dir(root)} {
@@ -109,16 +109,22 @@ func start(t *testing.T) *product {
 	return p
 }
 
-func ensureAccount(t *testing.T) {
-	t.Helper()
-	if exec.Command("getent", "passwd", "bulwark").Run() == nil {
-		return
+// TestMain makes the account of the scanner, which all products share.
+func TestMain(m *testing.M) {
+	os.Exit(withAccount(m.Run))
+}
+
+func withAccount(run func() int) int {
+	if os.Geteuid() != 0 || exec.Command("getent", "passwd", "bulwark").Run() == nil {
+		return run()
 	}
-	out, err := exec.Command("useradd", "--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", "bulwark").CombinedOutput()
-	if err != nil {
-		t.Fatalf("make the scanner's account: %v\n%s", err, out)
+	account := exec.Command("useradd", "--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", "bulwark")
+	if out, err := account.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "make the scanner's account: %v\n%s", err, out)
+		return 1
 	}
-	t.Cleanup(func() { _ = exec.Command("userdel", "bulwark").Run() })
+	defer func() { _ = exec.Command("userdel", "bulwark").Run() }()
+	return run()
 }
 
 func freeAddress(t *testing.T) string {
@@ -161,13 +167,22 @@ func (p *product) supervise(name string, flags []string, program string, args ..
 	argv = append(argv, "--", filepath.Join(p.bin, program))
 	s.cmd = exec.Command("timeout", append(argv, args...)...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// The signal comes when the thread ends that started the process, and a
+		// test that changes its thread's namespaces ends the thread.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			defer close(s.exited)
+			_ = s.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		p.t.Fatal(err)
 	}
-	go func() {
-		defer close(s.exited)
-		_ = s.cmd.Wait()
-	}()
 	p.t.Cleanup(func() {
 		s.stop()
 		if p.t.Failed() {

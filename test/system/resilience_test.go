@@ -112,6 +112,7 @@ func (p *product) detect(name string) string {
 }
 
 func TestDeviceAndAlertReachThePortal(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	bad := p.detect("alert.com")
 	p.untilAlertOnce(bad)
@@ -125,6 +126,7 @@ func TestDeviceAndAlertReachThePortal(t *testing.T) {
 }
 
 func TestPortalOutage(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.portal.stop()
 	bad := p.detect("outage.com")
@@ -139,6 +141,7 @@ func TestPortalOutage(t *testing.T) {
 }
 
 func TestScannerKilled(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -193,6 +196,7 @@ func TestScannerKilled(t *testing.T) {
 }
 
 func TestDaemonKilled(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.portal.stop()
 	bad := p.detect("unsent.com")
@@ -227,6 +231,7 @@ func TestDaemonKilled(t *testing.T) {
 // TestDaemonHangs stops the daemon's threads, as a deadlock would: the guard has
 // to free everybody at the deadline, and the watchdog to replace the daemon.
 func TestDaemonHangs(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	clean := filepath.Join(p.watch, "clean")
 	if err := os.WriteFile(clean, []byte("clean"), 0o600); err != nil {
@@ -284,6 +289,7 @@ func (p *product) protects() {
 }
 
 func TestDamagedOnboardingPackage(t *testing.T) {
+	t.Parallel()
 	p := prepare(t)
 	p.startPortal()
 	p.onboard()
@@ -317,6 +323,7 @@ func TestDamagedOnboardingPackage(t *testing.T) {
 }
 
 func TestDamagedManagedConfiguration(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.write(p.dirs.Managed(), "{\n  \"antivirusEngine\": {\n    \"enforcementLevel\": \"real_tim\"\n  }\n}\n")
 	p.untilIssue("managed.json", "enforcementLevel")
@@ -327,6 +334,7 @@ func TestDamagedManagedConfiguration(t *testing.T) {
 }
 
 func TestDamagedSpool(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.portal.stop()
 	p.detect("spooled.com")
@@ -358,6 +366,7 @@ func TestDamagedSpool(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	p := prepare(t)
 	if err := unix.Mount("bulwark-system-test", p.dirs.State, "tmpfs", 0, "mode=0755,size=192m"); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ func (p *product) file(name, text string) string {
 // TestDefinitionsUpdate: the portal publishes, the agent updates, a new
 // signature blocks a file, and there is no moment without protection.
 func TestDefinitionsUpdate(t *testing.T) {
+	t.Parallel()
 	p := start(t)
 	p.until("the portal has published what the product ships", func() error {
 		if r := p.run("definitions", "update"); r.status != 0 {
@@ -134,6 +135,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 // TestOfflineMirror: a host that does not reach the portal takes definitions
 // from a folder, and from a web server.
 func TestOfflineMirror(t *testing.T) {
+	t.Parallel()
 	p := prepare(t)
 	p.startPortal()
 	p.onboard()
@@ -185,6 +187,7 @@ func TestOfflineMirror(t *testing.T) {
 // TestClamAVMirror: a host without a portal is protected with ClamAV's databases
 // by one setting.
 func TestClamAVMirror(t *testing.T) {
+	t.Parallel()
 	p := prepare(t)
 	web, signer := t.TempDir(), clamtest.NewSigner(t)
 	one, two := "the first known file", "the second known file"
