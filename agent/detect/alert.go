@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,9 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 	}
 	copied := *ev
 	alert.Event = &copied
+	if m.Group != nil {
+		alert.Description = strings.TrimSpace(alert.Description + "\n" + m.Group.String())
+	}
 	if r.SelfTest {
 		alert.Source = event.SourceSelfTest
 		alert.TestID = SelfTestID(p.CommandLine)

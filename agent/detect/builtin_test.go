@@ -73,7 +73,7 @@ func TestBuiltinRules(t *testing.T) {
 			}
 			for i := range pos.items {
 				ev := testEvent(t, &pos.items[i])
-				if !slices.Contains(e.Evaluate(&ev), Match{r}) {
+				if !slices.Contains(e.Evaluate(&ev), Match{Rule: r}) {
 					t.Errorf("line %d: not found: %s", pos.items[i].line, ev.Process.CommandLine)
 				}
 			}

@@ -1,18 +1,21 @@
 package detect
 
 import (
+	"log/slog"
 	"math"
 	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/event"
 )
 
 // ruleset is the compiled rules of one category.
 type ruleset struct {
+	stream string
+	log    *slog.Logger
 	rules  []*compiled
 	fields []field
 	atoms  []atom
@@ -24,8 +27,7 @@ type ruleset struct {
 type compiled struct {
 	rule *Rule
 	cond *expr
-	// evaluated and matched count for statistics.
-	evaluated, matched atomic.Uint64
+	cost cost
 }
 
 type field struct {
@@ -68,10 +70,13 @@ type builder struct {
 	atomOf  map[string]int32
 }
 
-func newRuleset(rules []*Rule) *ruleset {
-	b := &builder{set: &ruleset{}, fieldOf: map[string]int32{}, atomOf: map[string]int32{}}
+func newRuleset(stream string, rules []*Rule) *ruleset {
+	b := &builder{set: &ruleset{stream: stream, log: slog.New(slog.DiscardHandler)}, fieldOf: map[string]int32{}, atomOf: map[string]int32{}}
 	s := b.set
 	for _, r := range rules {
+		if r.cond == nil || r.filters != nil {
+			continue
+		}
 		local := make([]int32, len(r.atoms))
 		for i := range r.atoms {
 			local[i] = b.atom(&r.atoms[i])
@@ -119,7 +124,7 @@ func (b *builder) field(name string) int32 {
 		return i
 	}
 	i := int32(len(b.set.fields))
-	b.set.fields = append(b.set.fields, field{name: name, get: getterOf(name)})
+	b.set.fields = append(b.set.fields, field{name: name, get: getterOf(b.set.stream, name)})
 	b.fieldOf[name] = i
 	return i
 }
@@ -140,10 +145,13 @@ func (b *builder) atom(p *pattern) int32 {
 		return i
 	}
 	a := atom{pattern: *p}
+	if b.set.stream == streamAudit && a.field == "type" && a.kind == isEqual && !a.cased {
+		a.kind, a.text = contains, " "+a.text+" " // see auditTypes
+	}
 	if p.field != "" {
 		a.fields = []int32{b.field(p.field)}
 	} else {
-		for _, name := range keywordFields {
+		for _, name := range keywordFields(b.set.stream) {
 			a.fields = append(a.fields, b.field(name))
 		}
 	}
@@ -196,6 +204,13 @@ func (b *builder) automata() {
 	}
 }
 
+// everywhere are fields with few values: nearly every event has what a rule
+// wants of them.
+var everywhere = map[string]bool{
+	"type": true, "SYSCALL": true, "syscall": true, "nametype": true, "uid": true, "euid": true, "UserId": true, "User": true, "key": true,
+	"ActionType": true, "Initiated": true, "Protocol": true, "success": true, "res": true,
+}
+
 // required finds atoms of which at least one must be found for e to be true;
 // ok is false when there is no such set. cost estimates how often they are.
 func (s *ruleset) required(e *expr) (atoms []int32, cost float64, ok bool) {
@@ -207,6 +222,9 @@ func (s *ruleset) required(e *expr) (atoms []int32, cost float64, ok bool) {
 		}
 		// Longer texts are rarer; the name of a program is found often.
 		cost = 1 / float64(len(text)*len(text))
+		if everywhere[s.atoms[e.atom].field] {
+			cost = 1 // hardly says anything
+		}
 		if s.atoms[e.atom].kind == hasSuffix {
 			cost *= 4
 		}
@@ -274,9 +292,20 @@ func (s *ruleset) evaluate(ev *event.Event, out []Match) []Match {
 
 func (s *ruleset) check(r int32, sc *scratch, out []Match) []Match {
 	c := s.rules[r]
-	c.evaluated.Add(1)
+	n := c.cost.evaluated.Add(1)
+	if n%sampleEvery == 1 {
+		return s.measure(c, sc, out)
+	}
+	if c.cost.paused.Load() != 0 {
+		c.cost.skipped.Add(1)
+		return out
+	}
+	return c.run(sc, out)
+}
+
+func (c *compiled) run(sc *scratch, out []Match) []Match {
 	if c.cond.eval(sc) {
-		c.matched.Add(1)
+		c.cost.matched.Add(1)
 		out = append(out, Match{Rule: c.rule})
 	}
 	return out
@@ -390,22 +419,18 @@ func (a *atom) holds(v string, sc *scratch) bool {
 		return err == nil && a.net.Contains(addr.Unmap())
 	case exists:
 		return (v != "") == a.want
-	case isAny:
+	case isAny, isDropped:
 		return true
 	case compares:
 		n, err := strconv.ParseFloat(v, 64)
 		if err != nil {
 			return false
 		}
-		switch a.op {
-		case "lt":
-			return n < a.number
-		case "lte":
-			return n <= a.number
-		case "gt":
-			return n > a.number
-		}
-		return n >= a.number
+		return compare(n, a.op, a.number)
+	case datePart:
+		return a.date(v)
+	case isPlaceholder:
+		return false // rules with such are not loaded
 	case refers:
 		o := sc.values[a.other]
 		switch a.op {
@@ -419,6 +444,52 @@ func (a *atom) holds(v string, sc *scratch) bool {
 		return len(v) == len(o) && samePrefix(v, o, a.cased)
 	}
 	return false
+}
+
+// compare applies one of lt, lte, gt, gte, eq, neq; others mean eq.
+func compare(n float64, op string, with float64) bool {
+	switch op {
+	case "lt":
+		return n < with
+	case "lte":
+		return n <= with
+	case "gt":
+		return n > with
+	case "gte":
+		return n >= with
+	case "neq":
+		return n != with
+	}
+	return n == with
+}
+
+// date compares a part of a time in RFC 3339 form or seconds since 1970.
+func (a *atom) date(v string) bool {
+	t, err := time.Parse(time.RFC3339Nano, v)
+	if err != nil {
+		s, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return false
+		}
+		t = time.Unix(s, 0)
+	}
+	t = t.UTC()
+	var n int
+	switch a.text {
+	case "minute":
+		n = t.Minute()
+	case "hour":
+		n = t.Hour()
+	case "day":
+		n = t.Day()
+	case "week":
+		_, n = t.ISOWeek()
+	case "month":
+		n = int(t.Month())
+	default:
+		n = t.Year()
+	}
+	return compare(float64(n), a.op, a.number)
 }
 
 func samePrefix(v, prefix string, cased bool) bool {

@@ -67,9 +67,6 @@ func parseCondition(text string, names []string, searches map[string]*expr) (*ex
 	if len(text) > maxCondition {
 		return nil, errors.New("too long")
 	}
-	if strings.Contains(text, "|") {
-		return nil, fmt.Errorf("aggregation (%q): %w", strings.TrimSpace(text[strings.Index(text, "|"):]), errUnsupported)
-	}
 	text = strings.NewReplacer("(", " ( ", ")", " ) ").Replace(text)
 	p := &condParser{words: strings.Fields(text), names: names, searches: searches}
 	if len(p.words) == 0 {

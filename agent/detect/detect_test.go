@@ -33,7 +33,7 @@ func matches(t *testing.T, rule string, ev event.Event) bool {
 	if len(problems) > 0 {
 		t.Fatalf("%v\n%s", problems, rule)
 	}
-	return len(newRuleset(rs).evaluate(&ev, nil)) > 0
+	return len(newRuleset(categoryProcess, rs).evaluate(&ev, nil)) > 0
 }
 
 func TestModifiers(t *testing.T) {
@@ -167,18 +167,26 @@ func TestErrorsNamePlaceAndCause(t *testing.T) {
 		{oneRule("  s: {Image: x}\n  condition: nope\n"), `there is no search "nope"`, 6, false},
 		{oneRule("  s: {Image: x}\n  condition: s and\n"), "ends too early", 6, false},
 		{oneRule("  s: {Image: x}\n  condition: (s\n"), `")" is missing`, 6, false},
-		{oneRule("  s: {Image: x}\n  condition: s | count() > 5\n"), "aggregation", 6, true},
+		{oneRule("  s: {Image: x}\n  condition: s | count() > 5\n"), "needs timeframe", 6, false},
+		{oneRule("  s: {Image: x}\n  timeframe: 5m\n  condition: s | sum(x) > 5\n"), "aggregation", 7, false},
 		{oneRule("  s: {Image: x}\n  condition: 1 of nope*\n"), "fits no search", 6, false},
 		{oneRule("  s: {Image: x}\n"), "condition is missing", 0, false},
 		{oneRule("  s:\n    Image|nope: x\n  condition: s\n"), `modifier "nope" is unknown`, 6, false},
-		{oneRule("  s:\n    Image|expand: '%x%'\n  condition: s\n"), "placeholders", 6, true},
 		{oneRule("  s:\n    Image|re: '(?=x)'\n  condition: s\n"), "re:", 6, false},
 		{oneRule("  s:\n    Image|cidr: '300.1.1.1/8'\n  condition: s\n"), "cidr:", 6, false},
 		{oneRule("  s:\n    Image: [a, [b]]\n  condition: s\n"), "a list", 6, false},
 		{oneRule("  s:\n    Image: []\n  condition: s\n"), "the list is empty", 0, false},
 		{oneRule("  s: &a {Image: x}\n  condition: s\n"), "not allowed", 5, false},
 		{oneRule("  s: {Image: x}\n  s: {Image: y}\n  condition: s\n"), "", 0, false},
-		{"title: C\ncorrelation: {type: event_count}\n", "correlation rules", 2, true},
+		{"title: C\ncorrelation: {type: event_count}\n", "between 1 and 64", 2, false},
+		{"title: C\ncorrelation: {type: value_sum, rules: [a]}\n", "value_sum", 2, true},
+		{"title: C\ncorrelation: {type: event_count, rules: [a], timespan: 1x, condition: {gte: 1}}\n", "timespan", 2, false},
+		{"title: C\ncorrelation: {type: event_count, rules: [a], timespan: 1m}\n", "condition is missing", 2, false},
+		{"title: C\ncorrelation: {type: value_count, rules: [a], timespan: 1m, condition: {gte: 1}}\n", "needs field", 2, false},
+		{"title: F\nlogsource: {product: linux}\nfilter: {s: {Image: x}, condition: s}\n", "names or ids", 3, false},
+		{oneRule("  s: {Image: x}\n  condition: s\n") + "response: [explode]\n", `response: "explode"`, 7, false},
+		{"transformations: [{type: magic}]\n", "magic", 1, true},
+		{"transformations: [{type: field_name_mapping}]\n", "mapping is missing", 1, false},
 		{"id: x\n", "title: missing", 1, false},
 		{"title: x\nlevel: huge\n", `level: "huge"`, 2, false},
 		{"- a\n", "a rule is a mapping", 1, false},
@@ -361,6 +369,9 @@ func TestRequiredLiteral(t *testing.T) {
 func FuzzRule(f *testing.F) {
 	f.Add([]byte(oneRule("  s: {Image|endswith: [/a, '*b?c'], CommandLine|re: 'x+'}\n  f: {User: null}\n  condition: 1 of s* and not f\n")), "/a", "xx")
 	f.Add([]byte("title: C\ncorrelation: {type: event_count}\n"), "", "")
+	f.Add([]byte(named("a", "*x*")+"---\n"+correlationOf(valueCount, "  rules: [a]\n  timespan: 1m\n  group-by: [User]\n  condition: {gte: 1, field: Image}\n")), "/a", "xx")
+	f.Add([]byte("name: p\nvars: {v: [x, '*']}\ntransformations: [{type: field_name_mapping, mapping: {a: [Image, b]}}]\n---\n"+oneRule("  s: {a|expand: '%v%'}\n  condition: s\n")), "/a", "xx")
+	f.Add([]byte("title: F\nlogsource: {product: linux}\nfilter: {rules: any, s: {Image: x}, condition: not s}\n"), "", "")
 	f.Add([]byte("a: [{b: 'c\\*'}, |\n  x\n"), "a", "b")
 	f.Add([]byte("? [a]\n: - b\n---\n&x a: *x\n"), "a", "b")
 	f.Fuzz(func(t *testing.T, data []byte, image, line string) {
@@ -374,11 +385,15 @@ func FuzzRule(f *testing.F) {
 			return
 		}
 		ev := proc(image, line)
-		set := newRuleset(rs)
+		e := New(Options{})
+		e.Load(Source{Name: "m", FS: fstest.MapFS{"f.yml": {Data: data}}})
+		e.Evaluate(&ev)
+		e.Rules()
+		set := newRuleset(categoryProcess, rs)
 		together := len(set.evaluate(&ev, nil))
 		alone := 0
 		for _, r := range rs {
-			alone += len(newRuleset([]*Rule{r}).evaluate(&ev, nil))
+			alone += len(newRuleset(categoryProcess, []*Rule{r}).evaluate(&ev, nil))
 		}
 		if together != alone || len(set.evaluate(&ev, nil)) != together {
 			t.Errorf("%d together, %d alone", together, alone)

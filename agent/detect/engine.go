@@ -33,7 +33,11 @@ type Source struct {
 }
 
 // Match is a rule that an event matched.
-type Match struct{ Rule *Rule }
+type Match struct {
+	Rule *Rule
+	// Group is set for correlations.
+	Group *Group
+}
 
 // Options of an Engine. Zero values mean the default.
 type Options struct {
@@ -54,12 +58,13 @@ type Engine struct {
 	dedupe *dedupe
 
 	loading sync.Mutex
-	good    map[string][]*Rule // by file: what was last read without error
+	good    map[string]parsed // by file: what was last read without error
 }
 
 type active struct {
-	sets map[string]*ruleset
+	sets map[string]*ruleset // by stream
 	list []RuleInfo
+	corr *correlator // nil without correlations
 }
 
 // Report says what a Load made of the sources.
@@ -75,6 +80,15 @@ type RuleInfo struct {
 	// Inactive says why no event reaches the rule; empty when it is in use.
 	Inactive           string
 	Evaluated, Matched uint64
+	// Cost is what one evaluation takes on average, measured at some of them.
+	Cost time.Duration
+	// Skipped are the evaluations left out because the rule took too much time;
+	// Paused says that it is so now.
+	Skipped uint64
+	Paused  bool
+	// Stream is the kind of events that the rule sees: a category of Sigma, or
+	// "service:" and the name of a log.
+	Stream string
 }
 
 // New makes an engine without rules.
@@ -91,7 +105,7 @@ func New(opts Options) *Engine {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	e := &Engine{log: opts.Log, good: map[string][]*Rule{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now)}
+	e := &Engine{log: opts.Log, good: map[string]parsed{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now)}
 	e.active.Store(&active{})
 	return e
 }
@@ -105,39 +119,52 @@ func (e *Engine) Load(sources ...Source) Report {
 	defer e.loading.Unlock()
 	var rep Report
 	var all []*Rule
+	var pipelines []*pipeline
 	byID := make(map[string]int)
-	good := make(map[string][]*Rule)
+	good := make(map[string]parsed)
 	for _, src := range sources {
-		for _, r := range e.loadSource(src, good, &rep) {
-			if i, ok := byID[r.ID]; ok {
-				if src.Builtin || !all[i].Builtin {
-					rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("replaces the rule of the same id %s in %s", r.ID, all[i].File)})
+		for _, got := range e.loadSource(src, good, &rep) {
+			pipelines = append(pipelines, got.pipelines...)
+			for _, r := range got.rules {
+				if i, ok := byID[r.ID]; ok {
+					if src.Builtin || !all[i].Builtin {
+						rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("replaces the rule of the same id %s in %s", r.ID, all[i].File)})
+					}
+					all[i] = r
+					continue
 				}
-				all[i] = r
-				continue
+				if len(all) >= maxRules {
+					rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("more than %d rules", maxRules)})
+					break
+				}
+				byID[r.ID] = len(all)
+				all = append(all, r)
 			}
-			if len(all) >= maxRules {
-				rep.Problems = append(rep.Problems, Problem{r.File, r.Line, r.Title, fmt.Errorf("more than %d rules", maxRules)})
-				break
-			}
-			byID[r.ID] = len(all)
-			all = append(all, r)
 		}
 	}
-	next := &active{sets: make(map[string]*ruleset)}
+	links := link(all, pipelines, func(p Problem) { rep.Problems = append(rep.Problems, p) })
+	next := &active{sets: make(map[string]*ruleset), corr: links.corr}
 	by := make(map[string][]*Rule)
-	for _, r := range all {
-		why := r.inactive()
-		next.list = append(next.list, RuleInfo{Rule: r, Inactive: why})
+	for _, r := range links.rules {
+		why := links.inactive[r]
+		info := RuleInfo{Rule: r, Inactive: why}
+		if r.cond != nil {
+			info.Stream, _ = r.stream()
+		}
+		next.list = append(next.list, info)
 		if why != "" {
 			rep.Inactive++
 			continue
 		}
 		rep.Loaded++
-		by[r.Category] = append(by[r.Category], r)
+		if r.cond != nil {
+			by[info.Stream] = append(by[info.Stream], r)
+		}
 	}
-	for category, rules := range by {
-		next.sets[category] = newRuleset(rules)
+	for stream, rules := range by {
+		set := newRuleset(stream, rules)
+		set.log = e.log
+		next.sets[stream] = set
 	}
 	e.good = good
 	e.active.Store(next)
@@ -145,23 +172,8 @@ func (e *Engine) Load(sources ...Source) Report {
 	return rep
 }
 
-// inactive says why no event can match the rule.
-func (r *Rule) inactive() string {
-	switch {
-	case r.Product != "" && !strings.EqualFold(r.Product, "linux"):
-		return "is for product " + r.Product
-	case r.Status == "deprecated" || r.Status == "unsupported":
-		return "has status " + r.Status
-	case r.Service != "":
-		return "no sensor delivers events of service " + r.Service
-	case !knownCategories[r.Category]:
-		return fmt.Sprintf("no sensor delivers events of category %q", r.Category)
-	}
-	return ""
-}
-
-func (e *Engine) loadSource(src Source, good map[string][]*Rule, rep *Report) []*Rule {
-	var rules []*Rule
+func (e *Engine) loadSource(src Source, good map[string]parsed, rep *Report) []parsed {
+	var out []parsed
 	files := 0
 	err := fs.WalkDir(src.FS, ".", func(name string, d fs.DirEntry, err error) error {
 		file := path.Join(src.Name, name)
@@ -184,7 +196,7 @@ func (e *Engine) loadSource(src Source, good map[string][]*Rule, rep *Report) []
 		}
 		got, problems := readFile(src.FS, name, file)
 		if len(problems) > 0 {
-			if old, ok := e.good[file]; ok && len(got) == 0 {
+			if old, ok := e.good[file]; ok && len(got.rules)+len(got.pipelines) == 0 {
 				got = old
 				for i := range problems {
 					problems[i].Err = fmt.Errorf("%w (its previous version stays in use)", problems[i].Err)
@@ -192,48 +204,52 @@ func (e *Engine) loadSource(src Source, good map[string][]*Rule, rep *Report) []
 			}
 			rep.Problems = append(rep.Problems, problems...)
 		}
-		for _, r := range got {
+		for _, r := range got.rules {
 			r.Builtin = src.Builtin
 			r.SelfTest = r.SelfTest && src.Builtin
 		}
 		good[file] = got
-		rules = append(rules, got...)
+		out = append(out, got)
 		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		rep.Problems = append(rep.Problems, Problem{File: src.Name, Err: err})
 	}
-	return rules
+	return out
 }
 
-func readFile(fsys fs.FS, name, file string) ([]*Rule, []Problem) {
+func readFile(fsys fs.FS, name, file string) (parsed, []Problem) {
 	f, err := fsys.Open(name)
 	if err != nil {
-		return nil, []Problem{{File: file, Err: err}}
+		return parsed{}, []Problem{{File: file, Err: err}}
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
-		return nil, []Problem{{File: file, Err: errors.New("not a regular file")}}
+		return parsed{}, []Problem{{File: file, Err: errors.New("not a regular file")}}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
-		return nil, []Problem{{File: file, Err: err}}
+		return parsed{}, []Problem{{File: file, Err: err}}
 	}
-	return ParseRules(file, data)
+	return parseFile(file, data)
 }
 
 // Evaluate gives the rules that ev matches; it allocates only when there are
 // any.
 func (e *Engine) Evaluate(ev *event.Event) []Match {
-	sets := e.active.Load().sets
-	if len(sets) == 0 {
+	active := e.active.Load()
+	if len(active.sets) == 0 {
 		return nil
 	}
 	var out []Match
-	for _, category := range categoriesOf(ev.Action) {
-		if s := sets[category]; s != nil {
+	streams := streamsOf(ev)
+	for _, stream := range streams.name[:streams.n] {
+		if s := active.sets[stream]; s != nil {
 			out = s.evaluate(ev, out)
 		}
+	}
+	if len(out) > 0 && active.corr != nil {
+		out = active.corr.run(ev, out)
 	}
 	return out
 }
@@ -250,7 +266,8 @@ func (e *Engine) Rules() []RuleInfo {
 	list := append([]RuleInfo(nil), a.list...)
 	for i := range list {
 		if c := counts[list[i].Rule]; c != nil {
-			list[i].Evaluated, list[i].Matched = c.evaluated.Load(), c.matched.Load()
+			list[i].Evaluated, list[i].Matched, list[i].Cost = c.cost.evaluated.Load(), c.cost.matched.Load(), c.cost.mean()
+			list[i].Skipped, list[i].Paused = c.cost.skipped.Load(), c.cost.paused.Load() > time.Now().UnixNano()
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Rule.Title < list[j].Rule.Title })

@@ -2,47 +2,11 @@ package detect
 
 import (
 	"strconv"
+	"strings"
 	"unsafe"
 
 	"github.com/bulwarkhq/bulwark/event"
 )
-
-// Categories of Sigma that events belong to. An event may be in two.
-const (
-	categoryProcess = "process_creation"
-	categoryEnded   = "process_termination"
-	categoryFile    = "file_event"
-	categoryChange  = "file_change"
-	categoryDelete  = "file_delete"
-	categoryRename  = "file_rename"
-	categoryNetwork = "network_connection"
-)
-
-// categoriesOf maps an action to the categories of rules that see it.
-func categoriesOf(action string) [2]string {
-	switch action {
-	case event.ProcessCreated:
-		return [2]string{categoryProcess}
-	case event.ProcessTerminated:
-		return [2]string{categoryEnded}
-	case event.FileCreated:
-		return [2]string{categoryFile}
-	case event.FileModified:
-		return [2]string{categoryFile, categoryChange}
-	case event.FileDeleted:
-		return [2]string{categoryDelete}
-	case event.FileRenamed:
-		return [2]string{categoryFile, categoryRename}
-	case event.ConnectionAttempt, event.ConnectionSuccess, event.InboundConnectionAccepted:
-		return [2]string{categoryNetwork}
-	}
-	return [2]string{}
-}
-
-var knownCategories = map[string]bool{
-	categoryProcess: true, categoryEnded: true, categoryFile: true, categoryChange: true,
-	categoryDelete: true, categoryRename: true, categoryNetwork: true,
-}
 
 // getter reads one field of an event; buf is for numbers. A missing field is
 // the empty text.
@@ -116,12 +80,20 @@ var getters = map[string]getter{
 	"TargetFilename":      text(func(e *event.Event) string { return e.File.FolderPath }),
 	"SourceFilename":      text(func(e *event.Event) string { return e.File.PreviousFolderPath }),
 	"FileName":            text(func(e *event.Event) string { return e.File.FileName }),
+	"ImageLoaded":         text(func(e *event.Event) string { return e.File.FolderPath }),
 	"DestinationIp":       text(func(e *event.Event) string { return e.Network.RemoteIP }),
 	"DestinationPort":     integer(func(e *event.Event) int64 { return e.Network.RemotePort }),
 	"SourceIp":            text(func(e *event.Event) string { return e.Network.LocalIP }),
 	"SourcePort":          integer(func(e *event.Event) int64 { return e.Network.LocalPort }),
 	"Protocol":            text(func(e *event.Event) string { return e.Network.Protocol }),
 	"DestinationHostname": text(func(e *event.Event) string { return e.Network.RemoteURL }),
+	"QueryName":           text(func(e *event.Event) string { return first(e.Additional["QueryName"], e.Network.RemoteURL) }),
+	"QueryResults":        text(func(e *event.Event) string { return e.Additional["QueryResults"] }),
+	"TargetUser":          text(func(e *event.Event) string { return e.Logon.AccountName }),
+	"LogonType":           text(func(e *event.Event) string { return e.Logon.Type }),
+	"RemoteAddress":       text(func(e *event.Event) string { return e.Logon.RemoteIP }),
+	"FailureReason":       text(func(e *event.Event) string { return e.Logon.FailureReason }),
+	"ActionType":          text(func(e *event.Event) string { return e.Action }),
 	"Initiated": text(func(e *event.Event) string {
 		switch e.Action {
 		case event.InboundConnectionAccepted:
@@ -133,6 +105,15 @@ var getters = map[string]getter{
 	}),
 }
 
+func first(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
 func hashes(e *event.Event, pick func(md5, sha1, sha256 string) string) string {
 	if e.Class == event.ClassFile {
 		return pick(e.File.MD5, e.File.SHA1, e.File.SHA256)
@@ -141,12 +122,28 @@ func hashes(e *event.Event, pick func(md5, sha1, sha256 string) string) string {
 	return pick(p.MD5, p.SHA1, p.SHA256)
 }
 
-// keywordFields are where keywords are looked for.
-var keywordFields = []string{"CommandLine", "Image", "ParentCommandLine", "TargetFilename", "DestinationHostname", "DestinationIp"}
+// keywordFields are where keywords are looked for, by the kind of stream.
+func keywordFields(stream string) []string {
+	if stream == streamAudit {
+		return []string{"proctitle", "exe", "name", "unit", "Message"}
+	}
+	if strings.HasPrefix(stream, "service:") {
+		return []string{"Message"}
+	}
+	return []string{"CommandLine", "Image", "ParentCommandLine", "TargetFilename", "DestinationHostname", "DestinationIp", "QueryName"}
+}
 
-// getterOf gives the field called name; one that no event type has is looked
-// up in the additional fields.
-func getterOf(name string) getter {
+// getterOf gives the field called name in a stream; one that no event type has
+// is looked up in the additional fields.
+func getterOf(stream, name string) getter {
+	if stream == streamAudit {
+		if g := auditGetter(name); g != nil {
+			return g
+		}
+	}
+	if name == "Message" {
+		return messageOf(stream)
+	}
 	if g := getters[name]; g != nil {
 		return g
 	}

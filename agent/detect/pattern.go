@@ -26,21 +26,26 @@ const (
 	exists
 	isAny  // any value at all
 	refers // to another field
+	isPlaceholder
+	datePart  // a part of a time
+	isDropped // removed by a pipeline: holds
 )
 
 // pattern is one comparison of one field with one value.
 type pattern struct {
-	field   string // empty: any field (keyword)
-	kind    patternKind
-	text    string // lower case unless cased
-	cased   bool
-	glob    []piece
-	re      *regexp.Regexp
-	net     netip.Prefix
-	op      string  // lt lte gt gte, or how refers compares
-	number  float64 // for compares
-	want    bool    // for exists
-	literal string  // lower case; must be in the value, else no match (globs, regexps)
+	field  string // empty: any field (keyword)
+	kind   patternKind
+	text   string // lower case unless cased
+	cased  bool
+	glob   []piece
+	re     *regexp.Regexp
+	net    netip.Prefix
+	op     string  // lt lte gt gte, or how refers compares
+	number float64 // for compares
+	want   bool    // for exists
+	// mods and number of isPlaceholder: what becomes of the value once it is known.
+	mods    *modifiers
+	literal string // lower case; must be in the value, else no match (globs, regexps)
 }
 
 // piece of a glob: a literal, or a wildcard.
@@ -49,6 +54,9 @@ type piece struct {
 	star bool // any text
 	one  bool // any byte
 }
+
+// placeholder is %name% in a value with the modifier expand.
+var placeholder = regexp.MustCompile(`%([A-Za-z0-9_.-]+)%`)
 
 // maxPatterns bounds the comparisons of one rule (after expansion).
 const maxPatterns = 10000
@@ -115,6 +123,8 @@ type modifiers struct {
 	compare   string
 	exists    bool
 	fieldref  bool
+	expand    bool
+	part      string // of a time: minute hour day week month year
 }
 
 func (m *modifiers) add(name string) error {
@@ -148,9 +158,9 @@ func (m *modifiers) add(name string) error {
 	case "base64", "base64offset", "wide", "utf16", "utf16le", "utf16be", "windash":
 		m.transform = append(m.transform, name)
 	case "expand":
-		return fmt.Errorf("modifier expand (placeholders): %w", errUnsupported)
+		m.expand = true
 	case "minute", "hour", "day", "week", "month", "year":
-		return fmt.Errorf("modifier %s: %w", name, errUnsupported)
+		m.part = name
 	default:
 		return fmt.Errorf("modifier %q is unknown", name)
 	}
@@ -163,6 +173,18 @@ func (m *modifiers) patterns(v *node) ([]pattern, error) {
 		return nil, errors.New("a keyword is plain text")
 	}
 	switch {
+	case m.expand && placeholder.MatchString(v.text):
+		later := *m
+		later.expand = false
+		p.kind, p.text, p.mods = isPlaceholder, v.text, &later
+		return []pattern{p}, nil
+	case m.part != "":
+		n, err := strconv.ParseFloat(v.text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s needs a number, not %q", m.part, v.text)
+		}
+		p.kind, p.text, p.op, p.number = datePart, m.part, m.compare, n
+		return []pattern{p}, nil
 	case m.exists:
 		if v.kind != boolNode {
 			return nil, fmt.Errorf("exists needs true or false, not %s", v.kind)

@@ -27,8 +27,19 @@ type Rule struct {
 	// Builtin rules are part of the product; only they may be self-tests.
 	Builtin  bool
 	SelfTest bool
+	// Name is how correlations and filters refer to the rule besides its id.
+	Name string
+	// Responses are what the agent does when the rule matches, besides the alert.
+	Responses []Response
 
+	// cond is nil for correlations of other rules.
 	cond *expr
+	// corr is set for correlations and for rules with an aggregation.
+	corr *correlation
+	// filters is set for filters: the ids and names of the rules that they change.
+	filters []string
+	// silent rules only feed correlations.
+	silent bool
 	// fields and patterns that cond refers to are in its atoms.
 	atoms []pattern
 }
@@ -57,9 +68,20 @@ func (p Problem) Error() string {
 
 func (p Problem) Unwrap() error { return p.Err }
 
+// parsed is what one file holds.
+type parsed struct {
+	rules     []*Rule
+	pipelines []*pipeline
+}
+
 // ParseRules reads the rules of one file. Rules without a problem are returned
 // also when others have one.
 func ParseRules(file string, data []byte) ([]*Rule, []Problem) {
+	p, problems := parseFile(file, data)
+	return p.rules, problems
+}
+
+func parseFile(file string, data []byte) (parsed, []Problem) {
 	problem := func(line int, rule string, err error) Problem {
 		if le := (*lineError)(nil); errors.As(err, &le) && le.line > 0 {
 			line = le.line
@@ -68,14 +90,24 @@ func ParseRules(file string, data []byte) ([]*Rule, []Problem) {
 	}
 	docs, err := documents(data)
 	if err != nil {
-		return nil, []Problem{problem(0, "", err)}
+		return parsed{}, []Problem{problem(0, "", err)}
 	}
 	if len(docs) == 0 {
-		return nil, []Problem{problem(0, "", errors.New("no rule in this file"))}
+		return parsed{}, []Problem{problem(0, "", errors.New("no rule in this file"))}
 	}
-	var rules []*Rule
+	var out parsed
 	var problems []Problem
 	for i := range docs {
+		if isPipeline(&docs[i]) {
+			p, err := parsePipeline(&docs[i])
+			if err != nil {
+				problems = append(problems, problem(docs[i].line, "", err))
+				continue
+			}
+			p.name = first(p.name, file)
+			out.pipelines = append(out.pipelines, p)
+			continue
+		}
 		r, err := parseRule(&docs[i])
 		if err != nil {
 			problems = append(problems, problem(docs[i].line, r.Title, err))
@@ -83,11 +115,15 @@ func ParseRules(file string, data []byte) ([]*Rule, []Problem) {
 		}
 		r.File = file
 		if r.ID == "" {
-			r.ID = strings.TrimSuffix(file, ".yml")
+			// A file may hold several rules without an id.
+			r.ID = first(r.Name, strings.TrimSuffix(file, ".yml"))
+			if i > 0 && r.Name == "" {
+				r.ID = fmt.Sprintf("%s#%d", r.ID, i+1)
+			}
 		}
-		rules = append(rules, r)
+		out.rules = append(out.rules, r)
 	}
-	return rules, problems
+	return out, problems
 }
 
 func textOf(n *node) string {
@@ -110,12 +146,7 @@ func parseRule(n *node) (*Rule, error) {
 	if len(r.Title) > 512 || len(r.ID) > 256 {
 		return r, atLine(n.line, "title or id: too long")
 	}
-	if c := n.get("correlation"); c != nil {
-		return r, atLine(c.line, "correlation rules: %w", errUnsupported)
-	}
-	if f := n.get("filter"); f != nil && n.get("detection") == nil {
-		return r, atLine(f.line, "filter rules: %w", errUnsupported)
-	}
+	r.Name = textOf(n.get("name"))
 	if n.get("action") != nil {
 		return r, atLine(n.get("action").line, "rule collections (action): %w", errUnsupported)
 	}
@@ -134,11 +165,20 @@ func parseRule(n *node) (*Rule, error) {
 	if err := r.parseTags(n.get("tags")); err != nil {
 		return r, err
 	}
+	if err := r.parseResponses(n.get("response")); err != nil {
+		return r, err
+	}
+	if c := n.get("correlation"); c != nil {
+		return r, r.parseCorrelation(c)
+	}
 	src := n.get("logsource")
 	if src == nil || src.kind != mapNode {
 		return r, atLine(n.line, "logsource: missing")
 	}
 	r.Category, r.Product, r.Service = textOf(src.get("category")), textOf(src.get("product")), textOf(src.get("service"))
+	if f := n.get("filter"); f != nil && n.get("detection") == nil {
+		return r, r.parseFilter(f)
+	}
 	det := n.get("detection")
 	if det == nil || det.kind != mapNode {
 		return r, atLine(n.line, "detection: missing")
@@ -185,9 +225,6 @@ func (r *Rule) parseTags(n *node) error {
 
 // parseDetection reads the searches and the condition.
 func (r *Rule) parseDetection(det *node) error {
-	if tf := det.get("timeframe"); tf != nil {
-		return atLine(tf.line, "timeframe: %w", errUnsupported)
-	}
 	cond := det.get("condition")
 	if cond == nil {
 		return atLine(det.line, "detection: condition is missing")
@@ -195,7 +232,7 @@ func (r *Rule) parseDetection(det *node) error {
 	searches := make(map[string]*expr)
 	var names []string
 	for i, name := range det.keys {
-		if name == "condition" {
+		if name == "condition" || name == "timeframe" || name == "rules" && r.filters != nil {
 			continue
 		}
 		e, err := r.search(&det.items[i])
@@ -211,7 +248,16 @@ func (r *Rule) parseDetection(det *node) error {
 	}
 	any := &expr{op: opOr}
 	for i := range texts {
-		e, err := parseCondition(textOf(&texts[i]), names, searches)
+		text, aggregation, found := strings.Cut(textOf(&texts[i]), "|")
+		if found {
+			if len(texts) > 1 || r.filters != nil {
+				return atLine(texts[i].line, "condition: an aggregation must be the only condition")
+			}
+			if err := r.parseAggregation(aggregation, det.get("timeframe"), texts[i].line); err != nil {
+				return err
+			}
+		}
+		e, err := parseCondition(text, names, searches)
 		if err != nil {
 			return atLine(texts[i].line, "condition: %w", err)
 		}

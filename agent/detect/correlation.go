@@ -1,0 +1,261 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Types of correlations.
+const (
+	eventCount      = "event_count"
+	valueCount      = "value_count"
+	temporal        = "temporal"
+	temporalOrdered = "temporal_ordered"
+)
+
+// Limits of a correlation.
+const (
+	maxTimespan   = 30 * 24 * time.Hour
+	maxCorrelated = 64 // rules
+	maxGroupBy    = 16 // fields
+	maxThreshold  = 10000
+)
+
+// correlation is what several matches together must fulfil.
+type correlation struct {
+	kind     string
+	rules    []string // names or ids; empty: the rule itself (aggregation)
+	groupBy  []string
+	span     time.Duration
+	tests    []countTest
+	field    string // of value_count
+	generate bool   // the rules alone still raise alerts
+	// aliases give the field of a group-by name in a rule: by name, by rule.
+	aliases map[string]map[string]string
+	line    int
+}
+
+type countTest struct {
+	op     string
+	number float64
+}
+
+// holds says whether a number fulfils all tests.
+func (c *correlation) holds(n int) bool {
+	for _, t := range c.tests {
+		if !compare(float64(n), t.op, t.number) {
+			return false
+		}
+	}
+	return true
+}
+
+// keep is how many entries of a group can matter.
+func (c *correlation) keep() int {
+	most := 1.0
+	for _, t := range c.tests {
+		most = math.Max(most, t.number+1)
+	}
+	return int(math.Min(most, maxThreshold+1))
+}
+
+func textList(n *node) ([]string, error) {
+	if n == nil || n.kind == nullNode {
+		return nil, nil
+	}
+	if n.kind == mapNode {
+		return nil, atLine(n.line, "must be a list of texts")
+	}
+	if n.kind != listNode {
+		return []string{n.text}, nil
+	}
+	var out []string
+	for i := range n.items {
+		t := textOf(&n.items[i])
+		if t == "" {
+			return nil, atLine(n.items[i].line, "must be a list of texts")
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func (r *Rule) parseCorrelation(n *node) error {
+	if n.kind != mapNode {
+		return atLine(n.line, "correlation: must be a mapping, is %s", n.kind)
+	}
+	c := &correlation{kind: textOf(n.get("type")), line: n.line}
+	var err error
+	switch c.kind {
+	case eventCount, valueCount, temporal, temporalOrdered:
+	case "":
+		return atLine(n.line, "correlation: type is missing: one of %s, %s, %s, %s", eventCount, valueCount, temporal, temporalOrdered)
+	default:
+		return atLine(n.get("type").line, "correlation: type %.64q: %w; use one of %s, %s, %s, %s", c.kind, errUnsupported, eventCount, valueCount, temporal, temporalOrdered)
+	}
+	if c.rules, err = textList(n.get("rules")); err != nil {
+		return fmt.Errorf("correlation: rules: %w", err)
+	}
+	if len(c.rules) == 0 || len(c.rules) > maxCorrelated {
+		return atLine(n.line, "correlation: rules: needs between 1 and %d names or ids of rules", maxCorrelated)
+	}
+	if c.groupBy, err = textList(n.get("group-by")); err != nil {
+		return fmt.Errorf("correlation: group-by: %w", err)
+	}
+	if len(c.groupBy) > maxGroupBy {
+		return atLine(n.get("group-by").line, "correlation: group-by: more than %d fields", maxGroupBy)
+	}
+	if c.span, err = timespan(n.get("timespan")); err != nil {
+		return atLine(n.line, "correlation: timespan: %w", err)
+	}
+	if g := n.get("generate"); g != nil {
+		c.generate = g.text == "true"
+	}
+	if err := c.parseAliases(n.get("aliases")); err != nil {
+		return err
+	}
+	if err := c.parseTests(n.get("condition")); err != nil {
+		return err
+	}
+	r.corr = c
+	return nil
+}
+
+func (c *correlation) parseAliases(n *node) error {
+	if n == nil || n.kind == nullNode {
+		return nil
+	}
+	if n.kind != mapNode {
+		return atLine(n.line, "correlation: aliases: must be a mapping")
+	}
+	c.aliases = map[string]map[string]string{}
+	for i, name := range n.keys {
+		v := &n.items[i]
+		if v.kind != mapNode {
+			return atLine(v.line, "correlation: aliases: %s: must map rules to fields", name)
+		}
+		c.aliases[name] = map[string]string{}
+		for j, rule := range v.keys {
+			c.aliases[name][rule] = textOf(&v.items[j])
+		}
+	}
+	return nil
+}
+
+func (c *correlation) parseTests(n *node) error {
+	counts := c.kind == eventCount || c.kind == valueCount
+	if n == nil || n.kind == nullNode {
+		if counts {
+			return atLine(c.line, "correlation: condition is missing, for example {gte: 10}")
+		}
+		return nil
+	}
+	if n.kind != mapNode {
+		return atLine(n.line, "correlation: condition: %w; a mapping such as {gte: 10} is needed", errUnsupported)
+	}
+	for i, op := range n.keys {
+		v := &n.items[i]
+		if op == "field" {
+			c.field = textOf(v)
+			continue
+		}
+		if !slices.Contains([]string{"lt", "lte", "gt", "gte", "eq", "neq"}, op) {
+			return atLine(v.line, "correlation: condition: %.32q is not one of gt, gte, lt, lte, eq, neq, field", op)
+		}
+		num, err := strconv.ParseFloat(v.text, 64)
+		if err != nil || math.IsNaN(num) || num < 0 || num > maxThreshold {
+			return atLine(v.line, "correlation: condition: %s needs a number up to %d, not %.32q", op, maxThreshold, v.text)
+		}
+		c.tests = append(c.tests, countTest{op, num})
+	}
+	if counts && len(c.tests) == 0 {
+		return atLine(n.line, "correlation: condition: a number is missing, for example gte: 10")
+	}
+	if c.kind == valueCount && c.field == "" {
+		return atLine(n.line, "correlation: condition: value_count needs field, whose values are counted")
+	}
+	return nil
+}
+
+// timespan reads 30s, 5m, 2h, 1d; M is for months of 30 days, as Sigma has it.
+func timespan(n *node) (time.Duration, error) {
+	t := textOf(n)
+	if t == "" {
+		return 0, fmt.Errorf("is missing, for example 5m")
+	}
+	unit := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour, 'w': 7 * 24 * time.Hour, 'M': 30 * 24 * time.Hour}[t[len(t)-1]]
+	num, err := strconv.Atoi(strings.TrimSpace(t[:len(t)-1]))
+	if err != nil || unit == 0 || num < 1 || num > 1e6 || time.Duration(num)*unit > maxTimespan {
+		return 0, fmt.Errorf("%.32q is not a time such as 30s, 5m, 2h or 1d, at most 30 days", t)
+	}
+	return time.Duration(num) * unit, nil
+}
+
+// parseAggregation reads what older rules write after the condition:
+// "count(Field) by A, B > 5", with the timeframe of the detection.
+func (r *Rule) parseAggregation(text string, frame *node, line int) error {
+	fail := func() error {
+		return atLine(line, "condition: aggregation %.100q: only \"count(FIELD) by FIELDS > NUMBER\" is known", strings.TrimSpace(text))
+	}
+	words := strings.Fields(strings.NewReplacer("(", " ( ", ")", " ) ", ",", " ", ">=", " >= ", "<=", " <= ", "==", " == ").Replace(text))
+	c := &correlation{kind: eventCount, line: line}
+	at := func() string {
+		if len(words) == 0 {
+			return ""
+		}
+		w := words[0]
+		words = words[1:]
+		return w
+	}
+	if at() != "count" || at() != "(" {
+		return fail()
+	}
+	w := at()
+	if w != ")" {
+		c.kind, c.field = valueCount, w
+		if at() != ")" {
+			return fail()
+		}
+	}
+	if w = at(); w == "by" {
+		for w = at(); w != "" && !strings.ContainsAny(w, "<>="); w = at() {
+			c.groupBy = append(c.groupBy, w)
+		}
+	}
+	op := map[string]string{">": "gt", ">=": "gte", "<": "lt", "<=": "lte", "=": "eq", "==": "eq"}[w]
+	num, err := strconv.ParseFloat(at(), 64)
+	if op == "" || err != nil || !(num >= 0 && num <= maxThreshold) || len(words) > 0 || len(c.groupBy) > maxGroupBy {
+		return fail()
+	}
+	c.tests = []countTest{{op, num}}
+	if frame == nil {
+		return atLine(line, "condition: an aggregation needs timeframe beside it, for example 5m")
+	}
+	if c.span, err = timespan(frame); err != nil {
+		return atLine(frame.line, "timeframe: %w", err)
+	}
+	r.corr = c
+	return nil
+}
+
+// parseFilter reads a filter: searches and a condition that matches of the
+// named rules must fulfil, too.
+func (r *Rule) parseFilter(n *node) error {
+	if n.kind != mapNode {
+		return atLine(n.line, "filter: must be a mapping, is %s", n.kind)
+	}
+	rules := n.get("rules")
+	names, err := textList(rules)
+	if err != nil {
+		return fmt.Errorf("filter: rules: %w", err)
+	}
+	if len(names) == 0 {
+		return atLine(n.line, "filter: rules: names or ids of rules are missing, or any")
+	}
+	r.filters = names
+	return r.parseDetection(n)
+}
