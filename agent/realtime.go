@@ -79,7 +79,10 @@ func (r *realtime) watch(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, giveUp) })()
 	e := r.a.config.Current()
 	r.a.pool.UnloadWhenIdle(!watches(e.EnforcementLevel()))
+	open, exec := deadlines(e)
 	w, err := onaccess.New(onaccess.Config{
+		Deadline:               open,
+		ExecDeadline:           exec,
 		Log:                    r.a.log.Logger("onaccess"),
 		Mode:                   onaccess.Mode(e.EnforcementLevel()),
 		Scan:                   r.scan,
@@ -115,6 +118,12 @@ func (r *realtime) watch(ctx context.Context) error {
 		}
 	}()
 	return w.Run(ctx)
+}
+
+// deadlines are how long opens and executions may be held.
+func deadlines(e policy.Effective) (open, exec time.Duration) {
+	return time.Duration(e.Int(policy.KeyOpenDeadline)) * time.Millisecond,
+		time.Duration(e.Int(policy.KeyExecDeadline)) * time.Millisecond
 }
 
 // unmonitored splits elements with commas too, as documented examples have them.
@@ -153,6 +162,9 @@ func (r *realtime) changed(old, now policy.Effective) {
 		return
 	}
 	w.ExclusionsChanged()
+	if err := w.SetDeadlines(deadlines(now)); err != nil {
+		r.a.log.Logger("onaccess").Error("deadlines not applied", "error", err)
+	}
 	level := now.EnforcementLevel()
 	if err := w.SetMode(onaccess.Mode(level)); err != nil {
 		r.a.log.Logger("onaccess").Error("enforcement level not applied", "level", level, "error", err)

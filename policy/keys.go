@@ -144,12 +144,15 @@ const (
 	KeyWeeklyType         = "scheduledScan.weeklyConfiguration.scanType"
 )
 
-// More of them: how scheduled scans run, and what happens after a restoration.
+// More of them: how scheduled scans run, how long accesses are held, and what
+// happens after a restoration.
 const (
 	KeyScanRandomize        = "scheduledScan.randomizeScanStartTime"
 	KeyScanWhenIdle         = "scheduledScan.runScanWhenIdle"
 	KeyScanLowPriority      = "scheduledScan.lowPriorityScheduledScan"
 	KeyScanUpdateFirst      = "scheduledScan.checkForDefinitionsUpdate"
+	KeyOpenDeadline         = "antivirusEngine.openDeadline"
+	KeyExecDeadline         = "antivirusEngine.execDeadline"
 	KeyRestoreGrace         = "antivirusEngine.threatRestorationExclusionTime"
 	KeyScanIgnoreExclusions = "scheduledScan.ignoreExclusions"
 )

@@ -69,6 +69,14 @@ var keys = []Key{
 		Doc: "Minutes for which a file that was restored from the quarantine is not detected again.",
 	},
 	{
+		Name: KeyOpenDeadline, Kind: Int, Min: 100, Max: 60000, Default: 2000, Since: "Bulwark",
+		Doc: "Milliseconds for which real-time protection holds an open at most; then it is allowed, and the scan goes on.",
+	},
+	{
+		Name: KeyExecDeadline, Kind: Int, Min: 100, Max: 60000, Default: 10000, Since: "Bulwark",
+		Doc: "Milliseconds for which real-time protection holds an execution at most; then it is allowed, and the scan goes on.",
+	},
+	{
 		Name: KeyNonExecMounts, Kind: Enum, Values: []string{"unmute", "mute"}, Default: "unmute", Since: "101.85.27",
 		Doc: "Whether real-time protection leaves out mounts with the option noexec (mute).",
 	},

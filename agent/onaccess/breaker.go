@@ -11,9 +11,9 @@ import (
 type load struct {
 	workers int64
 	// The scanner hangs when this many deadlines passed in a row and no scan
-	// ended well for that long. A few big files at once are not enough.
+	// ended well for the time that miss is given. A few big files at once are not
+	// enough.
 	stallMisses int64
-	stallTime   time.Duration
 
 	born    time.Time    // times are counted from here: clock changes do not matter
 	average atomic.Int64 // ns
@@ -22,8 +22,8 @@ type load struct {
 	stalled atomic.Bool
 }
 
-func newLoad(workers int, deadline time.Duration) *load {
-	return &load{workers: int64(workers), stallMisses: int64(max(8, 2*workers)), stallTime: 2 * deadline, born: time.Now()}
+func newLoad(workers int) *load {
+	return &load{workers: int64(workers), stallMisses: int64(max(8, 2*workers)), born: time.Now()}
 }
 
 // done records a scan that ended with a verdict.
@@ -37,8 +37,8 @@ func (l *load) done(d time.Duration) {
 }
 
 // miss records a deadline that passed.
-func (l *load) miss() {
-	if l.missed.Add(1) >= l.stallMisses && int64(time.Since(l.born))-l.ended.Load() > int64(l.stallTime) {
+func (l *load) miss(stallTime time.Duration) {
+	if l.missed.Add(1) >= l.stallMisses && int64(time.Since(l.born))-l.ended.Load() > int64(stallTime) {
 		l.stalled.Store(true)
 	}
 }

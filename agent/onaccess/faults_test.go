@@ -172,7 +172,7 @@ func TestOtherHolders(t *testing.T) {
 	// Who yields only observes while the other one is there.
 	r := newRig(t, func(c *Config) { c.YieldToOthers, c.Guard = true, testGuard })
 	wait(t, "yielding", func() bool { return !r.Stats(0).Holding })
-	if slices.ContainsFunc(r.Stats(0).Conflicts, func(h Holder) bool { return int64(h.PID) == r.guardian.pid.Load() }) {
+	if slices.ContainsFunc(r.Stats(0).Conflicts, func(h Holder) bool { return int64(h.PID) == r.guardian.Load().pid.Load() }) {
 		t.Error("our own guard counts as another holder")
 	}
 	evil := r.put(t, "evil", bad)

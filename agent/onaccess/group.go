@@ -1,10 +1,14 @@
 package onaccess
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -173,6 +177,42 @@ func (g *group) flushMarks(caps Capabilities) error {
 		err = errors.Join(err, g.flush(unix.FAN_MARK_FILESYSTEM))
 	}
 	return err
+}
+
+// maxMarkList bounds what is read of the kernel's list of a group's marks, in
+// bytes.
+const maxMarkList = 64 << 20
+
+// marksWith reports whether any mark of a mount or file system has one of the
+// events of mask, by what the kernel lists in fdinfo (3.8).
+func (g *group) marksWith(mask uint64) (bool, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.closed {
+		return false, nil
+	}
+	f, err := os.Open("/proc/self/fdinfo/" + strconv.Itoa(g.fd))
+	if err != nil {
+		return false, fmt.Errorf("marks of the %s group: %w", g.name, err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, maxMarkList))
+	for lines.Scan() {
+		line := lines.Text()
+		if !strings.HasPrefix(line, "fanotify mnt_id:") && !strings.HasPrefix(line, "fanotify sdev:") {
+			continue
+		}
+		_, hex, _ := strings.Cut(line, " mask:")
+		hex, _, _ = strings.Cut(hex, " ")
+		has, err := strconv.ParseUint(hex, 16, 64)
+		if err != nil {
+			return false, fmt.Errorf("marks of the %s group: line %q: %w", g.name, line, err)
+		}
+		if has&mask != 0 {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
 }
 
 // flushIgnores removes every inode mark, which are all ignore marks.

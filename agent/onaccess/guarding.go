@@ -44,7 +44,7 @@ func (w *Watcher) guardTime(t time.Time) int64 { return w.bornGuard + w.sinceBor
 // startGuard starts the guard. Without one real-time protection works too; the
 // watchdog then takes longer to free those whom a stopped daemon holds.
 func (w *Watcher) startGuard() {
-	page, file, err := guard.NewPage(w.cfg.Deadline)
+	page, file, err := guard.NewPage(w.limits.open())
 	if err != nil {
 		w.notice("no guard against a daemon that hangs: " + err.Error())
 		return
@@ -54,7 +54,8 @@ func (w *Watcher) startGuard() {
 	for _, g := range w.groups {
 		g.page = page
 	}
-	w.guardian = k
+	w.guardian.Store(k)
+	page.SetPatience(w.limits.open()) // it may have changed
 	page.Beat(guard.Now())
 	started := make(chan struct{})
 	go w.guardLoop(ctx, k, started)
@@ -154,7 +155,7 @@ func waitExited(pid int) {
 
 // stopGuard ends the guard, so that nobody but us has the groups open.
 func (w *Watcher) stopGuard() {
-	k := w.guardian
+	k := w.guardian.Load()
 	if k == nil {
 		return
 	}
@@ -166,7 +167,7 @@ func (w *Watcher) stopGuard() {
 // beat tells the guard that this process answers, if it does, and counts what
 // the guard had to do. The caller is one goroutine.
 func (w *Watcher) beat(now time.Time) {
-	k := w.guardian
+	k := w.guardian.Load()
 	if k == nil {
 		return
 	}
@@ -186,15 +187,16 @@ func (w *Watcher) beat(now time.Time) {
 
 // answers reports whether the loops that answer accesses do their work.
 func (w *Watcher) answers(now time.Time) bool {
+	patience := w.limits.open()
 	// The lock shows that nobody hangs with it; an access that is overdue for
 	// long, that the loop which should have answered it hangs.
-	if next := w.deadlines.first(); !next.IsZero() && now.Sub(next) > w.cfg.Deadline {
+	if next := w.deadlines.first(); !next.IsZero() && now.Sub(next) > patience {
 		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.readers {
-		if at := r.busy.Load(); at != 0 && w.sinceBorn(now)-at > int64(w.cfg.Deadline) {
+		if at := r.busy.Load(); at != 0 && w.sinceBorn(now)-at > int64(patience) {
 			return false
 		}
 	}
@@ -202,7 +204,7 @@ func (w *Watcher) answers(now time.Time) bool {
 }
 
 func (w *Watcher) guarded() (runs bool, released uint64) {
-	k := w.guardian
+	k := w.guardian.Load()
 	if k == nil {
 		return false, 0
 	}

@@ -142,13 +142,13 @@ func TestGuardEndsWithItsDaemon(t *testing.T) {
 // TestGuardIsStartedAgain when it was killed, and the daemon holds meanwhile.
 func TestGuardIsStartedAgain(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Guard = testGuard })
-	first := r.guardian.pid.Load()
+	first := r.guardian.Load().pid.Load()
 	signalTo(t, int(first), unix.SIGKILL)
 	evil := r.put(t, "evil", bad)
 	if got := r.accessor.do(request{Op: "read", Path: evil}); got.Errno != eperm {
 		t.Errorf("opened while the guard is away: %q", got.Err)
 	}
-	wait(t, "another guard", func() bool { s := r.Stats(0); return s.Guarded && r.guardian.pid.Load() != first })
+	wait(t, "another guard", func() bool { s := r.Stats(0); return s.Guarded && r.guardian.Load().pid.Load() != first })
 	if got := r.accessor.do(request{Op: "read", Path: evil}); got.Errno != eperm {
 		t.Errorf("opened: %q", got.Err)
 	}

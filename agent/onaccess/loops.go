@@ -81,7 +81,7 @@ func (w *Watcher) deadlineLoop(ctx context.Context) {
 				w.n.responseErrors.Add(1)
 			} else if did {
 				w.n.missed.Add(1)
-				w.load.miss()
+				w.load.miss(2 * w.limits.open())
 				w.processes.count(p.pid, now, false, func(s *ProcessStats) { s.DeadlinesMissed++ })
 			}
 			continue
@@ -287,7 +287,7 @@ func (w *Watcher) Stats(top int) Stats {
 	}
 	waiting, all, most := w.queue.depth(prioOpen)
 	s.QueueDepth, s.QueueMax = all, most
-	s.Saturated = w.load.full(waiting, w.cfg.Deadline)
+	s.Saturated = w.load.full(waiting, w.limits.open())
 	if !w.caps.Available {
 		s.Subsystem = "unavailable"
 	}

@@ -36,6 +36,8 @@ type markState struct {
 	// every namespace) that have an ignore mark because of it, by mount id.
 	exempt []exempt
 	muted  map[int]exempt
+	// replacing: marks lose what they had the other way; see replaceMarks.
+	replacing bool
 	// noHold: remote file systems cannot be held; see stopHolding.
 	noHold map[*group]bool
 	// namespaces are the mount namespaces of the processes seen so far.
@@ -63,25 +65,63 @@ func (w *Watcher) applyMarks() error {
 	yield := w.cfg.YieldToOthers && len(w.conflicts) > 0
 	w.mu.Unlock()
 	hold := w.Mode() == RealTime && w.caps.Permission && !yield && w.cfg.NeverHold == ""
-	if hold != w.holding.Load() || !w.Mode().watches() {
-		var errs []error
-		for _, g := range w.groups {
-			errs = append(errs, g.flushMarks(w.caps))
-		}
-		w.marks.muted = nil
+	switched := hold != w.holding.Load()
+	if !w.Mode().watches() {
+		err := w.dropMarks()
 		w.holding.Store(hold)
 		w.ignores.flush()
-		if err := errors.Join(errs...); err != nil {
-			return err
-		}
-	}
-	if !w.Mode().watches() {
-		// Flushing removed the ignore marks of mounts too.
 		w.marks = markState{noHold: w.marks.noHold}
 		w.publish()
-		return nil
+		return err
 	}
-	return errors.Join(w.syncOwn(), w.syncForeign())
+	if !switched {
+		return errors.Join(w.syncOwn(), w.syncForeign())
+	}
+	w.holding.Store(hold)
+	err := w.replaceMarks()
+	w.ignores.flush() // those of the other way
+	return err
+}
+
+// dropMarks removes all marks of mounts and file systems, ignore marks too.
+func (w *Watcher) dropMarks() error {
+	var errs []error
+	for _, g := range w.groups {
+		errs = append(errs, g.flushMarks(w.caps))
+	}
+	w.marks.muted = nil
+	return errors.Join(errs...)
+}
+
+// replaceMarks makes every mark hold where it observed, or the reverse, without
+// a moment in which it does neither: what is new is added to a mark before what
+// is old is taken from it. w.marksMu is held.
+func (w *Watcher) replaceMarks() error {
+	w.marks.replacing = true
+	defer func() { w.marks.replacing = false }()
+	err := errors.Join(w.syncOwn(), w.syncForeign())
+	for _, g := range w.groups {
+		left, leftErr := g.marksWith(w.otherMask(g))
+		if leftErr == nil && !left {
+			continue
+		}
+		// A file system that is not in the mount tables any more, or cannot be
+		// reached, has its mark still. In this rare case accesses go by unseen for
+		// a moment, because in audit nobody may be held.
+		err = errors.Join(w.dropMarks(), w.syncOwn(), w.syncForeign(), leftErr)
+		break
+	}
+	return err
+}
+
+// mask is what marks of a group subscribe to now, otherMask what they would
+// subscribe to the other way.
+func (w *Watcher) mask(g *group) uint64 {
+	return w.caps.eventMask(w.holding.Load() && !w.marks.noHold[g])
+}
+
+func (w *Watcher) otherMask(g *group) uint64 {
+	return (w.caps.eventMask(true) | w.caps.eventMask(false)) &^ w.mask(g)
 }
 
 // publish lets Stats see the marks without waiting for file systems.
@@ -260,9 +300,13 @@ func (w *Watcher) markMount(m mount, prefix string, scope MarkScope) error {
 	if scope == ScopeFilesystem {
 		flags = unix.FAN_MARK_ADD | unix.FAN_MARK_FILESYSTEM
 	}
-	mask := w.caps.eventMask(w.holding.Load() && !w.marks.noHold[g])
-	if err := g.markPathFD(flags, mask, fd); err != nil {
+	if err := g.markPathFD(flags, w.mask(g), fd); err != nil {
 		return fmt.Errorf("watch %s (%s): %w", m.point, m.fsType, err)
+	}
+	if other := w.otherMask(g); w.marks.replacing && other != 0 {
+		if err := g.markPathFD(flags&^unix.FAN_MARK_ADD|unix.FAN_MARK_REMOVE, other, fd); err != nil {
+			return fmt.Errorf("watch %s (%s) otherwise: %w", m.point, m.fsType, err)
+		}
 	}
 	return nil
 }
@@ -296,7 +340,7 @@ func (w *Watcher) stopHolding(g *group, why error) {
 		w.marks.noHold[g] = true
 		w.notice("files of the " + g.name + " file systems cannot be opened by this daemon (" + why.Error() +
 			"); accesses to them are only observed from now on")
-		if err := errors.Join(g.flushMarks(w.caps), w.applyMarks()); err != nil {
+		if err := w.replaceMarks(); err != nil {
 			w.notice(err.Error())
 		}
 	}()

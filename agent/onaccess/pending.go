@@ -90,8 +90,8 @@ func (p *pending) close() {
 	p.owned.Add(-1)
 }
 
-// deadlineLane is a list of held accesses with the same duration until their
-// deadline, so that the first one always is the next one due.
+// deadlineLane is a list of held accesses by deadline. They nearly always come
+// in that order, because all of a lane get the same time.
 type deadlineLane struct{ first, last *pending }
 
 // deadlines knows every held access.
@@ -116,12 +116,20 @@ func (d *deadlines) add(p *pending) {
 		return
 	}
 	p.lane, p.prev = lane, lane.last
-	if lane.last != nil {
-		lane.last.next = p
+	// Not behind those who got more time before it was changed.
+	for p.prev != nil && p.prev.deadline.After(p.deadline) {
+		p.next, p.prev = p.prev, p.prev.prev
+	}
+	if p.prev != nil {
+		p.prev.next = p
 	} else {
 		lane.first = p
 	}
-	lane.last = p
+	if p.next != nil {
+		p.next.prev = p
+	} else {
+		lane.last = p
+	}
 	d.outstanding++
 	isFirst := lane.first == p
 	d.mu.Unlock()

@@ -269,9 +269,9 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 	prio := prioBackground
 	if p.held {
 		prio = prioOpen
-		allowed := w.cfg.Deadline
+		allowed := w.limits.open()
 		if p.kind == Exec {
-			prio, allowed = prioExec, w.cfg.ExecDeadline
+			prio, allowed = prioExec, w.limits.exec()
 		}
 		p.deadline = p.arrived.Add(allowed)
 		if known == nil {
@@ -300,7 +300,7 @@ func (w *Watcher) admit(p *pending, prio priority, allowed time.Duration) priori
 		} else {
 			w.n.saturated.Add(1)
 		}
-	case p.kind == Open && w.costs.resting(p.state.key(), w.cfg.Deadline, p.arrived):
+	case p.kind == Open && w.costs.resting(p.state.key(), w.limits.open(), p.arrived):
 		w.n.resting.Add(1)
 	default:
 		return prio

@@ -24,7 +24,7 @@ type Watcher struct {
 	// clock. Times are counted from it, so that clock changes do not matter.
 	born      time.Time
 	bornGuard int64
-	guardian  *guardian
+	guardian  atomic.Pointer[guardian]
 
 	mode     atomic.Pointer[Mode]
 	holding  atomic.Bool // accesses are held, not only observed
@@ -42,6 +42,7 @@ type Watcher struct {
 	cache      *cache
 	ignores    *ignores
 	classes    classes
+	limits     limits
 	load       *load
 	costs      costs
 	probes     probes
@@ -101,7 +102,7 @@ func New(cfg Config) (*Watcher, error) {
 	w := &Watcher{
 		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
 		born: time.Now(), bornGuard: guard.Now(),
-		deadlines: newDeadlines(), load: newLoad(cfg.Workers, cfg.Deadline), processes: newProcessTable(),
+		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
 		cache:      newCache(cfg.CacheSize),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
 		ready: make(chan struct{}),
@@ -109,6 +110,7 @@ func New(cfg Config) (*Watcher, error) {
 	if w.caps.Available && !w.caps.Leases {
 		cfg.Log.Warn("files of other users are scanned at every access: CAP_LEASE is missing, so it is not known whether they have writers")
 	}
+	w.limits.set(cfg.Deadline, cfg.ExecDeadline)
 	size := w.fitDescriptors(cfg.QueueSize)
 	w.queue, w.refusals, w.flights = newQueue(size), newQueue(size), newFlights(size)
 	w.detections = make(chan Detection, min(size, maxDetections))

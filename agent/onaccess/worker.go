@@ -117,7 +117,7 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 	w.n.scans.Add(1)
 	if err != nil {
 		// The time may be the scanner's doing and not the file's.
-		w.costs.record(before.key(), min(took, w.cfg.Deadline), time.Now())
+		w.costs.record(before.key(), min(took, w.limits.open()), time.Now())
 		w.n.scanErrors.Add(1)
 		w.release(p)
 		w.notice("scan of " + path + ": " + err.Error())

@@ -70,7 +70,8 @@ type Host interface {
 
 // Run performs the test. It calls send after each step and returns an error
 // only when the test could not be carried out (send failed, ctx ended): a step
-// that fails is a result.
+// that fails is a result. On a host without a portal the step about it is
+// skipped.
 func Run(ctx context.Context, host Host, send func(control.SelfTestStep) error) error {
 	id := newID()
 	t := &test{host: host, id: id, send: send}
@@ -127,6 +128,14 @@ func (t *test) report(name string, began time.Time, detail string, failure error
 		}
 	}
 	return t.send(s)
+}
+
+// skip reports a step that this host has no use for.
+func (t *test) skip(name string, began time.Time, why, hint string) error {
+	return t.send(control.SelfTestStep{
+		Name: name, Status: control.StepSkipped, Detail: why, Hint: hint,
+		DurationMS: float64(time.Since(began).Microseconds()) / 1000,
+	})
 }
 
 // blockedFile writes the EICAR test file and lets another process open it: the
@@ -200,7 +209,7 @@ func (t *test) arrival(ctx context.Context) error {
 			return t.report(name, began, fmt.Sprintf("%d of %d alerts", len(arrivals), t.raised), nil, "")
 		}
 		if errors.Is(err, ErrNoPortal) {
-			return t.report(name, began, "", err, "enroll this host: see `bulwark health --explain`")
+			return t.skip(name, began, err.Error(), "enroll this host to have its alerts at a portal: see `bulwark health --explain`")
 		}
 		if err != nil && waitCtx.Err() == nil {
 			last = err
@@ -223,7 +232,11 @@ func (t *test) cleanUp(ctx context.Context) error {
 	if err := errors.Join(t.host.Forget(ctx, t.folder), os.RemoveAll(t.folder)); err != nil {
 		return t.report(name, began, "", err, "remove "+t.folder)
 	}
-	if _, err := t.host.Arrivals(ctx, t.id, true); err != nil && t.raised > 0 {
+	switch _, err := t.host.Arrivals(ctx, t.id, true); {
+	case t.raised == 0 || err == nil:
+	case errors.Is(err, ErrNoPortal):
+		return t.report(name, began, "test file and history removed; no portal has alerts of the test", nil, "")
+	default:
 		return t.report(name, began, "", fmt.Errorf("test file and history are removed, the alerts are still on their way: %w", err),
 			"nothing: the portal removes alerts of a self-test by itself within two hours of their arrival")
 	}

@@ -83,21 +83,36 @@ func TestUnprotectedHost(t *testing.T) {
 	}
 }
 
-// Without a portal the test says so at once and does not wait for what cannot
-// come.
+// Without a portal the test says so at once, does not wait for what cannot come
+// and does not call it a failure.
 func TestNoPortal(t *testing.T) {
 	h := &unprotected{folder: t.TempDir(), arrivals: fmt.Errorf("%w: not enrolled", ErrNoPortal)}
 	steps := run(t, h)
-	for _, name := range []string{"arrival_at_portal", "cleanup"} {
-		if s := steps[name]; s.Status != control.StepFailed || !strings.Contains(s.Detail, "not enrolled") || s.Hint == "" {
-			t.Errorf("%s: %+v", name, s)
-		}
+	if s := steps["arrival_at_portal"]; s.Status != control.StepSkipped || !strings.Contains(s.Detail, "not enrolled") || s.Hint == "" {
+		t.Errorf("arrival_at_portal: %+v", s)
+	}
+	if s := steps["cleanup"]; s.Status != control.StepOK || !strings.Contains(s.Detail, "no portal") {
+		t.Errorf("cleanup: %+v", s)
 	}
 	if h.asked != 2 {
 		t.Errorf("asked %d times, want once for the arrival and once for the clean-up", h.asked)
 	}
 	if left, err := os.ReadDir(h.folder); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A portal that does not answer is a failure: the alerts should be there.
+func TestPortalDoesNotAnswer(t *testing.T) {
+	h := &unprotected{folder: t.TempDir(), arrivals: errors.New("no route to host")}
+	folder := filepath.Join(h.folder, Prefix+"x")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var got control.SelfTestStep
+	sut := &test{host: h, id: "x", folder: folder, raised: 1, send: func(s control.SelfTestStep) error { got = s; return nil }}
+	if err := sut.cleanUp(t.Context()); err != nil || got.Status != control.StepFailed || got.Hint == "" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

@@ -111,7 +111,7 @@ func newGuard() (*guard, error) {
 	if page.load(wordMagic) != pageMagic {
 		return nil, errors.New("memory of the guard: not made by this version")
 	}
-	g := &guard{page: page, daemon: daemon, patience: page.load(wordPatience)}
+	g := &guard{page: page, daemon: daemon}
 	for _, fd := range fds[1:] {
 		g.groups = append(g.groups, &queue{fd: fd})
 	}
@@ -119,10 +119,9 @@ func newGuard() (*guard, error) {
 }
 
 type guard struct {
-	page     *Page
-	daemon   int
-	patience int64
-	groups   []*queue
+	page   *Page
+	daemon int
+	groups []*queue
 
 	lateAt, sweptAt int64
 }
@@ -172,12 +171,13 @@ func (g *guard) look(now int64) (next int64, fatal bool) {
 		return next, false
 	}
 	// Whatever the machine does, the daemon gets its time twice at the most.
-	since := max(beat, min(g.lateAt, beat+g.patience))
+	patience := g.page.load(wordPatience) // policy may change it
+	since := max(beat, min(g.lateAt, beat+patience))
 	if now-since < 2*int64(Tick) {
 		return next, false
 	}
 	next = min(next, now+int64(closeTick))
-	if now-since < g.patience {
+	if now-since < patience {
 		return next, false
 	}
 	if now-g.sweptAt >= int64(sweepEvery) {

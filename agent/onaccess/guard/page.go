@@ -83,6 +83,9 @@ func mapPage(fd int) (*Page, error) {
 	return &Page{mem: mem, words: unsafe.Slice((*int64)(unsafe.Pointer(&mem[0])), header+maxSlots)}, nil
 }
 
+// SetPatience changes how long the daemon may be silent.
+func (p *Page) SetPatience(patience time.Duration) { p.store(wordPatience, int64(patience)) }
+
 // Close unmaps the page; nobody may use it any more.
 func (p *Page) Close() error {
 	if p == nil {

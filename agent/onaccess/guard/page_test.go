@@ -94,7 +94,8 @@ func TestDeadGuard(t *testing.T) {
 // daemon was silent.
 func TestPatience(t *testing.T) {
 	p := newPage(t)
-	g := &guard{page: p, patience: int64(time.Second)}
+	p.SetPatience(time.Second)
+	g := &guard{page: p}
 	at := int64(time.Hour)
 	ms := int64(time.Millisecond)
 	if next, _ := g.look(at); g.sweptAt != 0 || next != at+int64(Tick) {

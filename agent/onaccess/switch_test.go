@@ -1,0 +1,107 @@
+package onaccess
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestSwitchingMissesNothing: while real-time protection changes between
+// holding and observing as fast as it can, every file that is opened is
+// scanned. Each is opened once, so none can come in by a second chance.
+func TestSwitchingMissesNothing(t *testing.T) {
+	const files, rounds = 400, 4 // fewer at a time than wait for their scans
+	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
+		t.Run(string(scope), func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Scope = scope })
+			var mu sync.Mutex
+			seen := make(map[string]bool)
+			r.scanner.setBefore(func(_ context.Context, a Access) error {
+				mu.Lock()
+				defer mu.Unlock()
+				seen[filepath.Base(a.Path)] = true
+				return nil
+			})
+			switches := 0
+			for round := range rounds {
+				name := strconv.Itoa(round) + "-"
+				r.putMany(t, name, files)
+				opened := make(chan reply, 1)
+				go func() { opened <- r.accessor.do(request{Op: "openeach", Path: r.path(name), N: files}) }()
+				for done := false; !done; switches++ {
+					if err := r.SetMode([]Mode{Audit, RealTime}[switches%2]); err != nil {
+						t.Fatal(err)
+					}
+					select {
+					case got := <-opened:
+						if done = true; got.Err != "" {
+							t.Fatal(got.Err)
+						}
+					default:
+					}
+				}
+				r.events(t)
+				wait(t, "nothing waits for its scan", func() bool {
+					r.flights.mu.Lock()
+					defer r.flights.mu.Unlock()
+					return len(r.flights.byFile) == 0
+				})
+			}
+			if s := r.Stats(0); s.BackgroundDropped+s.QueueFull+s.Gone > 0 {
+				t.Fatalf("the test is at fault: %d dropped, %d had no room, %d gone", s.BackgroundDropped, s.QueueFull, s.Gone)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(seen) != rounds*files {
+				t.Errorf("%d of %d files were never scanned; %d switches meanwhile", rounds*files-len(seen), rounds*files, switches)
+			}
+			t.Logf("%d switches", switches)
+		})
+	}
+}
+
+// TestDeadlinesChangeLive: accesses get the deadline in force, also behind
+// others that got more time.
+func TestDeadlinesChangeLive(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Guard = testGuard }) // 20 s
+	hang := make(chan struct{})
+	r.scanner.setBefore(func(context.Context, Access) error { <-hang; return nil })
+	long, short := r.put(t, "long", "harmless"), r.put(t, "short", "harmless too")
+	got := make(chan reply, 1)
+	go func() { got <- r.accessor.do(request{Op: "read", Path: long}) }()
+	wait(t, "the first is held", func() bool { return r.Stats(0).Held == 1 })
+	if err := r.SetDeadlines(MinDeadline, MaxDeadline); err != nil {
+		t.Fatal(err)
+	}
+	if rep := startAccessor(t).must(request{Op: "read", Path: short}); rep.Took < MinDeadline {
+		t.Errorf("held for %v only, the deadline is %v", rep.Took, MinDeadline)
+	}
+	if s := r.Stats(0); s.DeadlinesMissed != 1 || s.Held != 1 {
+		t.Errorf("%d deadlines missed, %d held; want the second access let go and the first still held", s.DeadlinesMissed, s.Held)
+	}
+	for _, d := range [][2]time.Duration{{0, time.Second}, {time.Second, time.Hour}, {MinDeadline - 1, time.Second}} {
+		if err := r.SetDeadlines(d[0], d[1]); err == nil {
+			t.Errorf("the deadlines %v were accepted", d)
+		}
+	}
+	close(hang)
+	if rep := <-got; rep.Err != "" {
+		t.Error(rep.Err)
+	}
+}
+
+// putMany writes files numbered from 0 without anybody noticing.
+func (r *rig) putMany(t testing.TB, name string, n int) {
+	t.Helper()
+	for i := range n {
+		if err := os.WriteFile(r.path(name+strconv.Itoa(i)), []byte("harmless "+strconv.Itoa(i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle()
+	r.events(t) // a CLOSE_WRITE that is read late takes a verdict away
+}
