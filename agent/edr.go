@@ -27,10 +27,10 @@ func (e edr) EDR(ctx context.Context) (api.EDR, error) {
 	}
 	for _, c := range e.a.pipeline.Health() {
 		if c.Source == "" {
-			out.MissingClasses = append(out.MissingClasses, c.Class.String())
+			out.MissingClasses = append(out.MissingClasses, string(c.Category))
 			continue
 		}
-		out.Sensors[c.Class.String()] = c.Source
+		out.Sensors[string(c.Category)] = c.Source
 	}
 	return out, nil
 }

@@ -124,7 +124,7 @@ func (c *eventCounts) lost() uint64 {
 func (c *eventCounts) report(n *eventCount) api.EventStatistics {
 	out := api.EventStatistics{Start: n.start, End: time.Now(), Subsystem: "unavailable"}
 	for _, class := range c.a.pipeline.Health() {
-		if class.Class == event.ClassProcess && class.Source != "" {
+		if class.Category == event.CategoryProcess && class.Source != "" {
 			out.Subsystem = class.Source
 		}
 	}

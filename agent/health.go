@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/health"
 	"github.com/bulwarkhq/bulwark/agent/logging"
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
+	"github.com/bulwarkhq/bulwark/agent/sensor"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/policy"
@@ -260,6 +262,17 @@ func staleRemedy(failure string) string {
 	return "updates fail: " + failure + "; see bulwark connectivity test"
 }
 
+// sensorState says in a word how a category is covered.
+func sensorState(c sensor.CategoryHealth) string {
+	switch {
+	case c.Source == "":
+		return "missing"
+	case c.RecentlyLost > 0:
+		return "losing"
+	}
+	return "active"
+}
+
 func (a *Agent) edrHealth(context.Context) health.Report {
 	var r health.Report
 	subsystem := "unavailable"
@@ -274,18 +287,29 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		})
 	}
 	for _, c := range a.pipeline.Health() {
-		name := c.Class.String()
+		name := string(c.Category)
 		r.Details = append(r.Details,
 			api.Field{Name: "sensor_" + name, Value: orNone(c.Source)},
+			api.Field{Name: "state_" + name, Value: sensorState(c)},
+			api.Field{Name: "rate_" + name, Value: math.Round(c.Rate*10) / 10},
 			api.Field{Name: "events_" + name, Value: c.Events},
 			api.Field{Name: "lost_" + name, Value: c.Lost},
+			api.Field{Name: "unknown_" + name, Value: c.Ledger.Unknown()},
 		)
+		if c.RecentlyLost > 0 {
+			r.Issues = append(r.Issues, api.Issue{
+				ID: name + " events lost", Warning: true,
+				Message: fmt.Sprintf("%d %s events were lost in the last minutes: %d in the kernel's buffer, %d in the agent's queue since the start",
+					c.RecentlyLost, name, c.Ledger.KernelLost, c.Ledger.QueueDropped),
+				Remedy: "more happens on this host than the agent may keep up with; `bulwark diagnostic ebpf-statistics` names the programs, a global exclusion leaves them out",
+			})
+		}
 		if c.Source == "" && attached {
 			r.Issues = append(r.Issues, api.Issue{
 				ID: "no " + name + " events", Message: "no sensor delivers " + name + " events: " + c.Reason,
 				Remedy: "eBPF needs CAP_BPF and a kernel with BTF; the process connector needs CONFIG_PROC_EVENTS",
 			})
-		} else if c.Class == event.ClassProcess && c.Source != "" {
+		} else if c.Category == event.CategoryProcess && c.Source != "" {
 			subsystem = c.Source
 		}
 	}

@@ -72,6 +72,58 @@ const (
 	// interpreter.
 	ScriptContent = "ScriptContent"
 
+	// Files (DeviceFileEvents): AdditionalFields has Mode or Owner and Group, new.
+	FilePermissionsChanged = "FilePermissionsChanged"
+	FileOwnerChanged       = "FileOwnerChanged"
+
+	// ImageLoaded (DeviceImageLoadEvents): a file was mapped executable.
+	ImageLoaded = "ImageLoaded"
+
+	// DNS (DeviceNetworkEvents): RemoteUrl is the name that was asked for, RemoteIP
+	// the server. AdditionalFields: QueryType; of responses ResponseCode, Answers.
+	DNSQuery    = "DnsQueryRequest"
+	DNSResponse = "DnsQueryResponse"
+
+	// RawSocketCreated (DeviceNetworkEvents): a socket that sees or makes packets
+	// below TCP and UDP; Protocol is its name or number.
+	RawSocketCreated = "RawSocketCreated"
+
+	// The kernel (DeviceEvents). FolderPath is the module's file where there is one;
+	// AdditionalFields.ModuleName. Of BPF: ProgramName, ProgramType.
+	DriverLoaded     = "DriverLoad"
+	DriverUnloaded   = "DriverUnload"
+	DriverLoadFailed = "DriverLoadFailed"
+	BPFProgramLoaded = "BpfProgramLoaded"
+
+	// One process and another (DeviceEvents): Initiating does it to Process;
+	// AdditionalFields.Method says how (ptrace, process_vm_readv, /proc/pid/mem,
+	// pidfd_getfd) and Request what.
+	ProcessTraced          = "ProcessTraced"
+	ProcessMemoryRead      = "ProcessMemoryRead"
+	ProcessMemoryWritten   = "ProcessMemoryWritten"
+	ProcessDescriptorTaken = "ProcessDescriptorTaken"
+	// ProcessTampered: a process changes its own name, arguments, image or memory
+	// through its file; AdditionalFields.Method and of a name OldName, NewName.
+	ProcessTampered = "ProcessTampering"
+
+	// Files that only memory holds (DeviceEvents): FileName is the name given.
+	MemoryFileCreated  = "MemoryFileCreated"
+	MemoryFileExecuted = "MemoryFileExecuted"
+
+	// RawDeviceAccess (DeviceEvents): FolderPath is the device node that was opened;
+	// AdditionalFields: Device, Access.
+	RawDeviceAccess = "RawDeviceAccess"
+
+	// Mounts (DeviceEvents): FolderPath is the mount point; AdditionalFields: Source,
+	// FileSystem, Flags.
+	FileSystemMounted   = "FileSystemMounted"
+	FileSystemUnmounted = "FileSystemUnmounted"
+
+	// Privileges (DeviceEvents); AdditionalFields: Method, and the new values.
+	UserIDChanged       = "UserIdChanged"
+	CapabilitiesChanged = "CapabilitiesChanged"
+	NamespaceChanged    = "NamespaceChanged"
+
 	AntivirusDetection     = "AntivirusDetection"
 	AntivirusScanCompleted = "AntivirusScanCompleted"
 	AgentStarted           = "AgentStarted"

@@ -3,11 +3,8 @@ package sensor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,33 +54,15 @@ type Pipeline struct {
 	panics atomic.Uint64
 	ready  chan struct{}
 
-	mu      sync.Mutex
-	classes map[event.Class]*classState
-	failed  map[Sensor]time.Time
+	mu       sync.Mutex
+	accounts map[event.Category]*account
+	failed   map[Sensor]time.Time
 }
 
 type item struct {
 	ev   *event.Event
 	ino  uint64
 	size int64
-}
-
-type classState struct {
-	source string // name of the running sensor, "" for none
-	reason string // why better ones are not used
-	events uint64
-	lost   uint64
-	told   uint64 // of lost, in EventsLost events
-}
-
-// ClassHealth says where the events of a class come from.
-type ClassHealth struct {
-	Class  event.Class
-	Source string // empty: nobody delivers this class
-	// Reason is why the sensors before Source could not be used.
-	Reason string
-	Events uint64 // delivered to OnEvent
-	Lost   uint64
 }
 
 // PipelineStats of the whole.
@@ -105,11 +84,11 @@ func (p *Pipeline) init() {
 		}
 		p.queue = make(chan *item, p.Queue)
 		p.ready = make(chan struct{})
-		p.classes = make(map[event.Class]*classState)
+		p.accounts = make(map[event.Category]*account)
 		p.failed = make(map[Sensor]time.Time)
 		for _, s := range p.Sensors {
-			for _, c := range s.Classes() {
-				p.classes[c] = &classState{}
+			for _, c := range s.Categories() {
+				p.account(c)
 			}
 		}
 	})
@@ -119,19 +98,6 @@ func (p *Pipeline) init() {
 func (p *Pipeline) Ready() <-chan struct{} {
 	p.init()
 	return p.ready
-}
-
-// Health tells of each class where it comes from, in order of class.
-func (p *Pipeline) Health() []ClassHealth {
-	p.init()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []ClassHealth
-	for c, s := range p.classes {
-		out = append(out, ClassHealth{c, s.source, s.reason, s.events, s.lost})
-	}
-	slices.SortFunc(out, func(a, b ClassHealth) int { return int(a.Class) - int(b.Class) })
-	return out
 }
 
 // Stats tells how full the queue is and how many panics were caught.
@@ -177,125 +143,6 @@ func (p *Pipeline) guard(what string, f func()) {
 	f()
 }
 
-type ended struct {
-	sensor Sensor
-	err    error
-}
-
-// manage keeps every class covered by the best sensor that works.
-func (p *Pipeline) manage(ctx context.Context, wg *sync.WaitGroup) {
-	ends := make(chan ended, len(p.Sensors))
-	running := make(map[Sensor][]event.Class)
-	retry := time.NewTicker(retryInterval)
-	defer retry.Stop()
-	p.cover(ctx, wg, running, ends)
-	close(p.ready)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e := <-ends:
-			p.release(running, e)
-			p.cover(ctx, wg, running, ends)
-		case <-retry.C:
-			p.cover(ctx, wg, running, ends)
-		}
-	}
-}
-
-func (p *Pipeline) release(running map[Sensor][]event.Class, e ended) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range running[e.sensor] {
-		p.classes[c].source = ""
-	}
-	delete(running, e.sensor)
-	p.failed[e.sensor] = time.Now()
-	p.Log.Error("sensor ended", "sensor", e.sensor.Name(), "err", e.err)
-}
-
-func (p *Pipeline) cover(ctx context.Context, wg *sync.WaitGroup, running map[Sensor][]event.Class, ends chan ended) {
-	for _, s := range p.Sensors {
-		if ctx.Err() != nil {
-			return
-		}
-		if running[s] != nil || time.Since(p.failed[s]) < retryInterval {
-			continue
-		}
-		var want []event.Class
-		p.mu.Lock()
-		for _, c := range s.Classes() {
-			if p.classes[c].source == "" {
-				want = append(want, c)
-			}
-		}
-		p.mu.Unlock()
-		if len(want) == 0 {
-			continue
-		}
-		err := p.start(ctx, wg, s, want, ends)
-		p.mu.Lock()
-		for _, c := range want {
-			if err != nil {
-				p.classes[c].reason = fmt.Sprintf("%s: %v", s.Name(), err)
-			} else {
-				p.classes[c].source = s.Name()
-				if s == p.Sensors[0] {
-					p.classes[c].reason = ""
-				}
-			}
-		}
-		p.mu.Unlock()
-		if err != nil {
-			p.failed[s] = time.Now()
-			p.Log.Warn("sensor cannot be used on this host", "sensor", s.Name(), "err", err)
-			continue
-		}
-		running[s] = want
-	}
-}
-
-// start starts s and waits until it is attached.
-func (p *Pipeline) start(ctx context.Context, wg *sync.WaitGroup, s Sensor, want []event.Class, ends chan ended) error {
-	ctx, cancel := context.WithCancel(ctx)
-	attached := make(chan struct{})
-	result := make(chan error, 1)
-	sink := &pipeSink{p: p, ready: sync.OnceFunc(func() { close(attached) })}
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		err := errors.New("panic, see the log")
-		p.guard(s.Name(), func() { err = s.Run(ctx, want, sink) })
-		if err == nil && ctx.Err() == nil {
-			err = errors.New("ended by itself")
-		}
-		result <- err
-	}()
-	timer := time.NewTimer(readyTimeout)
-	defer timer.Stop()
-	select {
-	case err := <-result:
-		cancel()
-		if err == nil {
-			err = ctx.Err()
-		}
-		return err
-	case <-timer.C:
-		cancel()
-		return fmt.Errorf("not attached after %s", readyTimeout)
-	case <-attached:
-	}
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		defer cancel()
-		if err := <-result; err != nil && ctx.Err() == nil {
-			ends <- ended{s, err}
-		}
-	}()
-	return nil
-}
-
 // pipeSink is what a sensor of the pipeline delivers to.
 type pipeSink struct {
 	p     *Pipeline
@@ -304,33 +151,22 @@ type pipeSink struct {
 
 func (s *pipeSink) Ready() { s.ready() }
 
-func (s *pipeSink) Lost(class event.Class, n uint64) { s.p.lost(class, n) }
+func (s *pipeSink) Lost(category event.Category, n uint64) { s.p.lost(category, n) }
 
 func (s *pipeSink) Emit(ev event.Event, ino uint64) {
 	p := s.p
 	size := int64(1500 + len(ev.Process.CommandLine) + len(ev.Initiating.CommandLine))
 	if p.queued.Add(size) > maxQueuedBytes {
 		p.queued.Add(-size)
-		p.lost(ev.Class, 1)
+		p.dropped(ev.Category())
 		return
 	}
 	select {
 	case p.queue <- &item{&ev, ino, size}:
 	default:
 		p.queued.Add(-size)
-		p.lost(ev.Class, 1)
+		p.dropped(ev.Category())
 	}
-}
-
-func (p *Pipeline) lost(class event.Class, n uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.classes[class]
-	if c == nil {
-		c = &classState{}
-		p.classes[class] = c
-	}
-	c.lost += n
 }
 
 // work passes events on until the sensors have ended and the queue is empty.
@@ -342,14 +178,14 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 		case it := <-p.queue:
 			p.handle(it)
 		case <-losses.C:
-			p.reportLosses()
+			p.settle(time.Now())
 		case <-sensorsDone:
 			for {
 				select {
 				case it := <-p.queue:
 					p.handle(it)
 				default:
-					p.reportLosses()
+					p.settle(time.Now())
 					return
 				}
 			}
@@ -364,15 +200,19 @@ func (p *Pipeline) handle(it *item) {
 	if p.Muted != nil {
 		p.guard("exclusions", func() { muted = p.Muted(ev) })
 	}
+	p.mu.Lock()
+	a := p.account(ev.Category())
+	a.received++
+	if muted {
+		a.muted++
+	} else {
+		a.passed++
+	}
+	p.mu.Unlock()
 	if muted {
 		return
 	}
 	p.guard("enrichment", func() { p.hash(ev, it.ino) })
-	p.mu.Lock()
-	if c := p.classes[ev.Class]; c != nil {
-		c.events++
-	}
-	p.mu.Unlock()
 	if p.OnEvent != nil {
 		p.guard("event callback", func() { p.OnEvent(ev) })
 	}
@@ -430,45 +270,4 @@ func (p *Pipeline) hashProcess(ctx context.Context, proc *event.Process, ino uin
 	}
 	proc.MD5, proc.SHA1, proc.SHA256, proc.FileSize = h.MD5, h.SHA1, h.SHA256, h.Size
 	p.Table.SetHashes(*proc, h)
-}
-
-// reportLosses puts what was lost into the stream of events.
-func (p *Pipeline) reportLosses() {
-	p.mu.Lock()
-	var evs []event.Event
-	for class, c := range p.classes {
-		if n := c.lost - c.told; n > 0 {
-			c.told = c.lost
-			evs = append(evs, event.Event{
-				Time: time.Now().UTC(), Class: event.ClassDevice, Action: event.EventsLost,
-				Additional: map[string]string{"Class": ClassName(class), "Count": strconv.FormatUint(n, 10), "Source": c.source},
-			})
-		}
-	}
-	p.mu.Unlock()
-	for i := range evs {
-		p.Log.Warn("events lost", "class", evs[i].Additional["Class"], "count", evs[i].Additional["Count"])
-		if p.OnEvent != nil {
-			p.guard("event callback", func() { p.OnEvent(&evs[i]) })
-		}
-	}
-}
-
-// ClassName is the hunting table of a class.
-func ClassName(c event.Class) string {
-	switch c {
-	case event.ClassProcess:
-		return "DeviceProcessEvents"
-	case event.ClassFile:
-		return "DeviceFileEvents"
-	case event.ClassNetwork:
-		return "DeviceNetworkEvents"
-	case event.ClassLogon:
-		return "DeviceLogonEvents"
-	case event.ClassImageLoad:
-		return "DeviceImageLoadEvents"
-	case event.ClassDevice:
-		return "DeviceEvents"
-	}
-	return "class " + strconv.Itoa(int(c))
 }

@@ -24,14 +24,14 @@ import (
 
 type fake struct {
 	name    string
-	classes []event.Class
-	run     func(ctx context.Context, only []event.Class, sink sensor.Sink) error
+	classes []event.Category
+	run     func(ctx context.Context, only []event.Category, sink sensor.Sink) error
 }
 
-func (f *fake) Name() string           { return f.name }
-func (f *fake) Classes() []event.Class { return f.classes }
-func (f *fake) Stats() sensor.Stats    { return sensor.Stats{} }
-func (f *fake) Run(ctx context.Context, only []event.Class, sink sensor.Sink) error {
+func (f *fake) Name() string                 { return f.name }
+func (f *fake) Categories() []event.Category { return f.classes }
+func (f *fake) Stats() sensor.Stats          { return sensor.Stats{} }
+func (f *fake) Run(ctx context.Context, only []event.Category, sink sensor.Sink) error {
 	return f.run(ctx, only, sink)
 }
 
@@ -98,21 +98,21 @@ func start(t *testing.T, p *sensor.Pipeline) (stop func()) {
 	return stop
 }
 
-func both() []event.Class { return []event.Class{event.ClassProcess, event.ClassNetwork} }
+func both() []event.Category { return []event.Category{event.CategoryProcess, event.CategoryNetwork} }
 
 func TestBestSensorIsUsedAndReplaced(t *testing.T) {
 	fail := make(chan struct{})
 	var r results
 	p := &sensor.Pipeline{Table: sensortest.Table(t), OnEvent: r.event, Log: sensortest.Log(t), Sensors: []sensor.Sensor{
-		&fake{"refused", both(), func(context.Context, []event.Class, sensor.Sink) error { return errors.New("no BTF") }},
-		&fake{"panics", both(), func(context.Context, []event.Class, sensor.Sink) error { panic("broken") }},
-		&fake{"good", both(), func(ctx context.Context, only []event.Class, s sensor.Sink) error {
+		&fake{"refused", both(), func(context.Context, []event.Category, sensor.Sink) error { return errors.New("no BTF") }},
+		&fake{"panics", both(), func(context.Context, []event.Category, sensor.Sink) error { panic("broken") }},
+		&fake{"good", both(), func(ctx context.Context, only []event.Category, s sensor.Sink) error {
 			s.Ready()
 			s.Emit(event.Event{Class: event.ClassProcess, Action: "a"}, 0)
 			<-fail
 			return errors.New("died")
 		}},
-		&fake{"spare", []event.Class{event.ClassProcess}, func(ctx context.Context, only []event.Class, s sensor.Sink) error {
+		&fake{"spare", []event.Category{event.CategoryProcess}, func(ctx context.Context, only []event.Category, s sensor.Sink) error {
 			s.Ready()
 			s.Emit(event.Event{Class: event.ClassProcess, Action: "b"}, 0)
 			<-ctx.Done()
@@ -147,7 +147,7 @@ func TestLossIsCounted(t *testing.T) {
 				panic("callback")
 			}
 		},
-		Sensors: []sensor.Sensor{&fake{"flood", both(), func(ctx context.Context, _ []event.Class, s sensor.Sink) error {
+		Sensors: []sensor.Sensor{&fake{"flood", both(), func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
 			s.Ready()
 			for i := range n {
 				action := "x"
@@ -156,7 +156,7 @@ func TestLossIsCounted(t *testing.T) {
 				}
 				s.Emit(event.Event{Class: event.ClassNetwork, Action: action}, 0)
 			}
-			s.Lost(event.ClassNetwork, 7)
+			s.Lost(event.CategoryNetwork, 7)
 			close(release)
 			<-ctx.Done()
 			return nil
@@ -166,11 +166,14 @@ func TestLossIsCounted(t *testing.T) {
 	<-release
 	stop()
 	h := p.Health()[1]
+	if l := h.Ledger; l.Unknown() != 0 || l.Seen != n+7 || l.KernelLost != 7 || l.QueueDropped != h.Lost-7 || h.RecentlyLost != h.Lost {
+		t.Errorf("%+v", l)
+	}
 	if h.Events+h.Lost != n+7 || h.Lost < n-200 || p.Stats().Panics != 1 {
 		t.Errorf("%+v %+v", h, p.Stats())
 	}
 	last := r.events[len(r.events)-1]
-	if last.Action != event.EventsLost || last.Additional["Count"] != fmt.Sprint(h.Lost) || last.Additional["Class"] != "DeviceNetworkEvents" {
+	if last.Action != event.EventsLost || last.Additional["Count"] != fmt.Sprint(h.Lost) || last.Additional["Class"] != "DeviceNetworkEvents" || last.Additional["Category"] != "network" {
 		t.Errorf("%+v", last)
 	}
 }

@@ -20,20 +20,20 @@ type Sink interface {
 	// Emit delivers an event. ino is the inode number of the executable of
 	// ev.Process where the kernel told it, else 0.
 	Emit(ev event.Event, ino uint64)
-	// Lost reports n events of a class that the sensor could not deliver.
-	Lost(class event.Class, n uint64)
+	// Lost reports n events of a category that the sensor could not deliver.
+	Lost(category event.Category, n uint64)
 }
 
 // Sensor is one source of events.
 type Sensor interface {
 	// Name says in health what the source is, e.g. "ebpf".
 	Name() string
-	// Classes are the classes that it can deliver.
-	Classes() []event.Class
+	// Categories are what it can deliver.
+	Categories() []event.Category
 	// Run attaches, reports to the sink until ctx ends, and detaches. An error
 	// before Ready means that this host cannot have it. only is the set of
-	// classes that are wanted.
-	Run(ctx context.Context, only []event.Class, sink Sink) error
+	// categories that are wanted; the others come from another sensor.
+	Run(ctx context.Context, only []event.Category, sink Sink) error
 	// Stats are counters since Run began.
 	Stats() Stats
 }
@@ -43,4 +43,17 @@ type Sensor interface {
 // + Lost + Malformed + Filtered once the sensor is idle.
 type Stats struct {
 	Seen, Delivered, Lost, Malformed, Filtered uint64
+}
+
+// Counter is a sensor that keeps its Stats by category, too. The sums over the
+// categories are those of Stats.
+type Counter interface {
+	Counts() map[event.Category]Stats
+}
+
+// Unavailable is a sensor that works and says which of its categories this host
+// does not give it, and why. The pipeline looks for another source for them.
+// It is asked once, after Ready.
+type Unavailable interface {
+	Unavailable() map[event.Category]error
 }

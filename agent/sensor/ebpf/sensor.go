@@ -71,9 +71,9 @@ func New(table *process.Table, log *slog.Logger, opts ...Option) *Sensor {
 // Name implements sensor.Sensor.
 func (s *Sensor) Name() string { return "ebpf" }
 
-// Classes implements sensor.Sensor.
-func (s *Sensor) Classes() []event.Class {
-	return []event.Class{event.ClassProcess, event.ClassNetwork}
+// Categories implements sensor.Sensor.
+func (s *Sensor) Categories() []event.Category {
+	return []event.Category{event.CategoryProcess, event.CategoryNetwork}
 }
 
 // Stats implements sensor.Sensor.
@@ -83,18 +83,18 @@ func (s *Sensor) Stats() sensor.Stats {
 
 type program struct {
 	name, tracepoint string
-	class            event.Class
+	category         event.Category
 }
 
 var programs = []program{
-	{"bulwark_fork", "sched_process_fork", event.ClassProcess},
-	{"bulwark_exec", "sched_process_exec", event.ClassProcess},
-	{"bulwark_exit", "sched_process_exit", event.ClassProcess},
-	{"bulwark_sock", "inet_sock_set_state", event.ClassNetwork},
+	{"bulwark_fork", "sched_process_fork", event.CategoryProcess},
+	{"bulwark_exec", "sched_process_exec", event.CategoryProcess},
+	{"bulwark_exit", "sched_process_exit", event.CategoryProcess},
+	{"bulwark_sock", "inet_sock_set_state", event.CategoryNetwork},
 }
 
 // Run implements sensor.Sensor.
-func (s *Sensor) Run(ctx context.Context, only []event.Class, sink sensor.Sink) error {
+func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sink) error {
 	ring := !s.forcePerf && features.HaveMapType(ebpf.RingBuf) == nil
 	if !ring {
 		s.early = &earlyExits{}
@@ -111,7 +111,7 @@ func (s *Sensor) Run(ctx context.Context, only []event.Class, sink sensor.Sink) 
 	defer reader.Close()
 
 	for _, p := range programs {
-		if !slices.Contains(only, p.class) {
+		if !slices.Contains(only, p.category) {
 			continue
 		}
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: p.tracepoint, Program: coll.Programs[p.name]})
@@ -125,7 +125,7 @@ func (s *Sensor) Run(ctx context.Context, only []event.Class, sink sensor.Sink) 
 		return fmt.Errorf("ebpf: %w", err)
 	}
 	sink.Ready()
-	s.log.Info("eBPF sensor attached", "ring_buffer", ring, "classes", only)
+	s.log.Info("eBPF sensor attached", "ring_buffer", ring, "categories", only)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -197,7 +197,7 @@ func (s *Sensor) handle(data []byte, sink sensor.Sink) {
 	if kindOf(data) == kindConn {
 		c, err := ParseConn(data)
 		if err != nil {
-			s.bad(err, event.ClassNetwork, sink)
+			s.bad(err, event.CategoryNetwork, sink)
 			return
 		}
 		s.conn(&c, sink)
@@ -205,7 +205,7 @@ func (s *Sensor) handle(data []byte, sink sensor.Sink) {
 	}
 	r, err := ParseRecord(data)
 	if err != nil {
-		s.bad(err, event.ClassProcess, sink)
+		s.bad(err, event.CategoryProcess, sink)
 		return
 	}
 	key := process.Key{PID: int(r.PID), Start: process.Ticks(r.Start)}
@@ -333,7 +333,7 @@ func (s *Sensor) emit(sink sensor.Sink, ev event.Event, ino uint64) {
 	sink.Emit(ev, ino)
 }
 
-func (s *Sensor) bad(err error, class event.Class, sink sensor.Sink) {
+func (s *Sensor) bad(err error, class event.Category, sink sensor.Sink) {
 	if s.malformed.Add(1) == 1 {
 		s.log.Error("eBPF record cannot be decoded; further ones are only counted", "err", err)
 	}
@@ -355,9 +355,9 @@ func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink 
 				n += v
 			}
 			if n > last[kind] {
-				class := event.ClassProcess
+				class := event.CategoryProcess
 				if kind == kindConn {
-					class = event.ClassNetwork
+					class = event.CategoryNetwork
 				}
 				s.lost.Add(n - last[kind])
 				s.seen.Add(n - last[kind])
@@ -375,7 +375,7 @@ func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink 
 		if now > missed {
 			s.lost.Add(now - missed)
 			s.seen.Add(now - missed)
-			sink.Lost(event.ClassProcess, now-missed)
+			sink.Lost(event.CategoryProcess, now-missed)
 			missed = now
 		}
 	}

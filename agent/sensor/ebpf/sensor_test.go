@@ -30,7 +30,7 @@ func TestShortLivedProcesses(t *testing.T) {
 		s := New(table, sensortest.Log(t), opts...)
 		sink := sensortest.Start(t, s)
 		sensortest.ShortLived(t, table, sink, 500, true)
-		if n := sink.LostOf(event.ClassProcess); n != 0 {
+		if n := sink.LostOf(event.CategoryProcess); n != 0 {
 			t.Errorf("%d lost", n)
 		}
 		if st := s.Stats(); st.Malformed != 0 || st.Seen < 1000 {

@@ -51,8 +51,10 @@ func (s *Sensor) Name() string {
 	return "proc-connector"
 }
 
-// Classes implements sensor.Sensor.
-func (s *Sensor) Classes() []event.Class { return []event.Class{event.ClassProcess} }
+// Categories implements sensor.Sensor.
+func (s *Sensor) Categories() []event.Category {
+	return []event.Category{event.CategoryProcess}
+}
 
 // Stats implements sensor.Sensor.
 func (s *Sensor) Stats() sensor.Stats {
@@ -60,7 +62,7 @@ func (s *Sensor) Stats() sensor.Stats {
 }
 
 // Run implements sensor.Sensor.
-func (s *Sensor) Run(ctx context.Context, _ []event.Class, sink sensor.Sink) error {
+func (s *Sensor) Run(ctx context.Context, _ []event.Category, sink sensor.Sink) error {
 	if s.polling {
 		return s.poll(ctx, sink)
 	}
@@ -96,7 +98,7 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Class, sink sensor.Sink) err
 				if gap := m.Seq - want; gap < 1<<31 {
 					s.seen.Add(uint64(gap))
 					s.lost.Add(uint64(gap))
-					sink.Lost(event.ClassProcess, uint64(gap))
+					sink.Lost(event.CategoryProcess, uint64(gap))
 				}
 			}
 			if len(next) < 8192 {
@@ -110,7 +112,7 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Class, sink sensor.Sink) err
 			if s.malformed.Add(1) == 1 {
 				s.log.Error("process connector: further ones are only counted", "err", err)
 			}
-			sink.Lost(event.ClassProcess, 1)
+			sink.Lost(event.CategoryProcess, 1)
 		}
 	}
 }
@@ -161,7 +163,7 @@ func (s *Sensor) exec(pid int, at time.Time, sink sensor.Sink) {
 		key, ok := s.table.KeyOf(pid)
 		if !ok {
 			s.lost.Add(1)
-			sink.Lost(event.ClassProcess, 1)
+			sink.Lost(event.CategoryProcess, 1)
 			return
 		}
 		old, _ := s.table.Lookup(pid)

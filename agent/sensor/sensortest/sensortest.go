@@ -25,12 +25,12 @@ type Sink struct {
 
 	mu     sync.Mutex
 	events []event.Event
-	lost   map[event.Class]uint64
+	lost   map[event.Category]uint64
 }
 
 // NewSink makes an empty one.
 func NewSink() *Sink {
-	return &Sink{ready: make(chan struct{}), lost: map[event.Class]uint64{}}
+	return &Sink{ready: make(chan struct{}), lost: map[event.Category]uint64{}}
 }
 
 // Ready implements sensor.Sink.
@@ -44,14 +44,14 @@ func (s *Sink) Emit(ev event.Event, _ uint64) {
 }
 
 // Lost implements sensor.Sink.
-func (s *Sink) Lost(c event.Class, n uint64) {
+func (s *Sink) Lost(c event.Category, n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lost[c] += n
 }
 
 // LostOf tells how many events of c were reported lost.
-func (s *Sink) LostOf(c event.Class) uint64 {
+func (s *Sink) LostOf(c event.Category) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lost[c]
@@ -92,7 +92,7 @@ func Start(t testing.TB, s sensor.Sensor) *Sink {
 	sink := NewSink()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, s.Classes(), sink) }()
+	go func() { done <- s.Run(ctx, s.Categories(), sink) }()
 	select {
 	case <-sink.ready:
 	case err := <-done:
