@@ -184,7 +184,7 @@ func TestOrdinaryUser(t *testing.T) {
 	root := strings.TrimSuffix(d.dirs.Run, "/run/bulwark")
 	inTestdata(t)
 	dir := t.TempDir()
-	program := filepath.Join(dir, "bulwark") // testscript's Main goes by the name
+	program := filepath.Join(dir, "program")
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +208,18 @@ func TestOrdinaryUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c, err := startChild(program, []string{"BULWARK_TEST_ROOT=" + root, "TZ=UTC"}, func(cmd *exec.Cmd) {
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	allowed, refused := 0, 0
 	for _, command := range commands() {
 		switch {
@@ -215,26 +227,23 @@ func TestOrdinaryUser(t *testing.T) {
 			strings.HasPrefix(command, "config validate"), command == "version": // tested elsewhere, and without the daemon
 			continue
 		}
-		cmd := exec.CommandContext(t.Context(), program, append([]string{"--output", "json"}, strings.Fields(d.prepare(command))...)...)
-		cmd.Env = []string{"BULWARK_TEST_ROOT=" + root, "TZ=UTC"}
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // the status is checked below
-		status := cmd.ProcessState.ExitCode()
-		denied := strings.Contains(stderr.String(), `"code":"permission_denied"`) && strings.Contains(stderr.String(), "sudo")
+		reply, err := c.run("/", "bulwark", append([]string{"--output", "json"}, strings.Fields(d.prepare(command))...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, stdout, stderr := reply.Status, string(reply.Stdout), string(reply.Stderr)
+		denied := strings.Contains(stderr, `"code":"permission_denied"`) && strings.Contains(stderr, "sudo")
 		switch {
 		case strings.HasPrefix(command, "config import-mdatp"): // finds nothing there
 		case isReadable(command):
 			allowed++
 			if denied || status == statusError {
-				t.Errorf("%s is refused: status %d: %s", command, status, stderr.String())
+				t.Errorf("%s is refused: status %d: %s", command, status, stderr)
 			}
 		default:
 			refused++
-			if !denied || status != statusError || stdout.Len() > 0 {
-				t.Errorf("%s is not refused: status %d: %s%s", command, status, stdout.String(), stderr.String())
+			if !denied || status != statusError || stdout != "" {
+				t.Errorf("%s is not refused: status %d: %s%s", command, status, stdout, stderr)
 			}
 		}
 	}

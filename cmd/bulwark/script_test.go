@@ -1,38 +1,61 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestMain(m *testing.M) {
-	as := func(name string) func() {
-		return func() {
-			args := os.Args[1:]
-			if root := os.Getenv("BULWARK_TEST_ROOT"); root != "" {
-				args = append([]string{"--root", root}, args...)
-			}
-			os.Exit(run(context.Background(), name, args, os.Stdout, os.Stderr))
-		}
-	}
-	testscript.Main(m, map[string]func(){"bulwark": as("bulwark"), "mdatp": as("mdatp")})
-}
-
 // TestScripts runs the scripts of testdata: every command, in text and JSON.
 // Each has a daemon of its own; scripts whose name begins with unlicensed have
-// one that is not enrolled, those with absent none.
+// one that is not enrolled, those with absent none. The commands of a script
+// run in one child; "exec bulwark" starts a process.
 func TestScripts(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for _, name := range []string{"bulwark", referenceName} {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command := func(ts *testscript.TestScript, name string, args []string) int {
+		reply, err := ts.Value("child").(*child).run(ts.MkAbs("."), name, args...)
+		ts.Check(err)
+		ts.Stdout().Write(reply.Stdout)
+		ts.Stderr().Write(reply.Stderr)
+		return reply.Status
+	}
+	as := func(name string) func(ts *testscript.TestScript, neg bool, args []string) {
+		return func(ts *testscript.TestScript, neg bool, args []string) {
+			if status := command(ts, name, args); (status == statusOK) == neg {
+				ts.Fatalf("%s %s: exit status %d", name, strings.Join(args, " "), status)
+			}
+		}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("BULWARK_TEST_ROOT", filepath.Join(e.WorkDir, "root"))
 			e.Setenv("TZ", "UTC")
+			e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
+			c, err := startChild(self, e.Vars, nil)
+			if err != nil {
+				return err
+			}
+			e.Values["child"] = c
+			e.Defer(func() {
+				if err := c.stop(); err != nil {
+					e.T().Fatal(err)
+				}
+			})
 			name := filepath.Base(e.WorkDir) // script-<name>
 			if strings.Contains(name, "absent") {
 				return nil
@@ -50,16 +73,17 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"bulwark":     as("bulwark"),
+			referenceName: as(referenceName),
 			// status N command...: the command ends with that status.
 			"status": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) < 2 {
 					ts.Fatalf("usage: status N command...")
 				}
-				err := ts.Exec(args[1], args[2:]...)
-				got := "0"
-				if err != nil {
-					got = strings.TrimPrefix(err.Error(), "exit status ")
+				if args[1] != "bulwark" && args[1] != referenceName {
+					ts.Fatalf("%s is not the program", args[1])
 				}
+				got := strconv.Itoa(command(ts, args[1], args[2:]))
 				if got != args[0] {
 					ts.Fatalf("%s: exit status %s, want %s", strings.Join(args[1:], " "), got, args[0])
 				}
