@@ -73,7 +73,10 @@ type Config struct {
 	CheckInInterval time.Duration
 	Thresholds      inventory.Thresholds // zero for the defaults
 	HashCost        account.HashCost     // zero for the default
-	Logger          *slog.Logger
+	// FilesDir is the folder for what devices send for actions and for the
+	// library of live response; empty for a portal without.
+	FilesDir string
+	Logger   *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
@@ -93,6 +96,7 @@ type Portal struct {
 	site      *web.Site
 	hunter    *hunting.Hunter
 	actions   *action.Service
+	files     *action.Files
 }
 
 // New puts a portal together.
@@ -125,20 +129,27 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		root = cfg.Definitions.Root
 	}
 	p.enroll = enroll.New(enroll.Config{Store: cfg.Control.Enroll(), CA: cfg.CA, OrgID: org, PortalURL: cfg.URL, Version: cfg.Version, DefinitionsRoot: root, Log: cfg.Logger, Now: cfg.Now})
+	var files ingest.Files
+	if cfg.FilesDir != "" {
+		if p.files, err = action.NewFiles(cfg.FilesDir, cfg.Control.Actions(), cfg.Now); err != nil {
+			return nil, err
+		}
+		files = transfers{p.files}
+	}
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
 		Sink:          newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics),
-		Commands:      cfg.Control.Commands(), CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
+		Commands:      cfg.Control.Commands(), Files: files, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
 	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -188,11 +199,17 @@ func (p *Portal) mount() http.Handler {
 // pageTime is how long a request of a person or program may take.
 const pageTime = 30 * time.Second
 
+// transferTime is how long a file may take that somebody fetches or uploads.
+const transferTime = 30 * time.Minute
+
 // timeOf is the time for a request: hunting takes longer than everything else.
 func timeOf(path string) time.Duration {
 	switch path {
 	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
 		return huntTime + pageTime
+	}
+	if strings.HasSuffix(path, "/package") || strings.HasPrefix(path, "/library") {
+		return transferTime
 	}
 	return pageTime
 }
@@ -353,6 +370,12 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 	}{
 		{"sessions", func(ctx context.Context) error { _, err := p.accounts.Sweep(ctx); return err }},
 		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
+		{"files of actions", func(ctx context.Context) error {
+			if p.files == nil {
+				return nil
+			}
+			return p.files.Sweep(ctx)
+		}},
 		{"definitions", func(context.Context) error {
 			if p.cfg.Definitions == nil {
 				return nil

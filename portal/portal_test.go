@@ -3,7 +3,9 @@ package portal
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -19,9 +21,11 @@ import (
 	"time"
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
@@ -39,6 +43,7 @@ type world struct {
 	control *sqlite.Store
 	device  string
 	alert   string
+	action  string // with a file
 	log     *logBuffer
 	stop    func() error
 }
@@ -66,7 +71,7 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	w.Portal, err = New(t.Context(), Config{
-		Control: control, Events: events, CA: ca, URL: "https://localhost:1", Version: "test",
+		Control: control, Events: events, CA: ca, URL: "https://localhost:1", Version: "test", FilesDir: filepath.Join(dir, "files"),
 		HashCost: account.HashCost{Time: 1, Memory: 64, Threads: 1}, Logger: slog.New(slog.NewTextHandler(w.log, nil)),
 	})
 	if err != nil {
@@ -121,6 +126,26 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 	if _, err := s.CheckIn(t.Context(), &ingest.CheckIn{DeviceID: w.device, Info: &agentv1.DeviceInfo{HostName: "host" + hostileText, OsPrettyName: hostileText, AgentVersion: hostileText, LoggedOnUsers: []string{hostileText}, Tags: []*agentv1.Tag{{Value: hostileText}}}, Received: time.Now(), Address: "192.0.2.9", Health: []byte(health), PolicyVersion: hostileText}); err != nil {
 		t.Fatal(err)
 	}
+	w.seedAction(t)
+}
+
+// seedAction adds an action that has ended and left a file, all with hostile
+// text.
+func (w *world) seedAction(t *testing.T) {
+	t.Helper()
+	a, err := w.actions.Order(t.Context(), action.Request{Device: w.device, Type: response.CollectInvestigationPackage, Comment: hostileText, By: hostileText})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.action = a.ID
+	content := []byte("a package")
+	sum := sha256.Sum256(content)
+	if _, err := w.files.Receive(t.Context(), w.device, a.ID, action.Part{Name: "../" + hostileText, Data: content, Last: true, SHA256: hex.EncodeToString(sum[:])}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.control.Commands().Complete(t.Context(), w.device, ingest.Completion{ID: a.ID, Status: "Succeeded", Message: hostileText, Result: []byte(mustJSON(map[string]string{hostileText: hostileText}))}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // logBuffer is a log that tests read while the portal writes.
@@ -141,7 +166,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-func mustJSON(s string) string {
+func mustJSON(s any) string {
 	b, err := json.Marshal(s)
 	if err != nil {
 		panic(err)
@@ -224,6 +249,8 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.device
 	case strings.Contains(path, "/alerts/"):
 		id = w.alert
+	case strings.Contains(path, "/actions/"), strings.Contains(path, "/machineactions/"):
+		id = w.action
 	}
 	path = strings.NewReplacer("{id}", id, "{$}", "").Replace(path)
 	if path == "/static/" {

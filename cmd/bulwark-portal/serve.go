@@ -124,7 +124,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, CA: ca, URL: url, Version: version, CheckInInterval: time.Duration(o.checkIn), Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), Logger: log})
 	if err != nil {
 		return err
 	}

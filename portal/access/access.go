@@ -36,10 +36,26 @@ const (
 	AuditRead      Permission = "Audit.Read.All"
 	HuntingRead    Permission = "AdvancedQuery.Read.All"
 	MachineScan    Permission = "Machine.Scan"
+	// The response actions, as the reference product divides them.
+	MachineIsolate    Permission = "Machine.Isolate"
+	MachineQuarantine Permission = "Machine.StopAndQuarantine"
+	MachineCollect    Permission = "Machine.CollectForensics"
+	MachineLive       Permission = "Machine.LiveResponse"
+	MachineOffboard   Permission = "Machine.Offboard"
+	// LibraryWrite is for the files that live response may bring to devices.
+	LibraryWrite Permission = "Library.Manage"
+	PolicyRead   Permission = "Policy.Read.All"
+	PolicyWrite  Permission = "Policy.ReadWrite.All"
+	// DetectionRead and DetectionWrite are for custom detections.
+	DetectionRead  Permission = "CustomDetection.Read.All"
+	DetectionWrite Permission = "CustomDetection.ReadWrite.All"
 )
 
 // Scopes are the permissions that an API token may carry.
-var scopes = []Permission{MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan}
+var scopes = []Permission{
+	MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, MachineLive,
+	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite,
+}
 
 // Scopes returns the permissions that an API token may carry.
 func Scopes() []Permission { return slices.Clone(scopes) }
@@ -64,28 +80,32 @@ type Role string
 // The roles.
 const (
 	Administrator Role = "administrator"
-	Analyst       Role = "analyst"
-	Reader        Role = "reader"
+	// Responder is an analyst who may also open live response sessions.
+	Responder Role = "responder"
+	Analyst   Role = "analyst"
+	Reader    Role = "reader"
 )
 
 // ParseRole returns the role with the given name.
 func ParseRole(name string) (Role, error) {
 	switch r := Role(strings.ToLower(strings.TrimSpace(name))); r {
-	case Administrator, Analyst, Reader:
+	case Administrator, Responder, Analyst, Reader:
 		return r, nil
 	}
-	return "", fmt.Errorf("unknown role %q: one of administrator, analyst, reader", name)
+	return "", fmt.Errorf("unknown role %q: one of administrator, responder, analyst, reader", name)
 }
 
 // Permissions of the role.
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, Onboarding, TokenManage, AuditRead, HuntingRead, MachineScan}
+		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite)
+	case Responder:
+		return append(Analyst.Permissions(), MachineLive)
 	case Analyst:
-		return []Permission{SignedIn, MachineRead, MachineWrite, AlertRead, AlertWrite, OnboardingRead, HuntingRead, MachineScan}
+		return append(Reader.Permissions(), MachineWrite, AlertWrite, OnboardingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, DetectionWrite)
 	case Reader:
-		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead}
+		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead, PolicyRead, DetectionRead}
 	}
 	return nil
 }

@@ -5,8 +5,6 @@ package action
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,10 +15,6 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
 )
-
-// Types of actions that agents carry out. The names are those of the reference
-// product's MachineAction.
-const RunAntiVirusScan = "RunAntiVirusScan"
 
 // Status of an action.
 const (
@@ -38,6 +32,9 @@ func Statuses() []string { return []string{Pending, InProgress, Succeeded, Faile
 // Lifetime is how long an order waits for a device that is away.
 const Lifetime = 3 * 24 * time.Hour
 
+// MaxWork is how long after its expiry an order that was begun is waited for.
+const MaxWork = 24 * time.Hour
+
 // maxComment bounds what people write, in bytes.
 const maxComment = 4000
 
@@ -48,6 +45,10 @@ var (
 	ErrRunning = errors.New("an action of this type is already in progress on the device")
 	// ErrStarted means that an action cannot be cancelled any more.
 	ErrStarted = errors.New("the action cannot be cancelled: the device has begun with it, or it has ended")
+	// ErrNoFile means that an action has left no file, or that it is deleted.
+	ErrNoFile = errors.New("the action has no file, or it is no longer kept")
+	// ErrNotIsolation means that there is nothing to release.
+	ErrNotIsolation = errors.New("the action is no isolation of a device")
 	// ErrOffboarded means that the device takes no orders.
 	ErrOffboarded = errors.New("the device is offboarded: it takes no actions")
 )
@@ -70,6 +71,10 @@ type Action struct {
 	// Status; an order that nobody took until it expired is TimeOut.
 	Status  string
 	Message string // what the device says
+	// Result is a JSON object of the device's, or empty.
+	Result json.RawMessage
+	// File is what the action left at the portal; without name for none.
+	File    File
 	Created time.Time
 	Updated time.Time
 	Expires time.Time
@@ -77,6 +82,13 @@ type Action struct {
 	Cancelled   time.Time // zero when it was not
 	CancelledBy string
 	CancelNote  string
+}
+
+// File is what a device sent for an action.
+type File struct {
+	Name   string // as the device calls it
+	Size   int64
+	SHA256 string
 }
 
 // Fields are what actions can be filtered and ordered by.
@@ -90,8 +102,19 @@ func Fields() query.Schema {
 // Store keeps actions. Implementations are safe for concurrent use.
 type Store interface {
 	// AddAction stores an order with its audit entry, unless the device has one of
-	// the type that has not ended (ErrRunning).
-	AddAction(ctx context.Context, a Action, address string) error
+	// the types in exclusive that has not ended (ErrRunning). The secret is what
+	// only the portal may know of it.
+	AddAction(ctx context.Context, a Action, secret []byte, exclusive []string, address string) error
+	// ActionSecret returns the secret of an action, or ErrNotFound, and writes the
+	// audit entry of its use.
+	ActionSecret(ctx context.Context, id string, entry Note) ([]byte, error)
+	// AddLibraryFile adds a file to the library, or replaces it, with its audit
+	// entry; DeleteLibraryFile fails with ErrNoLibraryFile for an unknown one.
+	AddLibraryFile(ctx context.Context, f LibraryFile, address string) error
+	DeleteLibraryFile(ctx context.Context, name string, entry Note) error
+	LibraryFiles(ctx context.Context) ([]LibraryFile, error)
+	// SetActionFile notes what the device sent.
+	SetActionFile(ctx context.Context, id string, f File) error
 	// Action returns one, or ErrNotFound.
 	Action(ctx context.Context, id string) (Action, error)
 	// Actions returns the page and, when asked, the number of all that match.
@@ -99,6 +122,12 @@ type Store interface {
 	// CancelAction cancels an order that waits, with its audit entry; ErrStarted
 	// when it does not wait any more.
 	CancelAction(ctx context.Context, id, by, note, address string, at time.Time) error
+}
+
+// Note is an audit entry about an action.
+type Note struct {
+	Time                           time.Time
+	Actor, Address, Action, Detail string
 }
 
 // Service orders actions.
@@ -111,43 +140,6 @@ type Service struct {
 // NewService makes the service over a store.
 func NewService(store Store, devices *inventory.Service, now func() time.Time) *Service {
 	return &Service{store, devices, now}
-}
-
-// Scan orders an antivirus scan of the type Quick or Full.
-func (s *Service) Scan(ctx context.Context, device, scanType, comment, by, address string) (Action, error) {
-	if scanType != "Quick" && scanType != "Full" {
-		return Action{}, &Invalid{"ScanType", fmt.Sprintf("ScanType is Quick or Full, not %.32q", scanType)}
-	}
-	return s.order(ctx, device, RunAntiVirusScan, map[string]string{"ScanType": scanType}, comment, by, address)
-}
-
-func (s *Service) order(ctx context.Context, device, kind string, parameters any, comment, by, address string) (Action, error) {
-	comment, err := checkComment(comment)
-	if err != nil {
-		return Action{}, err
-	}
-	d, err := s.devices.Get(ctx, device)
-	if err != nil {
-		return Action{}, err
-	}
-	if d.OnboardingStatus != "Onboarded" {
-		return Action{}, ErrOffboarded
-	}
-	raw, err := json.Marshal(parameters)
-	if err != nil {
-		return Action{}, fmt.Errorf("parameters of the action: %w", err)
-	}
-	var id [16]byte
-	rand.Read(id[:]) // never fails
-	now := s.now().UTC()
-	a := Action{
-		ID: hex.EncodeToString(id[:]), Type: kind, DeviceID: d.ID, DeviceName: d.HostName, Requestor: by, Comment: comment, Parameters: raw,
-		Status: Pending, Created: now, Updated: now, Expires: now.Add(Lifetime),
-	}
-	if err := s.store.AddAction(ctx, a, address); err != nil {
-		return Action{}, fmt.Errorf("%s on %s: %w", kind, d.ID, err)
-	}
-	return a, nil
 }
 
 func checkComment(comment string) (string, error) {
@@ -186,8 +178,11 @@ func (s *Service) List(ctx context.Context, q query.Query) ([]Action, int, error
 
 // current is the action as it is now: an order that nobody took in time is over.
 func (s *Service) current(a Action) Action {
-	if a.Status == Pending && s.now().After(a.Expires) {
+	switch {
+	case a.Status == Pending && s.now().After(a.Expires):
 		a.Status, a.Updated, a.Message = TimeOut, a.Expires, "the device did not take the order in time"
+	case a.Status == InProgress && s.now().After(a.Expires.Add(MaxWork)):
+		a.Status, a.Message = TimeOut, "the device has begun and not reported the end"
 	}
 	return a
 }

@@ -50,6 +50,8 @@ type Config struct {
 	Sink          Sink
 	// Commands may be nil: then there are never any.
 	Commands Commands
+	// Files may be nil: then none are taken or given.
+	Files Files
 	// CheckInInterval is what agents are told; 5 minutes when zero.
 	CheckInInterval time.Duration
 	Log             *slog.Logger

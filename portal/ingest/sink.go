@@ -144,5 +144,27 @@ type Commands interface {
 	Complete(ctx context.Context, deviceID string, c Completion) error
 }
 
+// Files takes what devices send for a command, and gives them what a command
+// brings. Errors that wrap ErrUnknownCommand or ErrTooLarge are the device's
+// fault, others the portal's.
+type Files interface {
+	// ReceivePart stores a part and returns where the next one begins.
+	ReceivePart(ctx context.Context, deviceID, command string, p FilePart) (next uint64, err error)
+	// FetchPart returns at most 1 MiB of a file, and the size of all of it.
+	FetchPart(ctx context.Context, deviceID, command, sha256 string, offset uint64) (data []byte, size uint64, err error)
+}
+
+// FilePart is a part of a file.
+type FilePart struct {
+	Name   string
+	Offset uint64
+	Data   []byte
+	Last   bool
+	SHA256 string // of the whole file, with Last
+}
+
+// ErrTooLarge is returned (wrapped) by Files.ReceivePart.
+var ErrTooLarge = errors.New("the file is larger than what the portal takes")
+
 // ErrUnknownCommand is returned (wrapped) by Commands.Complete.
 var ErrUnknownCommand = errors.New("no such command for this device")

@@ -1,9 +1,16 @@
 package rest
 
 import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 )
@@ -27,6 +34,22 @@ type machineActionObject struct {
 	CancellationBy      *string    `json:"cancellationRequestor"`
 	CancellationComment *string    `json:"cancellationComment"`
 	ExpirationTime      time.Time  `json:"expirationDateTimeUtc"`
+	// Result is what the device reported; of live response the outputs.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Package is the file that the device sent.
+	Package     *actionFile  `json:"package,omitempty"`
+	RelatedFile *relatedFile `json:"relatedFileInfo"`
+}
+
+type actionFile struct {
+	FileName string `json:"fileName"`
+	Size     int64  `json:"size"`
+	SHA256   string `json:"sha256"`
+}
+
+type relatedFile struct {
+	Identifier string `json:"fileIdentifier"`
+	Type       string `json:"fileIdentifierType"`
 }
 
 func toMachineAction(a action.Action) machineActionObject {
@@ -36,6 +59,21 @@ func toMachineAction(a action.Action) machineActionObject {
 	}
 	if !a.Cancelled.IsZero() {
 		m.CancellationTime, m.CancellationBy, m.CancellationComment = &a.Cancelled, &a.CancelledBy, &a.CancelNote
+	}
+	if a.File.Name != "" {
+		m.Package = &actionFile{a.File.Name, a.File.Size, a.File.SHA256}
+	}
+	m.Result = a.Result
+	if a.Type == response.QuarantineFile || a.Type == response.StopAndQuarantineFile {
+		var f response.FileParameters
+		if err := json.Unmarshal(a.Parameters, &f); err == nil {
+			switch {
+			case f.SHA1 != "":
+				m.RelatedFile = &relatedFile{f.SHA1, "Sha1"}
+			case f.SHA256 != "":
+				m.RelatedFile = &relatedFile{f.SHA256, "Sha256"}
+			}
+		}
 	}
 	return m
 }
@@ -86,10 +124,156 @@ func (a *API) cancelAction(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p := access.From(r.Context())
-	m, err := a.cfg.Actions.Cancel(r.Context(), r.PathValue("id"), body.Comment, p.Name, p.Address)
+	m, err := a.cfg.Actions.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	// Whoever may order it may cancel it.
+	if need := action.Permission(m.Type); !p.May(need) {
+		return &failure{http.StatusForbidden, "Forbidden", fmt.Sprintf("cancelling this action needs the scope %s", need), ""}
+	}
+	m, err = a.cfg.Actions.Cancel(r.Context(), r.PathValue("id"), body.Comment, p.Name, p.Address)
 	if err != nil {
 		return err
 	}
 	a.write(w, http.StatusOK, toMachineAction(m))
+	return nil
+}
+
+// order gives an order and answers with it.
+func (a *API) order(w http.ResponseWriter, r *http.Request, kind, comment string, parameters any) error {
+	p := access.From(r.Context())
+	done, err := a.cfg.Actions.Order(r.Context(), action.Request{
+		Device: r.PathValue("id"), Type: kind, Parameters: parameters, Comment: comment, By: p.Name, Address: p.Address,
+	})
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusCreated, toMachineAction(done))
+	return nil
+}
+
+// simple is an order that has a comment only.
+func (a *API) simple(kind string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var body struct{ Comment string }
+		if err := read(w, r, &body); err != nil {
+			return err
+		}
+		return a.order(w, r, kind, body.Comment, nil)
+	}
+}
+
+func (a *API) isolate(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Comment, IsolationType string
+		Allow                  []string
+	}
+	if err := read(w, r, &body); err != nil {
+		return err
+	}
+	if body.IsolationType != "Full" {
+		return bad("IsolationType", "IsolationType is Full on Linux, not %.32q", body.IsolationType)
+	}
+	return a.order(w, r, response.Isolate, body.Comment, response.IsolateParameters{Allow: body.Allow})
+}
+
+func (a *API) stopAndQuarantine(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Comment, Sha1, Sha256, Path string
+		KeepRunning                 bool
+	}
+	if err := read(w, r, &body); err != nil {
+		return err
+	}
+	kind := response.StopAndQuarantineFile
+	if body.KeepRunning {
+		kind = response.QuarantineFile
+	}
+	return a.order(w, r, kind, body.Comment, response.FileParameters{Path: body.Path, SHA1: strings.ToLower(body.Sha1), SHA256: strings.ToLower(body.Sha256)})
+}
+
+func (a *API) stopProcess(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Comment, Sha256, ProcessCreationTime string
+		ProcessID                            int32 `json:"ProcessId"`
+	}
+	if err := read(w, r, &body); err != nil {
+		return err
+	}
+	return a.order(w, r, response.StopProcess, body.Comment, response.ProcessParameters{ProcessID: body.ProcessID, SHA256: strings.ToLower(body.Sha256), Started: body.ProcessCreationTime})
+}
+
+func (a *API) restoreFile(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Comment, Sha256 string
+		ItemID          string `json:"ItemId"`
+	}
+	if err := read(w, r, &body); err != nil {
+		return err
+	}
+	return a.order(w, r, response.RestoreFile, body.Comment, response.RestoreParameters{ItemID: body.ItemID, SHA256: strings.ToLower(body.Sha256)})
+}
+
+// releaseToken makes the token with which an isolated host is released on site.
+func (a *API) releaseToken(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Comment string
+		Hours   int
+	}
+	if err := read(w, r, &body); err != nil {
+		return err
+	}
+	if body.Hours < 1 || body.Hours > int(response.ReleaseLifetime.Hours()) {
+		return bad("Hours", "Hours is between 1 and %d", int(response.ReleaseLifetime.Hours()))
+	}
+	p := access.From(r.Context())
+	token, expires, err := a.cfg.Actions.ReleaseToken(r.Context(), r.PathValue("id"), time.Duration(body.Hours)*time.Hour, body.Comment, p.Name, p.Address)
+	if err != nil {
+		return err
+	}
+	a.write(w, http.StatusOK, map[string]any{"token": token, "expirationDateTimeUtc": expires})
+	return nil
+}
+
+// packageURI is where the file of an action is.
+func (a *API) packageURI(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.cfg.Actions.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if m.File.Name == "" {
+		return action.ErrNoFile
+	}
+	a.write(w, http.StatusOK, map[string]any{"@odata.context": "/api/$metadata#Edm.String", "value": "/api/machineactions/" + m.ID + "/package"})
+	return nil
+}
+
+// packageFile is the file of an action itself. What live response fetched needs
+// its own permission.
+func (a *API) packageFile(w http.ResponseWriter, r *http.Request) error {
+	m, err := a.cfg.Actions.Get(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	p := access.From(r.Context())
+	if need := action.Permission(m.Type); !p.May(need) {
+		return &failure{http.StatusForbidden, "Forbidden", fmt.Sprintf("the file of this action needs the scope %s", need), ""}
+	}
+	if a.cfg.Files == nil {
+		return action.ErrNoFile
+	}
+	f, err := a.cfg.Files.Open(m)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // read-only
+	if err := a.cfg.Accounts.Record(r.Context(), p.Name, p.Address, "action.download", m.ID, m.File.Name); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.File.Name}))
+	w.Header().Set("Content-Length", strconv.FormatInt(m.File.Size, 10))
+	io.Copy(w, f) //nolint:errcheck // the client is gone
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/openapi"
+	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
@@ -44,7 +45,9 @@ type Config struct {
 	Accounts  *account.Service
 	Hunter    *hunting.Hunter
 	Actions   *action.Service
-	Logger    *slog.Logger
+	// Files of actions; nil for none.
+	Files  *action.Files
+	Logger *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }
@@ -78,6 +81,17 @@ func New(cfg Config) *API {
 		{"GET /api/machineactions", access.MachineRead, a.machineActions},
 		{"GET /api/machineactions/{id}", access.MachineRead, a.machineAction},
 		{"POST /api/machineactions/{id}/cancel", access.MachineScan, a.cancelAction},
+		{"POST /api/machines/{id}/isolate", access.MachineIsolate, a.isolate},
+		{"POST /api/machines/{id}/unisolate", access.MachineIsolate, a.simple(response.Unisolate)},
+		{"POST /api/machines/{id}/StopAndQuarantineFile", access.MachineQuarantine, a.stopAndQuarantine},
+		{"POST /api/machines/{id}/stopProcess", access.MachineQuarantine, a.stopProcess},
+		{"POST /api/machines/{id}/restoreFile", access.MachineQuarantine, a.restoreFile},
+		{"POST /api/machines/{id}/updateDefinitions", access.MachineScan, a.simple(response.UpdateDefinitions)},
+		{"POST /api/machines/{id}/collectInvestigationPackage", access.MachineCollect, a.simple(response.CollectInvestigationPackage)},
+		{"POST /api/machines/{id}/offboard", access.MachineOffboard, a.simple(response.Offboard)},
+		{"POST /api/machineactions/{id}/releaseToken", access.MachineIsolate, a.releaseToken},
+		{"GET /api/machineactions/{id}/GetPackageUri", access.MachineCollect, a.packageURI},
+		{"GET /api/machineactions/{id}/package", access.MachineCollect, a.packageFile},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -231,12 +245,14 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = &failure{http.StatusBadRequest, "ActiveRequestAlreadyExists", action.ErrRunning.Error(), "id"}
 	case errors.Is(err, action.ErrStarted):
 		f = &failure{http.StatusBadRequest, "BadRequest", action.ErrStarted.Error(), "id"}
+	case errors.Is(err, action.ErrNotIsolation):
+		f = &failure{http.StatusBadRequest, "BadRequest", action.ErrNotIsolation.Error(), "id"}
 	case errors.Is(err, action.ErrOffboarded):
 		f = &failure{http.StatusBadRequest, "BadRequest", action.ErrOffboarded.Error(), "id"}
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

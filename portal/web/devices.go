@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -54,7 +55,8 @@ type devicePage struct {
 	CSRF     string
 	MayTag   bool
 	Actions  []action.Action
-	MayScan  bool
+	May      func(string) bool // may order actions of a type
+	Isolated bool
 }
 
 func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
@@ -63,7 +65,9 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite), MayScan: access.From(ctx).May(access.MachineScan) && d.OnboardingStatus == "Onboarded"}
+	p := devicePage{Device: d, CSRF: visitOf(ctx).session.CSRF, MayTag: access.From(ctx).May(access.MachineWrite), Isolated: isolated(d.Health)}
+	may := mayOrder(r)
+	p.May = func(kind string) bool { return d.OnboardingStatus == "Onboarded" && may(kind) }
 	p.Healthy, p.Facts, p.Issues = healthFacts(d.Health)
 	p.Alerts, p.AlertsOf, err = s.cfg.Alerts.List(ctx, query.Query{
 		Filter: query.Compare{Field: "machineId", Op: query.Eq, Value: d.ID},
@@ -176,4 +180,12 @@ func (s *Site) tagDevice(w http.ResponseWriter, r *http.Request) error {
 	}
 	redirect(w, r, "/devices/"+d.ID)
 	return nil
+}
+
+// isolated reports whether the agent says that the host is cut off.
+func isolated(health json.RawMessage) bool {
+	var h struct {
+		Isolation string `json:"isolation_status"`
+	}
+	return json.Unmarshal(health, &h) == nil && h.Isolation != "" && h.Isolation != "not_isolated"
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
@@ -69,9 +70,11 @@ type Config struct {
 	Tokens     EnrollmentTokens
 	Hunter     *hunting.Hunter
 	Actions    *action.Service
-	Queries    hunting.Library
-	Version    string
-	Logger     *slog.Logger
+	// Files of actions and the library; nil for none.
+	Files   *action.Files
+	Queries hunting.Library
+	Version string
+	Logger  *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }
@@ -136,7 +139,18 @@ func (s *Site) routes() {
 	post("/tokens", access.TokenManage, s.createToken)
 	post("/tokens/{id}/revoke", access.TokenManage, s.revokeToken)
 	post("/devices/{id}/scan", access.MachineScan, s.orderScan)
+	post("/devices/{id}/update-definitions", access.MachineScan, s.orderSimple(response.UpdateDefinitions))
+	post("/devices/{id}/isolate", access.MachineIsolate, s.orderIsolate)
+	post("/devices/{id}/release", access.MachineIsolate, s.orderSimple(response.Unisolate))
+	post("/devices/{id}/quarantine", access.MachineQuarantine, s.orderQuarantine)
+	post("/devices/{id}/stop-process", access.MachineQuarantine, s.orderStop)
+	post("/devices/{id}/restore", access.MachineQuarantine, s.orderRestore)
+	post("/devices/{id}/collect", access.MachineCollect, s.orderSimple(response.CollectInvestigationPackage))
+	post("/devices/{id}/offboard", access.MachineOffboard, s.orderSimple(response.Offboard))
 	get("/actions", access.MachineRead, s.actions)
+	get("/actions/{id}", access.MachineRead, s.action)
+	get("/actions/{id}/package", access.MachineCollect, s.actionPackage)
+	post("/actions/{id}/release-token", access.MachineIsolate, s.releaseToken)
 	post("/actions/{id}/cancel", access.MachineScan, s.cancelAction)
 	get("/hunting", access.HuntingRead, s.huntingPage)
 	get("/hunting/schema.json", access.HuntingRead, s.huntingSchema)
@@ -283,11 +297,13 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusNotFound, "There is no such alert", "It may have been removed: alerts of a self-test go when the test ends.")
 	case errors.As(err, &order):
 		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(order.Message)+".")
-	case errors.Is(err, action.ErrRunning), errors.Is(err, action.ErrStarted), errors.Is(err, action.ErrOffboarded):
+	case errors.Is(err, action.ErrRunning), errors.Is(err, action.ErrStarted), errors.Is(err, action.ErrOffboarded), errors.Is(err, action.ErrNotIsolation):
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, action.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such action", "Actions go with their device.")
-	case errors.Is(err, account.ErrNotFound), errors.Is(err, enroll.ErrNotFound):
+	case errors.Is(err, action.ErrNoFile):
+		s.problem(w, r, http.StatusNotFound, "There is no file", "The device has not sent one, or it is no longer kept.")
+	case errors.Is(err, account.ErrNotFound), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, enroll.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.Is(err, context.Canceled):
 	default:

@@ -1138,6 +1138,254 @@ func (x *FinishSelfTestResponse) GetArrivals() []*FinishSelfTestResponse_Arrival
 	return nil
 }
 
+type SendFileRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	CommandId string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// For people; the portal stores the file under a name of its own.
+	FileName string `protobuf:"bytes,2,opt,name=file_name,json=fileName,proto3" json:"file_name,omitempty"`
+	// Where data begins in the file.
+	Offset uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	// At most 1 MiB.
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// The file ends with this part; sha256 is then that of all of it, 64 hex
+	// digits.
+	Last          bool   `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	Sha256        string `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendFileRequest) Reset() {
+	*x = SendFileRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendFileRequest) ProtoMessage() {}
+
+func (x *SendFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendFileRequest.ProtoReflect.Descriptor instead.
+func (*SendFileRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SendFileRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *SendFileRequest) GetFileName() string {
+	if x != nil {
+		return x.FileName
+	}
+	return ""
+}
+
+func (x *SendFileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SendFileRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SendFileRequest) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *SendFileRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+type SendFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the next part has to begin.
+	NextOffset    uint64 `protobuf:"varint,1,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendFileResponse) Reset() {
+	*x = SendFileResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendFileResponse) ProtoMessage() {}
+
+func (x *SendFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendFileResponse.ProtoReflect.Descriptor instead.
+func (*SendFileResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SendFileResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+type FetchFileRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	CommandId string                 `protobuf:"bytes,1,opt,name=command_id,json=commandId,proto3" json:"command_id,omitempty"`
+	// Of the file, 64 hex digits, as the command's parameters have it.
+	Sha256        string `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchFileRequest) Reset() {
+	*x = FetchFileRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchFileRequest) ProtoMessage() {}
+
+func (x *FetchFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchFileRequest.ProtoReflect.Descriptor instead.
+func (*FetchFileRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FetchFileRequest) GetCommandId() string {
+	if x != nil {
+		return x.CommandId
+	}
+	return ""
+}
+
+func (x *FetchFileRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *FetchFileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type FetchFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Of the whole file.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchFileResponse) Reset() {
+	*x = FetchFileResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchFileResponse) ProtoMessage() {}
+
+func (x *FetchFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchFileResponse.ProtoReflect.Descriptor instead.
+func (*FetchFileResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FetchFileResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *FetchFileResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type FinishSelfTestResponse_Arrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AlertId       string                 `protobuf:"bytes,1,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
@@ -1149,7 +1397,7 @@ type FinishSelfTestResponse_Arrival struct {
 
 func (x *FinishSelfTestResponse_Arrival) Reset() {
 	*x = FinishSelfTestResponse_Arrival{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1409,7 @@ func (x *FinishSelfTestResponse_Arrival) String() string {
 func (*FinishSelfTestResponse_Arrival) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,15 +1542,36 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\aArrival\x12\x19\n" +
 	"\balert_id\x18\x01 \x01(\tR\aalertId\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12&\n" +
-	"\x0farrived_unix_ms\x18\x03 \x01(\x03R\rarrivedUnixMs2\xa7\x01\n" +
+	"\x0farrived_unix_ms\x18\x03 \x01(\x03R\rarrivedUnixMs\"\xa5\x01\n" +
+	"\x0fSendFileRequest\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x1b\n" +
+	"\tfile_name\x18\x02 \x01(\tR\bfileName\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\tR\x06sha256\"3\n" +
+	"\x10SendFileResponse\x12\x1f\n" +
+	"\vnext_offset\x18\x01 \x01(\x04R\n" +
+	"nextOffset\"a\n" +
+	"\x10FetchFileRequest\x12\x1d\n" +
+	"\n" +
+	"command_id\x18\x01 \x01(\tR\tcommandId\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\";\n" +
+	"\x11FetchFileResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size2\xa7\x01\n" +
 	"\x11EnrollmentService\x12K\n" +
 	"\x06Enroll\x12\x1f.bulwark.agent.v1.EnrollRequest\x1a .bulwark.agent.v1.EnrollResponse\x12E\n" +
-	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xc7\x03\n" +
+	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xf0\x04\n" +
 	"\fAgentService\x12N\n" +
 	"\aDeliver\x12 .bulwark.agent.v1.DeliverRequest\x1a!.bulwark.agent.v1.DeliverResponse\x12N\n" +
 	"\aCheckIn\x12 .bulwark.agent.v1.CheckInRequest\x1a!.bulwark.agent.v1.CheckInResponse\x12J\n" +
 	"\bCommands\x12!.bulwark.agent.v1.CommandsRequest\x1a\x19.bulwark.agent.v1.Command0\x01\x12f\n" +
-	"\x0fCompleteCommand\x12(.bulwark.agent.v1.CompleteCommandRequest\x1a).bulwark.agent.v1.CompleteCommandResponse\x12c\n" +
+	"\x0fCompleteCommand\x12(.bulwark.agent.v1.CompleteCommandRequest\x1a).bulwark.agent.v1.CompleteCommandResponse\x12Q\n" +
+	"\bSendFile\x12!.bulwark.agent.v1.SendFileRequest\x1a\".bulwark.agent.v1.SendFileResponse\x12T\n" +
+	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12c\n" +
 	"\x0eFinishSelfTest\x12'.bulwark.agent.v1.FinishSelfTestRequest\x1a(.bulwark.agent.v1.FinishSelfTestResponseB3Z1github.com/bulwarkhq/bulwark/api/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -1317,7 +1586,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
 	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
@@ -1336,31 +1605,39 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*CompleteCommandResponse)(nil),        // 14: bulwark.agent.v1.CompleteCommandResponse
 	(*FinishSelfTestRequest)(nil),          // 15: bulwark.agent.v1.FinishSelfTestRequest
 	(*FinishSelfTestResponse)(nil),         // 16: bulwark.agent.v1.FinishSelfTestResponse
-	nil,                                    // 17: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 18: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	(*SendFileRequest)(nil),                // 17: bulwark.agent.v1.SendFileRequest
+	(*SendFileResponse)(nil),               // 18: bulwark.agent.v1.SendFileResponse
+	(*FetchFileRequest)(nil),               // 19: bulwark.agent.v1.FetchFileRequest
+	(*FetchFileResponse)(nil),              // 20: bulwark.agent.v1.FetchFileResponse
+	nil,                                    // 21: bulwark.agent.v1.DeliverRequest.LostEntry
+	(*FinishSelfTestResponse_Arrival)(nil), // 22: bulwark.agent.v1.FinishSelfTestResponse.Arrival
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
 	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
-	17, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
+	21, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
 	5,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	18, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	22, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
 	1,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
 	3,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
 	7,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
 	9,  // 8: bulwark.agent.v1.AgentService.CheckIn:input_type -> bulwark.agent.v1.CheckInRequest
 	11, // 9: bulwark.agent.v1.AgentService.Commands:input_type -> bulwark.agent.v1.CommandsRequest
 	13, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
-	15, // 11: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
-	2,  // 12: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
-	4,  // 13: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
-	8,  // 14: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
-	10, // 15: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
-	12, // 16: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
-	14, // 17: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
-	16, // 18: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
-	12, // [12:19] is the sub-list for method output_type
-	5,  // [5:12] is the sub-list for method input_type
+	17, // 11: bulwark.agent.v1.AgentService.SendFile:input_type -> bulwark.agent.v1.SendFileRequest
+	19, // 12: bulwark.agent.v1.AgentService.FetchFile:input_type -> bulwark.agent.v1.FetchFileRequest
+	15, // 13: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
+	2,  // 14: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
+	4,  // 15: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
+	8,  // 16: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
+	10, // 17: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
+	12, // 18: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
+	14, // 19: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
+	18, // 20: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
+	20, // 21: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
+	16, // 22: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
+	14, // [14:23] is the sub-list for method output_type
+	5,  // [5:14] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1377,7 +1654,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -65,6 +65,10 @@ const (
 	// AgentServiceCompleteCommandProcedure is the fully-qualified name of the AgentService's
 	// CompleteCommand RPC.
 	AgentServiceCompleteCommandProcedure = "/bulwark.agent.v1.AgentService/CompleteCommand"
+	// AgentServiceSendFileProcedure is the fully-qualified name of the AgentService's SendFile RPC.
+	AgentServiceSendFileProcedure = "/bulwark.agent.v1.AgentService/SendFile"
+	// AgentServiceFetchFileProcedure is the fully-qualified name of the AgentService's FetchFile RPC.
+	AgentServiceFetchFileProcedure = "/bulwark.agent.v1.AgentService/FetchFile"
 	// AgentServiceFinishSelfTestProcedure is the fully-qualified name of the AgentService's
 	// FinishSelfTest RPC.
 	AgentServiceFinishSelfTestProcedure = "/bulwark.agent.v1.AgentService/FinishSelfTest"
@@ -199,6 +203,14 @@ type AgentServiceClient interface {
 	Commands(context.Context, *connect.Request[v1.CommandsRequest]) (*connect.ServerStreamForClient[v1.Command], error)
 	// CompleteCommand reports the state of a command.
 	CompleteCommand(context.Context, *connect.Request[v1.CompleteCommandRequest]) (*connect.Response[v1.CompleteCommandResponse], error)
+	// SendFile brings a part of a file that a command collected. Parts come in
+	// order; a part that the portal has already is acknowledged again, so that a
+	// transfer goes on where it was interrupted. Errors: not_found (no such
+	// command of this device, or it has ended), resource_exhausted (larger than
+	// the portal keeps).
+	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
+	// FetchFile returns a part of a file that a command names, at most 1 MiB.
+	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -239,6 +251,18 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("CompleteCommand")),
 			connect.WithClientOptions(opts...),
 		),
+		sendFile: connect.NewClient[v1.SendFileRequest, v1.SendFileResponse](
+			httpClient,
+			baseURL+AgentServiceSendFileProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SendFile")),
+			connect.WithClientOptions(opts...),
+		),
+		fetchFile: connect.NewClient[v1.FetchFileRequest, v1.FetchFileResponse](
+			httpClient,
+			baseURL+AgentServiceFetchFileProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
+			connect.WithClientOptions(opts...),
+		),
 		finishSelfTest: connect.NewClient[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse](
 			httpClient,
 			baseURL+AgentServiceFinishSelfTestProcedure,
@@ -254,6 +278,8 @@ type agentServiceClient struct {
 	checkIn         *connect.Client[v1.CheckInRequest, v1.CheckInResponse]
 	commands        *connect.Client[v1.CommandsRequest, v1.Command]
 	completeCommand *connect.Client[v1.CompleteCommandRequest, v1.CompleteCommandResponse]
+	sendFile        *connect.Client[v1.SendFileRequest, v1.SendFileResponse]
+	fetchFile       *connect.Client[v1.FetchFileRequest, v1.FetchFileResponse]
 	finishSelfTest  *connect.Client[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse]
 }
 
@@ -275,6 +301,16 @@ func (c *agentServiceClient) Commands(ctx context.Context, req *connect.Request[
 // CompleteCommand calls bulwark.agent.v1.AgentService.CompleteCommand.
 func (c *agentServiceClient) CompleteCommand(ctx context.Context, req *connect.Request[v1.CompleteCommandRequest]) (*connect.Response[v1.CompleteCommandResponse], error) {
 	return c.completeCommand.CallUnary(ctx, req)
+}
+
+// SendFile calls bulwark.agent.v1.AgentService.SendFile.
+func (c *agentServiceClient) SendFile(ctx context.Context, req *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error) {
+	return c.sendFile.CallUnary(ctx, req)
+}
+
+// FetchFile calls bulwark.agent.v1.AgentService.FetchFile.
+func (c *agentServiceClient) FetchFile(ctx context.Context, req *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
+	return c.fetchFile.CallUnary(ctx, req)
 }
 
 // FinishSelfTest calls bulwark.agent.v1.AgentService.FinishSelfTest.
@@ -301,6 +337,14 @@ type AgentServiceHandler interface {
 	Commands(context.Context, *connect.Request[v1.CommandsRequest], *connect.ServerStream[v1.Command]) error
 	// CompleteCommand reports the state of a command.
 	CompleteCommand(context.Context, *connect.Request[v1.CompleteCommandRequest]) (*connect.Response[v1.CompleteCommandResponse], error)
+	// SendFile brings a part of a file that a command collected. Parts come in
+	// order; a part that the portal has already is acknowledged again, so that a
+	// transfer goes on where it was interrupted. Errors: not_found (no such
+	// command of this device, or it has ended), resource_exhausted (larger than
+	// the portal keeps).
+	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
+	// FetchFile returns a part of a file that a command names, at most 1 MiB.
+	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -337,6 +381,18 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("CompleteCommand")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceSendFileHandler := connect.NewUnaryHandler(
+		AgentServiceSendFileProcedure,
+		svc.SendFile,
+		connect.WithSchema(agentServiceMethods.ByName("SendFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	agentServiceFetchFileHandler := connect.NewUnaryHandler(
+		AgentServiceFetchFileProcedure,
+		svc.FetchFile,
+		connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceFinishSelfTestHandler := connect.NewUnaryHandler(
 		AgentServiceFinishSelfTestProcedure,
 		svc.FinishSelfTest,
@@ -353,6 +409,10 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceCommandsHandler.ServeHTTP(w, r)
 		case AgentServiceCompleteCommandProcedure:
 			agentServiceCompleteCommandHandler.ServeHTTP(w, r)
+		case AgentServiceSendFileProcedure:
+			agentServiceSendFileHandler.ServeHTTP(w, r)
+		case AgentServiceFetchFileProcedure:
+			agentServiceFetchFileHandler.ServeHTTP(w, r)
 		case AgentServiceFinishSelfTestProcedure:
 			agentServiceFinishSelfTestHandler.ServeHTTP(w, r)
 		default:
@@ -378,6 +438,14 @@ func (UnimplementedAgentServiceHandler) Commands(context.Context, *connect.Reque
 
 func (UnimplementedAgentServiceHandler) CompleteCommand(context.Context, *connect.Request[v1.CompleteCommandRequest]) (*connect.Response[v1.CompleteCommandResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.CompleteCommand is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.SendFile is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.FetchFile is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error) {

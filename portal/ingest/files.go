@@ -1,0 +1,59 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+)
+
+// maxPart bounds the data of one message of a transfer, in bytes.
+const maxPart = 1 << 20
+
+// SendFile stores a part of what a command collected.
+func (h *handler) SendFile(ctx context.Context, req *connect.Request[agentv1.SendFileRequest]) (*connect.Response[agentv1.SendFileResponse], error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := req.Msg
+	switch {
+	case h.cfg.Files == nil:
+		return nil, agentv1.NewError(connect.CodeUnimplemented, agentv1.ReasonBadRequest, 0, "this portal takes no files")
+	case len(m.Data) > maxPart || len(m.FileName) > 4096 || m.Offset > 1<<40:
+		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "a part of %d bytes at %d is out of bounds", len(m.Data), m.Offset)
+	case m.Last && !isHex(m.Sha256, 64):
+		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "the last part has no SHA-256")
+	}
+	next, err := h.cfg.Files.ReceivePart(ctx, c.device.ID, m.CommandId, FilePart{Name: m.FileName, Offset: m.Offset, Data: m.Data, Last: m.Last, SHA256: m.Sha256})
+	switch {
+	case errors.Is(err, ErrUnknownCommand):
+		return nil, agentv1.NewError(connect.CodeNotFound, agentv1.ReasonBadRequest, 0, "%w", err)
+	case errors.Is(err, ErrTooLarge):
+		return nil, agentv1.NewError(connect.CodeFailedPrecondition, agentv1.ReasonBadRequest, 0, "%w", err)
+	case err != nil:
+		return nil, h.failed(ctx, "file of a command", c.device.ID, err)
+	}
+	return connect.NewResponse(&agentv1.SendFileResponse{NextOffset: next}), nil
+}
+
+// FetchFile returns a part of a file that a command brings.
+func (h *handler) FetchFile(ctx context.Context, req *connect.Request[agentv1.FetchFileRequest]) (*connect.Response[agentv1.FetchFileResponse], error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if h.cfg.Files == nil {
+		return nil, agentv1.NewError(connect.CodeUnimplemented, agentv1.ReasonBadRequest, 0, "this portal gives no files")
+	}
+	data, size, err := h.cfg.Files.FetchPart(ctx, c.device.ID, req.Msg.CommandId, req.Msg.Sha256, req.Msg.Offset)
+	switch {
+	case errors.Is(err, ErrUnknownCommand):
+		return nil, agentv1.NewError(connect.CodeNotFound, agentv1.ReasonBadRequest, 0, "%w", err)
+	case err != nil:
+		return nil, h.failed(ctx, "file for a command", c.device.ID, err)
+	}
+	return connect.NewResponse(&agentv1.FetchFileResponse{Data: data, Size: size}), nil
+}
