@@ -1,99 +1,77 @@
 package quarantine
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
-	"time"
+
+	"github.com/bulwarkhq/bulwark/test/crash"
 )
 
-// The test starts this binary as the process that quarantines, and kills it
-// (SIGKILL) at a random moment.
-const crashVariable = "BULWARK_TEST_QUARANTINE"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashVariable); dir != "" {
-		if err := quarantineForEver(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
+	crash.Main(m, map[string]crash.Child{"store": useStore})
 }
+
+const victims = 2
 
 func victimContent(n int) []byte {
-	return bytes.Repeat(fmt.Appendf(nil, "content of %d. ", n), 20000)
+	return bytes.Repeat(fmt.Appendf(nil, "content of %d. ", n), 7000)
 }
 
-// quarantineForEver makes files and quarantines them, one after the other. It
-// prints the number of each file once that is complete.
-func quarantineForEver(dir string) error {
+func victim(dir string, n int) string { return filepath.Join(dir, "files", fmt.Sprint(n)) }
+
+// useStore quarantines the files, restores the first and removes the last.
+func useStore(dir string, acknowledge func(string)) error {
 	s, err := Open(filepath.Join(dir, "store"), Options{Reserve: 1})
 	if err != nil {
 		return err
 	}
-	for n := 0; ; n++ {
-		path := filepath.Join(dir, fmt.Sprintf("file-%d", n))
-		if err := os.WriteFile(path, victimContent(n), 0o600); err != nil {
-			return err
-		}
-		f, err := os.Open(path)
+	var items []Item
+	for n := range victims {
+		f, err := os.Open(victim(dir, n))
 		if err != nil {
 			return err
 		}
-		fmt.Println(n)
-		if _, err := s.Add(context.Background(), f, path, Meta{Threat: fmt.Sprint(n)}); err != nil {
+		item, err := s.Add(context.Background(), f, victim(dir, n), Meta{Threat: fmt.Sprint(n)})
+		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
-		f.Close()
+		acknowledge(fmt.Sprintf("add %d", n))
+		items = append(items, item)
 	}
+	if _, err := s.Restore(context.Background(), items[0].ID, ""); err != nil {
+		return err
+	}
+	acknowledge("restore")
+	if err := s.Remove(items[1].ID); err != nil {
+		return err
+	}
+	acknowledge("remove")
+	return nil
 }
 
-func TestKilledAtAnyPoint(t *testing.T) {
-	rounds := 40
-	if testing.Short() {
-		rounds = 5
-	}
-	states := map[string]int{}
-	for range rounds {
-		dir := t.TempDir()
-		exe, err := os.Executable()
-		if err != nil {
+// Killed before any write, every file is whole in one place, and nothing else is
+// left behind.
+func TestKilledAtEveryWrite(t *testing.T) {
+	prepare := func(dir string) {
+		if err := os.Mkdir(filepath.Join(dir, "files"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), crashVariable+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		last := -1
-		kill := time.AfterFunc(20*time.Millisecond+time.Duration(rand.IntN(60_000))*time.Microsecond, func() { cmd.Process.Kill() })
-		for lines.Scan() {
-			if _, err := fmt.Sscan(lines.Text(), &last); err != nil {
+		for n := range victims {
+			if err := os.WriteFile(victim(dir, n), victimContent(n), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != -1 {
-			t.Fatalf("the process was not killed: %v", err)
-		}
-		kill.Stop()
-
-		// Before and after the store has cleaned up, every file is whole in one
-		// place at least.
+	}
+	stored, original := 0, 0
+	got := crash.Each(t, "store", crash.Options{Prepare: prepare}, func(t *testing.T, dir string, acknowledged []string) {
+		done := func(what string) bool { return slices.Contains(acknowledged, what) }
 		s, err := Open(filepath.Join(dir, "store"), Options{Reserve: 1})
 		if err != nil {
 			t.Fatal(err)
@@ -105,41 +83,59 @@ func TestKilledAtAnyPoint(t *testing.T) {
 				t.Errorf("unfinished item after Open: %+v", i)
 			}
 		}
-		for n := 0; n <= last; n++ {
+		for n := range victims {
 			want := victimContent(n)
-			original, originalErr := os.ReadFile(filepath.Join(dir, fmt.Sprintf("file-%d", n)))
-			item, stored := items[fmt.Sprint(n)]
-			if stored {
-				var got bytes.Buffer
-				if err := s.Content(t.Context(), item.ID, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
-					t.Fatalf("file %d: stored content is wrong: %v", n, err)
+			there, err := os.ReadFile(victim(dir, n))
+			isThere := err == nil && bytes.Equal(there, want)
+			if err == nil && !isThere {
+				t.Errorf("file %d is half there", n)
+			}
+			item, isStored := items[fmt.Sprint(n)]
+			if isStored {
+				var content bytes.Buffer
+				if err := s.Content(t.Context(), item.ID, &content); err != nil || !bytes.Equal(content.Bytes(), want) {
+					t.Errorf("file %d: the stored content is wrong: %v", n, err)
 				}
 			}
 			switch {
-			case stored && originalErr == nil:
-				t.Fatalf("file %d: both places after Open, item %+v", n, item)
-			case !stored && (originalErr != nil || !bytes.Equal(original, want)):
-				t.Fatalf("file %d is lost: %v", n, originalErr)
-			case stored:
-				states["stored"]++
+			case n == 0 && done("restore"):
+				if !isThere || isStored {
+					t.Errorf("restored, and there: %v, stored: %v", isThere, isStored)
+				}
+			case n == 0 && done("add 0"): // being restored: one place at least
+				if !isThere && !isStored {
+					t.Error("lost while it was restored")
+				}
+			case n == 1 && done("restore") && !isThere && !isStored: // removed, or about to be
+			case n == 1 && done("remove"):
+				t.Errorf("removed, and there: %v, stored: %v", isThere, isStored)
+			case isThere == isStored || done(fmt.Sprintf("add %d", n)) && !isStored:
+				t.Errorf("file %d there: %v, stored: %v", n, isThere, isStored)
+			case isStored:
+				stored++
 			default:
-				states["original"]++
+				original++
 			}
 		}
-		left, err := filepath.Glob(filepath.Join(dir, ".bulwark-*"))
-		if err != nil || len(left) > 0 {
-			t.Errorf("left behind: %q", left)
-		}
-		entries, err := os.ReadDir(s.dir)
+		entries, err := os.ReadDir(filepath.Join(dir, "store"))
 		if err != nil {
 			t.Fatal(err)
+		}
+		left, err := os.ReadDir(filepath.Join(dir, "files"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range left {
+			if strings.HasPrefix(e.Name(), ".") {
+				t.Errorf("left behind: %s", e.Name())
+			}
 		}
 		if len(entries) != 1+2*len(items) {
 			t.Errorf("%d files for %d items", len(entries), len(items))
 		}
+	})
+	if got.Kills < 30 || stored < 10 || original < 10 {
+		t.Errorf("the test shows little: %+v, %d stored, %d not", got, stored, original)
 	}
-	t.Logf("after the kills: %v", states)
-	if states["stored"] == 0 || !testing.Short() && states["original"] == 0 {
-		t.Error("the kills never hit the interesting moments")
-	}
+	t.Logf("%+v", got)
 }

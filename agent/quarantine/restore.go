@@ -56,7 +56,11 @@ func (s *Store) restore(ctx context.Context, item Item, target string) error {
 	if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
 		return ErrExists
 	}
-	temp := ".bulwark-restore-" + newID()
+	if err := s.beginRestoring(item.ID, dir); err != nil {
+		return err
+	}
+	defer s.endRestoring(item.ID)
+	temp := restoringPrefix + item.ID
 	fd, err := unix.Openat(parent, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("making the file: %w", err)
@@ -81,6 +85,63 @@ func (s *Store) restore(ctx context.Context, item Item, target string) error {
 		return fmt.Errorf("syncing the folder: %w", err)
 	}
 	return nil
+}
+
+// A file that is being restored has a hidden name in its folder until it is
+// whole. A note in the store, ID.restoring, says in which, so that a daemon that
+// is killed meanwhile leaves no dangerous content behind.
+const (
+	restoringPrefix = ".bulwark-restore-"
+	restoringSuffix = ".restoring"
+)
+
+// errRestoring: two restorations of one item would disturb each other.
+var errRestoring = errors.New("it is being restored already")
+
+func (s *Store) beginRestoring(id, folder string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restoring[id] {
+		return errRestoring
+	}
+	if err := s.writeFile(id+restoringSuffix, []byte(folder)); err != nil {
+		return fmt.Errorf("noting the restoration: %w", err)
+	}
+	s.restoring[id] = true
+	return nil
+}
+
+func (s *Store) endRestoring(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.restoring, id)
+	if err := os.Remove(s.path(id + restoringSuffix)); err != nil {
+		s.log.Warn("the note of a restoration cannot be removed", "id", id, "error", err)
+	}
+}
+
+// forgetRestoring removes what a restoration that was cut off has left.
+func (s *Store) forgetRestoring(id string) {
+	note := s.path(id + restoringSuffix)
+	folder, err := os.ReadFile(note)
+	if err == nil {
+		err = removeHidden(string(folder), restoringPrefix+id)
+	}
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		err = os.Remove(note)
+	}
+	if err != nil {
+		s.log.Warn("what is left of a restoration that was cut off cannot be removed", "id", id, "folder", string(folder), "error", err)
+	}
+}
+
+func removeHidden(folder, name string) error {
+	parent, err := nolink.OpenFolder(folder)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return unix.Unlinkat(parent, name, 0)
 }
 
 // Content copies the original content of an item to w, for a person who

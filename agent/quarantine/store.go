@@ -11,6 +11,7 @@
 //	identity        the age X25519 identity that items are encrypted to
 //	ID.age          content, encrypted
 //	ID.json         what is known about it; an item exists once this does
+//	ID.restoring    the folder into which it is being restored
 package quarantine
 
 import (
@@ -139,9 +140,10 @@ type Store struct {
 	log      *slog.Logger
 	identity *age.X25519Identity
 
-	mu    sync.Mutex
-	items map[string]Item
-	bytes int64 // of all items, and of those that are being added
+	mu        sync.Mutex
+	items     map[string]Item
+	restoring map[string]bool
+	bytes     int64 // of all items, and of those that are being added
 }
 
 const (
@@ -168,7 +170,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("closing the quarantine folder to others: %w", err)
 	}
-	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}}
+	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}, restoring: map[string]bool{}}
 	var err error
 	if s.identity, err = s.loadIdentity(); err != nil {
 		return nil, err
@@ -255,6 +257,10 @@ func (s *Store) load() error {
 			if err := os.Remove(s.path(name)); err != nil {
 				s.log.Warn("cannot remove an unfinished quarantine file", "file", name, "error", err)
 			}
+			continue
+		}
+		if id, ok := strings.CutSuffix(name, restoringSuffix); ok && idPattern.MatchString(id) {
+			s.forgetRestoring(id)
 			continue
 		}
 		id, isItem := strings.CutSuffix(name, itemSuffix)

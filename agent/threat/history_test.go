@@ -1,13 +1,9 @@
 package threat
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,18 +13,6 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/google/go-cmp/cmp"
 )
-
-const crashVariable = "BULWARK_TEST_THREAT_HISTORY"
-
-func TestMain(m *testing.M) {
-	if path := os.Getenv(crashVariable); path != "" {
-		if err := recordForEver(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
 
 func open(t *testing.T) *History {
 	t.Helper()
@@ -307,69 +291,6 @@ func TestParallel(t *testing.T) {
 		if !h.IsAllowed(a, "") {
 			t.Errorf("%s is lost", a)
 		}
-	}
-}
-
-// recordForEver prints the number of each row once Record has returned.
-func recordForEver(path string) error {
-	h, err := Open(path, nil)
-	if err != nil {
-		return err
-	}
-	for n := 0; ; n++ {
-		if _, _, err := h.Record(detection(n)); err != nil {
-			return err
-		}
-		fmt.Println(n)
-	}
-}
-
-func TestKilledAtAnyPoint(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "threats.db")
-	rows := 0
-	for range 15 {
-		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), crashVariable+"="+path)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		kill := time.AfterFunc(20*time.Millisecond+time.Duration(rand.IntN(80_000))*time.Microsecond, func() { cmd.Process.Kill() })
-		last := -1
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if _, err := fmt.Sscan(lines.Text(), &last); err != nil {
-				t.Fatal(err)
-			}
-		}
-		_ = cmd.Wait() // killed
-		kill.Stop()
-		h, err := Open(path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for n := 0; n <= last; n++ {
-			if got, err := h.ByHash(hash(n)); err != nil || got.Paths[0] != fmt.Sprintf("/tmp/file-%d", n) {
-				t.Fatalf("row %d is lost: %+v, %v", n, got, err)
-			}
-		}
-		rows = max(rows, last+1)
-		if err := h.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if rows == 0 {
-		t.Error("nothing was ever written")
-	}
-	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) != 0 {
-		t.Errorf("taken for damaged: %q", aside)
 	}
 }
 

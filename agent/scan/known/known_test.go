@@ -2,10 +2,8 @@ package known
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,18 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-const crashVariable = "BULWARK_TEST_KNOWN"
-
-func TestMain(m *testing.M) {
-	if path := os.Getenv(crashVariable); path != "" {
-		if err := addForEver(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
 
 func open(t testing.TB, path string, o Options) *Store {
 	t.Helper()
@@ -222,67 +208,6 @@ func TestRandomDamage(t *testing.T) {
 	}
 	if _, ok := s.Scanned(file(39_999)); !ok {
 		t.Error("not known")
-	}
-}
-
-func addForEver(path string) error {
-	s, err := Open(path, Options{Reserve: 1})
-	if err != nil {
-		return err
-	}
-	for i := 0; ; i++ {
-		if err := s.Add(file(i), when); err != nil {
-			return err
-		}
-		if i == 1000 {
-			fmt.Println("started")
-		}
-	}
-}
-
-// Killed at any moment, growing included, it opens again and knows nothing that
-// was not added.
-func TestKilled(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "known")
-	for range 6 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), crashVariable+"="+path)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 16)); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Wait(); err == nil {
-			t.Fatal("it ended by itself")
-		}
-		s := open(t, path, Options{})
-		known := 0
-		for i := range 1000 {
-			if _, ok := s.Scanned(file(i)); ok {
-				known++
-			}
-			changed := file(i)
-			changed.Size++
-			if _, ok := s.Scanned(changed); ok {
-				t.Fatal("a changed file is known")
-			}
-		}
-		if known < 990 {
-			t.Errorf("%d of 1000 are known", known)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

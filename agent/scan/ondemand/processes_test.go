@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/test/crash"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Stdout.WriteString("ready")
 		time.Sleep(time.Hour)
 	}
-	os.Exit(m.Run())
+	crash.Main(m, map[string]crash.Child{"scans": changeScans})
 }
 
 // What runs is scanned, also where its file is deleted, was never on a disk, or
