@@ -156,6 +156,69 @@ func TestStuckReader(t *testing.T) {
 	}
 }
 
+// TestStuckReaders: several opens of the readers wait, each for somebody else,
+// among accesses to other files. A read that took more than one event would
+// keep those that it had already taken.
+func TestStuckReaders(t *testing.T) {
+	r := newRig(t, nil)
+	leases := []string{"leased-0", "leased-1", "leased-2"}
+	var files []*os.File
+	for i, name := range leases {
+		leases[i] = r.put(t, name, "harmless "+name)
+		f, err := os.OpenFile(leases[i], os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		wait(t, "a lease", func() bool {
+			_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+			return err == nil
+		})
+		files = append(files, f)
+	}
+	// All processes are there before the first waits, so that their accesses
+	// come within one of the supervisor's looks.
+	waiting, others := make(chan reply, len(leases)), make(chan reply, 12)
+	read := func(path string, to chan reply) func() {
+		o := startAccessor(t)
+		return func() { go func() { to <- o.do(request{Op: "read", Path: path}) }() }
+	}
+	first := read(leases[0], waiting)
+	var rest []func()
+	for i := range cap(others) {
+		rest = append(rest, read(r.put(t, fmt.Sprintf("other-%d", i), "harmless"), others))
+		if i%6 == 3 {
+			rest = append(rest, read(leases[1+i/6], waiting))
+		}
+	}
+	first()
+	wait(t, "the reader is stuck", func() bool { return r.readersStuck(r.groups[0], time.Now()) })
+	for _, read := range rest {
+		read()
+		time.Sleep(time.Millisecond)
+	}
+	for range cap(others) {
+		select {
+		case got := <-others:
+			if got.Content != "harmless" {
+				t.Errorf("read %q: %s", got.Content, got.Err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("an access is held by readers that are stuck in the opens of other files")
+		}
+	}
+	for _, f := range files {
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range leases {
+		if got := <-waiting; got.Err != "" {
+			t.Error(got.Err)
+		}
+	}
+}
+
 // TestOtherHolders finds another daemon by what it does.
 func TestOtherHolders(t *testing.T) {
 	dir := tmpfs(t)

@@ -25,9 +25,6 @@ const (
 	// only version since 2.6.37.
 	eventLen     = 24
 	eventVersion = 3
-	// readEvents bounds one read. The kernel opens a descriptor for each event
-	// before it gives us the first, so a long batch makes the first one wait.
-	readEvents = 32
 )
 
 // kernelEvent is one decoded struct fanotify_event_metadata.
@@ -122,13 +119,16 @@ func (g *group) respond(eventFD int32, response uint32) error {
 	}
 }
 
-// read fills buf with events; 0 and EAGAIN when there are none.
-func (g *group) read(buf []byte) (int, error) {
+// read fills buf, which has room for one event, and never for more: the kernel
+// opens the file of each event before it returns from the read. If the open of
+// the second waits, in a stacked file system or one of user space, for the
+// process that the first holds, then nobody could answer the first.
+func (g *group) read(buf *[eventLen]byte) (int, error) {
 	// The lock is not held: a read may wait in a file system's open and must
 	// not keep others from answering. Readers end before the group is closed,
 	// except those that are stuck in the kernel, and they keep the group's file
 	// alive themselves.
-	return unix.Read(g.fd, buf)
+	return unix.Read(g.fd, buf[:])
 }
 
 // queued is how many bytes of events wait in the kernel.

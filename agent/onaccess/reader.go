@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
 
@@ -28,9 +29,8 @@ type reader struct {
 func (w *Watcher) readLoop(r *reader) {
 	// A thread of its own: waking up does not depend on the scheduler finding
 	// one while the workers are busy.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	buf := make([]byte, readEvents*eventLen)
+	defer guard.HoldSignals()()
+	var buf [eventLen]byte
 	fds := []unix.PollFd{
 		{Fd: int32(r.group.fd), Events: unix.POLLIN},
 		{Fd: int32(w.stopFD), Events: unix.POLLIN},
@@ -39,7 +39,7 @@ func (w *Watcher) readLoop(r *reader) {
 	for !w.stopping.Load() {
 		now := time.Now()
 		r.since.Store(w.sinceBorn(now))
-		n, err := r.group.read(buf)
+		n, err := r.group.read(&buf)
 		r.since.Store(0)
 		switch {
 		case errors.Is(err, unix.EAGAIN):

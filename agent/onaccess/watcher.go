@@ -137,7 +137,7 @@ func (w *Watcher) fitDescriptors(size int) int {
 		}
 	}
 	// Half for accesses, half for duplicates and the rest of the daemon.
-	w.ownedMax = max(1, (int64(min(lim.Cur, math.MaxInt32))-2*readEvents-32)/2)
+	w.ownedMax = max(1, (int64(min(lim.Cur, math.MaxInt32))-64)/2)
 	// Two queues of three rings each, and those who joined.
 	fits := int(w.ownedMax / 7)
 	if fits < size {
@@ -365,10 +365,11 @@ func (w *Watcher) shutdown(stopScans func()) {
 	}
 	stopScans()
 	// What was queued in the kernel before the marks went.
-	buf := make([]byte, readEvents*eventLen)
+	var buf [eventLen]byte
+	release := guard.HoldSignals()
 	for _, g := range w.groups {
 		for {
-			n, err := g.read(buf)
+			n, err := g.read(&buf)
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}
@@ -377,6 +378,7 @@ func (w *Watcher) shutdown(stopScans func()) {
 			}
 		}
 	}
+	release()
 	end := time.Now().Add(drainTime)
 	for w.busy() && time.Now().Before(end) {
 		time.Sleep(5 * time.Millisecond)

@@ -237,6 +237,7 @@ const eventLen = 24
 // drain takes what is queued in the kernel and allows it.
 func (g *guard) drain(q *queue) {
 	defer q.draining.Store(false)
+	defer HoldSignals()()
 	// One event at a time: those that follow must not wait for this one's file.
 	var event [eventLen]byte
 	silent := g.page.load(wordBeat)
