@@ -89,7 +89,7 @@ func (e *Event) Category() Category {
 		return CategoryMount
 	case UserIDChanged, CapabilitiesChanged, NamespaceChanged:
 		return CategoryPrivilege
-	case UserAccountCreated, UserAccountModified, UserAccountDeleted, SecurityGroupCreated, SecurityGroupDeleted,
+	case UserAccountCreated, UserAccountModified, UserAccountDeleted, SecurityGroupCreated, SecurityGroupModified, SecurityGroupDeleted,
 		AddedToLocalGroup, RemovedFromGroup:
 		return CategoryAccount
 	case ServiceInstalled, ServiceModified, ServiceDeleted:

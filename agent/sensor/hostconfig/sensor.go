@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,7 @@ type Sensor struct {
 	opts  Options
 	// settle is the constant, longer in tests.
 	settle time.Duration
+	only   []event.Category
 
 	seen, delivered, filtered, overflows atomic.Uint64
 }
@@ -62,8 +64,10 @@ func New(table *process.Table, log *slog.Logger, opts Options) *Sensor {
 // Name implements sensor.Sensor.
 func (s *Sensor) Name() string { return "files" }
 
-// Classes implements sensor.Sensor.
-func (s *Sensor) Classes() []event.Class { return []event.Class{event.ClassDevice} }
+// Categories implements sensor.Sensor.
+func (s *Sensor) Categories() []event.Category {
+	return []event.Category{event.CategoryAccount, event.CategoryService, event.CategoryTask}
+}
 
 // Stats implements sensor.Sensor. Seen counts changes of definitions.
 func (s *Sensor) Stats() sensor.Stats {
@@ -78,7 +82,7 @@ type actor struct {
 }
 
 // Run implements sensor.Sensor.
-func (s *Sensor) Run(ctx context.Context, _ []event.Class, sink sensor.Sink) error {
+func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sink) error {
 	n := newNotifier(s.opts.Inotify, s.log)
 	defer n.close()
 	last := newSnapshot(s.opts.Root)
@@ -92,6 +96,7 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Class, sink sensor.Sink) err
 	last = now
 	changes := make(chan change, 1024)
 	n.start(ctx, changes)
+	s.only = only
 	sink.Ready()
 	s.log.Info("watching the files of accounts, services and tasks", "folders", len(last.folders), "by", n.kind())
 
@@ -179,6 +184,10 @@ func (s *Sensor) look(last *snapshot, n *notifier, touched map[string]actor, sin
 	for _, d := range compare(last, now) {
 		s.seen.Add(1)
 		ev := d.event()
+		if !slices.Contains(s.only, ev.Category()) {
+			s.filtered.Add(1)
+			continue
+		}
 		a, ok := blame(d, touched)
 		ev.Time = time.Now().UTC()
 		if ok {
