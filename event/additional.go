@@ -12,7 +12,7 @@ import (
 // login user). Keys are sorted; it is empty when there is nothing to say.
 // An entry of Additional wins over one of the processes with the same key.
 func AdditionalFields(e *Event) string {
-	var room [24]pair
+	var room [48]pair
 	ps := room[:0]
 	for k, v := range e.Additional {
 		ps = append(ps, pair{k, v})
@@ -62,6 +62,21 @@ func processExtras(ps []pair, prefix string, p *Process) []pair {
 	add("WorkingDirectory", p.WorkingDir)
 	add("Terminal", p.Terminal)
 	add("ContainerId", p.ContainerID)
+	add("ContainerName", p.ContainerName)
+	add("ContainerImage", p.ContainerImage)
+	add("Pod", p.Pod)
+	add("Namespaces", p.Namespaces)
+	add("Capabilities", p.Capabilities)
+	add("Script", p.Script)
+	add("Package", p.Package)
+	add("FuzzyHash", p.FuzzyHash)
+	if p.SessionLeader != 0 {
+		add("SessionLeaderId", strconv.FormatInt(p.SessionLeader, 10))
+	}
+	if !p.StartTime.IsZero() {
+		// As long as the device remembers: a pid is given again, this is not.
+		add("UniqueId", strconv.FormatInt(p.StartTime.UnixMilli(), 36)+"-"+strconv.FormatInt(p.PID, 10))
+	}
 	add("UserId", strconv.FormatInt(p.UID, 10))
 	if p.LoginUID >= 0 && p.LoginName != "" {
 		add("LoginUserId", strconv.FormatInt(p.LoginUID, 10))

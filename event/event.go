@@ -182,6 +182,27 @@ type Process struct {
 	ParentPID       int64     `json:"parent_pid,omitempty"`
 	ParentFileName  string    `json:"parent_file_name,omitempty"`
 	ParentStartTime time.Time `json:"parent_start_time,omitzero"`
+	// ContainerName, ContainerImage and Pod (namespace/name) are what the
+	// container's runtime says about ContainerID, where it can be asked.
+	ContainerName  string `json:"container_name,omitempty"`
+	ContainerImage string `json:"container_image,omitempty"`
+	Pod            string `json:"pod,omitempty"`
+	// Namespaces lists the inode numbers: "cgroup:1 ipc:2 mnt:3 net:4 pid:5
+	// user:6 uts:7".
+	Namespaces string `json:"namespaces,omitempty"`
+	// Capabilities is the effective set, as a hexadecimal mask like CapEff of
+	// /proc/pid/status.
+	Capabilities string `json:"capabilities,omitempty"`
+	// SessionLeader is the pid of the leader of the process's session (setsid).
+	SessionLeader int64 `json:"session_leader,omitempty"`
+	// Script is the file that the program interprets, where the kernel started
+	// the interpreter for it.
+	Script string `json:"script,omitempty"`
+	// Package is the name and version of the distribution package that the
+	// executable belongs to; empty when it belongs to none or that is not known.
+	Package string `json:"package,omitempty"`
+	// FuzzyHash of the executable (ssdeep).
+	FuzzyHash string `json:"fuzzy_hash,omitempty"`
 }
 
 // File is the subject of file, image load and antivirus events.

@@ -78,7 +78,16 @@ func appendProcess(b []byte, p *Process) []byte {
 	b = appendString(b, 17, p.ContainerID)
 	b = appendVarint(b, 18, uint64(p.ParentPID))
 	b = appendString(b, 19, p.ParentFileName)
-	return appendTime(b, 20, p.ParentStartTime)
+	b = appendTime(b, 20, p.ParentStartTime)
+	b = appendString(b, 21, p.ContainerName)
+	b = appendString(b, 22, p.ContainerImage)
+	b = appendString(b, 23, p.Pod)
+	b = appendString(b, 24, p.Namespaces)
+	b = appendString(b, 25, p.Capabilities)
+	b = appendVarint(b, 26, uint64(p.SessionLeader))
+	b = appendString(b, 27, p.Script)
+	b = appendString(b, 28, p.Package)
+	return appendString(b, 29, p.FuzzyHash)
 }
 
 func appendFile(b []byte, f *File) []byte {
@@ -355,6 +364,24 @@ func decodeProcess(r *reader, p *Process) bool {
 			f.string(&p.ParentFileName)
 		case 20:
 			f.time(&p.ParentStartTime)
+		case 21:
+			f.string(&p.ContainerName)
+		case 22:
+			f.string(&p.ContainerImage)
+		case 23:
+			f.string(&p.Pod)
+		case 24:
+			f.string(&p.Namespaces)
+		case 25:
+			f.string(&p.Capabilities)
+		case 26:
+			f.int(&p.SessionLeader)
+		case 27:
+			f.string(&p.Script)
+		case 28:
+			f.string(&p.Package)
+		case 29:
+			f.string(&p.FuzzyHash)
 		}
 	})
 }

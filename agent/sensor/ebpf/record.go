@@ -14,18 +14,13 @@ import (
 
 // The layout of struct record and struct conn of bpf/sensor.bpf.c.
 const (
-	kindExec = 1
-	kindFork = 2
-	kindExit = 3
-	kindConn = 4
-	kindMax  = 5
-
 	flagArgsUnreadable = 1
 	flagArgsCut        = 2
 	flagPathCut        = 4
 	flagUnlinked       = 8
+	flagInterpreted    = 16
 
-	recordSize = 144
+	recordSize = 192
 	connSize   = 72
 	maxRecord  = recordSize + 14336 + 16384
 )
@@ -46,6 +41,11 @@ type Record struct {
 	Comm, TTY           string
 	Filename, Exe, Cwd  string // as given to exec; resolved; working directory
 	Cgroup              string
+	CapEffective        uint64
+	NetNS, UserNS       uint32
+	UTSNS, IPCNS        uint32
+	CgroupNS            uint32
+	SessionLeader       uint32
 	CommandLine         string
 }
 
@@ -55,6 +55,8 @@ type Conn struct {
 	Time, Start   uint64
 	PID           uint32
 	Old, New      uint16
+	Protocol      uint16 // IPPROTO_*
+	Family        uint16 // of a raw socket only
 	Local, Remote netip.AddrPort
 }
 
@@ -88,6 +90,10 @@ func ParseRecord(b []byte) (Record, error) {
 	argsLen := int(le.Uint32(b[100:]))
 	nFile, nExe, nCwd, nCgroup := int(le.Uint16(b[104:])), int(le.Uint16(b[106:])), int(le.Uint16(b[108:])), int(le.Uint16(b[110:]))
 	r.Comm, r.TTY = cstring(b[112:128]), cstring(b[128:144])
+	r.CapEffective = le.Uint64(b[144:])
+	for i, to := range []*uint32{&r.NetNS, &r.UserNS, &r.UTSNS, &r.IPCNS, &r.CgroupNS, &r.SessionLeader} {
+		*to = le.Uint32(b[160+4*i:])
+	}
 	if r.Kind < kindExec || r.Kind > kindExit {
 		return r, fmt.Errorf("kind %d is unknown", r.Kind)
 	}
@@ -157,19 +163,29 @@ func ParseConn(b []byte) (Conn, error) {
 	c.Kind, c.Time, c.Start, c.PID = le.Uint32(b), le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint32(b[24:])
 	c.Old, c.New = le.Uint16(b[28:]), le.Uint16(b[30:])
 	family := le.Uint16(b[32:])
-	lport, rport := le.Uint16(b[36:]), le.Uint16(b[38:])
-	if c.Kind != kindConn || c.PID > 1<<31-1 {
+	c.Protocol = le.Uint16(b[34:])
+	if c.Kind != kindConn && c.Kind != kindNet || c.PID > 1<<31-1 {
 		return c, fmt.Errorf("kind %d, pid %d: not a socket record", c.Kind, c.PID)
 	}
+	if c.New == stateRawSocket {
+		c.Family = family
+		return c, nil
+	}
+	var err error
+	c.Local, c.Remote, err = ends(family, le.Uint16(b[36:]), le.Uint16(b[38:]), b[40:72])
+	return c, err
+}
+
+// ends reads the addresses of the two ends of a connection.
+func ends(family, lport, rport uint16, b []byte) (local, remote netip.AddrPort, err error) {
 	var l, r netip.Addr
 	switch family {
 	case 2:
-		l, r = netip.AddrFrom4([4]byte(b[40:44])), netip.AddrFrom4([4]byte(b[56:60]))
+		l, r = netip.AddrFrom4([4]byte(b[:4])), netip.AddrFrom4([4]byte(b[16:20]))
 	case 10:
-		l, r = netip.AddrFrom16([16]byte(b[40:56])).Unmap(), netip.AddrFrom16([16]byte(b[56:72])).Unmap()
+		l, r = netip.AddrFrom16([16]byte(b[:16])).Unmap(), netip.AddrFrom16([16]byte(b[16:32])).Unmap()
 	default:
-		return c, fmt.Errorf("address family %d is unknown", family)
+		return local, remote, fmt.Errorf("address family %d is unknown", family)
 	}
-	c.Local, c.Remote = netip.AddrPortFrom(l, lport), netip.AddrPortFrom(r, rport)
-	return c, nil
+	return netip.AddrPortFrom(l, lport), netip.AddrPortFrom(r, rport), nil
 }

@@ -52,7 +52,7 @@ func TestParseRecord(t *testing.T) {
 		}
 	}
 	for what, change := range map[string]func([]byte){
-		"kind":        func(b []byte) { b[0] = 9 },
+		"kind":        func(b []byte) { b[0] = 99 },
 		"pid 0":       func(b []byte) { copy(b[32:], "\x00\x00\x00\x00") },
 		"args length": func(b []byte) { copy(b[100:], "\xff\xff\xff\xff") },
 		"path length": func(b []byte) { copy(b[106:], "\xff\xff") },

@@ -19,6 +19,8 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
 
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
@@ -29,6 +31,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 #define BPF_ANY 0
+#define BPF_NOEXIST 1
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_F_CURRENT_CPU 0xffffffffULL
 
@@ -43,13 +46,15 @@ typedef struct { u32 val; } kuid_t;
 typedef struct { u32 val; } kgid_t;
 
 struct qstr { u32 len; const unsigned char *name; };
-struct super_block { u32 s_dev; };
+struct super_block { u32 s_dev; unsigned long s_magic; };
 struct inode {
 	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	unsigned int i_nlink;
+	u32 i_rdev;
 	long long i_size;
+	void *i_private;
 };
 struct dentry {
 	struct dentry *d_parent;
@@ -63,16 +68,39 @@ struct mount {
 	struct vfsmount mnt;
 };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
-struct file { struct path f_path; struct inode *f_inode; };
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	unsigned int f_mode, f_flags;
+	void *private_data;
+};
+struct fdtable { unsigned int max_fds; struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
+struct upid { int nr; };
+struct pid { struct upid numbers[1]; };
+struct module { char name[56]; };
 struct fs_struct { struct path pwd; };
 struct mm_struct { unsigned long arg_start, arg_end; struct file *exe_file; };
-struct cred { kuid_t uid, euid; kgid_t gid; };
+typedef struct { u64 val; } kernel_cap_t;
+struct cred { kuid_t uid, euid, suid; kgid_t gid; kernel_cap_t cap_effective, cap_permitted; struct user_namespace *user_ns; };
 struct tty_struct { char name[64]; };
-struct signal_struct { atomic_t live; struct tty_struct *tty; };
+struct signal_struct { atomic_t live; struct tty_struct *tty; struct pid *pids[4]; };
 struct ns_common { unsigned int inum; };
 struct pid_namespace { struct ns_common ns; };
 struct mnt_namespace { struct ns_common ns; };
-struct nsproxy { struct mnt_namespace *mnt_ns; struct pid_namespace *pid_ns_for_children; };
+struct user_namespace { struct ns_common ns; };
+struct uts_namespace { struct ns_common ns; };
+struct ipc_namespace { struct ns_common ns; };
+struct cgroup_namespace { struct ns_common ns; };
+struct net { struct ns_common ns; };
+struct nsproxy {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
+	struct mnt_namespace *mnt_ns;
+	struct pid_namespace *pid_ns_for_children;
+	struct net *net_ns;
+	struct cgroup_namespace *cgroup_ns;
+};
 struct kernfs_node {
 	struct kernfs_node *parent;
 	const char *name;
@@ -83,7 +111,10 @@ struct kernfs_node___rcu { struct kernfs_node *__parent; };
 struct cgroup { struct kernfs_node *kn; int level; };
 struct cgroup_subsys_state { struct cgroup *cgroup; };
 struct css_set { struct cgroup_subsys_state *subsys[16]; struct cgroup *dfl_cgrp; };
+struct thread_info { u32 status; };
 struct task_struct {
+	struct thread_info thread_info;
+	struct files_struct *files;
 	int pid, tgid;
 	int exit_code;
 	char comm[16];
@@ -100,9 +131,8 @@ struct task_struct {
 };
 /* Its name before 5.5. */
 struct task_struct___old { u64 real_start_time; };
-struct linux_binprm { const char *filename; };
+struct linux_binprm { const char *filename, *interp; };
 
-struct net { struct ns_common ns; };
 typedef struct { struct net *net; } possible_net_t;
 struct in6_addr { union { u8 u6_addr8[16]; } in6_u; };
 struct sock_common {
@@ -120,7 +150,16 @@ struct sock {
 	u16 sk_protocol;
 };
 
+struct socket { struct sock *sk; };
+
+/* Registers at the end of a system call. */
+struct pt_regs___x86 { unsigned long bp, bx, r9, r8, cx, dx, si, di, orig_ax, r10; };
+struct pt_regs___arm64 { u64 regs[31]; u64 pstate; u64 orig_x0; s32 syscallno; };
+
 enum cgroup_subsys_id { memory_cgrp_id = 4, pids_cgrp_id = 11 };
 
 #pragma clang attribute pop
+
+/* Its members are the kernel's interface, not its layout. */
+struct __sk_buff { u32 len; };
 #endif

@@ -23,12 +23,16 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
 
-enum kind { K_EXEC = 1, K_FORK = 2, K_EXIT = 3, K_CONN = 4, K_MAX = 5 };
+enum kind {
+	K_EXEC = 1, K_FORK, K_EXIT, K_CONN, K_FILE, K_IMAGE, K_NET, K_DNS, K_MODULE, K_BPF, K_ACCESS, K_TAMPER,
+	K_MEMFD, K_DEVICE, K_MOUNT, K_PRIV, K_MAX
+};
 enum flag {
 	F_ARGS_UNREADABLE = 1, /* the argument pages were not in memory */
 	F_ARGS_CUT = 2,
 	F_PATH_CUT = 4,
 	F_UNLINKED = 8, /* the executable has no name any more */
+	F_INTERPRETED = 16, /* the file given to exec names an interpreter */
 };
 
 /* All members naturally aligned: no padding, same layout on every machine. */
@@ -48,6 +52,10 @@ struct record {
 	u16 filename_len, exe_len, cwd_len, cgroup_len;
 	char comm[16];
 	char tty[16];
+	u64 cap_eff, cap_prm;
+	u32 net_ns, user_ns, uts_ns, ipc_ns, cgroup_ns;
+	u32 session; /* pid of the session leader */
+	u64 spare;
 };
 
 struct conn {
@@ -242,6 +250,14 @@ int bulwark_exec(struct bpf_raw_tracepoint_args *ctx)
 	identity(r, t);
 	r->mnt_ns = BPF_CORE_READ(t, nsproxy, mnt_ns, ns.inum);
 	r->pid_ns = BPF_CORE_READ(t, nsproxy, pid_ns_for_children, ns.inum);
+	r->net_ns = BPF_CORE_READ(t, nsproxy, net_ns, ns.inum);
+	r->uts_ns = BPF_CORE_READ(t, nsproxy, uts_ns, ns.inum);
+	r->ipc_ns = BPF_CORE_READ(t, nsproxy, ipc_ns, ns.inum);
+	r->cgroup_ns = BPF_CORE_READ(t, nsproxy, cgroup_ns, ns.inum);
+	r->user_ns = BPF_CORE_READ(t, cred, user_ns, ns.inum);
+	r->cap_eff = BPF_CORE_READ(t, cred, cap_effective.val);
+	r->cap_prm = BPF_CORE_READ(t, cred, cap_permitted.val);
+	r->session = BPF_CORE_READ(t, signal, pids[3], numbers[0].nr);
 	struct tty_struct *tty = BPF_CORE_READ(t, signal, tty);
 	if (tty)
 		bpf_probe_read_kernel_str(&r->tty, sizeof(r->tty), (void *)tty + bpf_core_field_offset(struct tty_struct, name));
@@ -252,6 +268,8 @@ int bulwark_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (n > 0 && n <= PATH_BYTES)
 		s->off = n;
 	r->filename_len = s->off;
+	if (BPF_CORE_READ(bprm, interp) != BPF_CORE_READ(bprm, filename))
+		r->flags |= F_INTERPRETED;
 
 	struct mm_struct *mm = BPF_CORE_READ(t, mm);
 	struct file *exe = BPF_CORE_READ(mm, exe_file);
@@ -412,3 +430,7 @@ int bulwark_sock(struct bpf_raw_tracepoint_args *ctx)
 	emit(ctx, K_CONN, &c, sizeof(c));
 	return 0;
 }
+
+#include "activity.h"
+#include "syscalls.h"
+#include "dns.h"

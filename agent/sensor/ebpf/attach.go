@@ -1,0 +1,317 @@
+package ebpf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Ways of attaching a program.
+type way int
+
+const (
+	rawTracepoint way = iota
+	systemCalls       // the tracepoint at the end of system calls, with types
+	egress
+	ingress
+)
+
+type program struct {
+	name, tracepoint string
+	way              way
+	kinds            []uint32 // that it reports
+	optional         bool     // the sensor is of use without it
+}
+
+var programs = []program{
+	{"bulwark_fork", "sched_process_fork", rawTracepoint, []uint32{kindFork}, false},
+	{"bulwark_exec", "sched_process_exec", rawTracepoint, []uint32{kindExec}, false},
+	{"bulwark_exit", "sched_process_exit", rawTracepoint, []uint32{kindExit}, false},
+	{"bulwark_sock", "inet_sock_set_state", rawTracepoint, []uint32{kindConn}, false},
+	{"bulwark_sys_exit", "sys_exit", systemCalls, []uint32{
+		kindFile, kindImage, kindNet, kindModule, kindBPF, kindAccess, kindTamper, kindMemfd, kindDevice, kindMount, kindPriv,
+	}, true},
+	{"bulwark_module", "module_load", rawTracepoint, []uint32{kindModule}, true},
+	{"bulwark_dns_out", "", egress, []uint32{kindDNS}, true},
+	{"bulwark_dns_in", "", ingress, []uint32{kindDNS}, true},
+}
+
+func (p *program) wanted(only []event.Category) bool {
+	return slices.ContainsFunc(p.kinds, func(k uint32) bool { return slices.Contains(only, categoryOf(k)) })
+}
+
+// Run implements sensor.Sensor.
+func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sink) error {
+	ring := !s.forcePerf && features.HaveMapType(ebpf.RingBuf) == nil
+	if !ring {
+		s.early = &earlyExits{}
+	}
+	coll, missing, err := s.load(ring)
+	if err != nil {
+		return err
+	}
+	defer coll.Close()
+	reader, err := newReader(coll.Maps["events"], ring)
+	if err != nil {
+		return fmt.Errorf("ebpf: open the event buffer: %w", err)
+	}
+	defer reader.Close()
+	if err := fillCalls(coll.Maps["ops"], only); err != nil {
+		return err
+	}
+	unavailable := map[event.Category]error{}
+	for _, p := range programs {
+		if !p.wanted(only) {
+			continue
+		}
+		err := missing
+		if prog := coll.Programs[p.name]; prog != nil {
+			var l link.Link
+			if l, err = attach(&p, prog); err == nil {
+				defer l.Close()
+				continue
+			}
+			err = fmt.Errorf("attach %s: %w", p.name, err)
+		}
+		if !p.optional {
+			return fmt.Errorf("ebpf: %w", err)
+		}
+		if p.name == "bulwark_module" {
+			continue // a kernel without modules; the system calls are seen
+		}
+		for _, k := range p.kinds {
+			if c := categoryOf(k); c != event.CategoryNetwork { // TCP is seen
+				unavailable[c] = err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.unavailable = unavailable
+	s.mu.Unlock()
+	// Attached first: no process falls between the reading of /proc and this.
+	if err := s.table.Seed(ctx); err != nil {
+		return fmt.Errorf("ebpf: %w", err)
+	}
+	s.coll.Store(coll)
+	defer s.coll.Store(nil)
+	sink.Ready()
+	s.log.Info("eBPF sensor attached", "ring_buffer", ring, "categories", only, "unavailable", unavailable)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	countersDone := make(chan struct{})
+	go func() {
+		defer close(countersDone)
+		s.watchCounters(ctx, coll, sink)
+	}()
+	stop := context.AfterFunc(ctx, func() { reader.Close() })
+	defer stop()
+	err = s.read(reader, sink)
+	cancel()
+	<-countersDone
+	return err
+}
+
+// load loads the programs with maps for this kernel. Without the optional ones
+// when the kernel refuses them: missing says why.
+func (s *Sensor) load(ring bool) (coll *ebpf.Collection, missing, err error) {
+	// Kernels before 5.11 charge BPF memory to RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, nil, fmt.Errorf("ebpf: raise RLIMIT_MEMLOCK: %w", err)
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, nil, fmt.Errorf("ebpf: read the embedded object: %w", err)
+	}
+	if !s.own {
+		if err := spec.Variables["self_tgid"].Set(uint32(os.Getpid())); err != nil {
+			return nil, nil, fmt.Errorf("ebpf: set self_tgid: %w", err)
+		}
+	}
+	if !ring {
+		m := spec.Maps["events"]
+		m.Type, m.MaxEntries, m.KeySize, m.ValueSize = ebpf.PerfEventArray, 0, 4, 4
+		if err := spec.Variables["use_ring"].Set(uint32(0)); err != nil {
+			return nil, nil, fmt.Errorf("ebpf: set use_ring: %w", err)
+		}
+	}
+	defer debug.FreeOSMemory() // the kernel's type information was some megabytes
+	// Each way of attaching is newer than the one before.
+	for _, without := range [][]way{nil, {egress, ingress}, {systemCalls}, {systemCalls, egress, ingress}} {
+		less := spec.Copy()
+		for _, p := range programs {
+			if slices.Contains(without, p.way) {
+				delete(less.Programs, p.name)
+			}
+		}
+		coll, err := ebpf.NewCollection(less)
+		if err == nil {
+			return coll, missing, nil
+		}
+		missing = errors.Join(missing, err)
+	}
+	return nil, nil, fmt.Errorf("ebpf: load the programs (needs BTF and Linux 5.5): %w", missing)
+}
+
+func attach(p *program, prog *ebpf.Program) (link.Link, error) {
+	switch p.way {
+	case systemCalls:
+		return link.AttachTracing(link.TracingOptions{Program: prog, AttachType: ebpf.AttachTraceRawTp})
+	case egress, ingress:
+		at, err := cgroupRoot()
+		if err != nil {
+			return nil, err
+		}
+		direction := ebpf.AttachCGroupInetEgress
+		if p.way == ingress {
+			direction = ebpf.AttachCGroupInetIngress
+		}
+		return link.AttachCgroup(link.CgroupOptions{Path: at, Attach: direction, Program: prog})
+	}
+	return link.AttachRawTracepoint(link.RawTracepointOptions{Name: p.tracepoint, Program: prog})
+}
+
+// cgroupRoot finds where control group v2 is mounted.
+func cgroupRoot() (string, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", fmt.Errorf("find the control group root: %w", err)
+	}
+	for line := range strings.SplitSeq(string(data), "\n") {
+		before, after, ok := strings.Cut(line, " - ")
+		f := strings.Fields(before)
+		if ok && len(f) > 4 && f[3] == "/" && strings.HasPrefix(after, "cgroup2 ") {
+			return f[4], nil
+		}
+	}
+	return "", errors.New("control group v2 is not mounted")
+}
+
+// fillCalls tells the program at the end of system calls which ones matter.
+func fillCalls(ops *ebpf.Map, only []event.Category) error {
+	for nr, op := range calls() {
+		if !slices.ContainsFunc(wantedBy(op), func(c event.Category) bool { return slices.Contains(only, c) }) {
+			continue
+		}
+		if err := ops.Put(nr, op); err != nil {
+			return fmt.Errorf("ebpf: system call %d: %w", nr, err)
+		}
+	}
+	return nil
+}
+
+// kernelCounts are the counters of the programs, by kind.
+type kernelCounts struct {
+	made, lost, skipped [kindMax]uint64
+}
+
+func readKernelCounts(coll *ebpf.Collection) kernelCounts {
+	var k kernelCounts
+	for name, to := range map[string]*[kindMax]uint64{"made": &k.made, "lost": &k.lost, "skipped": &k.skipped} {
+		for kind := uint32(kindExec); kind < kindMax; kind++ {
+			var perCPU []uint64
+			if err := coll.Maps[name].Lookup(kind, &perCPU); err != nil {
+				continue
+			}
+			for _, v := range perCPU {
+				to[kind] += v
+			}
+		}
+	}
+	return k
+}
+
+// kernel is the programs' counters as of now, or as of the end.
+func (s *Sensor) kernel() kernelCounts {
+	if coll := s.coll.Load(); coll != nil {
+		return readKernelCounts(coll)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Counts implements sensor.Counter.
+func (s *Sensor) Counts() map[event.Category]sensor.Stats {
+	k := s.kernel()
+	out := make(map[event.Category]sensor.Stats)
+	for kind := range s.kinds {
+		n, c := &s.kinds[kind], categoryOf(uint32(kind))
+		st := out[c]
+		st.Seen += k.made[kind] + k.skipped[kind] + n.derived.Load()
+		st.Lost += k.lost[kind]
+		st.Filtered += k.skipped[kind] + n.filtered.Load()
+		st.Malformed += n.malformed.Load()
+		st.Delivered += n.delivered.Load()
+		out[c] = st
+	}
+	return out
+}
+
+// Stats implements sensor.Sensor.
+func (s *Sensor) Stats() sensor.Stats {
+	var sum sensor.Stats
+	for st := range maps.Values(s.Counts()) {
+		sum.Seen += st.Seen
+		sum.Lost += st.Lost
+		sum.Filtered += st.Filtered
+		sum.Malformed += st.Malformed
+		sum.Delivered += st.Delivered
+	}
+	return sum
+}
+
+// watchCounters reports what the programs could not put into the buffer.
+func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink sensor.Sink) {
+	var last kernelCounts
+	missed := map[string]uint64{}
+	look := func() {
+		k := readKernelCounts(coll)
+		for kind := uint32(kindExec); kind < kindMax; kind++ {
+			if n := k.lost[kind] - last.lost[kind]; n > 0 {
+				sink.Lost(categoryOf(kind), n)
+			}
+		}
+		last = k
+		s.mu.Lock()
+		s.last = k
+		s.mu.Unlock()
+		// Runs that the kernel skipped because the program was busy on that CPU.
+		for _, p := range programs {
+			prog := coll.Programs[p.name]
+			if prog == nil {
+				continue
+			}
+			if info, err := prog.Stats(); err == nil && info.RecursionMisses > missed[p.name] {
+				sink.Lost(categoryOf(p.kinds[0]), info.RecursionMisses-missed[p.name])
+				missed[p.name] = info.RecursionMisses
+			}
+		}
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			look()
+			return
+		case <-tick.C:
+			look()
+		}
+	}
+}
