@@ -1,14 +1,18 @@
 package detect
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 const builtinTests = "../../content/rules/tests"
@@ -16,24 +20,63 @@ const builtinTests = "../../content/rules/tests"
 // testEvent makes the event that a test file describes.
 func testEvent(t *testing.T, n *node) event.Event {
 	t.Helper()
-	ev := event.Event{Class: event.ClassProcess, Action: event.ProcessCreated}
-	ev.Process.ParentPID = 1
+	ev := event.Event{Action: event.ProcessCreated}
+	if a := n.get("Action"); a != nil {
+		ev.Action = a.text
+	}
+	switch {
+	case strings.HasPrefix(ev.Action, "Process") && !strings.Contains(ev.Action, "Vm") && !strings.Contains(ev.Action, "Access"):
+		ev.Class = event.ClassProcess
+	case strings.HasPrefix(ev.Action, "File"):
+		ev.Class = event.ClassFile
+	case strings.Contains(ev.Action, "Connection"):
+		ev.Class = event.ClassNetwork
+	case strings.HasPrefix(ev.Action, "Image"):
+		ev.Class = event.ClassImageLoad
+	case strings.HasPrefix(ev.Action, "Logon"):
+		ev.Class = event.ClassLogon
+	default:
+		ev.Class = event.ClassDevice
+	}
+	subject := &ev.Initiating
+	if ev.Class == event.ClassProcess {
+		subject = &ev.Process
+	}
+	subject.ParentPID = 1
 	for i, key := range n.keys {
 		v := n.items[i].text
+		number := func() int64 {
+			x, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return x
+		}
 		switch key {
+		case "Action":
 		case "Image":
-			ev.Process.FolderPath = v
-			ev.Process.FileName = filepath.Base(v)
+			subject.FolderPath = v
+			subject.FileName = filepath.Base(v)
 		case "CommandLine":
-			ev.Process.CommandLine = v
+			subject.CommandLine = v
 		case "CurrentDirectory":
-			ev.Process.WorkingDir = v
+			subject.WorkingDir = v
 		case "User":
-			ev.Process.AccountName = v
+			subject.AccountName = v
+		case "ParentName":
+			subject.ParentFileName = v
 		case "ParentImage":
 			ev.Initiating.FolderPath = v
 		case "ParentCommandLine":
 			ev.Initiating.CommandLine = v
+		case "TargetFilename":
+			ev.File.FolderPath, ev.File.FileName = v, filepath.Base(v)
+		case "DestinationIp":
+			ev.Network.RemoteIP = v
+		case "DestinationPort":
+			ev.Network.RemotePort = number()
+		case "QueryName":
+			ev.Network.RemoteURL = v
 		default:
 			t.Fatalf("line %d: field %s is unknown to this test", n.line, key)
 		}
@@ -41,49 +84,148 @@ func testEvent(t *testing.T, n *node) event.Event {
 	return ev
 }
 
-// Every rule of ours finds its positive events, with no other event of any
-// rule's negatives raising anything above Informational.
+// Every rule of ours finds its positive events and not its negative ones.
 func TestBuiltinRules(t *testing.T) {
 	e := New(Options{})
 	rep := e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
 	for _, p := range rep.Problems {
 		t.Error(p)
 	}
-	if rep.Inactive != 0 || rep.Loaded < 13 {
-		t.Errorf("%d rules, %d inactive", rep.Loaded, rep.Inactive)
-	}
+	alerting, techniques := 0, map[string]bool{}
 	for _, info := range e.Rules() {
 		r := info.Rule
+		if info.Inactive != "" {
+			t.Errorf("%s: %s", r.Title, info.Inactive)
+		}
+		if len(r.ID) != 36 || r.Description == "" || !r.SelfTest && !r.silent && (len(r.Techniques) == 0 || r.Tactic == "") {
+			t.Errorf("%s: incomplete: %+v", r.File, r)
+		}
+		if !r.silent && !r.SelfTest {
+			alerting++
+			for _, technique := range r.Techniques {
+				techniques[technique] = true
+			}
+		}
+		if r.silent || r.corr != nil {
+			continue // see TestBuiltinCorrelations
+		}
 		name := filepath.Base(r.File)
-		t.Run(strings.TrimSuffix(name, ".yml"), func(t *testing.T) {
-			if len(r.ID) != 36 || r.Description == "" || !r.SelfTest && (len(r.Techniques) == 0 || r.Tactic == "") {
-				t.Errorf("incomplete: %+v", r)
+		t.Run(strings.TrimSuffix(name, ".yml"), func(t *testing.T) { testBuiltin(t, e, r, name) })
+	}
+	t.Logf("%d rules that raise alerts, %d techniques", alerting, len(techniques))
+	if alerting < 150 || len(techniques) < 90 {
+		t.Errorf("%d rules, %d techniques: at least 150 and 90 are promised", alerting, len(techniques))
+	}
+}
+
+func testBuiltin(t *testing.T, e *Engine, r *Rule, name string) {
+	data, err := os.ReadFile(filepath.Join(builtinTests, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := documents(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pos, neg := docs[0].get("positive"), docs[0].get("negative")
+	if pos == nil || neg == nil || len(pos.items) == 0 || len(neg.items) == 0 {
+		t.Fatal("needs positive and negative events")
+	}
+	for i := range pos.items {
+		ev := testEvent(t, &pos.items[i])
+		if !slices.ContainsFunc(e.Evaluate(&ev), func(m Match) bool { return m.Rule.ID == r.ID }) {
+			t.Errorf("line %d: not found: %+v", pos.items[i].line, pos.items[i])
+		}
+	}
+	for i := range neg.items {
+		ev := testEvent(t, &neg.items[i])
+		for _, m := range e.Evaluate(&ev) {
+			if m.Rule.ID == r.ID || m.Rule.Severity == event.SeverityHigh {
+				t.Errorf("line %d: %s found: %+v", neg.items[i].line, m.Rule.Title, neg.items[i])
 			}
-			data, err := os.ReadFile(filepath.Join(builtinTests, name))
-			if err != nil {
-				t.Fatal(err)
+		}
+	}
+}
+
+// The techniques of the rules are those that ATT&CK has for Linux.
+func TestBuiltinTechniques(t *testing.T) {
+	data, err := os.ReadFile(need.SharedTestdata(t, "attack-techniques-linux.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for line := range strings.Lines(string(data)) {
+		id, _, _ := strings.Cut(line, "\t")
+		known[id] = true
+	}
+	e := New(Options{})
+	e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
+	for _, info := range e.Rules() {
+		for _, technique := range info.Rule.Techniques {
+			if !known[technique] && technique != "T1496" {
+				t.Errorf("%s: %s is no technique for Linux", info.Rule.File, technique)
 			}
-			docs, err := documents(data)
-			if err != nil {
-				t.Fatal(err)
+		}
+	}
+}
+
+func TestBuiltinCorrelations(t *testing.T) {
+	e := New(Options{})
+	e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
+	start := time.Unix(1e9, 0)
+	connect := func(i int, ip string, port int) event.Event {
+		return event.Event{
+			Class: event.ClassNetwork, Action: event.ConnectionFailed, Time: start.Add(time.Duration(i) * 100 * time.Millisecond),
+			Initiating: event.Process{PID: 77, FolderPath: "/usr/bin/x"}, Network: event.Network{RemoteIP: ip, RemotePort: int64(port)},
+		}
+	}
+	logon := func(i int, action, user, ip string) event.Event {
+		return event.Event{
+			Class: event.ClassLogon, Action: action, Time: start.Add(time.Duration(i) * time.Second),
+			Logon: event.Logon{AccountName: user, RemoteIP: ip},
+		}
+	}
+	look := func(i int, name string) event.Event {
+		ev := proc("/usr/bin/"+name, name)
+		ev.Process.Terminal, ev.Process.SessionID, ev.Process.LoginUID = "/dev/pts/3", 9, 1000
+		ev.Time = start.Add(time.Duration(i) * time.Second)
+		return ev
+	}
+	for _, c := range []struct {
+		title string
+		n     int // events until it is found
+		make  func(i int) event.Event
+	}{
+		{"Program tries many ports of one host", 100, func(i int) event.Event { return connect(i, "192.0.2.1", i+1) }},
+		{"Program tries one port of many hosts", 50, func(i int) event.Event { return connect(i, fmt.Sprintf("192.0.2.%d", i), 22) }},
+		{"Many failed logons from one address", 10, func(i int) event.Event { return logon(i, event.LogonFailed, "root", "203.0.113.1") }},
+		{"Failed logons of many accounts from one address", 8, func(i int) event.Event { return logon(i, event.LogonFailed, fmt.Sprint("u", i), "203.0.113.1") }},
+		{"Logon after many failed ones", 11, func(i int) event.Event {
+			if i < 10 {
+				return logon(i, event.LogonFailed, "root", "203.0.113.1")
 			}
-			pos, neg := docs[0].get("positive"), docs[0].get("negative")
-			if pos == nil || neg == nil || len(pos.items) == 0 || len(neg.items) == 0 {
-				t.Fatal("needs positive and negative events")
+			return logon(i, event.LogonSuccess, "root", "203.0.113.1")
+		}},
+		{"Many different commands that look around, in one session", 10, func(i int) event.Event {
+			return look(i, []string{"whoami", "id", "w", "uname", "hostname", "ip", "ss", "ps", "df", "last"}[i])
+		}},
+	} {
+		start = start.AddDate(2, 0, 0) // nothing of the case before counts
+		for i := range c.n {
+			ev := c.make(i)
+			found := slices.Contains(titles(e.Evaluate(&ev)), c.title)
+			if found != (i == c.n-1) {
+				t.Errorf("%s: event %d: %v", c.title, i, found)
 			}
-			for i := range pos.items {
-				ev := testEvent(t, &pos.items[i])
-				if !slices.Contains(e.Evaluate(&ev), Match{Rule: r}) {
-					t.Errorf("line %d: not found: %s", pos.items[i].line, ev.Process.CommandLine)
-				}
+		}
+		// Not when the same happens slowly, or is the same again and again.
+		for i := range c.n {
+			ev := c.make(i)
+			ev.Time = start.AddDate(1, 0, 0).Add(time.Duration(i) * time.Hour)
+			if slices.Contains(titles(e.Evaluate(&ev)), c.title) {
+				t.Errorf("%s: found in what took %d hours", c.title, c.n)
 			}
-			for i := range neg.items {
-				ev := testEvent(t, &neg.items[i])
-				for _, m := range e.Evaluate(&ev) {
-					t.Errorf("line %d: %s found: %s", neg.items[i].line, m.Rule.Title, ev.Process.CommandLine)
-				}
-			}
-		})
+		}
 	}
 }
 

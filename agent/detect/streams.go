@@ -164,7 +164,7 @@ func (s *streams) device(ev *event.Event) {
 		s.add(categoryService, streamSystemd, streamSyslog, streamAudit, streamSystem)
 	case strings.Contains(a, "Module") || strings.Contains(a, "Driver") || strings.Contains(a, "Bpf") || strings.Contains(a, "EBPF"):
 		s.add(categoryDriver, streamAudit)
-	case strings.Contains(a, "Ptrace") || strings.Contains(a, "ProcessAccess") || strings.Contains(a, "OpenProcess") || strings.Contains(a, "RemoteThread"):
+	case strings.Contains(a, "Ptrace") || strings.Contains(a, "ProcessVm") || strings.Contains(a, "ProcMem") || strings.Contains(a, "ProcessMemory") || strings.Contains(a, "Pidfd") || strings.Contains(a, "ProcessAccess") || strings.Contains(a, "OpenProcess") || strings.Contains(a, "RemoteThread"):
 		s.add(categoryAccess, streamAudit)
 	case strings.Contains(a, "Tamper"):
 		s.add(categoryTamper, streamAudit)
