@@ -24,6 +24,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/identity"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/logging"
+	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
 	"github.com/bulwarkhq/bulwark/agent/scan"
@@ -275,7 +276,7 @@ func (a *Agent) run(ctx context.Context) error {
 func (a *Agent) alive() error {
 	done := make(chan struct{})
 	go func() {
-		a.realtime.stats(0)
+		a.realtime.stats(onaccess.NoTop)
 		close(done)
 	}()
 	select {
@@ -306,6 +307,9 @@ func (a *Agent) close() error {
 
 func (a *Agent) policyChanged(old, now policy.Effective) {
 	a.realtime.changed(old, now)
+	if err := a.pool.LimitCPU(now.Int(policy.KeyScannerCPU)); err != nil {
+		a.log.Logger("scanner").Error("limit not applied", "error", err)
+	}
 	a.covered.changed()
 	a.updater.Wake()
 	a.announce("config", "configuration changed", nil)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/coverage"
+	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	api "github.com/bulwarkhq/bulwark/api/control"
 )
 
@@ -82,7 +83,7 @@ func (c *covered) run(ctx context.Context) error {
 		}
 	}
 	for c.pause(ctx) {
-		if !c.a.realtime.stats(0).Holding {
+		if !c.a.realtime.stats(onaccess.NoTop).Holding {
 			continue // nothing is protected, which health says already
 		}
 		r, err := c.CheckCoverage(ctx)
@@ -142,7 +143,7 @@ func (c *covered) CheckCoverage(ctx context.Context) (api.Coverage, error) {
 	w := c.a.realtime.watcher.Load()
 	if w == nil || !w.Capabilities().Available {
 		return api.Coverage{}, &api.Error{
-			Code: api.Unavailable, Message: "real-time protection is not running, so nothing is protected by it: " + c.a.realtime.stats(0).Reason,
+			Code: api.Unavailable, Message: "real-time protection is not running, so nothing is protected by it: " + c.a.realtime.stats(onaccess.NoTop).Reason,
 			Hint: "bulwark health --explain says what to do",
 		}
 	}

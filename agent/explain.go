@@ -99,7 +99,7 @@ func (x explanations) Explain(ctx context.Context, r api.ExplainRequest) (api.Ex
 		t := apiThreat(row)
 		out.Threat = &t
 	}
-	decide(&out, x.a.own(resolved), x.a.realtime.stats(0).Holding)
+	decide(&out, x.a.own(resolved), x.a.realtime.stats(onaccess.NoTop).Holding)
 	step("decision", out.Decision+": "+out.Reason, 0)
 	return out, nil
 }
@@ -107,7 +107,7 @@ func (x explanations) Explain(ctx context.Context, r api.ExplainRequest) (api.Ex
 // watching fills in the mount and says whether real-time protection sees
 // accesses to it.
 func (x explanations) watching(out *api.Explanation, path string) string {
-	st := x.a.realtime.stats(0)
+	st := x.a.realtime.stats(onaccess.NoTop)
 	best := ""
 	see := func(mounts []onaccess.MarkedMount, watched bool) {
 		for _, m := range mounts {

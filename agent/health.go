@@ -42,7 +42,7 @@ func (a *Agent) registerHealth() {
 }
 
 func (a *Agent) antivirusHealth(context.Context) health.Report {
-	st, pool := a.realtime.stats(0), a.pool.Status()
+	st, pool := a.realtime.stats(onaccess.NoTop), a.pool.Status()
 	level := a.config.Current().EnforcementLevel()
 	wanted := level == policy.RealTime || level == policy.Audit
 	loaded := pool.Generation > 0 && !pool.Unloaded

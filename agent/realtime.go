@@ -244,7 +244,7 @@ func (r *realtime) stats(top int) onaccess.Stats {
 // protectedFolder is a folder where real-time protection holds accesses, to
 // prove it there.
 func (r *realtime) protectedFolder() (string, error) {
-	s := r.stats(0)
+	s := r.stats(onaccess.NoTop)
 	if s.Subsystem != "fanotify" {
 		return "", fmt.Errorf("real-time protection is not available: %s", s.Reason)
 	}

@@ -28,6 +28,7 @@ func (a *Agent) openScanning() error {
 		Log: a.log.Logger("scanner"), Dir: compiledDir(d),
 		Sources: a.definitionSources(), KnownClean: a.knownClean(),
 		Program: a.opts.Program, Args: []string{"scanner"}, Start: a.starter.Start,
+		CPUPercent: a.config.Current().Int(policy.KeyScannerCPU),
 	})
 	if err != nil {
 		return err

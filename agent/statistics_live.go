@@ -91,7 +91,7 @@ func (s statistics) FollowHotEventSources(ctx context.Context, kind string, send
 	}
 	w := s.a.realtime.watcher.Load()
 	if w == nil {
-		return &api.Error{Code: api.Unavailable, Message: "real-time protection is not running: " + s.a.realtime.stats(0).Reason, Hint: "bulwark health --explain says what to do"}
+		return &api.Error{Code: api.Unavailable, Message: "real-time protection is not running: " + s.a.realtime.stats(onaccess.NoTop).Reason, Hint: "bulwark health --explain says what to do"}
 	}
 	count := w.CountHot(onaccess.HotKind(kind))
 	defer count.End()

@@ -153,6 +153,7 @@ const (
 	KeyScanUpdateFirst      = "scheduledScan.checkForDefinitionsUpdate"
 	KeyOpenDeadline         = "antivirusEngine.openDeadline"
 	KeyExecDeadline         = "antivirusEngine.execDeadline"
+	KeyScannerCPU           = "antivirusEngine.scannerCpuLimit"
 	KeyRestoreGrace         = "antivirusEngine.threatRestorationExclusionTime"
 	KeyScanIgnoreExclusions = "scheduledScan.ignoreExclusions"
 )

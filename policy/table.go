@@ -69,6 +69,10 @@ var keys = []Key{
 		Doc: "Minutes for which a file that was restored from the quarantine is not detected again.",
 	},
 	{
+		Name: KeyScannerCPU, Kind: Int, Min: 10, Max: 25600, ZeroOff: true, Default: 0, Since: "Bulwark",
+		Doc: "Share of the processors that scanning may use, in percent of one (250 is two and a half), where control groups allow it; 0 is no limit. Opens that wait for a throttled scan are let go at their deadline.",
+	},
+	{
 		Name: KeyOpenDeadline, Kind: Int, Min: 100, Max: 60000, Default: 2000, Since: "Bulwark",
 		Doc: "Milliseconds for which real-time protection holds an open at most; then it is allowed, and the scan goes on.",
 	},

@@ -261,7 +261,12 @@ func (w *Watcher) fail(err error) {
 	w.notice("real-time protection ends: " + reason)
 }
 
-// Stats returns the counters and the top processes and paths (0: all kept).
+// NoTop asks Stats for the counters alone, which is much cheaper: a process
+// that is listed is looked up in /proc.
+const NoTop = -1
+
+// Stats returns the counters and the top processes and paths (0: all kept;
+// NoTop: none).
 func (w *Watcher) Stats(top int) Stats {
 	s := Stats{
 		Subsystem: "fanotify", Reason: w.caps.Reason, Mode: w.Mode(), Holding: w.holding.Load(),
@@ -278,7 +283,9 @@ func (w *Watcher) Stats(top int) Stats {
 		IgnoreMarks: w.ignores.added.Load(), IgnoreFailed: w.ignores.failed.Load(),
 		Held: w.deadlines.count(), Stalled: w.load.stalled.Load(),
 		AverageScan: time.Duration(w.load.average.Load()),
-		Processes:   w.processes.top(top), Files: w.paths.top(top),
+	}
+	if top >= 0 {
+		s.Processes, s.Files = w.processes.top(top), w.paths.top(top)
 	}
 	s.Events = s.Opens + s.Execs + s.CloseWrites
 	s.Guarded, s.ReleasedByGuard = w.guarded()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -14,7 +15,40 @@ import (
 // resource limits of the processes hold without it.
 type cgroup struct {
 	dirs   []string // one in version 2, one for each controller in version 1
-	detail string   // what is in force, or why nothing is
+	memory string   // the limit, in bytes
+
+	mu      sync.Mutex
+	cpu     cpuFiles
+	percent int    // of one CPU; 0 is no limit
+	problem string // why nothing is in force
+}
+
+// cpuFiles are where the CPU limit of a group is written; dir is empty where no
+// hierarchy has the controller.
+type cpuFiles struct {
+	dir string
+	v2  bool
+}
+
+// cpuPeriod is the time in which a group may use its share, in µs: short, so
+// that who waits for a scan waits for a short pause only.
+const cpuPeriod = 20_000
+
+// set writes a limit in percent of one CPU, 0 for none.
+func (f cpuFiles) set(percent int) error {
+	quota := "-1"
+	if percent > 0 {
+		quota = strconv.Itoa(percent * cpuPeriod / 100)
+	}
+	if f.v2 {
+		if percent == 0 {
+			quota = "max"
+		}
+		return os.WriteFile(filepath.Join(f.dir, "cpu.max"), []byte(quota+" "+strconv.Itoa(cpuPeriod)), 0)
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(f.dir, "cpu.cfs_period_us"), []byte(strconv.Itoa(cpuPeriod)), 0),
+		os.WriteFile(filepath.Join(f.dir, "cpu.cfs_quota_us"), []byte(quota), 0))
 }
 
 const (
@@ -25,47 +59,79 @@ const (
 // newCgroup makes the group below the daemon's own, with memory and CPU limits
 // where the hierarchy lets us. memory is in bytes, cpuPercent 0 is no limit.
 func newCgroup(memory int64, cpuPercent int) *cgroup {
-	g := &cgroup{}
-	own, err := ownCgroups()
-	if err != nil {
-		g.detail = err.Error()
-		return g
-	}
 	// Room for the mapped definitions, which the kernel can drop and read again,
 	// and for two processes (low priority, change of definitions).
-	limit := strconv.FormatInt(3*memory, 10)
+	g := &cgroup{memory: strconv.FormatInt(3*memory, 10)}
+	own, err := ownCgroups()
+	if err != nil {
+		g.problem = err.Error()
+		return g
+	}
 	var errs []error
 	if path, ok := own["memory"]; ok {
-		errs = append(errs, g.make(path, map[string]string{"memory.limit_in_bytes": limit}))
-		if path, ok := own["cpu"]; ok && cpuPercent > 0 {
-			errs = append(errs, g.make(path, map[string]string{
-				"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": strconv.Itoa(cpuPercent * 1000),
-			}))
+		errs = append(errs, g.make(path, "memory.limit_in_bytes"))
+		if path, ok := own["cpu"]; ok {
+			errs = append(errs, g.make(path, ""))
+			g.cpu.dir = g.dirs[len(g.dirs)-1]
 		}
 	} else if path, ok := own[""]; ok {
 		if filepath.Base(path) == daemonCgroupName {
 			path = filepath.Dir(path) // moved there before
 		}
 		errs = append(errs, enableControllers(path))
-		set := map[string]string{"memory.max": limit}
-		if cpuPercent > 0 {
-			set["cpu.max"] = fmt.Sprintf("%d 100000", cpuPercent*1000)
-		}
-		errs = append(errs, g.make(path, set))
+		errs = append(errs, g.make(path, "memory.max"))
+		g.cpu = cpuFiles{g.dirs[len(g.dirs)-1], true}
 	} else {
 		errs = append(errs, errors.New("no cgroup hierarchy with a memory controller is mounted"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		g.remove()
-		g.dirs = nil
-		g.detail = "no cgroup limits: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		g.dirs, g.cpu = nil, cpuFiles{}
+		g.problem = "no cgroup limits: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 		return g
 	}
-	g.detail = fmt.Sprintf("memory limited to %s bytes", limit)
-	if cpuPercent > 0 {
-		g.detail += fmt.Sprintf(", CPU to %d %%", cpuPercent)
+	if err := g.limitCPU(cpuPercent); err != nil {
+		g.problem = err.Error()
 	}
 	return g
+}
+
+// limitCPU changes the CPU limit of the processes together, in percent of one
+// CPU; 0 is no limit.
+func (g *cgroup) limitCPU(percent int) error {
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if percent == g.percent {
+		return nil
+	}
+	if g.cpu.dir == "" {
+		return errors.New("the CPU of the scanners cannot be limited: no cgroup hierarchy with a cpu controller is ours")
+	}
+	if err := g.cpu.set(percent); err != nil {
+		return fmt.Errorf("limit the CPU of the scanners: %w", err)
+	}
+	g.percent = percent
+	return nil
+}
+
+// detail says what is in force, or why nothing is.
+func (g *cgroup) detail() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := g.problem
+	if len(g.dirs) > 0 {
+		out = "memory limited to " + g.memory + " bytes"
+		if g.percent > 0 {
+			out += fmt.Sprintf(", CPU to %d %%", g.percent)
+		}
+		if g.problem != "" {
+			out += "; " + g.problem
+		}
+	}
+	return out
 }
 
 // enableControllers lets groups below path have limits. The kernel refuses that
@@ -161,18 +227,18 @@ func parentOf(pid int) (int, error) {
 	return strconv.Atoi(fields[1])
 }
 
-func (g *cgroup) make(parent string, set map[string]string) error {
+// make makes a group below parent with the memory limit in the named file; ""
+// for none.
+func (g *cgroup) make(parent, memoryFile string) error {
 	dir := filepath.Join(parent, cgroupName+"-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	g.dirs = append(g.dirs, dir)
-	for name, value := range set {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
-			return err
-		}
+	if memoryFile == "" {
+		return nil
 	}
-	return nil
+	return os.WriteFile(filepath.Join(dir, memoryFile), []byte(g.memory), 0)
 }
 
 func (g *cgroup) add(pid int) error {

@@ -3,9 +3,93 @@ package scan
 import (
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
+
+// TestCPULimit lets a program that only computes run in the group and reads
+// what the kernel says about it: it stops the group again and again with a
+// limit, and never without.
+func TestCPULimit(t *testing.T) {
+	need.Root(t)
+	own, err := ownCgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, v1 := own["memory"]
+	if _, cpu := own["cpu"]; !v1 || !cpu {
+		// In version 2 the test would have to move everybody of its own group; the
+		// virtual machine of test/vm tries that one.
+		t.Skip("no control groups of version 1 here")
+	}
+	g := newCgroup(1<<30, 0)
+	defer g.remove()
+	if d := g.detail(); len(g.dirs) != 2 || strings.Contains(d, "CPU") {
+		t.Fatalf("groups %v: %s", g.dirs, d)
+	}
+	burn := exec.Command("/bin/sh", "-c", "while :; do :; done")
+	if err := burn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		burn.Process.Kill()
+		burn.Wait()
+	}()
+	if err := g.add(burn.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if n := throttled(t, g); n != 0 {
+		t.Errorf("stopped %d times without a limit", n)
+	}
+	if err := g.limitCPU(10); err != nil {
+		t.Fatal(err)
+	}
+	if d := g.detail(); !strings.Contains(d, "CPU to 10 %") {
+		t.Errorf("detail %q", d)
+	}
+	for end := time.Now().Add(time.Minute); throttled(t, g) < 3; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("a program that uses all it can get was stopped %d times in a minute with a limit of 10 %%", throttled(t, g))
+		}
+	}
+	if err := g.limitCPU(0); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(60 * time.Millisecond) // a pause in progress ends
+	n := throttled(t, g)
+	time.Sleep(100 * time.Millisecond)
+	if now := throttled(t, g); now != n || strings.Contains(g.detail(), "CPU") {
+		t.Errorf("stopped %d times more without a limit; %s", now-n, g.detail())
+	}
+}
+
+// throttled is how often the kernel has stopped the group.
+func throttled(t *testing.T, g *cgroup) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(g.cpu.dir, "cpu.stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "nr_throttled "); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(v))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no nr_throttled in %q", b)
+	return 0
+}
 
 func TestParseCgroups(t *testing.T) {
 	for _, tc := range []struct {

@@ -246,6 +246,16 @@ func (p *Pool) Run(ctx context.Context) error {
 	return nil
 }
 
+// LimitCPU changes how much of the processors the scanners may use together, in
+// percent of one; 0 is no limit.
+func (p *Pool) LimitCPU(percent int) error {
+	p.mu.Lock()
+	p.cfg.CPUPercent = percent // for a Run that comes later
+	limits := p.limits
+	p.mu.Unlock()
+	return limits.limitCPU(percent)
+}
+
 // load brings up the definitions at the start, and tries again while there are
 // none.
 func (p *Pool) load(ctx context.Context) {

@@ -80,7 +80,7 @@ func (p *Pool) status() Status {
 		Timeouts: p.counts.timeouts, Crashes: p.counts.crashes, Restarts: p.counts.restarts,
 	}
 	if p.limits != nil {
-		s.Cgroup = p.limits.detail
+		s.Cgroup = p.limits.detail()
 	}
 	if p.loadErr != nil {
 		s.LoadError = p.loadErr.Error()

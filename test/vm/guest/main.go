@@ -66,6 +66,7 @@ func main() {
 	if err != nil {
 		g.fail("scenario", err)
 	}
+	g.processorTime()
 	if g.failed {
 		g.journal()
 	}

@@ -61,6 +61,7 @@ func filesystemMatrix(g *guest) error {
 		return err
 	}
 	g.logf("the agent protects; trying the file systems")
+	g.processorTime()
 	for _, f := range types {
 		v := map[string]string{}
 		ok := g.check(f.name, func() error { return a.try(f, v) })
