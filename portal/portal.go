@@ -30,6 +30,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/pki"
+	"github.com/bulwarkhq/bulwark/portal/repository"
 	"github.com/bulwarkhq/bulwark/portal/rest"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
@@ -65,6 +66,8 @@ type Config struct {
 	CA      *pki.Authority
 	// Definitions publishes definitions; nil for a portal without.
 	Definitions *definitions.Publisher
+	// Packages publishes the product's packages; nil for a portal without.
+	Packages *repository.Publisher
 	// URL is the address under which agents reach the portal, https://host[:port].
 	URL     string
 	Version string
@@ -190,6 +193,9 @@ func (p *Portal) mount() http.Handler {
 	mux.Handle(path, p.observed("agent", h))
 	if p.cfg.Definitions != nil {
 		mux.Handle(release.Path, p.observed("definitions", p.cfg.Definitions.Handler()))
+	}
+	if p.cfg.Packages != nil {
+		mux.Handle(repository.Path, p.observed("packages", p.cfg.Packages.Handler()))
 	}
 	mux.Handle("/api/", p.observed("api", deadline(p.api)))
 	mux.Handle("/", p.observed("web", deadline(p.site)))
@@ -381,6 +387,12 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 				return nil
 			}
 			return p.cfg.Definitions.Renew()
+		}},
+		{"packages", func(ctx context.Context) error {
+			if p.cfg.Packages == nil {
+				return nil
+			}
+			return p.cfg.Packages.Renew(ctx)
 		}},
 		{"events", func(ctx context.Context) error {
 			if m, ok := p.cfg.Events.(Maintainer); ok {

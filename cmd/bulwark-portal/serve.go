@@ -26,6 +26,7 @@ type serveOptions struct {
 	eventMemory                                                     int
 	definitionsEvery                                                days
 	publisher                                                       publisherOptions
+	repository                                                      repositoryOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -53,6 +54,7 @@ func serveCommand() *cobra.Command {
 	f.Var(&o.checkIn, "check-in-interval", "how often agents report (default 5m)")
 	f.Var(&o.definitionsEvery, "definitions-interval", "how often a release of definitions is built from definitions/sources in the data folder; 0 for never")
 	o.publisher.flags(c)
+	o.repository.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -124,7 +126,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), Logger: log})
 	if err != nil {
 		return err
 	}
