@@ -97,7 +97,9 @@ func (a *Admins) read() map[string]bool {
 		case "sudo", "wheel", "admin", "root":
 			gids[f[2]] = true
 			for m := range strings.SplitSeq(f[3], ",") {
-				names[m] = true
+				if m != "" {
+					names[m] = true
+				}
 			}
 		}
 	})
