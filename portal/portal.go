@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/pki"
 	"github.com/bulwarkhq/bulwark/portal/repository"
 	"github.com/bulwarkhq/bulwark/portal/rest"
+	"github.com/bulwarkhq/bulwark/portal/sample"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
 
@@ -100,6 +102,7 @@ type Portal struct {
 	hunter    *hunting.Hunter
 	actions   *action.Service
 	files     *action.Files
+	samples   *sample.Store // nil without
 }
 
 // New puts a portal together.
@@ -133,17 +136,22 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}
 	p.enroll = enroll.New(enroll.Config{Store: cfg.Control.Enroll(), CA: cfg.CA, OrgID: org, PortalURL: cfg.URL, Version: cfg.Version, DefinitionsRoot: root, Log: cfg.Logger, Now: cfg.Now})
 	var files ingest.Files
+	var taken ingest.Samples
 	if cfg.FilesDir != "" {
 		if p.files, err = action.NewFiles(cfg.FilesDir, cfg.Control.Actions(), cfg.Now); err != nil {
 			return nil, err
 		}
 		files = transfers{p.files}
+		if p.samples, err = sample.Open(filepath.Join(cfg.FilesDir, "samples"), cfg.Now); err != nil {
+			return nil, err
+		}
+		taken = samples{p.samples, p.alerts}
 	}
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
 		Sink:          newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics),
-		Commands:      cfg.Control.Commands(), Files: files, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
+		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -152,7 +160,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Samples: p.samples, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -214,7 +222,7 @@ func timeOf(path string) time.Duration {
 	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
 		return huntTime + pageTime
 	}
-	if strings.HasSuffix(path, "/package") || strings.HasPrefix(path, "/library") {
+	if strings.HasSuffix(path, "/package") || strings.HasSuffix(path, "/sample") || strings.HasPrefix(path, "/library") {
 		return transferTime
 	}
 	return pageTime
@@ -381,6 +389,12 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 				return nil
 			}
 			return p.files.Sweep(ctx)
+		}},
+		{"samples", func(ctx context.Context) error {
+			if p.samples == nil {
+				return nil
+			}
+			return p.samples.Sweep(ctx)
 		}},
 		{"definitions", func(context.Context) error {
 			if p.cfg.Definitions == nil {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -57,3 +58,33 @@ func (h *handler) FetchFile(ctx context.Context, req *connect.Request[agentv1.Fe
 	}
 	return connect.NewResponse(&agentv1.FetchFileResponse{Data: data, Size: size}), nil
 }
+
+// SendSample stores a part of a suspicious file.
+func (h *handler) SendSample(ctx context.Context, req *connect.Request[agentv1.SendSampleRequest]) (*connect.Response[agentv1.SendSampleResponse], error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := req.Msg
+	switch {
+	case h.cfg.Samples == nil:
+		return nil, agentv1.NewError(connect.CodeFailedPrecondition, agentv1.ReasonBadRequest, 0, "this portal takes no samples")
+	case len(m.Data) > maxPart || !isHex(m.Sha256, 64):
+		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "a part of %d bytes of the file %.70q is out of bounds", len(m.Data), m.Sha256)
+	}
+	next, stored, err := h.cfg.Samples.ReceiveSample(ctx, c.device.ID, m.AlertId, SamplePart{SHA256: m.Sha256, Size: m.Size, Offset: m.Offset, Data: m.Data})
+	switch {
+	case errors.Is(err, ErrUnknownAlert):
+		return nil, agentv1.NewError(connect.CodeNotFound, agentv1.ReasonBadRequest, 0, "%w", err)
+	case errors.Is(err, ErrTooLarge):
+		return nil, agentv1.NewError(connect.CodeFailedPrecondition, agentv1.ReasonBadRequest, 0, "%w", err)
+	case errors.Is(err, ErrLater):
+		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, sampleRetry, "%w", err)
+	case err != nil:
+		return nil, h.failed(ctx, "sample", c.device.ID, err)
+	}
+	return connect.NewResponse(&agentv1.SendSampleResponse{NextOffset: next, Stored: stored}), nil
+}
+
+// sampleRetry is when a device may send more samples.
+const sampleRetry = time.Hour

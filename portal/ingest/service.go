@@ -52,6 +52,8 @@ type Config struct {
 	Commands Commands
 	// Files may be nil: then none are taken or given.
 	Files Files
+	// Samples may be nil: then none are taken.
+	Samples Samples
 	// CheckInInterval is what agents are told; 5 minutes when zero.
 	CheckInInterval time.Duration
 	Log             *slog.Logger

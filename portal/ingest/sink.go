@@ -163,6 +163,29 @@ type FilePart struct {
 	SHA256 string // of the whole file, with Last
 }
 
+// Samples takes the suspicious files that devices send about their alerts.
+// Errors that wrap ErrUnknownAlert, ErrTooLarge or ErrLater are the device's
+// matter, others the portal's.
+type Samples interface {
+	// ReceiveSample stores a part; it MUST refuse a file that the alert is not
+	// about. It returns where the next part begins and whether all is there.
+	ReceiveSample(ctx context.Context, deviceID, alertID string, p SamplePart) (next uint64, stored bool, err error)
+}
+
+// SamplePart is a part of a suspicious file.
+type SamplePart struct {
+	SHA256 string // of the whole file, lower case
+	Size   uint64 // of the whole file
+	Offset uint64
+	Data   []byte
+}
+
+// ErrUnknownAlert and ErrLater are returned (wrapped) by Samples.ReceiveSample.
+var (
+	ErrUnknownAlert = errors.New("no such alert of this device")
+	ErrLater        = errors.New("too many for now")
+)
+
 // ErrTooLarge is returned (wrapped) by Files.ReceivePart.
 var ErrTooLarge = errors.New("the file is larger than what the portal takes")
 

@@ -1,13 +1,18 @@
 package web
 
 import (
+	"errors"
+	"mime"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/query"
+	"github.com/bulwarkhq/bulwark/portal/sample"
 )
 
 // sources are the values of the filter "source".
@@ -49,6 +54,10 @@ type alertPage struct {
 	CSRF                                     string
 	MayWrite                                 bool
 	Me                                       string
+	// Sample is the file itself, if the device has sent it; MaySample is whether
+	// the viewer may have it.
+	Sample    *sample.Info
+	MaySample bool
 }
 
 // node is a process in the tree of an alert's ancestry.
@@ -106,6 +115,14 @@ func (s *Site) showAlert(w http.ResponseWriter, r *http.Request, status int, a a
 	if a.AssignedTo != "" && !slices.Contains(p.Assignees, a.AssignedTo) {
 		p.Assignees = append(p.Assignees, a.AssignedTo)
 	}
+	if s.cfg.Samples != nil {
+		info, err := s.cfg.Samples.Get(strings.ToLower(a.Detection.File.SHA256))
+		if err == nil {
+			p.Sample, p.MaySample = &info, access.From(ctx).May(access.MachineCollect)
+		} else if !errors.Is(err, sample.ErrNotFound) {
+			return err
+		}
+	}
 	return s.render(w, r, status, "alert", frame{Title: a.Detection.Title, Section: "alerts", Flash: flash, Problem: problem, Page: p})
 }
 
@@ -154,5 +171,34 @@ func (s *Site) updateAlert(w http.ResponseWriter, r *http.Request) error {
 		return s.showAlert(w, r, http.StatusOK, a, "Saved.", "")
 	}
 	redirect(w, r, "/alerts/"+a.Detection.ID)
+	return nil
+}
+
+// alertSample gives the file of an alert, in a zip with the password "infected".
+func (s *Site) alertSample(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	a, err := s.cfg.Alerts.Get(ctx, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if s.cfg.Samples == nil {
+		return action.ErrNoFile
+	}
+	info, err := s.cfg.Samples.Get(strings.ToLower(a.Detection.File.SHA256))
+	if errors.Is(err, sample.ErrNotFound) {
+		return action.ErrNoFile
+	}
+	if err != nil {
+		return err
+	}
+	p := access.From(ctx)
+	if err := s.cfg.Accounts.Record(ctx, p.Name, p.Address, "sample.download", a.Detection.ID, info.SHA256); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/zip")
+	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": info.SHA256 + ".zip"}))
+	if err := s.cfg.Samples.Zip(ctx, info.SHA256, w); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "a sample was not sent to its end", "alert", a.Detection.ID, "error", err)
+	}
 	return nil
 }

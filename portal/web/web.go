@@ -30,6 +30,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/sample"
 )
 
 //go:embed templates/*.html static
@@ -71,7 +72,9 @@ type Config struct {
 	Hunter     *hunting.Hunter
 	Actions    *action.Service
 	// Files of actions and the library; nil for none.
-	Files   *action.Files
+	Files *action.Files
+	// Samples that devices sent; nil for none.
+	Samples *sample.Store
 	Queries hunting.Library
 	Version string
 	Logger  *slog.Logger
@@ -131,6 +134,7 @@ func (s *Site) routes() {
 	post("/devices/{id}/tags", access.MachineWrite, s.tagDevice)
 	get("/alerts", access.AlertRead, s.alerts)
 	get("/alerts/{id}", access.AlertRead, s.alert)
+	get("/alerts/{id}/sample", access.MachineCollect, s.alertSample)
 	post("/alerts/{id}", access.AlertWrite, s.updateAlert)
 	get("/onboarding", access.OnboardingRead, s.onboarding)
 	post("/onboarding", access.Onboarding, s.createPackage)

@@ -1386,6 +1386,140 @@ func (x *FetchFileResponse) GetSize() uint64 {
 	return 0
 }
 
+type SendSampleRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AlertId string                 `protobuf:"bytes,1,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
+	// Of the whole file, 64 hex digits, as the alert has it.
+	Sha256 string `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Of the whole file.
+	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Where data begins in the file.
+	Offset uint64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	// At most 1 MiB.
+	Data          []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSampleRequest) Reset() {
+	*x = SendSampleRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSampleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSampleRequest) ProtoMessage() {}
+
+func (x *SendSampleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSampleRequest.ProtoReflect.Descriptor instead.
+func (*SendSampleRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SendSampleRequest) GetAlertId() string {
+	if x != nil {
+		return x.AlertId
+	}
+	return ""
+}
+
+func (x *SendSampleRequest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *SendSampleRequest) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SendSampleRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *SendSampleRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type SendSampleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the next part has to begin.
+	NextOffset uint64 `protobuf:"varint,1,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// The portal has all of it.
+	Stored        bool `protobuf:"varint,2,opt,name=stored,proto3" json:"stored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendSampleResponse) Reset() {
+	*x = SendSampleResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendSampleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendSampleResponse) ProtoMessage() {}
+
+func (x *SendSampleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendSampleResponse.ProtoReflect.Descriptor instead.
+func (*SendSampleResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SendSampleResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *SendSampleResponse) GetStored() bool {
+	if x != nil {
+		return x.Stored
+	}
+	return false
+}
+
 type FinishSelfTestResponse_Arrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AlertId       string                 `protobuf:"bytes,1,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
@@ -1397,7 +1531,7 @@ type FinishSelfTestResponse_Arrival struct {
 
 func (x *FinishSelfTestResponse_Arrival) Reset() {
 	*x = FinishSelfTestResponse_Arrival{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1543,7 @@ func (x *FinishSelfTestResponse_Arrival) String() string {
 func (*FinishSelfTestResponse_Arrival) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,17 +1695,29 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\";\n" +
 	"\x11FetchFileResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size2\xa7\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x86\x01\n" +
+	"\x11SendSampleRequest\x12\x19\n" +
+	"\balert_id\x18\x01 \x01(\tR\aalertId\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"M\n" +
+	"\x12SendSampleResponse\x12\x1f\n" +
+	"\vnext_offset\x18\x01 \x01(\x04R\n" +
+	"nextOffset\x12\x16\n" +
+	"\x06stored\x18\x02 \x01(\bR\x06stored2\xa7\x01\n" +
 	"\x11EnrollmentService\x12K\n" +
 	"\x06Enroll\x12\x1f.bulwark.agent.v1.EnrollRequest\x1a .bulwark.agent.v1.EnrollResponse\x12E\n" +
-	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xf0\x04\n" +
+	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xc9\x05\n" +
 	"\fAgentService\x12N\n" +
 	"\aDeliver\x12 .bulwark.agent.v1.DeliverRequest\x1a!.bulwark.agent.v1.DeliverResponse\x12N\n" +
 	"\aCheckIn\x12 .bulwark.agent.v1.CheckInRequest\x1a!.bulwark.agent.v1.CheckInResponse\x12J\n" +
 	"\bCommands\x12!.bulwark.agent.v1.CommandsRequest\x1a\x19.bulwark.agent.v1.Command0\x01\x12f\n" +
 	"\x0fCompleteCommand\x12(.bulwark.agent.v1.CompleteCommandRequest\x1a).bulwark.agent.v1.CompleteCommandResponse\x12Q\n" +
 	"\bSendFile\x12!.bulwark.agent.v1.SendFileRequest\x1a\".bulwark.agent.v1.SendFileResponse\x12T\n" +
-	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12c\n" +
+	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12W\n" +
+	"\n" +
+	"SendSample\x12#.bulwark.agent.v1.SendSampleRequest\x1a$.bulwark.agent.v1.SendSampleResponse\x12c\n" +
 	"\x0eFinishSelfTest\x12'.bulwark.agent.v1.FinishSelfTestRequest\x1a(.bulwark.agent.v1.FinishSelfTestResponseB3Z1github.com/bulwarkhq/bulwark/api/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -1586,7 +1732,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
 	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
@@ -1609,15 +1755,17 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*SendFileResponse)(nil),               // 18: bulwark.agent.v1.SendFileResponse
 	(*FetchFileRequest)(nil),               // 19: bulwark.agent.v1.FetchFileRequest
 	(*FetchFileResponse)(nil),              // 20: bulwark.agent.v1.FetchFileResponse
-	nil,                                    // 21: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 22: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	(*SendSampleRequest)(nil),              // 21: bulwark.agent.v1.SendSampleRequest
+	(*SendSampleResponse)(nil),             // 22: bulwark.agent.v1.SendSampleResponse
+	nil,                                    // 23: bulwark.agent.v1.DeliverRequest.LostEntry
+	(*FinishSelfTestResponse_Arrival)(nil), // 24: bulwark.agent.v1.FinishSelfTestResponse.Arrival
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
 	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
-	21, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
+	23, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
 	5,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	22, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	24, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
 	1,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
 	3,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
 	7,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
@@ -1626,18 +1774,20 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	13, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
 	17, // 11: bulwark.agent.v1.AgentService.SendFile:input_type -> bulwark.agent.v1.SendFileRequest
 	19, // 12: bulwark.agent.v1.AgentService.FetchFile:input_type -> bulwark.agent.v1.FetchFileRequest
-	15, // 13: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
-	2,  // 14: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
-	4,  // 15: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
-	8,  // 16: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
-	10, // 17: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
-	12, // 18: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
-	14, // 19: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
-	18, // 20: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
-	20, // 21: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
-	16, // 22: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
-	14, // [14:23] is the sub-list for method output_type
-	5,  // [5:14] is the sub-list for method input_type
+	21, // 13: bulwark.agent.v1.AgentService.SendSample:input_type -> bulwark.agent.v1.SendSampleRequest
+	15, // 14: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
+	2,  // 15: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
+	4,  // 16: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
+	8,  // 17: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
+	10, // 18: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
+	12, // 19: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
+	14, // 20: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
+	18, // 21: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
+	20, // 22: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
+	22, // 23: bulwark.agent.v1.AgentService.SendSample:output_type -> bulwark.agent.v1.SendSampleResponse
+	16, // 24: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
+	15, // [15:25] is the sub-list for method output_type
+	5,  // [5:15] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1654,7 +1804,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

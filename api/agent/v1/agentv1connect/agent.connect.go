@@ -69,6 +69,8 @@ const (
 	AgentServiceSendFileProcedure = "/bulwark.agent.v1.AgentService/SendFile"
 	// AgentServiceFetchFileProcedure is the fully-qualified name of the AgentService's FetchFile RPC.
 	AgentServiceFetchFileProcedure = "/bulwark.agent.v1.AgentService/FetchFile"
+	// AgentServiceSendSampleProcedure is the fully-qualified name of the AgentService's SendSample RPC.
+	AgentServiceSendSampleProcedure = "/bulwark.agent.v1.AgentService/SendSample"
 	// AgentServiceFinishSelfTestProcedure is the fully-qualified name of the AgentService's
 	// FinishSelfTest RPC.
 	AgentServiceFinishSelfTestProcedure = "/bulwark.agent.v1.AgentService/FinishSelfTest"
@@ -211,6 +213,12 @@ type AgentServiceClient interface {
 	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
 	// FetchFile returns a part of a file that a command names, at most 1 MiB.
 	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
+	// SendSample brings a suspicious file about which the device has raised an
+	// alert, in parts as SendFile does. A call without data asks where to begin.
+	// Errors: not_found (no such alert of this device: it may be on its way),
+	// failed_precondition (the portal takes none, or not this one: give up),
+	// resource_exhausted (too many for now).
+	SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -263,6 +271,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
 			connect.WithClientOptions(opts...),
 		),
+		sendSample: connect.NewClient[v1.SendSampleRequest, v1.SendSampleResponse](
+			httpClient,
+			baseURL+AgentServiceSendSampleProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("SendSample")),
+			connect.WithClientOptions(opts...),
+		),
 		finishSelfTest: connect.NewClient[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse](
 			httpClient,
 			baseURL+AgentServiceFinishSelfTestProcedure,
@@ -280,6 +294,7 @@ type agentServiceClient struct {
 	completeCommand *connect.Client[v1.CompleteCommandRequest, v1.CompleteCommandResponse]
 	sendFile        *connect.Client[v1.SendFileRequest, v1.SendFileResponse]
 	fetchFile       *connect.Client[v1.FetchFileRequest, v1.FetchFileResponse]
+	sendSample      *connect.Client[v1.SendSampleRequest, v1.SendSampleResponse]
 	finishSelfTest  *connect.Client[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse]
 }
 
@@ -311,6 +326,11 @@ func (c *agentServiceClient) SendFile(ctx context.Context, req *connect.Request[
 // FetchFile calls bulwark.agent.v1.AgentService.FetchFile.
 func (c *agentServiceClient) FetchFile(ctx context.Context, req *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
 	return c.fetchFile.CallUnary(ctx, req)
+}
+
+// SendSample calls bulwark.agent.v1.AgentService.SendSample.
+func (c *agentServiceClient) SendSample(ctx context.Context, req *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error) {
+	return c.sendSample.CallUnary(ctx, req)
 }
 
 // FinishSelfTest calls bulwark.agent.v1.AgentService.FinishSelfTest.
@@ -345,6 +365,12 @@ type AgentServiceHandler interface {
 	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
 	// FetchFile returns a part of a file that a command names, at most 1 MiB.
 	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
+	// SendSample brings a suspicious file about which the device has raised an
+	// alert, in parts as SendFile does. A call without data asks where to begin.
+	// Errors: not_found (no such alert of this device: it may be on its way),
+	// failed_precondition (the portal takes none, or not this one: give up),
+	// resource_exhausted (too many for now).
+	SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -393,6 +419,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceSendSampleHandler := connect.NewUnaryHandler(
+		AgentServiceSendSampleProcedure,
+		svc.SendSample,
+		connect.WithSchema(agentServiceMethods.ByName("SendSample")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceFinishSelfTestHandler := connect.NewUnaryHandler(
 		AgentServiceFinishSelfTestProcedure,
 		svc.FinishSelfTest,
@@ -413,6 +445,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceSendFileHandler.ServeHTTP(w, r)
 		case AgentServiceFetchFileProcedure:
 			agentServiceFetchFileHandler.ServeHTTP(w, r)
+		case AgentServiceSendSampleProcedure:
+			agentServiceSendSampleHandler.ServeHTTP(w, r)
 		case AgentServiceFinishSelfTestProcedure:
 			agentServiceFinishSelfTestHandler.ServeHTTP(w, r)
 		default:
@@ -446,6 +480,10 @@ func (UnimplementedAgentServiceHandler) SendFile(context.Context, *connect.Reque
 
 func (UnimplementedAgentServiceHandler) FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.FetchFile is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.SendSample is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error) {
