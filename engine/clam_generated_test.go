@@ -31,7 +31,7 @@ func seeds(t *testing.T) uint64 {
 		}
 		return n
 	}
-	return generatedSeeds
+	return uint64(need.Rounds(generatedSeeds, 1))
 }
 
 var malformed = regexp.MustCompile(`Problem parsing database at line (\d+)\n.*Can't load .*/(\S+): `)

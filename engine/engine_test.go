@@ -269,8 +269,8 @@ func TestContainers(t *testing.T) {
 
 func TestBomb(t *testing.T) {
 	e, _ := compile(t)
-	bomb := zipOf(t, "a", make([]byte, 20<<20))
-	v := scanBytes(t, e, bomb, Options{Archives: true, Limits: Limits{Bytes: 10 << 20}})
+	bomb := zipOf(t, "a", make([]byte, 2<<20))
+	v := scanBytes(t, e, bomb, Options{Archives: true, Limits: Limits{Bytes: 1 << 20}})
 	if !v.Infected() || v.Primary().Type != verdict.ArchiveBomb || !slices.Contains(v.Limits, verdict.LimitBytes) {
 		t.Errorf("%+v", v)
 	}

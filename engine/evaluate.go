@@ -95,6 +95,9 @@ func (w *worker) yara(ri uint32) bool {
 	if err == nil && !decided {
 		ok, err = yara.Eval(w.set.Code(r), env, &w.scratch)
 	}
+	if yara.Stopped(err) && !w.s.stop() {
+		w.s.note(verdict.LimitSteps)
+	}
 	ok = ok && err == nil
 	w.results[ri] = ok
 	return ok
@@ -246,3 +249,9 @@ func (e *yaraEnv) Module(n int) modules.Object {
 
 // Stop reports that the scan's time is over.
 func (w *worker) Stop() bool { return w.s.stop() }
+
+// Spend notes what a function of a module looks at; Spent is the sum.
+func (w *worker) Spend(n int) { w.spent += int64(n) }
+
+// Spent is how many bytes were noted with Spend.
+func (w *worker) Spent() int64 { return w.spent }

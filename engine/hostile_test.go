@@ -15,6 +15,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // The depth is a limit only where something is left unopened: a text that carries
@@ -100,7 +101,7 @@ func TestPetabyte(t *testing.T) {
 		t.Fatalf("%d bytes", len(data))
 	}
 	e, _ := compile(t)
-	limits := Limits{Bytes: 64 << 20, Time: time.Minute}
+	limits := Limits{Bytes: 8 << 20, Time: time.Minute}
 	v := scanBytes(t, e, data, Options{Archives: true, Limits: limits})
 	if v.Primary().Type != verdict.ArchiveBomb || !slices.Contains(v.Limits, verdict.LimitBytes) || !slices.Contains(v.Limits, verdict.LimitRatio) {
 		t.Errorf("%+v", v)
@@ -128,5 +129,22 @@ func TestEndless(t *testing.T) {
 	v := scanBytes(t, e, data, Options{Archives: true, Limits: Limits{Time: time.Minute}})
 	if len(v.Limits) == 0 || v.Bytes > DefaultLimits().Bytes+int64(len(data)) || v.Objects > DefaultLimits().Files+1 {
 		t.Errorf("%d objects, %d bytes, limits %v", v.Objects, v.Bytes, v.Limits)
+	}
+}
+
+// A condition that asks for more than it may is given up, and the verdict says
+// so; other rules count as ever.
+func TestConditionGivenUp(t *testing.T) {
+	need.NoRaceDetector(t) // nothing in it runs in parallel, and it copies gigabytes
+	e, rep := build(t, map[string]string{"r.yar": `import "hash"
+rule Endless { strings: $a = "needle" condition: $a and for all i in (0..0xffffffff) : (hash.crc32(i & 0xffff, filesize) != -1) }
+rule Needle { strings: $a = "needle" condition: $a and hash.crc32(0, filesize) != -1 }`})
+	if len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	data := append(make([]byte, 1<<20), "needle"...)
+	v := scanBytes(t, e, data, Options{Limits: Limits{Time: 10 * time.Minute}})
+	if got := names(v); !slices.Equal(got, []string{"Needle"}) || !slices.Equal(v.Limits, []verdict.Limit{verdict.LimitSteps}) || v.Complete() {
+		t.Errorf("found %v, limits %v", got, v.Limits)
 	}
 }

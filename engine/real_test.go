@@ -52,6 +52,7 @@ func satisfy(t *testing.T, e *Engine, m *sample.Maker, r *yara.Rule, seed uint64
 // it, and files that narrowly do not (with BULWARK_TEST_ALL_RULES set: for each
 // rule, and more of them), and compares verdicts about them with Debian's yara.
 func TestRealRules(t *testing.T) {
+	need.NoRaceDetector(t) // nothing in it runs in parallel
 	yaraCommand := need.Command(t, "yara")
 	dir := need.SharedTestdata(t, "yara")
 	everyRule := os.Getenv("BULWARK_TEST_ALL_RULES") != ""

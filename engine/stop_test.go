@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // pollContext is a context that ends at the n-th question whether it has, and
@@ -78,18 +80,18 @@ func hostileFiles(t *testing.T) map[string][]byte {
 		many = zipOf(t, args...)
 	}
 	return map[string][]byte{
-		"near matches":  bytes.Repeat([]byte("needleneedlx"), 1<<9),
+		"near matches":  bytes.Repeat([]byte("needleneedlx"), need.Rounds(1<<9, 1<<6)),
 		"zeros":         make([]byte, 1<<20),
-		"regex bomb":    append([]byte("needle"), bytes.Repeat([]byte("a"), 3<<10)...),
-		"gaps":          bytes.Repeat([]byte("abcd"), 1<<10),
-		"text":          bytes.Repeat([]byte("Words  of a Text \n"), 3<<10),
-		"page":          append([]byte("<html>"), bytes.Repeat([]byte("<a href=x>y&amp;</a><!-- z -->"), 2<<10)...),
-		"base64":        bytes.Repeat([]byte("bmVlZGxlIG5lZWRsZSBuZWVkbGUg"), 2<<10),
+		"regex bomb":    append([]byte("needle"), bytes.Repeat([]byte("a"), need.Rounds(3<<10, 1<<9))...),
+		"gaps":          bytes.Repeat([]byte("abcd"), need.Rounds(1<<10, 1<<7)),
+		"text":          bytes.Repeat([]byte("Words  of a Text \n"), need.Rounds(3<<10, 1<<8)),
+		"page":          append([]byte("<html>"), bytes.Repeat([]byte("<a href=x>y&amp;</a><!-- z -->"), need.Rounds(2<<10, 1<<8))...),
+		"base64":        bytes.Repeat([]byte("bmVlZGxlIG5lZWRsZSBuZWVkbGUg"), need.Rounds(2<<10, 1<<8)),
 		"nested":        nested,
 		"many members":  many,
 		"archive bomb":  zipOf(t, "zeros", make([]byte, 2<<20)),
 		"high entropy":  noise(1 << 20),
-		"pdf":           append([]byte("%PDF-1.4\n"), bytes.Repeat([]byte("1 0 obj<</Length 4>>stream\nabcd\nendstream endobj\n"), 1<<8)...),
+		"pdf":           append([]byte("%PDF-1.4\n"), bytes.Repeat([]byte("1 0 obj<</Length 4>>stream\nabcd\nendstream endobj\n"), need.Rounds(1<<8, 1<<5))...),
 		"pe beginnings": bytes.Repeat([]byte("MZ\x90\x00PE\x00\x00"), 3<<10),
 	}
 }
@@ -137,8 +139,9 @@ func TestStops(t *testing.T) {
 		if r.most > mostBytes {
 			t.Errorf("%s: %d bytes read between two polls", name, r.most)
 		}
-		for k := range int64(5) {
-			end := 1 + whole.polls*k/5
+		points := int64(need.Rounds(5, 2))
+		for k := range points {
+			end := 1 + whole.polls*k/points
 			ctx, r, err := scan(end)
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: ended at poll %d of %d: %v", name, end, whole.polls, err)

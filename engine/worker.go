@@ -67,6 +67,7 @@ type worker struct {
 	inForms map[uint32]bool
 	results map[uint32]bool // evaluated YARA rules
 	modules map[int]modules.Object
+	spent   int64                    // bytes that functions of modules looked at
 	passing []bool                   // which guards the object passes
 	groups  [definitions.Groups]bool // of which some guard passes
 
@@ -133,7 +134,7 @@ func (w *worker) end() {
 	clear(w.results)
 	clear(w.modules)
 	w.late.reset()
-	w.chained = 0
+	w.chained, w.spent = 0, 0
 	w.s, w.o = nil, nil
 }
 

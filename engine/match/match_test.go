@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"unsafe"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 type hit struct {
@@ -90,7 +92,7 @@ func scanPieces(m *Matcher, data []byte, step int) []hit {
 
 func TestScanAgainstNaive(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for round := range 60 {
+	for round := range need.Rounds(60, 6) {
 		alphabet := []byte("abAB\x00 \xff.")[:2+rng.IntN(7)]
 		word := func(n int) []byte {
 			b := make([]byte, n)
@@ -126,7 +128,7 @@ func TestScanAgainstNaive(t *testing.T) {
 func TestScanFindsPlanted(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var atoms []Atom
-	for i := range 20000 {
+	for i := range need.Rounds(20000, 2000) {
 		b := make([]byte, 4+rng.IntN(30))
 		for k := range b {
 			b[k] = byte(rng.Uint32())
@@ -134,7 +136,7 @@ func TestScanFindsPlanted(t *testing.T) {
 		atoms = append(atoms, Atom{Bytes: b, ID: uint32(i)})
 	}
 	m := mustLoad(t, atoms)
-	data := make([]byte, 1<<20)
+	data := make([]byte, need.Rounds(1<<20, 1<<17))
 	want := map[hit]bool{}
 	for i := 0; i < len(data)-64; i += 64 + rng.IntN(32) {
 		a := atoms[rng.IntN(len(atoms))]

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // forwardOf is the forward part of a program with states.
@@ -112,7 +114,7 @@ func TestNearMatchesAreLinear(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := data(bytes.Repeat([]byte(c.text), 60_000/len(c.text)))
+		d := data(bytes.Repeat([]byte(c.text), need.Rounds(60_000, 6_000)/len(c.text)))
 		var s Scratch
 		for pos := range d {
 			for _, v := range parts[0].Variants {

@@ -120,7 +120,7 @@ func FuzzDecoders(f *testing.F) {
 func TestDecodersOnNoise(t *testing.T) {
 	r := rand.New(rand.NewSource(1))
 	for _, d := range decoders {
-		for i := range 300 {
+		for i := range need.Rounds(300, 30) {
 			data := make([]byte, r.Intn(2000))
 			if i%3 == 0 {
 				data = bytes.Repeat([]byte{byte(i)}, len(data))
@@ -189,6 +189,7 @@ func TestDamagedEverywhere(t *testing.T) {
 		if len(data) > 200 {
 			step = 5 // the larger ones take long
 		}
+		step *= need.Rounds(1, 11)
 		for i := 0; i < len(data); i += step {
 			try(fmt.Sprintf("cut at %d", i), data[:i])
 			changed := bytes.Clone(data)
@@ -201,17 +202,7 @@ func TestDamagedEverywhere(t *testing.T) {
 }
 
 // The files of the ClamAV package too, at random places.
-// TestDamagedTestFiles has two sizes: under the race detector, which makes it ten
-// times as slow although nothing here runs in parallel, and the whole.
-func TestDamagedTestFiles(t *testing.T) { damagedTestFiles(t, 8) }
-
-func TestManyDamagedTestFiles(t *testing.T) {
-	need.NoRaceDetector(t)
-	damagedTestFiles(t, 40)
-}
-
-func damagedTestFiles(t *testing.T, most int) {
-	t.Helper()
+func TestDamagedTestFiles(t *testing.T) {
 	entries, err := os.ReadDir("/usr/share/clamav-testfiles")
 	if err != nil {
 		need.Missing(t, "needs the package clamav-testfiles")
@@ -220,9 +211,9 @@ func damagedTestFiles(t *testing.T, most int) {
 	for _, e := range entries {
 		data, err := os.ReadFile("/usr/share/clamav-testfiles/" + e.Name())
 		must(t, err)
-		tries := most
+		tries := need.Rounds(40, 2)
 		if len(data) > 100_000 {
-			tries = 3
+			tries = min(tries, 3)
 		}
 		for range tries {
 			changed := bytes.Clone(data)
@@ -258,10 +249,10 @@ func zipped(t testing.TB, name string, data []byte) []byte {
 
 // Bombs: what they expand to stays within the budget, and it is said.
 func TestBombs(t *testing.T) {
-	zeros := zipped(t, "zeros", make([]byte, 64<<20))
+	zeros := zipped(t, "zeros", make([]byte, need.Rounds(64<<20, 16<<20)))
 	many := &bytes.Buffer{}
 	w := zip.NewWriter(many)
-	for i := range 10_000 {
+	for i := range need.Rounds(10_000, 2_000) {
 		f, err := w.CreateHeader(&zip.FileHeader{Name: fmt.Sprintf("%d.zip", i), Method: zip.Store})
 		must(t, err)
 		_, err = f.Write(zipped(t, "x", []byte("x")))
@@ -269,7 +260,7 @@ func TestBombs(t *testing.T) {
 	}
 	must(t, w.Close())
 	var layers bytes.Buffer // a gzip of a gzip of ... zeros
-	layers.Write(make([]byte, 32<<20))
+	layers.Write(make([]byte, need.Rounds(32<<20, 12<<20)))
 	for range 3 {
 		var b bytes.Buffer
 		g := gzip.NewWriter(&b)
@@ -366,7 +357,7 @@ func TestNested(t *testing.T) {
 // Files that make simple searches start again at every place take time that grows
 // with their size, not with its square: 4 MB each would take hours otherwise.
 func TestLinear(t *testing.T) {
-	const size = 4 << 20
+	size := need.Rounds(4<<20, 256<<10)
 	fill := func(head, unit string) []byte { return []byte(head + strings.Repeat(unit, size/len(unit))) }
 	for name, data := range map[string][]byte{
 		"data uris":  fill("<html>", "data:,"),
@@ -387,7 +378,7 @@ func TestLinear(t *testing.T) {
 		"mz":         append(program(nil), fill("", "MZ")...),
 		"zips":       append(program(nil), fill("", "PK\x03\x04")...),
 	} {
-		b := NewBudget(size, 10_000, 400<<20, 250, time.Now().Add(2*time.Minute))
+		b := NewBudget(int64(size), 10_000, int64(need.Rounds(400<<20, 16<<20)), 250, time.Now().Add(10*time.Minute))
 		b.steps = maxSteps
 		if r := open(data, b); r.err != nil || slices.Contains(r.limits, verdict.LimitTime) {
 			t.Errorf("%s: %v %v", name, r.err, r.limits)

@@ -87,6 +87,7 @@ func mixed() []byte {
 
 // What the distribution's programs pack comes out again.
 func TestRealPrograms(t *testing.T) {
+	need.NoRaceDetector(t) // nothing in it runs in parallel
 	data := mixed()
 	const rpmSpec = "Name: x\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\n%%define _binary_payload %s\n%%description\nx\n%%install\nmkdir -p %%{buildroot}/opt\ncp %s %%{buildroot}/opt/data.bin\n%%files\n/opt/data.bin\n"
 	for name, c := range map[string]struct {

@@ -26,6 +26,8 @@ const (
 	LimitRatio Limit = "max_ratio"
 	LimitTime  Limit = "max_time"
 	LimitSize  Limit = "max_file_size"
+	// LimitSteps: the condition of a rule asked for more work than one may.
+	LimitSteps Limit = "max_steps"
 	// Encrypted: a member could not be read without a password.
 	Encrypted Limit = "encrypted"
 	// Damaged: a container could not be read to its end.

@@ -1,9 +1,11 @@
 package yara
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/engine/pattern"
 	"github.com/bulwarkhq/bulwark/engine/yara/modules"
@@ -34,6 +36,9 @@ type Env interface {
 	Module(n int) modules.Object
 	// Stop reports that evaluation must end (the scan's time is over).
 	Stop() bool
+	// Spent is how many bytes the functions of modules were given so far (see
+	// modules.Input).
+	Spent() int64
 }
 
 // ErrCode is the error of Eval for code that Compile did not make.
@@ -87,13 +92,26 @@ type evaluator struct {
 	slots   int // how many of vars were used
 	current int // string of the innermost for ... of loop
 	depth   int
-	steps   int
-	dry     bool // what needs a search or a function is unknown
+	steps   int64
+	asked   int64 // steps at the last question whether to stop
+	most    int64 // how many steps the condition may take
+	dry     bool  // what needs a search or a function is unknown
 	scratch *pattern.Scratch
 }
 
-// maxSteps bounds the operations of one evaluation, whatever its loops say.
-const maxSteps = 20_000_000
+// The work of one evaluation is counted in steps, whatever its loops say: one for
+// an operation and each item of a set or list, one for so many bytes of what
+// functions read, texts that are compared and code that is checked, and for so
+// many transitions of a regular expression. A condition may take maxSteps, and
+// for each pass over the object that functions of modules make what it costs, up
+// to maxPasses.
+const (
+	maxSteps       = 20_000_000
+	maxPasses      = 16
+	stepBytes      = 64
+	stepMoves      = 4
+	stepsPerAnswer = 4096 // between two questions whether to stop
+)
 
 // Scratch is working memory of evaluations, reusable, not for concurrent use.
 // Evaluations may be nested: a condition asks for other rules.
@@ -142,10 +160,31 @@ func (s *Scratch) evaluate(code []byte, env Env, dry bool) (v value, err error) 
 func (e *evaluator) begin(code []byte, env Env, dry bool) {
 	clear(e.vars[:e.slots])
 	e.env, e.code, e.dry = env, code, dry
-	e.pc, e.current, e.depth, e.steps, e.slots = 0, -1, 0, 0, 0
+	e.pc, e.current, e.depth, e.slots = 0, -1, 0, 0
+	e.steps, e.asked, e.most = 0, 0, maxSteps
+	if env != nil {
+		e.most += max(0, env.Size()) / stepBytes * maxPasses
+	}
 }
 
-// Stopped reports whether an error of Eval means that the Env said stop.
+// charge counts steps; it ends the evaluation when there were too many or the
+// Env says so.
+func (e *evaluator) charge(n int64) {
+	e.steps += n
+	if e.steps-e.asked < stepsPerAnswer {
+		return
+	}
+	e.asked = e.steps
+	if e.steps > e.most || e.env.Stop() {
+		panic(errStopped)
+	}
+}
+
+// chargeBytes counts the steps of work on so many bytes.
+func (e *evaluator) chargeBytes(n int) { e.charge(int64(n) / stepBytes) }
+
+// Stopped reports whether an error of Eval means that the Env said stop, or that
+// the condition took too many steps: its outcome is not known.
 func Stopped(err error) bool { return errors.Is(err, errStopped) }
 
 func (e *evaluator) fail() { panic(ErrCode) }
@@ -207,9 +246,7 @@ func (e *evaluator) eval() value {
 
 // operation evaluates the operation at pc.
 func (e *evaluator) operation() value {
-	if e.steps++; e.steps > maxSteps || e.steps&0xfff == 0 && e.env.Stop() {
-		panic(errStopped)
-	}
+	e.charge(1)
 	switch op := e.byte(); op {
 	case byte(OpInt):
 		v, n := binary.Varint(e.code[e.pc:])
@@ -300,7 +337,7 @@ func (e *evaluator) operation() value {
 		if v.kind != typeText {
 			return value{}
 		}
-		return boolean(pattern.Search(prog, v.s, e.scratch))
+		return boolean(e.searcher(prog).Match(v.s))
 	case codeModule:
 		if o := e.env.Module(e.num()); o != nil {
 			return value{kind: typeObject, o: o}
@@ -323,6 +360,7 @@ func (e *evaluator) operation() value {
 			e.fail()
 		}
 		a, b := e.eval(), e.eval()
+		e.chargeBytes(len(a.s) + len(b.s))
 		return binaryOp(Op(op), a, b)
 	}
 }
@@ -353,15 +391,15 @@ func (e *evaluator) foundIn(n int, from, to int64) value {
 	if e.open(n) {
 		return unknownValue
 	}
-	for _, m := range e.env.Matches(n) {
-		if m.Start > to {
-			break
-		}
-		if m.Start >= from {
-			return boolean(true)
-		}
-	}
-	return boolean(false)
+	matches := e.env.Matches(n)
+	i := firstFrom(matches, from)
+	return boolean(i < len(matches) && matches[i].Start <= to)
+}
+
+// firstFrom is the index of the first match that begins at an offset or behind.
+func firstFrom(matches []Span, off int64) int {
+	i, _ := slices.BinarySearchFunc(matches, off, func(m Span, off int64) int { return cmp.Compare(m.Start, off) })
+	return i
 }
 
 func (e *evaluator) count() value {
@@ -379,13 +417,12 @@ func (e *evaluator) count() value {
 	if e.open(n) {
 		return unknownValue
 	}
-	c := int64(0)
-	for _, m := range e.env.Matches(n) {
-		if m.Start >= from.i && m.Start <= to.i {
-			c++
-		}
+	matches := e.env.Matches(n)
+	first, behind := firstFrom(matches, from.i), len(matches)
+	if to.i < math.MaxInt64 {
+		behind = firstFrom(matches, to.i+1)
 	}
-	return integer(c)
+	return integer(int64(max(0, behind-first)))
 }
 
 func (e *evaluator) offset(op byte) value {
@@ -459,112 +496,4 @@ func (e *evaluator) logic(or bool) value {
 		return unknownValue
 	}
 	return boolean(result)
-}
-
-// quantity is a quantifier with its number.
-type quantity struct {
-	kind QuantKind
-	n    value
-}
-
-func (e *evaluator) quantifier() quantity {
-	q := quantity{kind: QuantKind(e.num())}
-	if q.kind >= QuantCount {
-		q.n = e.eval()
-	}
-	return q
-}
-
-// holds says whether hits out of total satisfy the quantifier.
-func (q quantity) holds(hits, total int) value {
-	switch q.kind {
-	case QuantAll:
-		return boolean(hits == total && total > 0)
-	case QuantAny:
-		return boolean(hits > 0)
-	case QuantNone:
-		return boolean(hits == 0)
-	}
-	if v, ok := integers(q.n); !ok {
-		return v
-	}
-	want := q.n.i
-	if q.kind == QuantPercent {
-		want = int64(math.Ceil(float64(total) * float64(want) / 100))
-	}
-	return boolean(int64(hits) >= want)
-}
-
-// outcome is what holds, whether the open items are hits or not.
-func (q quantity) outcome(hits, open, total int) value {
-	v := q.holds(hits, total)
-	if open > 0 && v.kind == typeBool && v.i != q.holds(hits+open, total).i {
-		return unknownValue
-	}
-	return v
-}
-
-// decided reports that the remaining items cannot change the outcome, after the
-// first done of them.
-func (q quantity) decided(hits, open, done, total int) bool {
-	switch q.kind {
-	case QuantAll:
-		return hits+open < done
-	case QuantAny, QuantNone:
-		return hits > 0
-	case QuantCount:
-		return q.n.kind == typeInt && (int64(hits) >= q.n.i || int64(hits+open+total-done) < q.n.i)
-	}
-	return false
-}
-
-func (e *evaluator) of(op byte) value {
-	q := e.quantifier()
-	total := e.num()
-	if total > len(e.code) {
-		e.fail()
-	}
-	at := e.pc
-	for range total {
-		e.num()
-	}
-	var args []value
-	if op == codeOfStrings {
-		for n := e.num(); n > 0; n-- {
-			args = append(args, e.eval())
-		}
-		if v, ok := integers(args...); !ok {
-			return v
-		}
-	}
-	end := e.pc
-	e.pc = at
-	hits, open := 0, 0
-	for i := range total {
-		if q.decided(hits, open, i, total) {
-			break
-		}
-		n := e.num()
-		var v value
-		switch {
-		case op == codeOfRules && e.dry && !e.env.KnownRule(n):
-			v = unknownValue
-		case op == codeOfRules:
-			v = boolean(e.env.Rule(n))
-		case len(args) > 0:
-			v = e.foundIn(n, args[0].i, args[len(args)-1].i)
-		case e.open(n):
-			v = unknownValue
-		default:
-			v = boolean(e.env.Found(n))
-		}
-		switch {
-		case v.kind == typeUnknown:
-			open++
-		case v.truth():
-			hits++
-		}
-	}
-	e.pc = end
-	return q.outcome(hits, open, total)
 }

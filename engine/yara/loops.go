@@ -51,6 +51,7 @@ func (e *evaluator) loop(op byte) value {
 		for n := e.num(); n > 0; n-- {
 			items = append(items, integer(int64(e.num())))
 		}
+		e.charge(int64(len(items)))
 		return l.list(items)
 	}
 	l.slot = e.num()

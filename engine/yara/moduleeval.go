@@ -8,7 +8,7 @@ import (
 )
 
 // fromModule is a module's value as a value of the evaluator.
-func fromModule(v any) value {
+func (e *evaluator) fromModule(v any) value {
 	switch x := v.(type) {
 	case nil:
 		return value{}
@@ -17,6 +17,7 @@ func fromModule(v any) value {
 	case float64:
 		return value{kind: typeFloat, f: x}
 	case string:
+		e.chargeBytes(len(x))
 		return value{kind: typeText, s: []byte(x)}
 	case bool:
 		return boolean(x)
@@ -26,14 +27,24 @@ func fromModule(v any) value {
 
 // searcher is a regular expression that a function of a module may use.
 type searcher struct {
-	prog    []byte
-	scratch *pattern.Scratch
+	prog []byte
+	e    *evaluator
 }
 
-func (s searcher) Match(text []byte) bool { return pattern.Search(s.prog, text, s.scratch) }
+func (e *evaluator) searcher(prog []byte) searcher { return searcher{prog, e} }
+
+// Match charges the evaluation with what the search cost.
+func (s searcher) Match(text []byte) bool {
+	scratch := s.e.scratch
+	before := scratch.Steps
+	found := pattern.Search(s.prog, text, scratch)
+	s.e.charge((scratch.Steps - before) / stepMoves)
+	return found
+}
 
 func (e *evaluator) regex() []byte {
 	prog := e.bytes(e.num())
+	e.chargeBytes(len(prog))
 	if _, err := pattern.Check(prog); err != nil {
 		e.fail()
 	}
@@ -50,7 +61,7 @@ func (e *evaluator) member() value {
 	case !ok:
 		return value{}
 	}
-	return fromModule(o.Get(name))
+	return e.fromModule(o.Get(name))
 }
 
 func (e *evaluator) index() value {
@@ -61,11 +72,11 @@ func (e *evaluator) index() value {
 	switch x := of.o.(type) {
 	case modules.List:
 		if at.kind == typeInt && at.i >= 0 && at.i < int64(x.N) {
-			return fromModule(x.At(int(at.i)))
+			return e.fromModule(x.At(int(at.i)))
 		}
 	case *modules.Dict:
 		if at.kind == typeText {
-			return fromModule(x.Values[string(at.s)])
+			return e.fromModule(x.Values[string(at.s)])
 		}
 	}
 	return value{}
@@ -89,9 +100,10 @@ func (e *evaluator) call() value {
 		case typeFloat:
 			args = append(args, a.f)
 		case typeText:
+			e.chargeBytes(len(a.s))
 			args = append(args, string(a.s))
 		case typeRegex:
-			args = append(args, searcher{a.s, e.scratch})
+			args = append(args, e.searcher(a.s))
 		default:
 			defined = false
 		}
@@ -113,7 +125,10 @@ func (e *evaluator) call() value {
 			panic(r)
 		}
 	}()
-	return fromModule(f(args))
+	before := e.env.Spent()
+	v := f(args)
+	e.charge((e.env.Spent() - before) / stepBytes)
+	return e.fromModule(v)
 }
 
 // entrypoint is the offset at which a program begins to run.
@@ -121,7 +136,7 @@ func (e *evaluator) entrypoint() value {
 	for _, name := range []string{"pe", "elf"} {
 		n, _ := modules.Find(name)
 		if o := e.env.Module(n); o != nil {
-			if v := fromModule(o.Get(modules.EntryPoint)); v.kind == typeInt {
+			if v := e.fromModule(o.Get(modules.EntryPoint)); v.kind == typeInt {
 				return v
 			}
 		}
@@ -134,11 +149,11 @@ func (e *evaluator) entrypoint() value {
 func (e *evaluator) items(v value) (n int, at func(i int) [2]value) {
 	switch x := v.o.(type) {
 	case modules.List:
-		return x.N, func(i int) [2]value { return [2]value{fromModule(x.At(i))} }
+		return x.N, func(i int) [2]value { return [2]value{e.fromModule(x.At(i))} }
 	case *modules.Dict:
 		return len(x.Keys), func(i int) [2]value {
 			k := x.Keys[i]
-			return [2]value{{kind: typeText, s: []byte(k)}, fromModule(x.Values[k])}
+			return [2]value{{kind: typeText, s: []byte(k)}, e.fromModule(x.Values[k])}
 		}
 	}
 	return 0, nil

@@ -22,6 +22,23 @@ type slowEnv struct {
 	rule  int
 	// hidden makes some strings and rules unknown: every third, from this on.
 	hidden int
+	*meter
+}
+
+// meter counts what functions of modules look at.
+type meter struct{ bytes int64 }
+
+func (m *meter) Spend(n int) {
+	if m != nil {
+		m.bytes += int64(n)
+	}
+}
+
+func (m *meter) Spent() int64 {
+	if m == nil {
+		return 0
+	}
+	return m.bytes
 }
 
 func (s *slowEnv) Size() int64 { return int64(len(s.data)) }
@@ -46,7 +63,7 @@ func (s *slowEnv) Known(n int) bool                      { return (n+s.hidden)%3
 func (s *slowEnv) KnownRule(n int) bool                  { return (n+s.hidden)%3 != 0 }
 func (s *slowEnv) StandsAt(int, int64) (stands, ok bool) { return false, false }
 func (s *slowEnv) Rule(n int) bool {
-	e := &slowEnv{s.data, s.rules, n, 0}
+	e := &slowEnv{s.data, s.rules, n, 0, &meter{}}
 	var scratch Scratch
 	ok, err := Eval(s.rules[n].Code, e, &scratch)
 	if err != nil {
@@ -119,11 +136,11 @@ func TestConditions(t *testing.T) {
 			t.Errorf("%s: %v", cond, errs[0])
 			continue
 		}
-		if got := (&slowEnv{data, rules, 0, 0}).Rule(1); got != want {
+		if got := (&slowEnv{data, rules, 0, 0, &meter{}}).Rule(1); got != want {
 			t.Errorf("%s = %v, want %v", cond, got, want)
 		}
 		// What is evaluated only on a hit must be false without one.
-		empty := &slowEnv{[]byte("xx"), rules, 0, 0}
+		empty := &slowEnv{[]byte("xx"), rules, 0, 0, &meter{}}
 		if !rules[1].Always && empty.Rule(1) {
 			t.Errorf("%s holds without strings but is not marked Always", cond)
 		}
@@ -234,7 +251,7 @@ func FuzzParse(f *testing.F) {
 		file, _ := Parse(src)
 		rules, _ := Compile(file)
 		for i, r := range rules {
-			e := &slowEnv{[]byte("abc abbc MZ"), rules, i, 0}
+			e := &slowEnv{[]byte("abc abbc MZ"), rules, i, 0, &meter{}}
 			_, _ = Eval(r.Code, e, &Scratch{})
 		}
 	})
@@ -245,7 +262,7 @@ func FuzzEval(f *testing.F) {
 	rules, _ := Compile(file)
 	f.Add(rules[0].Code)
 	f.Fuzz(func(t *testing.T, code []byte) {
-		e := &fuzzEnv{slowEnv: slowEnv{[]byte("abc abbc MZ"), rules, 0, 0}}
+		e := &fuzzEnv{slowEnv: slowEnv{[]byte("abc abbc MZ"), rules, 0, 0, &meter{}}}
 		var s Scratch
 		ok, err := Eval(code, e, &s)
 		for e.hidden = range 3 {
@@ -262,8 +279,8 @@ type fuzzEnv struct {
 	asked int
 }
 
-// Stop ends a condition early: one may take 20 million steps, which a fuzzer takes
-// for a program that hangs.
+// Stop ends a condition early: one may take 20 million steps, and a fuzzer takes
+// for a program that hangs what is not done within ten seconds on a busy machine.
 func (e *fuzzEnv) Stop() bool {
 	e.asked++
 	return e.asked > 64

@@ -73,3 +73,14 @@ func NoRaceDetector(t testing.TB) {
 		t.Skip("not under the race detector")
 	}
 }
+
+// Rounds is for tests of many rounds that the race detector makes ten times as
+// slow although nothing in them runs in parallel: it says how many to do, fewer
+// under the detector. Packages that call it are tested once more without (see
+// .ci/test).
+func Rounds(all, detected int) int {
+	if RaceDetector {
+		return detected
+	}
+	return all
+}

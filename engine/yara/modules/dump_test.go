@@ -18,6 +18,7 @@ type whole []byte
 
 func (w whole) Size() int64 { return int64(len(w)) }
 func (w whole) Stop() bool  { return false }
+func (w whole) Spend(int)   {}
 func (w whole) Slice(off int64, n int) []byte {
 	if off < 0 || off >= int64(len(w)) || n <= 0 {
 		return nil

@@ -23,6 +23,9 @@ type Input interface {
 	Size() int64
 	// Stop reports that work must end.
 	Stop() bool
+	// Spend notes that a function looks at n bytes. A rule may call one in a
+	// loop: who evaluates rules bounds the sum.
+	Spend(n int)
 }
 
 // Kind is what a value is.

@@ -385,8 +385,8 @@ func (p *peFile) section(i int) any {
 // from the PE header.
 func (p *peFile) rich() any {
 	o := Object{}
-	o["version"] = Func(func(args []any) any { return richCount(o, args, 0) })
-	o["toolid"] = Func(func(args []any) any { return richCount(o, args, 1) })
+	o["version"] = Func(func(args []any) any { return richCount(p.in, o, args, 0) })
+	o["toolid"] = Func(func(args []any) any { return richCount(p.in, o, args, 1) })
 	if p.nt < 68 || p.nt > p.size {
 		return o
 	}
@@ -426,7 +426,7 @@ func (p *peFile) rich() any {
 
 // richCount counts the uses of a tool; which says whether the first argument is
 // a version (0) or a tool's number (1).
-func richCount(o Object, args []any, which int) any {
+func richCount(in Input, o Object, args []any, which int) any {
 	clear, ok := o["clear_data"].(string)
 	if !ok {
 		return nil
@@ -437,6 +437,7 @@ func richCount(o Object, args []any, which int) any {
 		want[1-which] = args[1].(int64)
 	}
 	n := int64(0)
+	in.Spend(len(clear))
 	for b := []byte(clear)[16:]; len(b) >= 8; b = b[8:] {
 		id := le.Uint32(b)
 		if version, tool := int64(id&0xffff), int64(id>>16); (want[0] < 0 || want[0] == version) && (want[1] < 0 || want[1] == tool) {

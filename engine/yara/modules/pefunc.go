@@ -7,6 +7,10 @@ const (
 	importDelayed  = 2
 )
 
+// entryBytes is what a look at one entry of a table costs, in bytes of
+// Input.Spend.
+const entryBytes = 64
+
 // lists returns the imports that a function is about: the standard ones, or
 // what its first argument says.
 func (p *peFile) importLists(args []any) ([][]peDLL, []any) {
@@ -33,6 +37,7 @@ func (p *peFile) imported(args []any) any {
 	n := int64(0)
 	for _, dlls := range lists {
 		for _, d := range dlls {
+			p.in.Spend(entryBytes)
 			if r, ok := args[0].(Regexp); ok {
 				if !r.Match([]byte(d.name)) {
 					continue
@@ -44,6 +49,7 @@ func (p *peFile) imported(args []any) any {
 				n += int64(len(d.functions))
 				continue
 			}
+			p.in.Spend(entryBytes * len(d.functions))
 			for _, f := range d.functions {
 				switch want := args[1].(type) {
 				case Regexp:
@@ -65,11 +71,13 @@ func (p *peFile) imported(args []any) any {
 	return n
 }
 
-func importRVA(dlls []peDLL, args []any) any {
+func importRVA(in Input, dlls []peDLL, args []any) any {
 	for _, d := range dlls {
+		in.Spend(entryBytes)
 		if !strings.EqualFold(d.name, args[0].(string)) {
 			continue
 		}
+		in.Spend(entryBytes * len(d.functions))
 		for _, f := range d.functions {
 			switch want := args[1].(type) {
 			case string:
@@ -90,6 +98,7 @@ func importRVA(dlls []peDLL, args []any) any {
 func (p *peFile) export(want any) int64 {
 	all, _ := p.o.Get("\x00exports").([]peExport)
 	for i, e := range all {
+		p.in.Spend(entryBytes)
 		hit := false
 		switch w := want.(type) {
 		case string:
@@ -122,15 +131,16 @@ func (p *peFile) functions() {
 	o["imports"] = Func(p.imported)
 	o["import_rva"] = Func(func(args []any) any {
 		d, _ := o.Get("\x00imports").([]peDLL)
-		return importRVA(d, args)
+		return importRVA(p.in, d, args)
 	})
 	o["delayed_import_rva"] = Func(func(args []any) any {
 		d, _ := o.Get("\x00delayed").([]peDLL)
-		return importRVA(d, args)
+		return importRVA(p.in, d, args)
 	})
 	o["exports"] = Func(func(args []any) any { return truth(p.export(args[0]) >= 0) })
 	o["exports_index"] = Func(func(args []any) any { return defined(p.export(args[0])) })
 	o["section_index"] = Func(func(args []any) any {
+		p.in.Spend(entryBytes * len(p.sections))
 		for i, s := range p.sections {
 			switch want := args[0].(type) {
 			case string:
@@ -148,6 +158,7 @@ func (p *peFile) functions() {
 	languages := func(mask int64) Func {
 		return func(args []any) any {
 			l, _ := o.Get("resources").(List)
+			p.in.Spend(entryBytes * l.N)
 			for i := range l.N {
 				r, _ := l.At(i).(Object)
 				if v, ok := r["language"].(int64); ok && v&mask == args[0].(int64) {

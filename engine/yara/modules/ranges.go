@@ -32,6 +32,7 @@ func each(in Input, off, n int64, f func(b []byte)) bool {
 		if len(b) == 0 || in.Stop() {
 			return false
 		}
+		in.Spend(len(b))
 		f(b)
 		off += int64(len(b))
 	}
@@ -42,6 +43,7 @@ func each(in Input, off, n int64, f func(b []byte)) bool {
 // a length.
 func over(in Input, args []any, f func(b []byte)) bool {
 	if s, ok := args[0].(string); ok {
+		in.Spend(len(s))
 		f([]byte(s))
 		return true
 	}

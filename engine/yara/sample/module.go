@@ -56,6 +56,7 @@ type empty struct{}
 func (empty) Slice(int64, int) []byte { return nil }
 func (empty) Size() int64             { return 0 }
 func (empty) Stop() bool              { return false }
+func (empty) Spend(int)               {}
 
 // fixed are members whose values are those of every program made here.
 var fixed = map[string]int64{"pe.entry_point": peEntry, "pe.is_pe": 1}
