@@ -22,6 +22,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/detect"
 	"github.com/bulwarkhq/bulwark/agent/health"
 	"github.com/bulwarkhq/bulwark/agent/identity"
+	"github.com/bulwarkhq/bulwark/agent/isolation"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/logging"
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
@@ -82,6 +83,7 @@ type Agent struct {
 	notify     *notify.Notifier
 
 	starter     *spawn.Starter
+	isolation   *isolation.Manager
 	realtime    *realtime
 	covered     *covered
 	kernel      runningKernel
@@ -173,6 +175,9 @@ func open(opts Options) (a *Agent, err error) {
 	if err := a.openUplink(); err != nil {
 		return nil, err
 	}
+	if err := a.openIsolation(); err != nil {
+		return nil, err
+	}
 	a.product = health.Product{Version: opts.Version, Commit: opts.Commit, Ring: "Production", MachineGUID: a.identity.MachineGUID()}
 	a.registerHealth()
 	return a, nil
@@ -230,6 +235,7 @@ func (a *Agent) run(ctx context.Context) error {
 	// Whoever reports to the spool ends before the spool's reader, and both
 	// before close.
 	a.parts.start(ctx, "configuration", a.config.Run)
+	a.parts.start(ctx, "isolation", a.isolation.Run)
 	a.parts.start(ctx, "scanner", a.pool.Run)
 	a.parts.start(ctx, "hashes", func(ctx context.Context) error { a.hasher.Run(ctx); return nil })
 	a.parts.start(ctx, "sensors", a.pipeline.Run)
@@ -338,6 +344,7 @@ func (a *Agent) services() control.Services {
 		EventCounts:  a.counts,
 		Explain:      explanations{a},
 		Offboard:     a,
+		Isolation:    isolated{a},
 	}
 }
 

@@ -69,21 +69,25 @@ func (a *Agent) openUplink() error {
 func (a *Agent) command(ctx context.Context, c *agentv1.Command, report uplink.Report) {
 	log := a.log.Logger("respond")
 	log.Info("command from the portal", "id", c.GetId(), "type", c.GetType())
-	status, message := commandFailed, ""
-	err := protect(func() error {
-		switch c.GetType() {
-		case "RunAntiVirusScan":
-			var err error
-			status, message, err = a.commandedScan(ctx, c, report)
-			return err
-		}
-		return fmt.Errorf("this agent (version %s) does not know the action %q", a.opts.Version, c.GetType())
+	var out outcome
+	err := protect(func() (err error) {
+		out, err = a.carryOut(ctx, c, report)
+		return err
 	})
-	if err != nil {
-		status, message = commandFailed, err.Error()
+	if errors.Is(err, errReported) {
+		return
 	}
-	log.Info("command ended", "id", c.GetId(), "type", c.GetType(), "status", status, "message", message)
-	if err := report(ctx, status, message, nil); err != nil {
+	if err != nil {
+		out.status, out.message = commandFailed, err.Error()
+	}
+	log.Info("command ended", "id", c.GetId(), "type", c.GetType(), "status", out.status, "message", out.message)
+	var result []byte
+	if out.result != nil {
+		if result, err = json.Marshal(out.result); err != nil {
+			log.Error("result of a command left out", "id", c.GetId(), "error", err)
+		}
+	}
+	if err := report(ctx, out.status, out.message, result); err != nil {
 		log.Error("end of a command not reported", "id", c.GetId(), "error", err)
 	}
 }

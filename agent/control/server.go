@@ -62,6 +62,7 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.eventStatisticsRoutes(parts.EventCounts)
 	s.explainRoutes(parts.Explain)
 	s.offboardRoutes(parts.Offboard)
+	s.isolationRoutes(parts.Isolation)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &api.Error{
 			Code: api.NotFound, Message: fmt.Sprintf("the API has no %s %s", r.Method, r.URL.Path),

@@ -30,4 +30,5 @@ type Services struct {
 	EventCounts  EventStatistics
 	Explain      Explain
 	Offboard     Offboard
+	Isolation    Isolation
 }

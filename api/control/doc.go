@@ -60,6 +60,8 @@
 //	POST   /v1/edr/group            *          GroupID -> EDR
 //	POST   /v1/edr/early-preview    *          EarlyPreview -> EDR
 //	POST   /v1/offboard             *          Done
+//	GET    /v1/isolation                       Isolation
+//	POST   /v1/isolation/release    *          ReleaseToken -> Done
 //	GET    /v1/events                          stream of AgentEvent
 //
 // Calls marked * change something and need root or the group. Fields are only

@@ -106,6 +106,9 @@ type Health struct {
 	// when that was; absent before the first check.
 	CoveragePercent *float64  `json:"coverage_protected_percent,omitempty"`
 	CoverageChecked time.Time `json:"coverage_checked,omitzero"`
+	// IsolationStatus is "isolated" or "failed" while the portal has the host cut
+	// off the network; empty (and not shown) otherwise.
+	IsolationStatus string `json:"isolation_status,omitempty"`
 	// Proxy is the proxy in use; empty (and not shown) without one.
 	Proxy string `json:"proxy,omitempty"`
 

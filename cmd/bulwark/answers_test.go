@@ -33,7 +33,7 @@ var answers = map[string]string{
 	"diagnostic create": "diagnostic", "diagnostic real-time-protection-statistics": "statistics", "diagnostic real-time-protection-statistics --suggest": "exclusion-suggestions",
 	"diagnostic hot-event-sources": "hot-event-sources", "diagnostic ebpf-statistics": "event-statistics", "diagnostic analyze": "analysis", "diagnostic show-outgoing": "outgoing",
 	"connectivity": "connectivity", "log level": "log-level", "edr": "edr", "edr exclusion": "exclusion-list", "selftest": "selftest", "coverage": "coverage", "top": "top",
-	"explain": "explanation", "offboard": "done",
+	"explain": "explanation", "offboard": "done", "isolation release": "done", "isolation status": "isolation",
 }
 
 // noAnswer are commands whose output is no answer of the API but a text of its
@@ -45,7 +45,7 @@ var ours = []string{
 	"health --explain", "health --details portal", "config enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
 	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "scan processes", "scan get --id s1", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
-	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "offboard",
+	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "isolation status", "isolation release --token bulwark-release-v1.good", "offboard",
 }
 
 func answerOf(command string) string {
@@ -166,7 +166,7 @@ func TestEveryAnswer(t *testing.T) {
 var readable = []string{
 	"version", "health", "config show", "config validate", "scan list", "scan status", "scan get", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain",
 	"threat list", "threat get", "threat allowed list", "threat policy list", "threat quarantine list", "exclusion list", "exclusion test",
-	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "log level get", "edr status", "coverage --last",
+	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "log level get", "edr status", "isolation status", "coverage --last",
 }
 
 func isReadable(command string) bool {

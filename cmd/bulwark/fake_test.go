@@ -32,6 +32,7 @@ type fakeAgent struct {
 	threats    []api.Threat
 	quarantine []api.QuarantineItem
 	scans      []api.Scan
+	released   bool          // from isolation
 	running    chan struct{} // closed when the running scan is cancelled
 	coverage   api.Coverage  // of the last check
 	offline    bool          // the connectivity test fails
@@ -258,6 +259,21 @@ func (f *fakeAgent) SetDefinitionsPath(ctx context.Context, folder string) (api.
 		d.Folder = api.Path(folder)
 	}
 	return api.DefinitionsResult{Changed: true, Message: "Definitions reloaded", Definitions: d}, err
+}
+
+func (f *fakeAgent) Isolation(context.Context) (api.Isolation, error) {
+	if f.released {
+		return api.Isolation{Status: api.NotIsolated}, nil
+	}
+	return api.Isolation{Status: api.Isolated, Order: "0123", Since: time.Date(2026, 11, 29, 1, 2, 3, 0, time.UTC), Allowed: []string{"10.1.0.0/16:22"}, Portal: []string{"192.0.2.1:443"}}, nil
+}
+
+func (f *fakeAgent) ReleaseIsolation(_ context.Context, token string) (api.Done, error) {
+	if token != "bulwark-release-v1.good" {
+		return api.Done{}, &api.Error{Code: api.PermissionDenied, Message: "this is not a release token", Hint: "make a new one"}
+	}
+	f.released = true
+	return api.Done{Message: "Host released from isolation"}, nil
 }
 
 func (f *fakeAgent) Offboard(context.Context) (api.Done, error) {
@@ -495,7 +511,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
 		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
-		EventCounts: d.agent, Explain: d.agent, Offboard: d.agent,
+		EventCounts: d.agent, Explain: d.agent, Offboard: d.agent, Isolation: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

@@ -75,6 +75,7 @@ var outputs = []struct {
 	{"import", imported{}, "bulwark config import-mdatp", []string{"config", "import-mdatp", "--dry-run", "--from", "testdata/mdatp"}},
 	{"analysis", api.Analysis{}, "bulwark diagnostic analyze", []string{"diagnostic", "analyze"}},
 	{"outgoing", api.Outgoing{}, "bulwark diagnostic show-outgoing", []string{"diagnostic", "show-outgoing"}},
+	{"isolation", api.Isolation{}, "bulwark isolation status", []string{"isolation", "status"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }

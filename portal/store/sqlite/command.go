@@ -2,9 +2,12 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"sync"
 
+	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 )
 
@@ -30,9 +33,20 @@ func (s commandStore) Pending(ctx context.Context, deviceID string) ([]ingest.Co
 func (s commandStore) Watch(deviceID string) (<-chan struct{}, func()) { return s.watch.add(deviceID) }
 
 func (s commandStore) Complete(ctx context.Context, deviceID string, c ingest.Completion) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE commands SET status = ?, message = ?, result = ?, updated = ? WHERE id = ? AND device_id = ?`,
-		c.Status, c.Message, string(c.Result), micros(s.now()), c.ID, deviceID)
-	return one(res, err, fmt.Errorf("command %.64q: %w", c.ID, ingest.ErrUnknownCommand))
+	return s.change(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `UPDATE commands SET status = ?, message = ?, result = ?, updated = ? WHERE id = ? AND device_id = ?`,
+			c.Status, c.Message, string(c.Result), micros(s.now()), c.ID, deviceID)
+		if err := one(res, err, fmt.Errorf("command %.64q: %w", c.ID, ingest.ErrUnknownCommand)); err != nil || c.Status != action.Succeeded {
+			return err
+		}
+		// A device that has left takes no more orders, and nobody may speak for it.
+		_, err = tx.ExecContext(ctx, `UPDATE devices SET revoked = ? WHERE id = ? AND revoked = 0
+			AND EXISTS (SELECT 1 FROM commands WHERE id = ? AND type = ?)`, micros(s.now()), deviceID, c.ID, response.Offboard)
+		if err != nil {
+			return fmt.Errorf("control database: %w", err)
+		}
+		return nil
+	})
 }
 
 // watchers tells streams that a device has new commands.
