@@ -54,6 +54,9 @@ type Options struct {
 	// OnlyMounts restricts real-time protection to these mount points; for tests
 	// and side-by-side installations.
 	OnlyMounts []string
+	// Sensors are the names of the only sources of events that are used; empty
+	// for the best of all. Naming audit lets it switch the kernel's audit on.
+	Sensors []string
 	// Console gets the log too; nil for none.
 	Console io.Writer
 }

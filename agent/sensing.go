@@ -2,15 +2,24 @@ package agent
 
 import (
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/detect"
+	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/agent/sensor/audit"
 	"github.com/bulwarkhq/bulwark/agent/sensor/ebpf"
+	"github.com/bulwarkhq/bulwark/agent/sensor/hostconfig"
+	"github.com/bulwarkhq/bulwark/agent/sensor/logon"
 	"github.com/bulwarkhq/bulwark/agent/sensor/procfs"
+	"github.com/bulwarkhq/bulwark/agent/sensor/script"
 	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/policy"
@@ -26,15 +35,61 @@ func (a *Agent) openSensing() error {
 	a.hasher = process.NewHasher("/proc", process.HasherOptions{})
 	a.rules = detect.New(detect.Options{Log: a.log.Logger("detect")})
 	a.loadRules()
+	scripts := script.New(log)
+	sensors, err := a.sensors(scripts, log)
+	if err != nil {
+		return err
+	}
 	a.pipeline = &sensor.Pipeline{
-		Sensors: []sensor.Sensor{ebpf.New(a.table, log), procfs.New(a.table, log), procfs.NewPolling(a.table, log)},
+		Sensors: sensors,
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
-		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e) },
+		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e); scripts.See(e) },
 		OnAlert: a.behaviourAlert,
 		Muted:   a.muted,
 		Log:     log,
 	}
 	return nil
+}
+
+// sensors are the sources of events in order of preference, or those that
+// Options.Sensors names.
+func (a *Agent) sensors(scripts *script.Sensor, log *slog.Logger) ([]sensor.Sensor, error) {
+	forced := len(a.opts.Sensors) > 0
+	auditing := audit.Options{Own: forced}
+	if a.opts.Dirs == layout.Default() { // others share this host with the product
+		auditing.RulesFile = audit.RulesFile
+		if err := audit.Clean(audit.RulesFile); err != nil {
+			log.Warn("audit rules of an earlier run are left", "err", err)
+		}
+	}
+	reports := auditing
+	reports.Logons = true
+	all := []sensor.Sensor{
+		ebpf.New(a.table, log),
+		audit.New(a.table, log, auditing),
+		procfs.New(a.table, log), procfs.NewPolling(a.table, log),
+		hostconfig.New(a.table, log, hostconfig.Options{}),
+		audit.New(a.table, log, reports),
+		logon.New(a.table, log, logon.Options{Journal: logon.Journal(a.starter.Command, a.starter.Start)}),
+		scripts,
+	}
+	if !forced {
+		return all, nil
+	}
+	var some []sensor.Sensor
+	names := map[string]bool{}
+	for _, s := range all {
+		names[s.Name()] = true
+		if slices.Contains(a.opts.Sensors, s.Name()) {
+			some = append(some, s)
+		}
+	}
+	for _, name := range a.opts.Sensors {
+		if !names[name] {
+			return nil, fmt.Errorf("sensor %q: there is none of this name; there are %s", name, strings.Join(slices.Sorted(maps.Keys(names)), ", "))
+		}
+	}
+	return some, nil
 }
 
 // loadRules loads the product's rules and the administrators' own. A rule that

@@ -94,6 +94,7 @@ func daemon(args []string) int {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	root := fs.String("root", "", "put all folders of the agent below this `folder` (tests, side-by-side installations)")
 	only := fs.String("only-mounts", "", "watch only these mount points, separated by commas (tests, side-by-side installations)")
+	sensors := fs.String("sensors", "", "take events from these sources only, separated by commas: ebpf, audit, proc-connector, proc-polling, files, wtmp, exec; naming audit lets it switch the kernel's audit on (tests)")
 	console := fs.Bool("console", false, "write the log to standard error too")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -112,7 +113,7 @@ func daemon(args []string) int {
 		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
 		return exitFailure
 	}
-	opts := agent.Options{Dirs: dirs, Version: version, Commit: commit, Program: program, OnlyMounts: splitList(*only)}
+	opts := agent.Options{Dirs: dirs, Version: version, Commit: commit, Program: program, OnlyMounts: splitList(*only), Sensors: splitList(*sensors)}
 	if *console {
 		opts.Console = os.Stderr
 	}
