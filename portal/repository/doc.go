@@ -19,7 +19,7 @@
 //	config/DISTRIBUTION/VERSION/CHANNEL.{list,sources,repo}
 //	apt/             dists/SUITE, pool/
 //	yum/CHANNEL/     repodata/, Packages/; ring/0..9 for staged roll-outs
-//	install.sh       the installer
+//	install.sh       the installer, of the parts in installer/
 //	versions.json    what is published, for people and `bulwark update check`
 package repository
 

@@ -3,16 +3,34 @@ package repository
 import (
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"fmt"
+	"io/fs"
 	"strings"
 )
 
-// installScript is the installer. The lines between its marks are replaced with
-// what it must know of this repository.
+// installParts are the parts of the installer, in the order of their names. The
+// lines between its marks are replaced with what it must know of a repository.
 //
-//go:embed install.sh
-var installScript []byte
+//go:embed installer/*.sh
+var installParts embed.FS
+
+// InstallScript is the installer of no repository in particular.
+func InstallScript() ([]byte, error) {
+	names, err := fs.Glob(installParts, "installer/*.sh") // sorted
+	if err != nil {
+		return nil, fmt.Errorf("installer: %w", err)
+	}
+	var out []byte
+	for _, name := range names {
+		part, err := installParts.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("installer: %w", err)
+		}
+		out = append(out, part...)
+	}
+	return out, nil
+}
 
 const (
 	installBegin = "# --- repository: the portal fills in these lines ---\n"
@@ -39,7 +57,11 @@ func (t *tree) installer(context.Context) error {
 		ca = strings.TrimSpace(string(t.ca))
 	}
 	fmt.Fprintf(&values, "REPO_CA='%s'\nREPO_CA_HASH='%s'\n", ca, hash)
-	before, rest, ok := bytes.Cut(installScript, []byte(installBegin))
+	script, err := InstallScript()
+	if err != nil {
+		return err
+	}
+	before, rest, ok := bytes.Cut(script, []byte(installBegin))
 	_, after, ok2 := bytes.Cut(rest, []byte(installEnd))
 	if !ok || !ok2 {
 		return fmt.Errorf("installer: the lines %q and %q are not in the script", installBegin, installEnd)

@@ -1,3 +1,0 @@
-#!/bin/sh
-# --- repository: the portal fills in these lines ---
-# --- end of the repository ---
