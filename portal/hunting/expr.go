@@ -264,11 +264,15 @@ func (t *translator) binary(x *kql.Binary, r relation, s *scope) value {
 		return t.arithmetic(x, t.scalar(x.L, r, s), t.scalar(x.R, r, s))
 	case "==", "!=":
 		l, rt := t.comparable(t.scalar(x.L, r, s), t.scalar(x.R, r, s), x)
-		sign := map[string]string{"==": "IS NOT DISTINCT FROM", "!=": "IS DISTINCT FROM"}[op]
 		if l.typ.textual() && rt.typ.textual() {
-			sign = map[string]string{"==": "=", "!=": "<>"}[op]
+			return value{sql: "(" + l.get() + " " + map[string]string{"==": "=", "!=": "<>"}[op] + " " + rt.get() + ")", typ: Bool}
 		}
-		return value{sql: "(" + l.get() + " " + sign + " " + rt.get() + ")", typ: Bool}
+		sql := l.get() + " " + map[string]string{"==": "IS NOT DISTINCT FROM", "!=": "IS DISTINCT FROM"}[op] + " " + rt.get()
+		if l.konst == nil && rt.konst == nil {
+			// Two nulls are neither equal nor different: the result is null.
+			sql = "CASE WHEN " + l.get() + " IS NOT NULL OR " + rt.get() + " IS NOT NULL THEN " + sql + " END"
+		}
+		return value{sql: "(" + sql + ")", typ: Bool}
 	case "<", ">", "<=", ">=":
 		l, rt := t.comparable(t.scalar(x.L, r, s), t.scalar(x.R, r, s), x)
 		return value{sql: "(" + l.get() + " " + op + " " + rt.get() + ")", typ: Bool}
@@ -320,7 +324,7 @@ func (t *translator) between(x *kql.Between, r relation, s *scope) value {
 			fail(e.at, "a %s is expected here, not a %s", v.typ, e.v.typ)
 		}
 	}
-	return negated(x.Not, "coalesce("+v.get()+" BETWEEN "+lo.get()+" AND "+hi.get()+", false)")
+	return negated(x.Not, "("+v.get()+" BETWEEN "+lo.get()+" AND "+hi.get()+")")
 }
 
 func (t *translator) arithmetic(x *kql.Binary, l, r value) value {
@@ -370,7 +374,8 @@ func (t *translator) arithmetic(x *kql.Binary, l, r value) value {
 			return bin("$1 // $2", Long)
 		}
 		if op == "%" {
-			return bin("$1 % nullif($2, 0)", typ)
+			// Never negative, whatever the signs: 0 <= n % d < abs(d).
+			return bin("($1 % nullif($2, 0) + abs($2)) % nullif(abs($2), 0)", typ)
 		}
 		return bin("CAST($1 AS "+typ.SQL()+") "+op+" CAST($2 AS "+typ.SQL()+")", typ)
 	}

@@ -1,0 +1,365 @@
+package hunting
+
+import (
+	"database/sql"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/hunting/kql"
+)
+
+// generator writes random queries. Names of columns begin with a letter for
+// their type: long, real, string, bool and datetime.
+type generator struct {
+	*rand.Rand
+	cols  []string
+	fresh int
+}
+
+func (g *generator) pick(of ...string) string { return of[g.IntN(len(of))] }
+
+// col is a column of a type, or empty.
+func (g *generator) col(kind byte) string {
+	var of []string
+	for _, c := range g.cols {
+		if c[0] == kind {
+			of = append(of, c)
+		}
+	}
+	if len(of) == 0 {
+		return ""
+	}
+	return g.pick(of...)
+}
+
+func (g *generator) name(kind byte) string {
+	g.fresh++
+	return fmt.Sprintf("%c_%d", kind, g.fresh)
+}
+
+func (g *generator) number() string { return strconv.Itoa(g.IntN(9) + 1) }
+
+var words = []string{"", "ab", "abc", "AB-cd", "cd ab", "ab.cd", "q", "Ünï ab", "%", "a_b"}
+
+func (g *generator) text() string { return strconv.Quote(g.pick(words...)) }
+
+// expr is an expression of a type.
+func (g *generator) expr(kind byte, depth int) string {
+	if depth <= 0 || g.IntN(4) == 0 {
+		if c := g.col(kind); c != "" && g.IntN(4) > 0 {
+			return c
+		}
+		switch kind {
+		case 'l':
+			return g.number()
+		case 'r':
+			return g.number() + "." + g.number()
+		case 's':
+			return g.text()
+		case 'b':
+			return g.pick("true", "false")
+		}
+		return fmt.Sprintf("datetime(2026-11-%02d %02d:30:00)", g.IntN(28)+1, g.IntN(24))
+	}
+	d := depth - 1
+	e := func(kind byte) string { return g.expr(kind, d) }
+	if g.IntN(8) == 0 {
+		switch g.IntN(3) {
+		case 0:
+			return fmt.Sprintf("iff(%s, %s, %s)", e('b'), e(kind), e(kind))
+		case 1:
+			return fmt.Sprintf("case(%s, %s, %s, %s, %s)", e('b'), e(kind), e('b'), e(kind), e(kind))
+		}
+		if kind != 'b' {
+			return fmt.Sprintf("coalesce(%s, %s)", e(kind), e(kind))
+		}
+	}
+	switch kind {
+	case 'l':
+		return g.pick(
+			"("+e('l')+" + "+e('l')+")", "("+e('l')+" - "+e('l')+")", "("+e('l')+" * "+g.number()+")",
+			"("+e('l')+" / "+g.number()+")", "("+e('l')+" % "+g.number()+")", "(-"+e('l')+")",
+			"bin("+e('l')+", "+g.number()+")", "abs("+e('l')+")", "strlen("+e('s')+")",
+			"countof("+e('s')+", \"b\")", "indexof("+e('s')+", \"b\")", "hourofday("+e('d')+")")
+	case 'r':
+		return g.pick("todouble("+e('l')+")", "("+e('r')+" + "+e('l')+")", "("+e('r')+" - "+e('r')+")", "("+e('l')+" * "+e('r')+")", "("+e('r')+" / "+g.number()+".0)")
+	case 's':
+		return g.pick(
+			"strcat("+e('s')+", "+e('s')+")", "toupper("+e('s')+")", "tolower("+e('s')+")", "tostring("+e('l')+")",
+			fmt.Sprintf("substring(%s, %d, %d)", e('s'), g.IntN(4), g.IntN(4)), "replace_string("+e('s')+", \"ab\", "+g.text()+")")
+	case 'd':
+		return g.pick("("+e('d')+" + "+g.number()+"h)", "("+e('d')+" - "+g.number()+"m)", "bin("+e('d')+", "+g.pick("1d", "1h", "15m")+")", "startofday("+e('d')+")")
+	}
+	switch g.IntN(8) {
+	case 0:
+		return "(" + e('b') + " " + g.pick("and", "or") + " " + e('b') + ")"
+	case 1:
+		return "not(" + e('b') + ")"
+	case 2:
+		return g.pick("isnull", "isnotnull", "isempty") + "(" + e("lrsd"[g.IntN(4)]) + ")"
+	case 3:
+		op := g.pick("==", "!=", "=~", "!~", "contains", "!contains", "contains_cs", "startswith", "!startswith", "endswith", "startswith_cs", "endswith_cs")
+		if g.IntN(4) == 0 {
+			return "(" + e('s') + " " + g.pick("has", "!has", "has_cs") + " " + strconv.Quote(g.pick("ab", "abc", "cd", "q", "AB")) + ")"
+		}
+		return "(" + e('s') + " " + op + " " + g.text() + ")"
+	case 4:
+		return "(" + e('s') + " " + g.pick("in", "!in", "in~", "!in~") + " (" + g.text() + ", " + g.text() + ", " + g.text() + "))"
+	case 5:
+		return "(" + e('l') + " " + g.pick("in", "!in") + " (" + g.number() + ", " + g.number() + "))"
+	case 6:
+		return "(" + e('l') + " " + g.pick("between", "!between") + " (" + g.number() + " .. " + g.number() + "))"
+	}
+	k := "lrd"[g.IntN(3)]
+	return "(" + e(k) + " " + g.pick("==", "!=", "<", "<=", ">", ">=") + " " + e(k) + ")"
+}
+
+const kinds = "lrsbd"
+
+func (g *generator) kind() byte { return kinds[g.IntN(len(kinds))] }
+
+// ops writes up to n operators.
+func (g *generator) ops(n int) string {
+	var b strings.Builder
+	for range g.IntN(n + 1) {
+		b.WriteString(" | " + g.op())
+	}
+	return b.String()
+}
+
+func (g *generator) op() string {
+	switch g.IntN(9) {
+	case 0, 1:
+		return "where " + g.expr('b', 3)
+	case 2:
+		k := g.kind()
+		x, name := g.expr(k, 3), g.name(k)
+		if c := g.col(k); g.IntN(4) == 0 && c != "" && c != "lKey" { // that one is never null
+			name = c
+		} else {
+			defer func() { g.cols = append(g.cols, name) }()
+		}
+		return "extend " + name + " = " + x
+	case 3:
+		var cols, list []string
+		for range 1 + g.IntN(4) {
+			if c := g.pick(g.cols...); !slices.Contains(cols, c) && g.IntN(2) == 0 {
+				cols, list = append(cols, c), append(list, c)
+				continue
+			}
+			k := g.kind()
+			x, name := g.expr(k, 2), g.name(k)
+			cols, list = append(cols, name), append(list, name+" = "+x)
+		}
+		g.cols = cols
+		return "project " + strings.Join(list, ", ")
+	case 4:
+		return g.summarize()
+	case 5:
+		var cols []string
+		for range 1 + g.IntN(3) {
+			if c := g.pick(g.cols...); !slices.Contains(cols, c) {
+				cols = append(cols, c)
+			}
+		}
+		g.cols = cols
+		return "distinct " + strings.Join(cols, ", ")
+	case 6:
+		// All columns, so that the order is the same everywhere.
+		var keys []string
+		for _, i := range g.Perm(len(g.cols)) {
+			keys = append(keys, g.cols[i]+g.pick("", " asc", " desc", " asc nulls last", " desc nulls first"))
+		}
+		return "sort by " + strings.Join(keys, ", ") + fmt.Sprintf(" | take %d", g.IntN(12))
+	case 7:
+		return g.join()
+	}
+	all := strings.Join(g.cols, ", ")
+	for _, c := range g.cols {
+		if !slices.Contains(base, c) {
+			return "where " + g.expr('b', 2)
+		}
+	}
+	return "union (T | where " + (&generator{Rand: g.Rand, cols: base}).expr('b', 2) + " | project " + all + ")"
+}
+
+func (g *generator) summarize() string {
+	var aggs, by, cols []string
+	for range g.IntN(3) {
+		k := "lsbd"[g.IntN(4)]
+		name := g.name(k)
+		by, cols = append(by, name+" = "+g.expr(k, 1)), append(cols, name)
+	}
+	for range 1 + g.IntN(3) {
+		k := "lrsd"[g.IntN(4)]
+		switch g.IntN(6) {
+		case 0:
+			k = 'l'
+			aggs = append(aggs, "count()")
+		case 1:
+			k = 'l'
+			aggs = append(aggs, "countif("+g.expr('b', 2)+")")
+		case 2:
+			k = 'l'
+			aggs = append(aggs, "sum("+g.expr('l', 2)+")")
+		case 3:
+			aggs = append(aggs, "dcount("+g.expr(k, 1)+")")
+			k = 'l'
+		case 4:
+			aggs = append(aggs, "tostring(array_sort_asc("+g.pick("make_list", "make_set")+"("+g.expr('l', 1)+")))")
+			k = 's'
+		default:
+			if k == 's' {
+				k = 'l'
+			}
+			aggs = append(aggs, g.pick("min", "max")+"("+g.expr(k, 2)+")")
+		}
+		name := g.name(k)
+		aggs[len(aggs)-1] = name + " = " + aggs[len(aggs)-1]
+		cols = append(cols, name)
+	}
+	g.cols = cols
+	out := "summarize " + strings.Join(aggs, ", ")
+	if len(by) > 0 {
+		out += " by " + strings.Join(by, ", ")
+	}
+	return out
+}
+
+func (g *generator) join() string {
+	if !slices.Contains(g.cols, "lKey") {
+		return "where " + g.expr('b', 2)
+	}
+	right := &generator{Rand: g.Rand, cols: []string{"lKey", "sName", "lVal"}}
+	r := "T | project lKey, sName, lVal | where " + right.expr('b', 2)
+	kind := g.pick("inner", "leftouter", "rightouter", "fullouter", "leftsemi", "leftanti", "rightsemi", "rightanti")
+	switch kind {
+	case "leftsemi", "leftanti":
+	case "rightsemi", "rightanti":
+		g.cols = right.cols
+	default:
+		for _, c := range right.cols {
+			base := c
+			for i := 1; slices.Contains(g.cols, c); i++ {
+				c = fmt.Sprint(base, i)
+			}
+			g.cols = append(g.cols, c)
+		}
+		// The key may be null after it, and nulls are no keys here.
+		return "join kind=" + kind + " (" + r + ") on lKey | where isnotnull(lKey)"
+	}
+	return "join kind=" + kind + " (" + r + ") on lKey"
+}
+
+var base = []string{"lKey", "lVal", "rVal", "sName", "bFlag", "dWhen"}
+
+// randomTable is a table of a few rows with what is awkward.
+func randomTable(rnd *rand.Rand) rowset {
+	r := rowset{cols: []Column{{"lKey", Long}, {"lVal", Long}, {"rVal", Real}, {"sName", String}, {"bFlag", Bool}, {"dWhen", DateTime}}}
+	maybe := func(v any) any {
+		if rnd.IntN(4) == 0 {
+			return nil
+		}
+		return v
+	}
+	for range rnd.IntN(25) {
+		r.rows = append(r.rows, []any{
+			int64(rnd.IntN(6)), maybe(int64(rnd.IntN(41) - 20)), maybe(float64(rnd.IntN(33)-16) / 4), words[rnd.IntN(len(words))],
+			maybe(rnd.IntN(2) == 0), maybe(time.Date(2026, 11, 1+rnd.IntN(5), rnd.IntN(24), rnd.IntN(60), 0, 0, time.UTC)),
+		})
+	}
+	return r
+}
+
+// sameKind makes the values of both sides the same.
+func sameKind(v any) any {
+	switch v := v.(type) {
+	case int32:
+		return float64(v)
+	case int64:
+		return float64(v)
+	case *big.Int:
+		f, _ := new(big.Float).SetInt(v).Float64()
+		return f
+	}
+	return v
+}
+
+func lines(rows [][]any) []string {
+	var out []string
+	for _, row := range rows {
+		p := make([]any, len(row))
+		for i, v := range row {
+			p[i] = sameKind(v)
+		}
+		out = append(out, rowKey(p))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// TestRandomQueries compares random queries with the interpreter.
+// BULWARK_RANDOM_QUERIES is their number, BULWARK_RANDOM_SEED repeats a run.
+func TestRandomQueries(t *testing.T) {
+	number, err := strconv.Atoi(os.Getenv("BULWARK_RANDOM_QUERIES"))
+	if err != nil {
+		number = 300
+	}
+	seed, err := strconv.ParseUint(os.Getenv("BULWARK_RANDOM_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("BULWARK_RANDOM_SEED=%d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+
+	db, err := sql.Open("duckdb", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`CREATE TABLE T (lKey BIGINT, lVal BIGINT, rVal DOUBLE, sName VARCHAR, bFlag BOOLEAN, dWhen TIMESTAMP)`); err != nil {
+		t.Fatal(err)
+	}
+	h := New(memory{db}, func() time.Time { return testNow })
+	var table rowset
+	wrong := 0
+	for i := range number {
+		if i%25 == 0 {
+			table = randomTable(rnd)
+			if _, err := db.Exec(`DELETE FROM T`); err != nil {
+				t.Fatal(err)
+			}
+			for _, row := range table.rows {
+				if _, err := db.Exec(`INSERT INTO T VALUES (?, ?, ?, ?, ?, ?)`, row...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.tables["T"] = Table{Name: "T", Columns: table.cols}
+		}
+		g := &generator{Rand: rnd, cols: slices.Clone(base)}
+		query := "T" + g.ops(5)
+		q, err := kql.Parse(query)
+		if err != nil {
+			t.Fatalf("%s\n%v", query, err)
+		}
+		want := naive{map[string]rowset{"T": table}}.query(q)
+		got, err := h.Run(t.Context(), "tester", query, Limits{})
+		if err != nil {
+			t.Errorf("%s\n%v", query, err)
+		} else if g, w := lines(got.Rows), lines(want.rows); !slices.Equal(g, w) {
+			t.Errorf("%s\non   %q\ngot  %q\nwant %q", query, lines(table.rows), g, w)
+		}
+		if t.Failed() {
+			if wrong++; wrong == 8 {
+				t.Fatal("five are enough")
+			}
+		}
+	}
+}
