@@ -27,7 +27,7 @@ const maxWindows = 256
 type builder struct {
 	m          *Matcher
 	grams      [gramClasses][]gram
-	first      []uint32 // hashes of the long grams for the first filter
+	first      []uint64 // the long grams for the first filter
 	shortGrams []shortGram
 	crowd      []uint16 // how many grams of the table share a slot
 	short      bool     // there are atoms that only the short class can hold
@@ -59,10 +59,11 @@ func Build(atoms []Atom) ([]byte, error) {
 	}
 	m := b.m
 	if len(b.grams[classLong]) > 0 {
-		m.classes[classLong] = buildClass(b.grams[classLong], b.first)
+		m.classes[classLong] = buildClass(b.grams[classLong])
+		m.classes[classLong].first, m.salt = salted(b.first)
 	}
 	if len(b.grams[classShort]) > 0 {
-		m.classes[classShort] = buildClass(b.grams[classShort], nil)
+		m.classes[classShort] = buildClass(b.grams[classShort])
 		b.shortTable()
 	}
 	return m.marshal(), nil
@@ -137,7 +138,7 @@ func (b *builder) add(l *literal, a Atom) {
 	for k := range stride {
 		g := l.long(at + k)
 		h := hashLong(g)
-		b.first = append(b.first, firstHash(g))
+		b.first = append(b.first, g)
 		if c := b.crowded(h); *c < math.MaxUint16 {
 			*c++
 		}
@@ -193,20 +194,9 @@ const (
 	firstMost  = 1 << 22
 )
 
-// buildClass makes the index of a class; first are the hashes for its first
-// filter, if it has one.
-func buildClass(list []gram, first []uint32) class {
+// buildClass makes the index of a class without its first filter.
+func buildClass(list []gram) class {
 	var c class
-	if first != nil {
-		words := firstMin
-		for words*32 < len(list)*firstPerGram && words < firstCache || words*32 < len(list)*firstCrowded && words < firstMost {
-			words *= 2
-		}
-		c.first = make([]uint32, words)
-		for _, h := range first {
-			c.first[h&uint32(words-1)] |= firstBits(h)
-		}
-	}
 	words := 64
 	for words*64 < len(list)*secondPerGram && words < 1<<24 {
 		words *= 2

@@ -20,10 +20,11 @@ const (
 type list [block + 8]uint16
 
 // firstHash is the hash of a long gram for the first filter: the places of its
-// two bits are in the upper ten bits, the word in the lower ones.
-func firstHash(v uint64) uint32 {
+// two bits are in the upper ten bits, the word in the lower ones. The salt is the
+// table's own (see salted).
+func firstHash(v uint64, salt uint32) uint32 {
 	v = fold8(v)
-	h := uint32(v)*mulA + uint32(v>>8)*mulB
+	h := uint32(v)*mulA + uint32(v>>8)*mulB + salt
 	return h ^ h>>15
 }
 
@@ -32,28 +33,28 @@ func firstBits(h uint32) uint32 { return 1<<(h>>27) | 1<<(h<<5>>27) }
 
 // sieveLong lists those of count grams at data, stride bytes apart, that the
 // filter lets pass, and returns how many.
-func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask uint32, l *list) int {
+func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
 	p := unsafe.Pointer(unsafe.SliceData(first))
 	if !vector || plain {
-		return sieveLongPlain(data, 0, count, p, mask, 0, l)
+		return sieveLongPlain(data, 0, count, p, mask, salt, 0, l)
 	}
 	groups := count / 8
-	n := sieveLongVector(data, groups, p, mask, &pack, unsafe.Pointer(l))
-	return sieveLongPlain(data, groups*8, count, p, mask, n, l)
+	n := sieveLongVector(data, groups, p, mask, salt, &pack, unsafe.Pointer(l))
+	return sieveLongPlain(data, groups*8, count, p, mask, salt, n, l)
 }
 
-func sieveLongPlain(data unsafe.Pointer, from, count int, first unsafe.Pointer, mask uint32, n int, l *list) int {
+func sieveLongPlain(data unsafe.Pointer, from, count int, first unsafe.Pointer, mask, salt uint32, n int, l *list) int {
 	// One bit in the long loop, the other for the few that it lets pass.
 	k := n
 	for i := from; i < count; i++ {
-		h := firstHash(*(*uint64)(unsafe.Add(data, i*stride)))
+		h := firstHash(*(*uint64)(unsafe.Add(data, i*stride)), salt)
 		*(*uint16)(unsafe.Add(unsafe.Pointer(l), k*2)) = uint16(i)
 		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h>>27)) != 0 {
 			k++
 		}
 	}
 	for _, i := range l[n:k] {
-		h := firstHash(*(*uint64)(unsafe.Add(data, int(i)*stride)))
+		h := firstHash(*(*uint64)(unsafe.Add(data, int(i)*stride)), salt)
 		l[n] = i
 		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h<<5>>27)) != 0 {
 			n++

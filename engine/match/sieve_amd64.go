@@ -28,7 +28,7 @@ var pack = func() (p [256][16]byte) {
 // eight numbers behind those that it returns.
 //
 //go:noescape
-func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask uint32, pack *[256][16]byte, list unsafe.Pointer) int
+func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask, salt uint32, pack *[256][16]byte, list unsafe.Pointer) int
 
 // sieveShortVector is sieveShortPlain for groups of 32 places.
 //

@@ -36,7 +36,7 @@ GLOBL count<>(SB), RODATA|NOPTR, $16
 	VPINSRD $3, (DI)(BX*4), X7, X7; \
 	VINSERTI128 $1, X7, Y4, Y4
 
-// func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask uint32, pack *[256][16]byte, list unsafe.Pointer) int
+// func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask, salt uint32, pack *[256][16]byte, list unsafe.Pointer) int
 TEXT ·sieveLongVector(SB), NOSPLIT, $32-56
 	MOVQ data+0(FP), SI
 	MOVQ groups+8(FP), CX
@@ -47,6 +47,9 @@ TEXT ·sieveLongVector(SB), NOSPLIT, $32-56
 	XORQ R9, R9
 	VMOVD AX, X15
 	VPBROADCASTD X15, Y15
+	MOVL salt+28(FP), AX
+	VMOVD AX, X9
+	VPBROADCASTD X9, Y9
 	VPBROADCASTD consts<>+0(SB), Y14
 	VPBROADCASTD consts<>+4(SB), Y13
 	VPBROADCASTD consts<>+8(SB), Y12
@@ -65,6 +68,7 @@ longloop:
 	VPOR Y5, Y1, Y1
 	VPMULLD Y13, Y0, Y0
 	VPMULLD Y12, Y1, Y1
+	VPADDD Y9, Y1, Y1
 	VPADDD Y1, Y0, Y0
 	VPSRLD $15, Y0, Y1
 	VPXOR Y1, Y0, Y0

@@ -8,7 +8,7 @@ const vector = false
 
 var pack [256][16]byte
 
-func sieveLongVector(unsafe.Pointer, int, unsafe.Pointer, uint32, *[256][16]byte, unsafe.Pointer) int {
+func sieveLongVector(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, *[256][16]byte, unsafe.Pointer) int {
 	return 0
 }
 

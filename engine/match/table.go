@@ -7,10 +7,10 @@ import (
 	"unsafe"
 )
 
-// The flat form: a header (magic, then per section its offset and count), then
+// The flat form: a header (magic, the salt, then per section its offset and count), then
 // the sections, each aligned to 64 bytes.
 const (
-	magic       = 0x334d5742 // "BWM3"
+	magic       = 0x344d5742 // "BWM4"
 	sections    = 4*gramClasses + 3
 	headerBytes = 8 + 16*sections
 	align       = 64
@@ -41,6 +41,7 @@ func addSlice[T any](l *layout, s []T) {
 func (m *Matcher) marshal() []byte {
 	l := &layout{out: make([]byte, headerBytes)}
 	binary.LittleEndian.PutUint32(l.out, magic)
+	binary.LittleEndian.PutUint32(l.out[4:], m.salt)
 	for i := range m.classes {
 		addSlice(l, m.classes[i].first)
 		addSlice(l, m.classes[i].second)
@@ -82,7 +83,7 @@ func Load(b []byte) (*Matcher, error) {
 	if uintptr(unsafe.Pointer(&b[0]))%8 != 0 {
 		return nil, fmt.Errorf("%w: not aligned to eight bytes", ErrFormat)
 	}
-	m := &Matcher{}
+	m := &Matcher{salt: binary.LittleEndian.Uint32(b[4:])}
 	n, err := 0, error(nil)
 	for i := range m.classes {
 		c := &m.classes[i]
