@@ -28,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
+	"github.com/bulwarkhq/bulwark/agent/sample"
 	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
 	"github.com/bulwarkhq/bulwark/agent/schedule"
@@ -91,6 +92,7 @@ type Agent struct {
 	covered     *covered
 	kernel      runningKernel
 	remediation *remediation
+	samples     *sample.Submitter
 	selfTests   *selfTests
 	counts      *eventCounts
 	latest      latest
@@ -130,7 +132,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool(), filepath.Join(d.State, "updates")}}
+	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool(), filepath.Join(d.State, "updates"), filepath.Join(d.State, "samples")}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -179,6 +181,9 @@ func open(opts Options) (a *Agent, err error) {
 		return nil, err
 	}
 	if err := a.openIsolation(); err != nil {
+		return nil, err
+	}
+	if err := a.openSamples(); err != nil {
 		return nil, err
 	}
 	a.product = health.Product{Version: opts.Version, Commit: opts.Commit, Ring: "Production", MachineGUID: a.identity.MachineGUID()}
@@ -245,6 +250,7 @@ func (a *Agent) run(ctx context.Context) error {
 	a.parts.start(ctx, "real-time protection", a.realtime.run)
 	a.parts.start(ctx, "coverage check", a.covered.run)
 	a.parts.start(ctx, "portal", a.uplink.Run)
+	a.parts.start(ctx, "samples", a.samples.Run)
 	a.parts.start(ctx, "definitions guard", a.guardDefinitions)
 	a.parts.start(ctx, "updates", a.updater.Run)
 	a.parts.start(ctx, "retention", a.retain)

@@ -133,7 +133,8 @@ func (d diagnostics) Outgoing(ctx context.Context) (api.Outgoing, error) {
 	if now := e.String(policy.KeyDiagnosticLevel); now != out.DiagnosticLevel {
 		out.Notes = append(out.Notes, "The setting is "+now+": it takes effect when the daemon starts the next time.")
 	}
-	out.Notes = append(out.Notes, "Files: none. This version has no way to send the content of a file, whatever the sample submission allows.")
+	samples, note := a.samplesShown()
+	out.Samples, out.Notes = samples, append(out.Notes, note)
 	return out, nil
 }
 

@@ -37,6 +37,7 @@ func (a *Agent) registerHealth() {
 	a.health.Register("edr", a.edrHealth)
 	a.health.Register("portal", a.portalHealth)
 	a.health.Register("isolation", a.isolationHealth)
+	a.health.Register("samples", a.samplesHealth)
 	a.health.Register("daemon", a.daemonHealth)
 	a.health.Register("service", a.serviceHealth)
 	a.health.Register("network_protection", a.networkHealth)

@@ -153,6 +153,9 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	a := r.alert(f, match, status, detail)
 	a.TestID = testID
 	r.a.raise(a)
+	if testID == "" {
+		r.submit(a.ID, f, item)
+	}
 	e := &event.Event{
 		Time: a.Time, Class: event.ClassDevice, Action: event.AntivirusDetection,
 		Initiating: f.process.process, File: a.File,

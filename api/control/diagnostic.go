@@ -135,8 +135,20 @@ type Outgoing struct {
 	EventsByClass map[string]int64  `json:"events_by_class"`
 	Events        []json.RawMessage `json:"latest_events"`
 	Alerts        []json.RawMessage `json:"latest_alerts"`
+	// Samples are the files that wait to be sent.
+	Samples []OutgoingSample `json:"samples"`
 	// Notes say in words what is left out at this level.
 	Notes []string `json:"notes"`
+}
+
+// OutgoingSample is a suspicious file that waits to be sent.
+type OutgoingSample struct {
+	Path    Path      `json:"path"`
+	SHA256  string    `json:"sha256"`
+	Size    int64     `json:"size"`
+	Kind    string    `json:"file_type"`
+	Found   time.Time `json:"found"`
+	AlertID string    `json:"alert_id"`
 }
 
 // Facts asks for what an analysis needs; it takes a second.

@@ -147,6 +147,10 @@ func (a *app) outgoingCommand() *cobra.Command {
 		for _, class := range slices.Sorted(maps.Keys(o.EventsByClass)) {
 			a.say("  %-10s %s", visible(class), countText(o.EventsByClass[class]))
 		}
+		a.say("Files waiting: %d", len(o.Samples))
+		for _, f := range o.Samples {
+			a.say("  %s (%s, %s, SHA-256 %s)", visible(string(f.Path)), visible(f.Kind), bytesText(f.Size), visible(f.SHA256))
+		}
 		a.say("The next check-in, device: %s", visible(string(o.Device)))
 		a.say("The next check-in, health: %s", visible(string(o.Health)))
 		a.say("Latest events:")

@@ -368,6 +368,7 @@ func (f *fakeAgent) Outgoing(context.Context) (api.Outgoing, error) {
 		Portal: "https://portal.example:8443/", Status: "connected", DiagnosticLevel: "required", SampleSubmission: "safe",
 		Device: []byte(`{"hostName":"h"}`), Health: []byte(`{"healthy":true}`), EventsWaiting: 1, EventsByClass: map[string]int64{"process": 1234},
 		Events: []json.RawMessage{[]byte(`{"action":"ProcessCreated"}`)}, Alerts: []json.RawMessage{}, Notes: []string{"Files: none."},
+		Samples: []api.OutgoingSample{{Path: "/tmp/evil\n\x1b[2Jname", SHA256: strings.Repeat("27", 32), Size: 68, Kind: "script", Found: start, AlertID: "a1"}},
 	}, nil
 }
 
