@@ -43,6 +43,7 @@ func (a *Agent) openSensing() error {
 	a.pipeline = &sensor.Pipeline{
 		Sensors: sensors,
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
+		Packages: process.NewPackages("/var/lib/dpkg"), Containers: process.NewContainers("/"),
 		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e); scripts.See(e) },
 		OnAlert: a.behaviourAlert,
 		Muted:   a.muted,

@@ -21,10 +21,14 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 )
 
-// Hashes of an executable, in hex.
+// Hashes of a file and what else its bytes say.
 type Hashes struct {
-	MD5, SHA1, SHA256 string
+	MD5, SHA1, SHA256 string // in hex
+	Fuzzy             string // ssdeep's; empty for large files
+	Header            string // the first bytes, in hex
+	Entropy           float64
 	Size              int64
+	Read              bool // the file was read: not so when it is too large
 }
 
 // fileID identifies the content of a file as well as a stat can: any write
@@ -52,7 +56,8 @@ type Hasher struct {
 	opts  HasherOptions
 	root  string // of /proc
 	limit *rate.Limiter
-	queue chan *hashJob
+	queue chan *hashJob // executables
+	later chan *hashJob // other files: when there are no executables
 
 	mu      sync.Mutex
 	cache   map[fileID]*list.Element // of *hashed
@@ -93,7 +98,7 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 		opts.Rate = 64 << 20
 	}
 	return &Hasher{
-		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), queue: make(chan *hashJob, opts.Queue),
+		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), queue: make(chan *hashJob, opts.Queue), later: make(chan *hashJob, opts.Queue),
 		cache: make(map[fileID]*list.Element), order: list.New(), pending: make(map[fileID]*hashJob),
 	}
 }
@@ -102,9 +107,17 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 func (h *Hasher) Run(ctx context.Context) {
 	for {
 		select {
+		case job := <-h.queue:
+			h.compute(ctx, job)
+			continue
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			return
 		case job := <-h.queue:
+			h.compute(ctx, job)
+		case job := <-h.later:
 			h.compute(ctx, job)
 		}
 	}
@@ -149,46 +162,62 @@ func identify(f *os.File) (fileID, error) {
 	return fileID{uint64(st.Dev), st.Ino, int64(st.Ctim.Sec), int64(st.Ctim.Nsec), st.Size}, nil
 }
 
+// Pending is a computation that was begun.
+type Pending struct {
+	job *hashJob // nil: the answer is there
+	h   Hashes
+	err error
+}
+
+// Wait waits for the answer until ctx ends.
+func (p Pending) Wait(ctx context.Context) (Hashes, error) {
+	if p.job == nil {
+		return p.h, p.err
+	}
+	select {
+	case <-p.job.done:
+		return p.job.h, p.job.err
+	case <-ctx.Done():
+		return Hashes{}, ctx.Err()
+	}
+}
+
 // file takes over f.
 func (h *Hasher) file(ctx context.Context, f *os.File) (Hashes, error) {
+	return h.begin(f, h.queue).Wait(ctx)
+}
+
+// begin takes over f.
+func (h *Hasher) begin(f *os.File, queue chan *hashJob) Pending {
 	id, err := identify(f)
 	if err != nil {
 		f.Close()
-		return Hashes{}, err
+		return Pending{err: err}
 	}
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if e := h.cache[id]; e != nil {
 		h.order.MoveToBack(e)
-		h.mu.Unlock()
 		f.Close()
-		return e.Value.(*hashed).h, nil
+		return Pending{h: e.Value.(*hashed).h}
 	}
 	if id.size > h.opts.MaxFile {
-		h.mu.Unlock()
 		f.Close()
-		return Hashes{Size: id.size}, nil
+		return Pending{h: Hashes{Size: id.size}}
 	}
-	job := h.pending[id]
-	if job != nil {
+	if job := h.pending[id]; job != nil {
 		f.Close()
-	} else {
-		job = &hashJob{id: id, file: f, done: make(chan struct{})}
-		select {
-		case h.queue <- job:
-			h.pending[id] = job
-		default:
-			h.mu.Unlock()
-			f.Close()
-			h.dropped.Add(1)
-			return Hashes{}, fmt.Errorf("hash %s: too many files waiting", f.Name())
-		}
+		return Pending{job: job}
 	}
-	h.mu.Unlock()
+	job := &hashJob{id: id, file: f, done: make(chan struct{})}
 	select {
-	case <-job.done:
-		return job.h, job.err
-	case <-ctx.Done():
-		return Hashes{}, ctx.Err()
+	case queue <- job:
+		h.pending[id] = job
+		return Pending{job: job}
+	default:
+		f.Close()
+		h.dropped.Add(1)
+		return Pending{err: fmt.Errorf("hash %s: too many files waiting", f.Name())}
 	}
 }
 
@@ -196,8 +225,8 @@ func (h *Hasher) compute(ctx context.Context, job *hashJob) {
 	defer close(job.done)
 	defer job.file.Close()
 	before, berr := modified(job.file)
-	m, s1, s2 := md5.New(), sha1.New(), sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2), &limitedReader{ctx, h.limit, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
+	m, s1, s2, c := md5.New(), sha1.New(), sha256.New(), newContent(job.id.size)
+	n, err := io.CopyBuffer(io.MultiWriter(m, s1, s2, c), &limitedReader{ctx, h.limit, io.LimitReader(job.file, h.opts.MaxFile+1)}, make([]byte, 64<<10))
 	after, aerr := modified(job.file)
 	switch {
 	case err != nil:
@@ -205,7 +234,11 @@ func (h *Hasher) compute(ctx context.Context, job *hashJob) {
 	case berr != nil || aerr != nil || after != before || n != job.id.size:
 		job.err = fmt.Errorf("hash %s: the file changed meanwhile", job.file.Name())
 	default:
-		job.h = Hashes{hex.EncodeToString(m.Sum(nil)), hex.EncodeToString(s1.Sum(nil)), hex.EncodeToString(s2.Sum(nil)), n}
+		job.h = Hashes{MD5: hex.EncodeToString(m.Sum(nil)), SHA1: hex.EncodeToString(s1.Sum(nil)), SHA256: hex.EncodeToString(s2.Sum(nil)), Size: n}
+		again := &limitedReader{ctx, h.limit, io.NewSectionReader(job.file, 0, n)}
+		if err := c.into(&job.h, again); err != nil {
+			job.err = fmt.Errorf("hash %s: %w", job.file.Name(), err)
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -247,7 +247,7 @@ func TestConcurrentUse(t *testing.T) {
 				k := Key{10000 + i, uint64(1000*g + i + 1)}
 				table.Fork(k, Key{1, 1}, 0)
 				p, _ := table.Exec(k, Key{1, 1}, event.Process{FolderPath: "/x", CommandLine: "x", UID: -1, LoginUID: -1})
-				table.SetHashes(p, Hashes{SHA256: "aa"})
+				table.Complete(&p, Facts{Hashes: Hashes{SHA256: "aa"}})
 				table.AncestryOf(p)
 				table.Describe(os.Getpid())
 				table.Exit(k)

@@ -339,8 +339,34 @@ func (t *Table) LivePIDs() []int {
 	return pids
 }
 
-// SetHashes completes the entry of a process whose executable was hashed.
-func (t *Table) SetHashes(p event.Process, h Hashes) {
+// Facts are what is learned about a process after its event.
+type Facts struct {
+	Hashes    Hashes
+	Package   string
+	Container Container
+}
+
+func (f *Facts) set(p *event.Process) {
+	if h := f.Hashes; h.SHA256 != "" {
+		p.MD5, p.SHA1, p.SHA256, p.FileSize, p.FuzzyHash = h.MD5, h.SHA1, h.SHA256, h.Size, h.Fuzzy
+	}
+	if f.Package != "" {
+		p.Package = f.Package
+	}
+	if c := f.Container; c != (Container{}) {
+		p.ContainerName, p.ContainerImage, p.Pod = c.Name, c.Image, c.Pod
+	}
+}
+
+// CopyFacts takes over what is known of the same process.
+func CopyFacts(to, from *event.Process) {
+	to.MD5, to.SHA1, to.SHA256, to.FileSize, to.FuzzyHash = from.MD5, from.SHA1, from.SHA256, from.FileSize, from.FuzzyHash
+	to.Package, to.ContainerName, to.ContainerImage, to.Pod = from.Package, from.ContainerName, from.ContainerImage, from.Pod
+}
+
+// Complete adds facts to p and to its entry.
+func (t *Table) Complete(p *event.Process, f Facts) {
+	f.set(p)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.byKey[Key{int(p.PID), t.clock.TicksOf(p.StartTime)}]
@@ -348,7 +374,7 @@ func (t *Table) SetHashes(p event.Process, h Hashes) {
 		return
 	}
 	proc := e.proc
-	proc.MD5, proc.SHA1, proc.SHA256, proc.FileSize = h.MD5, h.SHA1, h.SHA256, h.Size
+	f.set(&proc)
 	t.setProc(e, proc)
 }
 

@@ -26,7 +26,8 @@ const (
 
 // Pipeline runs the sensors and passes on what they see: each event gets its
 // hashes, then goes to OnEvent, then through the behaviour rules, and alerts to
-// OnAlert. The callbacks are called from one goroutine, in order. Set the
+// OnAlert. The callbacks are called from one goroutine, in order; events whose
+// file is read (created, written) come half a second after the others. Set the
 // members before Run and do not change them afterwards.
 type Pipeline struct {
 	// Sensors in order of preference. For each class the first that works is
@@ -34,7 +35,10 @@ type Pipeline struct {
 	Sensors []Sensor
 	Table   *process.Table
 	Hasher  *process.Hasher // nil: events have no hashes
-	Detect  *detect.Engine  // nil: no alerts
+	// Packages and Containers complete processes; nil: they do not.
+	Packages   *process.Packages
+	Containers *process.Containers
+	Detect     *detect.Engine // nil: no alerts
 	// OnEvent gets each event once. It may set ReportID, which the alert's copy
 	// of the event then has too.
 	OnEvent func(*event.Event)
@@ -53,6 +57,9 @@ type Pipeline struct {
 	queued atomic.Int64 // bytes
 	panics atomic.Uint64
 	ready  chan struct{}
+	// files are events whose files are to be read, enriched those that were.
+	files    chan *item
+	enriched chan *item
 
 	mu       sync.Mutex
 	accounts map[event.Category]*account
@@ -63,6 +70,7 @@ type item struct {
 	ev   *event.Event
 	ino  uint64
 	size int64
+	at   time.Time
 }
 
 // PipelineStats of the whole.
@@ -84,6 +92,7 @@ func (p *Pipeline) init() {
 		}
 		p.queue = make(chan *item, p.Queue)
 		p.ready = make(chan struct{})
+		p.files, p.enriched = make(chan *item, fileQueue), make(chan *item, 64)
 		p.accounts = make(map[event.Category]*account)
 		p.failed = make(map[Sensor]time.Time)
 		for _, s := range p.Sensors {
@@ -162,57 +171,78 @@ func (s *pipeSink) Emit(ev event.Event, ino uint64) {
 		return
 	}
 	select {
-	case p.queue <- &item{&ev, ino, size}:
+	case p.queue <- &item{&ev, ino, size, time.Now()}:
 	default:
 		p.queued.Add(-size)
 		p.dropped(ev.Category())
 	}
 }
 
-// work passes events on until the sensors have ended and the queue is empty.
+// work passes events on until the sensors have ended and the queues are empty.
 func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 	losses := time.NewTicker(lossInterval)
 	defer losses.Stop()
-	for {
+	hurry := make(chan struct{})
+	go p.enrichFiles(hurry)
+	for sensorsDone != nil {
 		select {
 		case it := <-p.queue:
 			p.handle(it)
+		case it := <-p.enriched:
+			p.pass(it)
 		case <-losses.C:
 			p.settle(time.Now())
 		case <-sensorsDone:
-			for {
-				select {
-				case it := <-p.queue:
-					p.handle(it)
-				default:
-					p.settle(time.Now())
-					return
-				}
-			}
+			sensorsDone = nil
 		}
 	}
+	for len(p.queue) > 0 {
+		p.handle(<-p.queue)
+	}
+	close(hurry)
+	close(p.files)
+	for it := range p.enriched {
+		p.pass(it)
+	}
+	p.settle(time.Now())
 }
 
+// handle takes an event from the queue.
 func (p *Pipeline) handle(it *item) {
-	p.queued.Add(-it.size)
 	ev := it.ev
 	muted := false
 	if p.Muted != nil {
 		p.guard("exclusions", func() { muted = p.Muted(ev) })
 	}
+	if muted {
+		p.queued.Add(-it.size)
+		p.mu.Lock()
+		a := p.account(ev.Category())
+		a.received++
+		a.muted++
+		p.mu.Unlock()
+		return
+	}
+	p.guard("enrichment", func() { p.complete(ev, it.ino) })
+	if _, reads := readsFile(ev); reads && (p.Hasher != nil || p.Packages != nil) {
+		select {
+		case p.files <- it:
+			return
+		default: // without what the file says rather than late
+		}
+	}
+	p.pass(it)
+}
+
+// pass passes a complete event on.
+func (p *Pipeline) pass(it *item) {
+	ev := it.ev
+	p.queued.Add(-it.size)
 	p.mu.Lock()
 	a := p.account(ev.Category())
 	a.received++
-	if muted {
-		a.muted++
-	} else {
-		a.passed++
-	}
+	a.passed++
 	p.mu.Unlock()
-	if muted {
-		return
-	}
-	p.guard("enrichment", func() { p.hash(ev, it.ino) })
 	if p.OnEvent != nil {
 		p.guard("event callback", func() { p.OnEvent(ev) })
 	}
@@ -237,37 +267,4 @@ func (p *Pipeline) detect(ev *event.Event) {
 			p.OnAlert(alert)
 		}
 	}
-}
-
-// hash completes the hashes of the processes of ev.
-func (p *Pipeline) hash(ev *event.Event, ino uint64) {
-	if p.Hasher == nil {
-		return
-	}
-	wait := p.HashWait
-	if len(p.queue) > p.Queue/4 {
-		wait = 0 // catching up is more important
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
-	if ev.Action == event.ProcessCreated {
-		p.hashProcess(ctx, &ev.Process, ino)
-	}
-	p.hashProcess(ctx, &ev.Initiating, 0)
-}
-
-func (p *Pipeline) hashProcess(ctx context.Context, proc *event.Process, ino uint64) {
-	if proc.FolderPath == "" || proc.SHA256 != "" {
-		return
-	}
-	if known, ok := p.Table.Get(proc.PID, proc.StartTime); ok && known.FolderPath == proc.FolderPath && known.SHA256 != "" {
-		proc.MD5, proc.SHA1, proc.SHA256, proc.FileSize = known.MD5, known.SHA1, known.SHA256, known.FileSize
-		return
-	}
-	h, err := p.Hasher.Executable(ctx, *proc, ino)
-	if err != nil || h.SHA256 == "" {
-		return // counted by the hasher
-	}
-	proc.MD5, proc.SHA1, proc.SHA256, proc.FileSize = h.MD5, h.SHA1, h.SHA256, h.Size
-	p.Table.SetHashes(*proc, h)
 }

@@ -2,11 +2,13 @@ package sensor_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -196,7 +198,7 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 			var r results
 			p := &sensor.Pipeline{
 				Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
-				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t),
+				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t), HashWait: 10 * time.Second,
 			}
 			start(t, p)
 
@@ -256,4 +258,52 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file that a program wrote comes with what is in it, and a library with the
+// package that it is of.
+func TestFilesAreEnriched(t *testing.T) {
+	need.Root(t)
+	table := sensortest.Table(t)
+	packages := process.NewPackages("/var/lib/dpkg")
+	if err := packages.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	p := &sensor.Pipeline{
+		Sensors: []sensor.Sensor{ebpf.New(table, sensortest.Log(t))}, Table: table, Packages: packages,
+		Hasher: process.NewHasher("", process.HasherOptions{}), OnEvent: r.event, Log: sensortest.Log(t), HashWait: 10 * time.Second,
+	}
+	start(t, p)
+	dir := t.TempDir()
+	name := filepath.Join(dir, "dropped")
+	const text = "#!/bin/sh\nexit 0\n"
+	if err := exec.Command("/bin/sh", "-c", `printf '#!/bin/sh\nexit 0\n' > "$0"; ln "$0" "$0".2; rm "$0".2`, name).Run(); err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
+	find := func(what string, match func(*event.Event) bool) (found *event.Event) {
+		t.Helper()
+		r.wait(t, what, func() bool {
+			for i := range r.events {
+				if match(&r.events[i]) {
+					found = &r.events[i]
+					return true
+				}
+			}
+			return false
+		})
+		return found
+	}
+	e := find("creation with its hash", func(e *event.Event) bool {
+		return e.Action == event.FileCreated && e.File.FolderPath == name && e.File.SHA256 == sum
+	})
+	if e.File.Size != int64(len(text)) || e.Additional["FileHeader"] != fmt.Sprintf("%x", text[:16]) || e.Additional["FileEntropy"] == "" ||
+		!strings.HasPrefix(e.Additional["FileFuzzyHash"], "3:") || e.Initiating.SHA256 == "" || !strings.HasPrefix(e.Initiating.Package, "dash ") || e.Initiating.FuzzyHash == "" {
+		t.Errorf("%+v", e)
+	}
+	find("library with its package", func(e *event.Event) bool {
+		return e.Action == event.ImageLoaded && strings.HasPrefix(e.File.FileName, "libc") && strings.HasPrefix(e.Additional["FilePackage"], "libc6 ") && e.File.SHA256 != ""
+	})
+	find("deletion", func(e *event.Event) bool { return e.Action == event.FileDeleted && e.File.FolderPath == name+".2" })
 }

@@ -133,8 +133,8 @@ static __always_inline struct file *file_of(long fd)
 	if (fd < 0)
 		return NULL;
 	fdt = BPF_CORE_READ(t, files, fdt);
-	if ((u64)fd >= BPF_CORE_READ(fdt, max_fds))
-		return NULL;
+	/* The call succeeded: fd is a descriptor, unless another thread closed it; then
+	 * this reads some other pointer, or none. */
 	table = BPF_CORE_READ(fdt, fd);
 	bpf_probe_read_kernel(&f, sizeof(f), &table[fd]);
 	return f;
