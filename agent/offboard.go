@@ -21,6 +21,7 @@ const offboardPatience = 30 * time.Second
 // Protection, history, quarantine and local settings stay.
 func (a *Agent) Offboard(ctx context.Context) (api.Done, error) {
 	log := a.log.Logger("portal")
+	told := a.tellPortal(ctx)
 	err := os.Remove(a.opts.Dirs.Onboarding())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return api.Done{}, fmt.Errorf("remove the onboarding package: %w", err)
@@ -44,12 +45,32 @@ func (a *Agent) Offboard(ctx context.Context) (api.Done, error) {
 	if err := a.config.ForgetPortal(); err != nil {
 		return api.Done{}, err
 	}
+	a.samples.Clear()
 	n, err := a.dropSpool(ctx)
 	if err != nil {
 		return api.Done{}, fmt.Errorf("delete what waits for the portal: %w", err)
 	}
 	log.Info("host offboarded", "batches_deleted", n)
-	return api.Done{Message: fmt.Sprintf("Host offboarded: onboarding package, identity, the portal's policy and %d waiting batch(es) of events are deleted", n)}, nil
+	message := fmt.Sprintf("Host offboarded: onboarding package, identity, the portal's policy and %d waiting batch(es) of events are deleted.", n)
+	switch {
+	case !enrolled:
+	case told == nil:
+		message += " The portal knows."
+	default:
+		message += fmt.Sprintf(" The portal does not know (%v): it shows the device as inactive until somebody removes it there.", told)
+	}
+	return api.Done{Message: message}, nil
+}
+
+// tellTime bounds telling the portal: the host leaves in any case.
+const tellTime = 10 * time.Second
+
+// tellPortal tells the portal that this host leaves, and has what waits to be
+// sent about files forgotten.
+func (a *Agent) tellPortal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	return a.uplink.Leave(ctx)
 }
 
 // dropSpool deletes what waits for the portal. Nobody else reads the spool now.

@@ -45,6 +45,9 @@ func connectedParts(t *testing.T) *Agent {
 	if a.uplink, err = uplink.New(uplink.Options{Onboarding: d.Onboarding(), Identity: a.identity, Spool: a.spool, Log: discard}); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.openSamples(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := errors.Join(a.spool.Close(), a.log.Close(5*time.Second)); err != nil {
 			t.Error(err)

@@ -257,6 +257,13 @@ func (s *Submitter) Waiting() []File {
 	return out
 }
 
+// Clear forgets what waits: the host leaves its portal.
+func (s *Submitter) Clear() {
+	for _, f := range s.Waiting() {
+		s.drop(f, errors.New("the host leaves the portal"))
+	}
+}
+
 // Stats are counted since the start.
 type Stats struct {
 	Waiting, Sent, Dropped int64
@@ -395,6 +402,9 @@ func copyPath(path string, w io.Writer) error {
 }
 
 func (s *Submitter) remove(f File) {
+	if s.waiting[f.SHA256] == nil {
+		return
+	}
 	delete(s.waiting, f.SHA256)
 	if err := os.Remove(s.path(f.SHA256)); err != nil {
 		s.o.Log.Error("the note of a sample cannot be removed; it would be sent again after a restart", "sha256", f.SHA256, "error", err)

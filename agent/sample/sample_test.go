@@ -194,6 +194,22 @@ func TestQueue(t *testing.T) {
 	}
 }
 
+func TestClear(t *testing.T) {
+	w := newWorld(t)
+	w.ready = false
+	f := of(script)
+	f.QuarantineID = script
+	if err := w.Add(f); err != nil {
+		t.Fatal(err)
+	}
+	w.Clear()
+	w.ready = true
+	w.Once(t.Context())
+	if left, err := os.ReadDir(filepath.Join(w.dir, "queue")); len(w.got)+len(w.Waiting())+len(left) != 0 || err != nil {
+		t.Errorf("%q sent, %v left, %v", w.got, left, err)
+	}
+}
+
 // The bounds of an hour and of the queue hold.
 func TestBounds(t *testing.T) {
 	w := newWorld(t)

@@ -298,6 +298,19 @@ func (u *Uplink) FinishSelfTest(ctx context.Context, testID string, remove bool)
 	return as, nil
 }
 
+// Leave tells the portal that this host is being offboarded. Whoever calls it
+// ends the session right afterwards, by removing the onboarding package.
+func (u *Uplink) Leave(ctx context.Context) error {
+	s, err := u.session()
+	if err != nil {
+		return err
+	}
+	if _, err := s.agent.Leave(ctx, connect.NewRequest(&agentv1.LeaveRequest{})); err != nil {
+		return errors.New(network.Explain(err))
+	}
+	return nil
+}
+
 // backoff is the pause after failures in a row: full jitter (a random part of a
 // doubling span), so that a fleet does not come back in step.
 type backoff struct {

@@ -183,6 +183,25 @@ func TestOnboardDeliverAndOffboard(t *testing.T) {
 			t.Errorf("connectivity %+v", r)
 		}
 	}
+	first := a.device()
+	if err := a.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := p.Store.Device(t.Context(), first); err != nil || d.Revoked.IsZero() {
+		t.Errorf("the portal does not know that the device left: %+v, %v", d, err)
+	}
+	if err := os.Remove(a.pkg); err != nil {
+		t.Fatal(err)
+	}
+	a.wantState(NotEnrolled)
+	if err := a.id.Forget(); err != nil {
+		t.Fatal(err)
+	}
+	a.onboard(p.NewPackage(time.Hour, 0))
+	a.wantState(Connected)
+	if d, err := p.Store.Device(t.Context(), a.device()); err != nil || !d.Revoked.IsZero() || d.ID == first {
+		t.Errorf("enrolled again: %+v, %v", d, err)
+	}
 	if err := os.Remove(a.pkg); err != nil {
 		t.Fatal(err)
 	}

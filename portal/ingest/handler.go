@@ -311,6 +311,19 @@ func (h *handler) CompleteCommand(ctx context.Context, req *connect.Request[agen
 	return connect.NewResponse(&agentv1.CompleteCommandResponse{}), nil
 }
 
+// Leave ends the identity of a device that is offboarded on its host.
+func (h *handler) Leave(ctx context.Context, _ *connect.Request[agentv1.LeaveRequest]) (*connect.Response[agentv1.LeaveResponse], error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.cfg.Authenticator.RevokeDevice(ctx, c.device.ID); err != nil {
+		return nil, h.failed(ctx, "offboarding", c.device.ID, err)
+	}
+	h.cfg.Log.Info("device offboarded on its host", "device", c.device.ID)
+	return connect.NewResponse(&agentv1.LeaveResponse{}), nil
+}
+
 // FinishSelfTest tells which self-test alerts have arrived.
 func (h *handler) FinishSelfTest(ctx context.Context, req *connect.Request[agentv1.FinishSelfTestRequest]) (*connect.Response[agentv1.FinishSelfTestResponse], error) {
 	c, err := callerOf(ctx)

@@ -1520,6 +1520,78 @@ func (x *SendSampleResponse) GetStored() bool {
 	return false
 }
 
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
 type FinishSelfTestResponse_Arrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AlertId       string                 `protobuf:"bytes,1,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
@@ -1531,7 +1603,7 @@ type FinishSelfTestResponse_Arrival struct {
 
 func (x *FinishSelfTestResponse_Arrival) Reset() {
 	*x = FinishSelfTestResponse_Arrival{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1615,7 @@ func (x *FinishSelfTestResponse_Arrival) String() string {
 func (*FinishSelfTestResponse_Arrival) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,10 +1777,12 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x12SendSampleResponse\x12\x1f\n" +
 	"\vnext_offset\x18\x01 \x01(\x04R\n" +
 	"nextOffset\x12\x16\n" +
-	"\x06stored\x18\x02 \x01(\bR\x06stored2\xa7\x01\n" +
+	"\x06stored\x18\x02 \x01(\bR\x06stored\"\x0e\n" +
+	"\fLeaveRequest\"\x0f\n" +
+	"\rLeaveResponse2\xa7\x01\n" +
 	"\x11EnrollmentService\x12K\n" +
 	"\x06Enroll\x12\x1f.bulwark.agent.v1.EnrollRequest\x1a .bulwark.agent.v1.EnrollResponse\x12E\n" +
-	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xc9\x05\n" +
+	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\x93\x06\n" +
 	"\fAgentService\x12N\n" +
 	"\aDeliver\x12 .bulwark.agent.v1.DeliverRequest\x1a!.bulwark.agent.v1.DeliverResponse\x12N\n" +
 	"\aCheckIn\x12 .bulwark.agent.v1.CheckInRequest\x1a!.bulwark.agent.v1.CheckInResponse\x12J\n" +
@@ -1717,7 +1791,8 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\bSendFile\x12!.bulwark.agent.v1.SendFileRequest\x1a\".bulwark.agent.v1.SendFileResponse\x12T\n" +
 	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12W\n" +
 	"\n" +
-	"SendSample\x12#.bulwark.agent.v1.SendSampleRequest\x1a$.bulwark.agent.v1.SendSampleResponse\x12c\n" +
+	"SendSample\x12#.bulwark.agent.v1.SendSampleRequest\x1a$.bulwark.agent.v1.SendSampleResponse\x12H\n" +
+	"\x05Leave\x12\x1e.bulwark.agent.v1.LeaveRequest\x1a\x1f.bulwark.agent.v1.LeaveResponse\x12c\n" +
 	"\x0eFinishSelfTest\x12'.bulwark.agent.v1.FinishSelfTestRequest\x1a(.bulwark.agent.v1.FinishSelfTestResponseB3Z1github.com/bulwarkhq/bulwark/api/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -1732,7 +1807,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
 	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
@@ -1757,15 +1832,17 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*FetchFileResponse)(nil),              // 20: bulwark.agent.v1.FetchFileResponse
 	(*SendSampleRequest)(nil),              // 21: bulwark.agent.v1.SendSampleRequest
 	(*SendSampleResponse)(nil),             // 22: bulwark.agent.v1.SendSampleResponse
-	nil,                                    // 23: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 24: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	(*LeaveRequest)(nil),                   // 23: bulwark.agent.v1.LeaveRequest
+	(*LeaveResponse)(nil),                  // 24: bulwark.agent.v1.LeaveResponse
+	nil,                                    // 25: bulwark.agent.v1.DeliverRequest.LostEntry
+	(*FinishSelfTestResponse_Arrival)(nil), // 26: bulwark.agent.v1.FinishSelfTestResponse.Arrival
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
 	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
-	23, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
+	25, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
 	5,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	24, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	26, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
 	1,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
 	3,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
 	7,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
@@ -1775,19 +1852,21 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	17, // 11: bulwark.agent.v1.AgentService.SendFile:input_type -> bulwark.agent.v1.SendFileRequest
 	19, // 12: bulwark.agent.v1.AgentService.FetchFile:input_type -> bulwark.agent.v1.FetchFileRequest
 	21, // 13: bulwark.agent.v1.AgentService.SendSample:input_type -> bulwark.agent.v1.SendSampleRequest
-	15, // 14: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
-	2,  // 15: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
-	4,  // 16: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
-	8,  // 17: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
-	10, // 18: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
-	12, // 19: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
-	14, // 20: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
-	18, // 21: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
-	20, // 22: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
-	22, // 23: bulwark.agent.v1.AgentService.SendSample:output_type -> bulwark.agent.v1.SendSampleResponse
-	16, // 24: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
-	15, // [15:25] is the sub-list for method output_type
-	5,  // [5:15] is the sub-list for method input_type
+	23, // 14: bulwark.agent.v1.AgentService.Leave:input_type -> bulwark.agent.v1.LeaveRequest
+	15, // 15: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
+	2,  // 16: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
+	4,  // 17: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
+	8,  // 18: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
+	10, // 19: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
+	12, // 20: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
+	14, // 21: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
+	18, // 22: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
+	20, // 23: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
+	22, // 24: bulwark.agent.v1.AgentService.SendSample:output_type -> bulwark.agent.v1.SendSampleResponse
+	24, // 25: bulwark.agent.v1.AgentService.Leave:output_type -> bulwark.agent.v1.LeaveResponse
+	16, // 26: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
+	16, // [16:27] is the sub-list for method output_type
+	5,  // [5:16] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1804,7 +1883,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -71,6 +71,8 @@ const (
 	AgentServiceFetchFileProcedure = "/bulwark.agent.v1.AgentService/FetchFile"
 	// AgentServiceSendSampleProcedure is the fully-qualified name of the AgentService's SendSample RPC.
 	AgentServiceSendSampleProcedure = "/bulwark.agent.v1.AgentService/SendSample"
+	// AgentServiceLeaveProcedure is the fully-qualified name of the AgentService's Leave RPC.
+	AgentServiceLeaveProcedure = "/bulwark.agent.v1.AgentService/Leave"
 	// AgentServiceFinishSelfTestProcedure is the fully-qualified name of the AgentService's
 	// FinishSelfTest RPC.
 	AgentServiceFinishSelfTestProcedure = "/bulwark.agent.v1.AgentService/FinishSelfTest"
@@ -219,6 +221,9 @@ type AgentServiceClient interface {
 	// failed_precondition (the portal takes none, or not this one: give up),
 	// resource_exhausted (too many for now).
 	SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error)
+	// Leave tells that the device is being offboarded on the host. The portal
+	// takes nothing more from this identity; enrolling again makes another.
+	Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -277,6 +282,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("SendSample")),
 			connect.WithClientOptions(opts...),
 		),
+		leave: connect.NewClient[v1.LeaveRequest, v1.LeaveResponse](
+			httpClient,
+			baseURL+AgentServiceLeaveProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Leave")),
+			connect.WithClientOptions(opts...),
+		),
 		finishSelfTest: connect.NewClient[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse](
 			httpClient,
 			baseURL+AgentServiceFinishSelfTestProcedure,
@@ -295,6 +306,7 @@ type agentServiceClient struct {
 	sendFile        *connect.Client[v1.SendFileRequest, v1.SendFileResponse]
 	fetchFile       *connect.Client[v1.FetchFileRequest, v1.FetchFileResponse]
 	sendSample      *connect.Client[v1.SendSampleRequest, v1.SendSampleResponse]
+	leave           *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 	finishSelfTest  *connect.Client[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse]
 }
 
@@ -331,6 +343,11 @@ func (c *agentServiceClient) FetchFile(ctx context.Context, req *connect.Request
 // SendSample calls bulwark.agent.v1.AgentService.SendSample.
 func (c *agentServiceClient) SendSample(ctx context.Context, req *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error) {
 	return c.sendSample.CallUnary(ctx, req)
+}
+
+// Leave calls bulwark.agent.v1.AgentService.Leave.
+func (c *agentServiceClient) Leave(ctx context.Context, req *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error) {
+	return c.leave.CallUnary(ctx, req)
 }
 
 // FinishSelfTest calls bulwark.agent.v1.AgentService.FinishSelfTest.
@@ -371,6 +388,9 @@ type AgentServiceHandler interface {
 	// failed_precondition (the portal takes none, or not this one: give up),
 	// resource_exhausted (too many for now).
 	SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error)
+	// Leave tells that the device is being offboarded on the host. The portal
+	// takes nothing more from this identity; enrolling again makes another.
+	Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error)
 	// FinishSelfTest asks which alerts of a self-test have arrived and removes
 	// them.
 	FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error)
@@ -425,6 +445,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("SendSample")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceLeaveHandler := connect.NewUnaryHandler(
+		AgentServiceLeaveProcedure,
+		svc.Leave,
+		connect.WithSchema(agentServiceMethods.ByName("Leave")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceFinishSelfTestHandler := connect.NewUnaryHandler(
 		AgentServiceFinishSelfTestProcedure,
 		svc.FinishSelfTest,
@@ -447,6 +473,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceFetchFileHandler.ServeHTTP(w, r)
 		case AgentServiceSendSampleProcedure:
 			agentServiceSendSampleHandler.ServeHTTP(w, r)
+		case AgentServiceLeaveProcedure:
+			agentServiceLeaveHandler.ServeHTTP(w, r)
 		case AgentServiceFinishSelfTestProcedure:
 			agentServiceFinishSelfTestHandler.ServeHTTP(w, r)
 		default:
@@ -484,6 +512,10 @@ func (UnimplementedAgentServiceHandler) FetchFile(context.Context, *connect.Requ
 
 func (UnimplementedAgentServiceHandler) SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.SendSample is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Leave(context.Context, *connect.Request[v1.LeaveRequest]) (*connect.Response[v1.LeaveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.Leave is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) FinishSelfTest(context.Context, *connect.Request[v1.FinishSelfTestRequest]) (*connect.Response[v1.FinishSelfTestResponse], error) {
