@@ -110,3 +110,16 @@ func TestSuggest(t *testing.T) {
 		t.Errorf("suggestions from nothing: %+v", got)
 	}
 }
+
+// TestCountersAlone: who wants no list pays for none; with it every process is
+// looked up in /proc.
+func TestCountersAlone(t *testing.T) {
+	r := newRig(t, nil)
+	r.accessor.must(request{Op: "read", Path: r.put(t, "file", "harmless")})
+	if s := r.Stats(NoTop); s.Scans == 0 || s.Processes != nil || s.Files != nil {
+		t.Errorf("%d scans, processes %v, files %v", s.Scans, s.Processes, s.Files)
+	}
+	if s := r.Stats(0); len(s.Processes) == 0 || len(s.Files) == 0 {
+		t.Errorf("processes %v, files %v", s.Processes, s.Files)
+	}
+}

@@ -143,10 +143,10 @@ func TestLoadAndFaults(t *testing.T) {
 		}
 		return nil
 	})
-	const hot, cold, bads, marks = 50, 400, 10, 10_000
-	processes := 64
+	const hot, cold, bads = 50, 400, 10
+	processes, marks := 64, 10_000
 	if need.RaceDetector && faultTime == 0 {
-		processes = 16 // each of them is a program of ours with the detector
+		processes, marks = 12, 2_000 // each process is a program of ours with the detector
 	}
 	write := func(name, content string) {
 		if err := os.WriteFile(r.path(name), []byte(content), 0o755); err != nil {
@@ -180,9 +180,17 @@ func TestLoadAndFaults(t *testing.T) {
 	}
 	files := fmt.Sprintf("%d:%d:%d", hot, cold, bads)
 
+	r.events(t) // a CLOSE_WRITE that is read late takes a verdict away
 	r.accessor.must(request{Op: "openeach", Path: r.path("mark"), N: marks})
-	// A file whose own CLOSE_WRITE is read late gets its mark at the next open.
-	if s := r.Stats(0); s.IgnoreMarks < marks*99/100 || s.IgnoreFailed > 0 {
+	// All of them have a mark when opening them again leads to no event. On a busy
+	// machine some are let go at their deadline and get theirs a moment later.
+	wait(t, "all files are free to open", func() bool {
+		opens := r.Stats(0).Opens
+		r.accessor.must(request{Op: "openeach", Path: r.path("mark"), N: marks})
+		r.events(t)
+		return r.Stats(0).Opens == opens
+	})
+	if s := r.Stats(0); s.IgnoreMarks < uint64(marks) || s.IgnoreFailed > 0 {
 		t.Errorf("%d ignore marks, %d failed", s.IgnoreMarks, s.IgnoreFailed)
 	}
 	// First with the definitions that do not change: a known verdict is final.
