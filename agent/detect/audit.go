@@ -172,16 +172,14 @@ func auditDeviceTypes(action string) string {
 		return " DEL_GROUP "
 	case strings.Contains(action, "Group"):
 		return " GRP_MGMT "
-	case strings.Contains(action, "Service") && (strings.HasSuffix(action, "Stopped") || gone):
+	case strings.Contains(action, "Service") && gone:
 		return " SERVICE_STOP "
 	case strings.Contains(action, "Service"):
 		return " SERVICE_START "
-	case strings.Contains(action, "Module") || strings.Contains(action, "Driver"):
+	case strings.Contains(action, "Driver"):
 		return " SYSCALL KERN_MODULE "
-	case strings.Contains(action, "Bpf") || strings.Contains(action, "BPF"):
+	case action == event.BPFProgramLoaded:
 		return " SYSCALL BPF "
-	case strings.Contains(action, "Terminal") || strings.Contains(action, "Tty"):
-		return " TTY USER_TTY "
 	}
 	return " SYSCALL PROCTITLE "
 }
@@ -208,17 +206,25 @@ func auditCall(ev *event.Event) string {
 	case event.ListeningConnection:
 		return "listen"
 	}
-	switch {
-	case strings.Contains(a, "Memfd") || strings.Contains(a, "MemoryFile"):
+	switch a {
+	case event.MemoryFileCreated:
 		return "memfd_create"
-	case strings.Contains(a, "Ptrace"):
+	case event.ProcessTraced:
 		return "ptrace"
-	case strings.Contains(a, "Module") || strings.Contains(a, "Driver"):
-		return "init_module"
-	case strings.Contains(a, "Bpf") || strings.Contains(a, "BPF"):
+	case event.DriverLoaded, event.DriverLoadFailed:
+		return "finit_module"
+	case event.DriverUnloaded:
+		return "delete_module"
+	case event.BPFProgramLoaded:
 		return "bpf"
-	case strings.Contains(a, "Mount"):
+	case event.FileSystemMounted:
 		return "mount"
+	case event.FilePermissionsChanged:
+		return "fchmodat"
+	case event.FileOwnerChanged:
+		return "fchownat"
+	case event.UserIDChanged, event.CapabilitiesChanged, event.NamespaceChanged, event.ProcessMemoryRead, event.ProcessMemoryWritten, event.ProcessDescriptorTaken:
+		return ev.Additional["Method"]
 	}
 	return ""
 }
@@ -244,7 +250,7 @@ func messageOf(stream string) getter {
 		}
 		var b strings.Builder
 		b.WriteString(ev.Action)
-		for _, k := range []string{"ServiceName", "Unit", "TaskName", "AccountName", "GroupName", "ModuleName", "ThreatName", "Command", "Details"} {
+		for _, k := range []string{"ServiceName", "TaskName", "Schedule", "GroupName", "ModuleName", "ThreatName", "Command", "Changed"} {
 			if v := ev.Additional[k]; v != "" {
 				b.WriteString(" " + k + "=" + v)
 			}

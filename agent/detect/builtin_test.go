@@ -24,19 +24,19 @@ func testEvent(t *testing.T, n *node) event.Event {
 	if a := n.get("Action"); a != nil {
 		ev.Action = a.text
 	}
+	ev.Class = event.ClassDevice
 	switch {
-	case strings.HasPrefix(ev.Action, "Process") && !strings.Contains(ev.Action, "Vm") && !strings.Contains(ev.Action, "Access"):
+	case ev.Action == event.ProcessCreated:
 		ev.Class = event.ClassProcess
+	case strings.HasPrefix(ev.Action, "FileSystem"):
 	case strings.HasPrefix(ev.Action, "File"):
 		ev.Class = event.ClassFile
-	case strings.Contains(ev.Action, "Connection"):
+	case strings.Contains(ev.Action, "Connection"), strings.HasPrefix(ev.Action, "Dns"), ev.Action == event.RawSocketCreated:
 		ev.Class = event.ClassNetwork
 	case strings.HasPrefix(ev.Action, "Image"):
 		ev.Class = event.ClassImageLoad
 	case strings.HasPrefix(ev.Action, "Logon"):
 		ev.Class = event.ClassLogon
-	default:
-		ev.Class = event.ClassDevice
 	}
 	subject := &ev.Initiating
 	if ev.Class == event.ClassProcess {
@@ -77,8 +77,11 @@ func testEvent(t *testing.T, n *node) event.Event {
 			ev.Network.RemotePort = number()
 		case "QueryName":
 			ev.Network.RemoteURL = v
-		default:
-			t.Fatalf("line %d: field %s is unknown to this test", n.line, key)
+		default: // of the additional fields
+			if ev.Additional == nil {
+				ev.Additional = map[string]string{}
+			}
+			ev.Additional[key] = v
 		}
 	}
 	return ev

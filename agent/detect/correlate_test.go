@@ -251,7 +251,7 @@ func TestAuditRules(t *testing.T) {
 		return "title: T\nlogsource: {product: linux, service: auditd}\ndetection:\n" + detection
 	}
 	file := event.Event{Class: event.ClassFile, Action: event.FileCreated, File: event.File{FolderPath: "/etc/cron.d/x"}, Initiating: event.Process{FolderPath: "/usr/bin/tee", FileName: "tee", UID: 0}}
-	module := event.Event{Class: event.ClassDevice, Action: "ModuleLoaded", Initiating: event.Process{FolderPath: "/usr/bin/kmod", FileName: "kmod"}}
+	module := event.Event{Class: event.ClassDevice, Action: event.DriverLoaded, Initiating: event.Process{FolderPath: "/usr/bin/kmod", FileName: "kmod"}}
 	for _, c := range []struct {
 		detection string
 		ev        event.Event

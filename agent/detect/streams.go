@@ -29,6 +29,10 @@ const (
 	categoryAccount = "account" // not Sigma's: accounts and groups
 	categoryService = "service" // not Sigma's: services and scheduled tasks
 	categoryDevice  = "device"  // not Sigma's: every event of DeviceEvents
+	categoryMount   = "mount"
+	categoryScript  = "script" // what interpreters run
+
+	categoryPrivilege = "privilege_change"
 
 	serviceAudit   = "auditd"
 	serviceAuth    = "auth"
@@ -74,8 +78,7 @@ var (
 	streamClamAV  = service(serviceClamAV)
 )
 
-// fileStreams and the others by the word that an action type ends or begins
-// with; actions of later sensors are found by it, too.
+// streamsOf gives the streams of an event.
 func streamsOf(ev *event.Event) streams {
 	var s streams
 	switch ev.Class {
@@ -88,7 +91,7 @@ func streamsOf(ev *event.Event) streams {
 			s.add(categoryNetwork, streamAudit)
 			break
 		}
-		if strings.HasPrefix(ev.Action, "Dns") {
+		if ev.Category() == event.CategoryDNS {
 			s.add(categoryDNS)
 			break
 		}
@@ -149,29 +152,32 @@ func (s *streams) file(ev *event.Event) {
 }
 
 func (s *streams) device(ev *event.Event) {
-	s.add(categoryDevice)
-	a := ev.Action
-	switch {
-	case strings.HasPrefix(a, "Dns"):
-		s.add(categoryDNS)
-	case strings.HasPrefix(a, "Antivirus"):
-		s.add(categoryThreat, streamClamAV)
-	case strings.Contains(a, "Account") || strings.Contains(a, "Group") || strings.Contains(a, "Password"):
-		s.add(categoryAccount, streamAudit, streamAuth, streamSyslog)
-	case strings.Contains(a, "ScheduledTask"):
-		s.add(categoryService, streamCron, streamSyslog, streamAudit)
-	case strings.Contains(a, "Service"):
-		s.add(categoryService, streamSystemd, streamSyslog, streamAudit, streamSystem)
-	case strings.Contains(a, "Module") || strings.Contains(a, "Driver") || strings.Contains(a, "Bpf") || strings.Contains(a, "EBPF"):
-		s.add(categoryDriver, streamAudit)
-	case strings.Contains(a, "Ptrace") || strings.Contains(a, "ProcessVm") || strings.Contains(a, "ProcMem") || strings.Contains(a, "ProcessMemory") || strings.Contains(a, "Pidfd") || strings.Contains(a, "ProcessAccess") || strings.Contains(a, "OpenProcess") || strings.Contains(a, "RemoteThread"):
-		s.add(categoryAccess, streamAudit)
-	case strings.Contains(a, "Tamper"):
-		s.add(categoryTamper, streamAudit)
-	case strings.Contains(a, "RawAccess") || strings.Contains(a, "RawDevice") || strings.Contains(a, "DeviceRead"):
-		s.add(categoryRawRead, streamAudit)
-	default:
-		s.add(streamAudit, streamSyslog)
+	s.add(categoryDevice, streamAudit)
+	switch ev.Category() {
+	case event.CategoryModule, event.CategoryBPF:
+		s.add(categoryDriver)
+	case event.CategoryProcessAccess:
+		s.add(categoryAccess)
+	case event.CategoryTampering, event.CategoryMemoryFile:
+		s.add(categoryTamper)
+	case event.CategoryDeviceRead:
+		s.add(categoryRawRead)
+	case event.CategoryMount:
+		s.add(categoryMount)
+	case event.CategoryPrivilege:
+		s.add(categoryPrivilege)
+	case event.CategoryScript:
+		s.add(categoryScript)
+	case event.CategoryAccount:
+		s.add(categoryAccount, streamAuth, streamSyslog)
+	case event.CategoryTask:
+		s.add(categoryService, streamCron, streamSyslog)
+	case event.CategoryService:
+		s.add(categoryService, streamSystemd, streamSyslog, streamSystem)
+	case event.CategoryAgent:
+		if strings.HasPrefix(ev.Action, "Antivirus") {
+			s.add(categoryThreat, streamClamAV)
+		}
 	}
 }
 
@@ -187,7 +193,7 @@ var knownCategories = map[string]bool{
 	categoryProcess: true, categoryEnded: true, categoryAccess: true, categoryTamper: true, categoryFile: true, categoryChange: true,
 	categoryDelete: true, categoryRename: true, categoryRead: true, categoryNetwork: true, categoryDNS: true, categoryImage: true,
 	categoryDriver: true, categoryRawRead: true, categoryThreat: true, categoryLogon: true, categoryAccount: true, categoryService: true,
-	categoryDevice: true,
+	categoryDevice: true, categoryMount: true, categoryScript: true, categoryPrivilege: true,
 }
 
 var knownServices = map[string]bool{
