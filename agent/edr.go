@@ -34,3 +34,23 @@ func (e edr) EDR(ctx context.Context) (api.EDR, error) {
 	}
 	return out, nil
 }
+
+// Rules lists the behaviour rules with what they cost.
+func (e edr) Rules(context.Context) (api.Rules, error) {
+	out := api.Rules{Rules: []api.Rule{}}
+	for _, r := range e.a.rules.Rules() {
+		state := "active"
+		switch {
+		case r.Inactive != "":
+			state = "inactive"
+		case r.Paused:
+			state = "paused"
+		}
+		out.Rules = append(out.Rules, api.Rule{
+			ID: r.Rule.ID, Title: r.Rule.Title, Severity: string(r.Rule.Severity), Techniques: append([]string{}, r.Rule.Techniques...), Stream: r.Stream,
+			File: r.Rule.File, Builtin: r.Rule.Builtin, State: state, Reason: r.Inactive,
+			Evaluated: int64(r.Evaluated), Matched: int64(r.Matched), Skipped: int64(r.Skipped), MeanNanoseconds: r.Cost.Nanoseconds(),
+		})
+	}
+	return out, nil
+}

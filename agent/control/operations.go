@@ -59,6 +59,7 @@ type Statistics interface {
 // EDR is the state of endpoint detection and response.
 type EDR interface {
 	EDR(ctx context.Context) (api.EDR, error)
+	Rules(ctx context.Context) (api.Rules, error)
 	SetTag(ctx context.Context, t api.Tag) error
 	RemoveTag(ctx context.Context, t api.Tag) error
 	SetGroup(ctx context.Context, id string) error
@@ -147,6 +148,7 @@ func (s *Server) edrRoutes(h EDR) {
 		return h.EDR(r.Context())
 	}
 	read(part, "GET /v1/edr", func(r *http.Request) (api.EDR, error) { return h.EDR(r.Context()) })
+	read(part, "GET /v1/rules", func(r *http.Request) (api.Rules, error) { return h.Rules(r.Context()) })
 	change(part, "POST /v1/edr/tags/set", func(r *http.Request, in api.Tag) (api.EDR, error) {
 		return after(r, h.SetTag(r.Context(), in))
 	})

@@ -26,6 +26,7 @@ var answers = map[string]string{
 	"scan quick": "scan", "scan full": "scan", "scan custom": "scan", "scan cancel": "scan-state", "scan processes": "scan", "scan get": "scan-details", "scan list": "scan-list", "scan status": "scan-status",
 	"definitions update": "definitions-result", "definitions reload": "definitions-result", "definitions restore": "definitions-result", "definitions path": "definitions-result",
 	"definitions info": "definitions", "definitions status": "definitions", "definitions compile": "definitions-compile", "definitions check": "definitions-compile", "definitions explain": "definitions-explain",
+	"rules list": "rules", "rules check": "rules-check", "rules test": "rules-test",
 	"threat list": "threat-list", "threat get": "threat", "threat allowed": "done", "threat allowed list": "threat-allowed", "threat policy": "done", "threat policy list": "threat-policy",
 	"threat quarantine": "done", "threat quarantine list": "quarantine-list", "threat quarantine remove-all": "removed", "threat quarantine restore": "restored",
 	"exclusion": "exclusion", "exclusion list": "exclusion-list", "exclusion test": "exclusion-test",
@@ -46,6 +47,7 @@ var ours = []string{
 	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "scan processes", "scan get --id s1", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
 	"diagnostic real-time-protection-statistics --suggest", "edr status", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "isolation status", "isolation release --token bulwark-release-v1.good", "offboard",
+	"rules list", "rules check rules", "rules test whoami --rules rules --events rules/events.jsonl",
 }
 
 func answerOf(command string) string {
@@ -164,7 +166,7 @@ func TestEveryAnswer(t *testing.T) {
 // readable are the commands that everybody may use, by their beginning; all
 // others are for root and the group.
 var readable = []string{
-	"version", "health", "config show", "config validate", "scan list", "scan status", "scan get", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain",
+	"version", "health", "config show", "config validate", "scan list", "scan status", "scan get", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain", "rules list", "rules check", "rules test",
 	"threat list", "threat get", "threat allowed list", "threat policy list", "threat quarantine list", "exclusion list", "exclusion test",
 	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "log level get", "edr status", "isolation status", "coverage --last",
 }
@@ -223,7 +225,7 @@ func TestOrdinaryUser(t *testing.T) {
 	allowed, refused := 0, 0
 	for _, command := range commands() {
 		switch {
-		case strings.HasPrefix(command, "health --details "), strings.HasPrefix(command, "definitions c"), strings.HasPrefix(command, "definitions explain"),
+		case strings.HasPrefix(command, "health --details "), strings.HasPrefix(command, "definitions c"), strings.HasPrefix(command, "definitions explain"), strings.HasPrefix(command, "rules "),
 			strings.HasPrefix(command, "config validate"), command == "version": // tested elsewhere, and without the daemon
 			continue
 		}

@@ -462,6 +462,14 @@ func (e fakeEDR) EDR(context.Context) (api.EDR, error) {
 	return out, nil
 }
 
+func (e fakeEDR) Rules(context.Context) (api.Rules, error) {
+	return api.Rules{Rules: []api.Rule{
+		{ID: "r1", Title: "Cheap rule", Severity: "Low", Techniques: []string{"T1033"}, Stream: "process_creation", File: "a.yml", Builtin: true, State: "active", Evaluated: 10, Matched: 1, MeanNanoseconds: 900},
+		{ID: "r2", Title: "Dear rule", Severity: "High", Techniques: []string{}, Stream: "file_event", File: "/etc/opt/bulwark/rules/b.yml", State: "paused", Evaluated: 5000, Matched: 2, Skipped: 7, MeanNanoseconds: 120000},
+		{ID: "r3", Title: "Windows rule", Severity: "Medium", Techniques: []string{}, File: "c.yml", State: "inactive", Reason: "is for product windows"},
+	}}, nil
+}
+
 // daemon is a running fake daemon.
 type daemon struct {
 	agent    *fakeAgent

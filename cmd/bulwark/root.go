@@ -35,7 +35,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root := a.group(a.name, "Endpoint protection and EDR for Linux",
 		a.versionCommand(), a.healthCommand(), a.configCommand(), a.scanCommand(), a.definitionsCommand(),
 		a.threatCommand(), a.exclusionCommand(), a.networkCommand(), a.connectivityCommand(), a.logCommand(), a.selftestCommand(),
-		a.offboardCommand(), a.isolationCommand(), a.coverageCommand(), a.topCommand(), a.explainFileCommand(), a.diagnosticCommand(), a.edrCommand(), a.completionCommand(), a.manualCommand(),
+		a.offboardCommand(), a.isolationCommand(), a.coverageCommand(), a.topCommand(), a.explainFileCommand(), a.diagnosticCommand(), a.edrCommand(), a.rulesCommand(), a.completionCommand(), a.manualCommand(),
 	)
 	root.Long = "Bulwark protects this host: " + a.name + " asks and directs its daemon.\n" +
 		"Everybody may look; changes are for root and members of the group bulwark."
@@ -63,7 +63,7 @@ func (a *app) rootCommand() *cobra.Command {
 }
 
 // pathFlags are the flags whose values are file names: any bytes.
-var pathFlags = []string{"path", "destination-path", "process", "report", "html", "bundle", "from", "exclusions", "folder", "out", "root", "definitions", "container-key"}
+var pathFlags = []string{"path", "destination-path", "process", "report", "html", "bundle", "from", "exclusions", "folder", "out", "root", "definitions", "container-key", "rules", "events"}
 
 // validWords refuses values that are no text: on their way to the daemon they
 // would become others.

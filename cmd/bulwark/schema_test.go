@@ -77,6 +77,9 @@ var outputs = []struct {
 	{"outgoing", api.Outgoing{}, "bulwark diagnostic show-outgoing", []string{"diagnostic", "show-outgoing"}},
 	{"isolation", api.Isolation{}, "bulwark isolation status", []string{"isolation", "status"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
+	{"rules", api.Rules{}, "bulwark rules list", []string{"rules", "list"}},
+	{"rules-check", rulesCheck{}, "bulwark rules check", []string{"rules", "check", "testdata/rules"}},
+	{"rules-test", rulesTest{}, "bulwark rules test", []string{"rules", "test", "whoami", "--rules", "testdata/rules", "--events", "testdata/rules/events.jsonl"}},
 	{"error", api.ErrorBody{}, "errors of every command, on the standard error output", nil},
 }
 
