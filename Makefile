@@ -86,6 +86,10 @@ bench: ## run the Go benchmarks and print the resident memory and sizes of the p
 bench-engine: ## compare the scan engine with clamscan, clamdscan and yara (minutes)
 	$(GO) run ./bench/engine $(BENCH_FLAGS)
 
+.PHONY: bench-hunting
+bench-hunting: ## compare queries in KQL with SQL written by hand, on EVENTS events (default 1000000)
+	$(GO) run ./bench/hunting -events $(or $(EVENTS),1000000)
+
 .PHONY: bench-onaccess
 bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root)
 	@bench/onaccess/run.sh

@@ -1,0 +1,98 @@
+// Command hunting measures queries in KQL beside the same question in SQL that
+// a person wrote, on the embedded event store.
+//
+//	go run ./bench/hunting -events 1000000
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
+)
+
+// someHash is one that the maker makes.
+const someHash = "0000000000000000000000000000000000000000000000000000000000000000"
+
+func main() {
+	events := flag.Int("events", 1_000_000, "how many events")
+	rounds := flag.Int("rounds", 3, "times that each query runs; the shortest counts")
+	flag.Parse()
+	if err := measure(*events, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "hunting:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(events, rounds int) error {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "bulwark-bench-hunting-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	now := func() time.Time { return until }
+	store, err := duckdb.Open(ctx, duckdb.Config{Dir: dir, Now: now, MemoryLimit: 4 << 30})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	begin := time.Now()
+	if err := fill(ctx, store, events); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	fmt.Printf("%d events of %d devices in %d hours, %d processors: stored in %.1f s (%.0f events/s)\n\n",
+		events, devices, hoursSpan, runtime.NumCPU(), took.Seconds(), float64(events)/took.Seconds())
+	fmt.Printf("%-16s %10s %10s %7s\n", "query", "KQL ms", "SQL ms", "ratio")
+	h := hunting.New(store, now)
+	for _, q := range queries {
+		kql, rows, err := shortest(rounds, func() (int, error) {
+			r, err := h.Run(ctx, "bench", q.kql, hunting.Limits{})
+			if err != nil {
+				return 0, err
+			}
+			return len(r.Rows), nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.kql, err)
+		}
+		sql, want, err := shortest(rounds, func() (int, error) {
+			s, err := store.Hunt(ctx)
+			if err != nil {
+				return 0, err
+			}
+			defer s.Close()
+			n := 0
+			err = s.Select(ctx, q.sql, func([]any) error { n++; return nil })
+			return n, err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.sql, err)
+		}
+		if rows != min(want, 10_000) {
+			return fmt.Errorf("%s: %d rows, by hand %d", q.name, rows, want)
+		}
+		fmt.Printf("%-16s %10.1f %10.1f %7.2f\n", q.name, kql, sql, kql/sql)
+	}
+	return nil
+}
+
+// shortest runs f and returns the shortest time in ms.
+func shortest(rounds int, f func() (int, error)) (ms float64, rows int, err error) {
+	var times []float64
+	for range rounds {
+		begin := time.Now()
+		if rows, err = f(); err != nil {
+			return 0, 0, err
+		}
+		times = append(times, float64(time.Since(begin).Microseconds())/1000)
+	}
+	return slices.Min(times), rows, nil
+}
