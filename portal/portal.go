@@ -27,6 +27,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -47,6 +48,7 @@ type Control interface {
 	Commands() ingest.Commands
 	Hunting() hunting.Library
 	Actions() action.Store
+	Fleet() fleet.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -102,6 +104,7 @@ type Portal struct {
 	hunter    *hunting.Hunter
 	actions   *action.Service
 	files     *action.Files
+	fleet     *fleet.Service
 	samples   *sample.Store // nil without
 }
 
@@ -148,9 +151,12 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		taken = samples{p.samples, p.alerts}
 	}
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
+	p.fleet = fleet.New(cfg.Control.Fleet(), p.inventory, cfg.Now)
+	sink := newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics)
+	sink.fleet = p.fleet
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
-		Sink:          newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics),
+		Sink:          sink,
 		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
@@ -160,7 +166,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Samples: p.samples, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}

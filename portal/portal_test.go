@@ -250,6 +250,8 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.device
 	case strings.Contains(path, "/alerts/"):
 		id = w.alert
+	case strings.Contains(path, "/policies/"):
+		id = "new"
 	case strings.Contains(path, "/actions/"), strings.Contains(path, "/machineactions/"):
 		id = w.action
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
@@ -28,6 +29,8 @@ type sink struct {
 	inventory *inventory.Service
 	log       *slog.Logger
 	metrics   *metrics
+	// fleet says what devices should apply; nil for nothing.
+	fleet *fleet.Service
 
 	mu    sync.Mutex
 	known map[string]*known
@@ -157,7 +160,11 @@ func (s *sink) CheckIn(ctx context.Context, c *ingest.CheckIn) (ingest.CheckInRe
 	}
 	s.remember(c.DeviceID, d.HostName)
 	s.metrics.checkIns.Inc()
-	return ingest.CheckInReply{}, nil
+	if s.fleet == nil {
+		return ingest.CheckInReply{}, nil
+	}
+	document, version, err := s.fleet.CheckIn(ctx, c.DeviceID, c.PolicyVersion)
+	return ingest.CheckInReply{Policy: document, PolicyVersion: version}, err
 }
 
 // SelfTestArrivals implements ingest.Sink.

@@ -57,6 +57,8 @@ type devicePage struct {
 	Actions  []action.Action
 	May      func(string) bool // may order actions of a type
 	Isolated bool
+	Group    string
+	Pending  bool // the policy is not applied yet
 }
 
 func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
@@ -81,6 +83,20 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	})
 	if err != nil {
 		return err
+	}
+	assignment, err := s.cfg.Fleet.Assignment(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	p.Pending = assignment.Wanted != assignment.Reported
+	groups, err := s.cfg.Fleet.Groups(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if g.ID == assignment.GroupID {
+			p.Group = g.Name
+		}
 	}
 	lost, err := s.cfg.Events.Lost(ctx, d.ID, s.cfg.Now().Add(-7*24*time.Hour))
 	if err != nil {

@@ -28,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/sample"
@@ -75,6 +76,7 @@ type Config struct {
 	Files *action.Files
 	// Samples that devices sent; nil for none.
 	Samples *sample.Store
+	Fleet   *fleet.Service
 	Queries hunting.Library
 	Version string
 	Logger  *slog.Logger
@@ -151,6 +153,14 @@ func (s *Site) routes() {
 	post("/devices/{id}/restore", access.MachineQuarantine, s.orderRestore)
 	post("/devices/{id}/collect", access.MachineCollect, s.orderSimple(response.CollectInvestigationPackage))
 	post("/devices/{id}/offboard", access.MachineOffboard, s.orderSimple(response.Offboard))
+	get("/groups", access.PolicyRead, s.groups)
+	post("/groups", access.PolicyWrite, s.saveGroup)
+	post("/groups/{id}/delete", access.PolicyWrite, s.deleteGroup)
+	get("/policies", access.PolicyRead, s.policies)
+	get("/policies/{id}", access.PolicyRead, s.policy)
+	post("/policies/{id}", access.PolicyWrite, s.savePolicy)
+	post("/policies/{id}/delete", access.PolicyWrite, s.deletePolicy)
+	post("/policies/{id}/revert", access.PolicyWrite, s.revertPolicy)
 	get("/actions", access.MachineRead, s.actions)
 	get("/actions/{id}", access.MachineRead, s.action)
 	get("/actions/{id}/package", access.MachineCollect, s.actionPackage)
@@ -290,7 +300,14 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var inv *invalid
 	var wrong *alert.Invalid
 	var order *action.Invalid
+	var configuration *fleet.Invalid
 	switch {
+	case errors.As(err, &configuration):
+		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(configuration.Message)+".")
+	case errors.Is(err, fleet.ErrConflict):
+		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
+	case errors.Is(err, fleet.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.As(err, &inv):
 		s.problem(w, r, inv.status, "This did not work", inv.message)
 	case errors.As(err, &wrong):
@@ -319,7 +336,7 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 // form reads a form body within limits and checks its CSRF token.
 func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error {
 	limit := int64(maxForm)
-	if strings.HasPrefix(r.URL.Path, "/hunting/") {
+	if strings.HasPrefix(r.URL.Path, "/hunting/") || strings.HasPrefix(r.URL.Path, "/policies/") {
 		limit = maxQueryForm
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
