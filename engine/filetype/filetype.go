@@ -55,6 +55,11 @@ const (
 	Squashfs = "squashfs"
 	TNEF     = "tnef"
 	BinHex   = "binhex"
+	Compress = "compress"
+	FAT      = "fat"
+	Ext      = "ext"
+	// Partitions is a disk image with a table of partitions.
+	Partitions = "partitions"
 )
 
 type magic struct {
@@ -70,6 +75,7 @@ var table = []magic{
 	{0, "PK\x05\x06", Zip},
 	{0, "PK\x07\x08PK\x03\x04", Zip},
 	{0, "\x1f\x8b", Gzip},
+	{0, "\x1f\x9d", Compress},
 	{0, "BZh", Bzip2},
 	{0, "\xfd7zXZ\x00", XZ},
 	{0, "\x28\xb5\x2f\xfd", Zstd},
@@ -160,6 +166,9 @@ func Detect(head []byte) string {
 		return Tar
 	case len(head) > 13 && head[0] == 0x5d && head[1] == 0 && head[2] == 0 && (head[12] < 2 || string(head[5:13]) == "\xff\xff\xff\xff\xff\xff\xff\xff"):
 		return LZMA
+	}
+	if image := diskImage(head); image != "" {
+		return image
 	}
 	return detectText(head)
 }

@@ -23,6 +23,7 @@ func TestDetect(t *testing.T) {
 		Empty: "", ELF: "\x7fELF\x02", Zip: "PK\x03\x04", Gzip: "\x1f\x8b\x08", Script: "#!/bin/sh\n", HTML: " <HTML>\n",
 		PDF: "\n%PDF-1.4", Text: "hello world\n", Data: "\x00\x01\x02", "java": "\xca\xfe\xba\xbe\x00\x00\x00\x34",
 		MachO: "\xca\xfe\xba\xbe\x00\x00\x00\x02", Tar: old.String(), PE: string(pe), Mail: "Received: from x\nTo: y\n", XZ: "\xfd7zXZ\x00\x00",
+		Compress: "\x1f\x9d\x90",
 	} {
 		if got := Detect([]byte(head)); got != want {
 			t.Errorf("%.20q is %s, want %s", head, got, want)

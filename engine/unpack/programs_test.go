@@ -158,6 +158,21 @@ func TestRealPrograms(t *testing.T) {
 		"cpio odc":       {program: "cpio", run: "echo $F | cpio -o -H odc --quiet > $O"},
 		"cpio bin":       {program: "cpio", run: "echo $F | cpio -o -H bin --quiet > $O"},
 		"tar.bz2":        {program: "bzip2", run: "tar -cjf $O $F"},
+		"compress":       {program: "compress", run: "compress -c $F > $O"},
+		"compress 12":    {program: "compress", run: "compress -b 12 -c $F > $O"},
+		"compress 10":    {program: "compress", run: "compress -b 10 -c $F > $O"},
+		"compress clear": {program: "compress", run: "(for i in 1 2 3 4; do cat $F; head -c 300000 /dev/zero; head -c 200000 /bin/true; done) > many; cp many data.bin; compress -f -c many > $O", many: true},
+		"fat12":          {program: "mkfs.fat", run: "mkfs.fat -F 12 -C $O 2048 >/dev/null && " + fatCopy},
+		"fat16":          {program: "mkfs.fat", run: "mkfs.fat -F 16 -C $O 9000 >/dev/null && " + fatCopy},
+		"fat32":          {program: "mkfs.fat", run: "mkfs.fat -F 32 -s 1 -C $O 36000 >/dev/null && " + fatCopy},
+		"ext2":           {program: "mke2fs", run: "mkdir -p d/sub/deep; cp $F d/sub/deep/; mke2fs -q -t ext2 -b 1024 -I 128 -d d $O 4M"},
+		"ext2 large":     {program: "mke2fs", run: "mkdir d; (head -c 70000000 /dev/zero; cat $F) > d/large; cp d/large data.bin; mke2fs -q -t ext2 -b 1024 -d d $O 80M", many: true},
+		"ext3":           {program: "mke2fs", run: "mkdir d; cp $F d/; mke2fs -q -t ext3 -d d $O 8M"},
+		"ext4":           {program: "mke2fs", run: "mkdir -p d/sub; cp $F d/sub/; mke2fs -q -t ext4 -O 64bit,metadata_csum,flex_bg -d d $O 8M"},
+		"ext4 sparse":    {program: "mke2fs", run: "mkdir d; for i in 1 3 5 7 9 11 13 15 17 19; do dd if=$F of=d/s bs=4096 count=1 seek=$((i*3)) conv=notrunc status=none; done; cp --sparse=never d/s data.bin; mke2fs -q -t ext4 -b 1024 -d d $O 8M", many: true},
+		"ext4 dirs":      {program: "mke2fs", run: "mkdir d; for i in $(seq 300); do : > d/a-rather-long-name-of-an-empty-file-$i; done; cp $F d/zz; mke2fs -q -t ext4 -b 1024 -O dir_index -d d $O 8M"},
+		"partitions":     {program: "sfdisk", run: "mkdir d; cp $F d/; mke2fs -q -t ext4 -d d p 8M; truncate -s 10M $O; echo '2048,16384,83' | sfdisk -q $O; dd if=p of=$O bs=512 seek=2048 conv=notrunc status=none"},
+		"gpt":            {program: "sfdisk", run: "mkdir d; cp $F d/; mke2fs -q -t ext4 -d d p 8M; truncate -s 12M $O; printf 'label: gpt\nstart=2048,size=16384\n' | sfdisk -q $O; dd if=p of=$O bs=512 seek=2048 conv=notrunc status=none"},
 		"iso hybrid":     {program: "xorriso", run: "xorriso -as mkisofs -quiet -J -R -o $O $F"},
 		"msi":            {program: "wixl", run: wixl},
 		"uuencode":       {program: "uuencode", run: "uuencode $F data.bin > $O"},
@@ -172,6 +187,7 @@ func TestRealPrograms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			need.Command(t, c.program)
+			data := data
 			dir := t.TempDir()
 			must(t, os.WriteFile(filepath.Join(dir, "data.bin"), data, 0o600))
 			cmd := exec.Command("sh", "-c", c.run)
@@ -186,6 +202,10 @@ func TestRealPrograms(t *testing.T) {
 			}
 			packed, err := os.ReadFile(made[0])
 			must(t, err)
+			if c.many { // the command made another file
+				data, err = os.ReadFile(filepath.Join(dir, "data.bin"))
+				must(t, err)
+			}
 			got, limits, err := tree(packed, budget(packed))
 			if err != nil {
 				t.Fatal(err)
@@ -203,6 +223,14 @@ func TestRealPrograms(t *testing.T) {
 		})
 	}
 }
+
+// fatCopy puts the file into a directory of a FAT image, in pieces: one before it
+// is deleted again.
+const fatCopy = `export MTOOLS_SKIP_CHECK=1
+mmd -i $O ::/sub ::/sub/deeper
+head -c 20000 /bin/true > hole
+mcopy -i $O hole ::/a && mcopy -i $O hole ::/b && mdel -i $O ::/a
+mcopy -i $O $F "::/sub/deeper/a file with a long name.bin"`
 
 // wixl makes an installer for Windows: OLE2 with a cabinet inside.
 const wixl = `cat > x.wxs <<'END'

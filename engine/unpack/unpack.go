@@ -136,6 +136,14 @@ func formatOf(fileType string) format {
 		return uniso
 	case filetype.Squashfs:
 		return unsquash
+	case filetype.Compress:
+		return uncompress
+	case filetype.FAT:
+		return unfat
+	case filetype.Ext:
+		return unext
+	case filetype.Partitions:
+		return unpartition
 	case filetype.TNEF:
 		return untnef
 	case filetype.OLE2:

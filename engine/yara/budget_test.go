@@ -91,7 +91,8 @@ func TestConditionBound(t *testing.T) {
 	s.free = append(s.free, ev)
 	func() {
 		defer func() {
-			if r := recover(); r != error(errStopped) {
+			r := recover()
+			if err, ok := r.(error); !ok || !Stopped(err) {
 				t.Errorf("ended with %v", r)
 			}
 		}()
