@@ -147,7 +147,7 @@ var keys = []Key{
 
 	{
 		Name: KeyCloudEnabled, Kind: Bool, Default: true, Since: "100.67",
-		Doc: "Use the portal's knowledge about files.",
+		Doc: "Use the portal's knowledge about files; without it no suspicious files are sent.",
 	},
 	{
 		Name: KeyDiagnosticLevel, Kind: Enum, Values: []string{"required", "optional"}, Default: "required", Since: "100.67", Restart: true,
@@ -159,7 +159,7 @@ var keys = []Key{
 	},
 	{
 		Name: KeySampleConsent, Kind: Enum, Values: []string{"none", "safe", "all"}, Default: "safe", Since: "101.10.72",
-		Doc: "Which suspicious files may be sent: none, those without personal data, all.",
+		Doc: "Which suspicious files are sent to the portal: none; programs, libraries and scripts, which commonly hold no personal data (safe); all.",
 	},
 	{
 		Name: KeyAutomaticUpdate, Kind: Bool, Default: true, Since: "101.10.72",
