@@ -95,6 +95,7 @@ type Agent struct {
 	samples     *sample.Submitter
 	selfTests   *selfTests
 	counts      *eventCounts
+	feed        *eventFeed
 	latest      latest
 	// diagnosticLevel is the setting as it was at the start.
 	diagnosticLevel string
@@ -172,6 +173,7 @@ func open(opts Options) (a *Agent, err error) {
 	}
 	a.selfTests = &selfTests{a: a}
 	a.counts = &eventCounts{a: a}
+	a.feed = &eventFeed{a: a}
 	a.remediation = &remediation{a: a, log: a.log.Logger("threats")}
 	a.kernel = lookAtKernel(a.log.Logger("onaccess"))
 	a.realtime = newRealtime(a)
@@ -351,6 +353,7 @@ func (a *Agent) services() control.Services {
 		EDR:          edr{config.EDRSettings{Manager: a.config}, a},
 		Events:       events{a},
 		EventCounts:  a.counts,
+		SensorEvents: a.feed,
 		Explain:      explanations{a},
 		Offboard:     a,
 		Isolation:    isolated{a},

@@ -60,6 +60,7 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.edrExclusionRoutes(parts.Exclusions)
 	s.eventRoutes(parts.Events)
 	s.eventStatisticsRoutes(parts.EventCounts)
+	s.sensorEventRoutes(parts.SensorEvents)
 	s.explainRoutes(parts.Explain)
 	s.offboardRoutes(parts.Offboard)
 	s.isolationRoutes(parts.Isolation)

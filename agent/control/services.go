@@ -28,6 +28,7 @@ type Services struct {
 	EDR          EDR
 	Events       Events
 	EventCounts  EventStatistics
+	SensorEvents SensorEvents
 	Explain      Explain
 	Offboard     Offboard
 	Isolation    Isolation

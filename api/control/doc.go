@@ -56,6 +56,9 @@
 //	POST   /v1/coverage             *          Coverage
 //	GET    /v1/edr                             EDR
 //	GET    /v1/edr/exclusions       *          Exclusions
+//	GET    /v1/edr/events           *          SensorEvents, chosen by ?category, action, text, pid
+//	GET    /v1/edr/events/follow    *          stream of SensorEvents
+//	GET    /v1/edr/tree/{pid}       *          ProcessTree
 //	POST   /v1/edr/tags/{set,remove} *         Tag -> EDR
 //	POST   /v1/edr/group            *          GroupID -> EDR
 //	POST   /v1/edr/early-preview    *          EarlyPreview -> EDR

@@ -113,6 +113,16 @@ func (a *app) printJSON(v any) error {
 	return nil
 }
 
+// printLine writes one JSON object of many, each in its line.
+func (a *app) printLine(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write the answer: %w", err)
+	}
+	return nil
+}
+
 // say writes a line of the answer.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.stdout, format+"\n", args...) }
 

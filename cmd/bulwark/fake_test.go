@@ -18,6 +18,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/logging"
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // The tests here hold the command line to its contract with the API: the
@@ -299,6 +300,42 @@ func (f *fakeAgent) Explain(_ context.Context, r api.ExplainRequest) (api.Explan
 	return e, nil
 }
 
+// sensed is an event as sensors deliver it, with text that must not reach a
+// terminal as it is.
+func sensed() event.Event {
+	return event.Event{
+		ReportID: 7, Time: start, Class: event.ClassNetwork, Action: event.DNSResponse,
+		Initiating: event.Process{PID: 42, StartTime: start, FileName: "cu\x1b[2Jrl", FolderPath: "/usr/bin/curl"},
+		Network:    event.Network{RemoteIP: "192.0.2.53", RemotePort: 53, RemoteURL: "example.org", Protocol: "Udp"},
+		Additional: map[string]string{"QueryType": "A", "Answers": "192.0.2.1"},
+	}
+}
+
+func (f *fakeAgent) RecentEvents(_ context.Context, filter api.EventFilter) (api.SensorEvents, error) {
+	if filter.Category == "nonsense" {
+		return api.SensorEvents{}, &api.Error{Code: api.InvalidArgument, Message: "category \"nonsense\" is unknown"}
+	}
+	return api.SensorEvents{Events: []event.Event{sensed()}}, nil
+}
+
+func (f *fakeAgent) FollowSensorEvents(ctx context.Context, _ api.EventFilter, send func(api.SensorEvents) error) error {
+	if err := send(api.SensorEvents{Events: []event.Event{sensed()}, Missed: 3}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (f *fakeAgent) ProcessTree(_ context.Context, pid int64) (api.ProcessTree, error) {
+	if pid != 42 {
+		return api.ProcessTree{}, &api.Error{Code: api.NotFound, Message: "process is not known"}
+	}
+	return api.ProcessTree{PID: pid, Processes: []api.TreeProcess{
+		{Process: event.Process{PID: 1, StartTime: start, FileName: "init", FolderPath: "/sbin/init", AccountName: "root"}},
+		{Depth: 1, Ended: true, Process: event.Process{PID: 42, StartTime: start, FileName: "curl", CommandLine: "curl ex\x1b[2Jample.org", AccountName: "root"}},
+	}}, nil
+}
+
 func (f *fakeAgent) FollowEventStatistics(ctx context.Context, send func(api.EventStatistics) error) error {
 	for n := int64(1); ; n++ {
 		err := send(api.EventStatistics{
@@ -520,7 +557,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
 		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
-		EventCounts: d.agent, Explain: d.agent, Offboard: d.agent, Isolation: d.agent,
+		EventCounts: d.agent, SensorEvents: d.agent, Explain: d.agent, Offboard: d.agent, Isolation: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())
 	if err != nil {

@@ -198,6 +198,7 @@ func (a *app) edrCommand() *cobra.Command {
 	}
 	return a.group("edr", "Endpoint detection and response",
 		a.command("status", "Show sensors, portal and tags", a.edrStatus),
+		a.edrEventsCommand(), a.edrTreeCommand(),
 		a.group("tag", "Tags of the device",
 			tag("set", "Set a tag", func(ctx context.Context, t api.Tag) (api.EDR, error) { return a.daemon().SetTag(ctx, t) }, true),
 			tag("remove", "Remove a tag", func(ctx context.Context, t api.Tag) (api.EDR, error) { return a.daemon().RemoveTag(ctx, t) }, false)),

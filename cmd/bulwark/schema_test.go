@@ -17,6 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -76,6 +77,9 @@ var outputs = []struct {
 	{"analysis", api.Analysis{}, "bulwark diagnostic analyze", []string{"diagnostic", "analyze"}},
 	{"outgoing", api.Outgoing{}, "bulwark diagnostic show-outgoing", []string{"diagnostic", "show-outgoing"}},
 	{"isolation", api.Isolation{}, "bulwark isolation status", []string{"isolation", "status"}},
+	{"sensor-events", api.SensorEvents{}, "bulwark edr events", []string{"edr", "events"}},
+	{"sensor-event", event.Event{}, "bulwark edr events --follow, each line", []string{"edr", "events", "--follow", "--count", "1"}},
+	{"process-tree", api.ProcessTree{}, "bulwark edr tree", []string{"edr", "tree", "42"}},
 	{"edr", api.EDR{}, "bulwark edr", []string{"edr", "status"}},
 	{"rules", api.Rules{}, "bulwark rules list", []string{"rules", "list"}},
 	{"rules-check", rulesCheck{}, "bulwark rules check", []string{"rules", "check", "testdata/rules"}},
@@ -112,7 +116,7 @@ func schemaOf(t reflect.Type) map[string]any {
 	switch t.Kind() {
 	case reflect.Bool:
 		return map[string]any{"type": "boolean"}
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int64, reflect.Uint64, reflect.Uint8:
 		return map[string]any{"type": "integer"}
 	case reflect.Float64:
 		return map[string]any{"type": "number"}
