@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
+	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
@@ -446,21 +448,30 @@ func TestOnboardingAndTokens(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &pkg); err != nil || pkg.Portal != "https://localhost:1" || pkg.Token == "" || !strings.Contains(resp.Header.Get("Content-Disposition"), "onboard.json") {
 		t.Fatalf("the package: %s %v %+v", resp.Status, err, pkg)
 	}
-	for _, f := range []url.Values{{"days": {"0"}}, {"days": {"9999"}}, {"days": {"7"}, "uses": {"-1"}}, {"days": {"x"}}} {
+	// As a script it holds the same kind of package.
+	resp, text = w.post(t, c, "/onboarding", url.Values{"csrf": {csrf}, "days": {"7"}, "form": {"sh"}})
+	if !strings.HasPrefix(text, "#!/bin/sh\n") || !strings.Contains(resp.Header.Get("Content-Disposition"), "bulwark-onboard.sh") {
+		t.Errorf("the script: %s %.100q", resp.Status, text)
+	}
+	if _, text := w.get(t, c, "/onboarding/offboard.sh"); !strings.HasPrefix(text, "#!/bin/sh\n") {
+		t.Errorf("the offboarding script: %.100q", text)
+	}
+	for _, f := range []url.Values{{"days": {"7"}, "form": {"exe"}}, {"days": {"0"}}, {"days": {"9999"}}, {"days": {"7"}, "uses": {"-1"}}, {"days": {"x"}}} {
 		f.Set("csrf", csrf)
 		if resp, _ := w.post(t, c, "/onboarding", f); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("%v: %s", f, resp.Status)
 		}
 	}
 	tokens, err := w.control.Enroll().Tokens(t.Context())
-	if err != nil || len(tokens) != 1 {
+	if err != nil || len(tokens) != 2 {
 		t.Fatalf("%v %v", tokens, err)
 	}
+	tokens = slices.DeleteFunc(tokens, func(tok enroll.Token) bool { return tok.Name != "web" })
 	if _, text := w.get(t, c, "/onboarding"); !strings.Contains(text, tokens[0].ID) || strings.Contains(text, pkg.Token) {
 		t.Error("the list must show the id and not the secret")
 	}
 	w.post(t, c, "/onboarding/"+tokens[0].ID+"/revoke", url.Values{"csrf": {csrf}})
-	if tokens, _ := w.control.Enroll().Tokens(t.Context()); tokens[0].Revoked.IsZero() {
+	if tokens, _ := w.control.Enroll().Tokens(t.Context()); !slices.ContainsFunc(tokens, func(tok enroll.Token) bool { return tok.Name == "web" && !tok.Revoked.IsZero() }) {
 		t.Error("the package is not revoked")
 	}
 	_, text = w.post(t, c, "/tokens", url.Values{"csrf": {csrf}, "name": {"siem"}, "days": {"30"}, "scope": {"Alert.Read.All"}})

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ func adminCommand(use, short string, create bool) *cobra.Command {
 }
 
 func onboardingCommand() *cobra.Command {
-	var out, name, portalURL string
+	var out, name, portalURL, form string
 	po := publisherOptions{validity: days(definitions.DefaultValidity)}
 	var tags []string
 	var uses int64
@@ -76,6 +77,15 @@ func onboardingCommand() *cobra.Command {
 	c := &cobra.Command{Use: "create", Short: "Make an onboarding package", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		if out == "" {
 			return usage("--out FILE is needed (onboard.json, or - for standard output)")
+		}
+		if form == "" {
+			form = enroll.FormJSON
+			if ext := strings.TrimPrefix(filepath.Ext(out), "."); slices.Contains(enroll.Forms, ext) {
+				form = ext
+			}
+		}
+		if !slices.Contains(enroll.Forms, form) {
+			return usage("--form %q: use one of %s", form, strings.Join(enroll.Forms, ", "))
 		}
 		spec := enroll.PackageSpec{Name: name, CreatedBy: actor, Validity: time.Duration(expires), MaxUses: uses}
 		for _, t := range tags {
@@ -114,6 +124,11 @@ func onboardingCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			file, err := enroll.Form(form, t, text)
+			if err != nil {
+				return err
+			}
+			text = file.Text
 			if err := a.Record(cmd.Context(), actor, "", "onboarding.create", t.ID, name); err != nil {
 				return err
 			}
@@ -130,6 +145,7 @@ func onboardingCommand() *cobra.Command {
 	}}
 	f := c.Flags()
 	f.StringVar(&out, "out", "", "file to write, - for standard output")
+	f.StringVar(&form, "form", "", "json for configuration management tools, sh or py for a script (default: by the name of the file)")
 	f.StringVar(&name, "name", "", "what the package is for, shown in the portal")
 	f.StringVar(&portalURL, "portal-url", "", "address under which the agents reach the portal (default: that of the portal that runs)")
 	f.StringArrayVar(&tags, "tag", nil, "tag for devices that enroll, KEY=VALUE; may be repeated")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,10 @@ func (s *Site) createPackage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	form := r.PostForm.Get("form")
+	if form != "" && !slices.Contains(enroll.Forms, form) {
+		return &invalid{http.StatusBadRequest, "The form must be one of " + strings.Join(enroll.Forms, ", ") + "."}
+	}
 	p := access.From(r.Context())
 	spec := enroll.PackageSpec{Name: strings.TrimSpace(r.PostForm.Get("name")), CreatedBy: p.Name, Validity: validity}
 	if text := strings.TrimSpace(r.PostForm.Get("uses")); text != "" {
@@ -74,12 +79,27 @@ func (s *Site) createPackage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &invalid{http.StatusBadRequest, err.Error()}
 	}
+	file, err := enroll.Form(form, t, text)
+	if err != nil {
+		return err
+	}
 	if err := s.cfg.Accounts.Record(r.Context(), p.Name, p.Address, "onboarding.create", t.ID, spec.Name); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.Header().Set("Content-Disposition", `attachment; filename="onboard.json"`)
-	w.Write(text) //nolint:errcheck // the client is gone
+	sendFile(w, file)
+	return nil
+}
+
+func sendFile(w http.ResponseWriter, f enroll.File) {
+	w.Header().Set("Content-Type", f.ContentType)
+	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", f.Name))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(f.Text) //nolint:errcheck // the client is gone
+}
+
+// offboardingScript answers with the script that takes a host out.
+func (s *Site) offboardingScript(w http.ResponseWriter, _ *http.Request) error {
+	sendFile(w, enroll.Offboarding())
 	return nil
 }
 

@@ -140,6 +140,7 @@ func (s *Site) routes() {
 	post("/alerts/{id}", access.AlertWrite, s.updateAlert)
 	get("/onboarding", access.OnboardingRead, s.onboarding)
 	post("/onboarding", access.Onboarding, s.createPackage)
+	get("/onboarding/offboard.sh", access.OnboardingRead, s.offboardingScript)
 	post("/onboarding/{id}/revoke", access.Onboarding, s.revokePackage)
 	get("/tokens", access.TokenManage, s.tokens)
 	post("/tokens", access.TokenManage, s.createToken)
