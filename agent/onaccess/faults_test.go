@@ -86,25 +86,31 @@ func TestHandlerThatHangs(t *testing.T) {
 // TestSlowFilesDoNotHideExecution: files that take for ever to scan keep
 // all workers busy; what is executed meanwhile is still looked at.
 func TestSlowFilesDoNotHideExecution(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Deadline = 100 * time.Millisecond })
+	// The deadlines are long: others on this machine may open these files too, and
+	// a scanner that lets many of them pass counts as hung.
+	r := newRig(t, nil)
 	if !r.Capabilities().ExecEvents {
 		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}
 	release := make(chan struct{})
-	defer close(release)
 	r.scanner.setBefore(func(_ context.Context, a Access) error {
 		if filepath.Ext(a.Path) == ".slow" {
 			<-release
 		}
 		return nil
 	})
-	for i := range 6 {
-		r.accessor.must(request{Op: "read", Path: r.put(t, strconv.Itoa(i)+".slow", "harmless")})
-	}
 	evil := r.put(t, "evil", "#!/bin/sh\n#"+bad)
-	if got := r.accessor.do(request{Op: "exec", Path: evil}); got.Errno != eperm {
-		t.Errorf("executed: %q", got.Err)
+	var opening sync.WaitGroup
+	for i := range 6 { // there are four workers
+		o, path := startAccessor(t), r.put(t, strconv.Itoa(i)+".slow", "harmless")
+		opening.Go(func() { o.must(request{Op: "read", Path: path}) })
 	}
+	wait(t, "more slow scans wait than there are workers", func() bool { return r.Stats(0).Held >= 6 })
+	if got := r.accessor.do(request{Op: "exec", Path: evil}); got.Errno != eperm {
+		t.Errorf("executed: %q; %+v", got.Err, r.Stats(NoTop))
+	}
+	close(release)
+	opening.Wait()
 }
 
 // TestBusyBigFileIsHeldOnce: a file that takes longer than the deadline and is
@@ -429,12 +435,12 @@ func openDescriptors(t testing.TB) int {
 // TestSaturatedHoldsOnlyExecutions: when those who wait already need longer
 // than an open may be held, opens pass at once and executions are still held.
 func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Workers = 1; c.Deadline = time.Second })
+	r := newRig(t, func(c *Config) { c.Workers = 1 }) // an open may be held for 20 s
 	if !r.Capabilities().ExecEvents {
 		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}
-	for range 200 { // as if scans took 200 ms on average
-		r.load.done(200 * time.Millisecond)
+	for range 200 { // as if scans took 4 s on average
+		r.load.done(4 * time.Second)
 	}
 	release := make(chan struct{})
 	r.scanner.setBefore(func(_ context.Context, a Access) error {
@@ -452,15 +458,16 @@ func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
 		o := startAccessor(t)
 		wg.Go(func() { o.do(request{Op: "read", Path: r.path(strconv.Itoa(i))}) })
 	}
-	wait(t, "opens pass at once", func() bool {
-		r.accessor.must(request{Op: "read", Path: r.path("19")})
-		return r.Stats(0).AllowedSaturated > 0
-	})
+	wait(t, "three wait for the only worker", func() bool { return r.Stats(0).QueueDepth >= 3 })
+	r.accessor.must(request{Op: "read", Path: r.path("19")})
+	if r.Stats(0).AllowedSaturated == 0 {
+		t.Error("an open did not pass at once")
+	}
 	if !r.Stats(0).Saturated {
 		t.Error("not said to be saturated")
 	}
 	if got := r.accessor.do(request{Op: "exec", Path: evil}); got.Errno != eperm {
-		t.Errorf("executed: %q", got.Err)
+		t.Errorf("executed: %q; %+v", got.Err, r.Stats(NoTop))
 	}
 	close(release)
 	wg.Wait()

@@ -74,10 +74,10 @@ func (w *Watcher) applyMarks() error {
 		w.publish()
 		return err
 	}
-	if !switched {
+	w.holding.Store(hold)
+	if !switched || len(w.marks.own)+len(w.marks.foreign) == 0 {
 		return errors.Join(w.syncOwn(), w.syncForeign())
 	}
-	w.holding.Store(hold)
 	err := w.replaceMarks()
 	w.ignores.flush() // those of the other way
 	return err
@@ -93,10 +93,18 @@ func (w *Watcher) dropMarks() error {
 	return errors.Join(errs...)
 }
 
+// openGrace is how long an open may be under way in the kernel, past the place
+// where it would be held and before the one where it is observed.
+const openGrace = 50 * time.Millisecond
+
 // replaceMarks makes every mark hold where it observed, or the reverse, without
-// a moment in which it does neither: what is new is added to a mark before what
-// is old is taken from it. w.marksMu is held.
+// a moment in which it does neither: what is new is added to all marks before
+// what is old is taken from them. w.marksMu is held.
 func (w *Watcher) replaceMarks() error {
+	_, _ = w.syncOwn(), w.syncForeign() // what fails fails again
+	if w.holding.Load() {
+		time.Sleep(openGrace)
+	}
 	w.marks.replacing = true
 	defer func() { w.marks.replacing = false }()
 	err := errors.Join(w.syncOwn(), w.syncForeign())

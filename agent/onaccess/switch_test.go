@@ -14,10 +14,12 @@ import (
 // holding and observing as fast as it can, every file that is opened is
 // scanned. Each is opened once, so none can come in by a second chance.
 func TestSwitchingMissesNothing(t *testing.T) {
-	const files, rounds = 400, 4 // fewer at a time than wait for their scans
+	const rounds = 4
 	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
 		t.Run(string(scope), func(t *testing.T) {
 			r := newRig(t, func(c *Config) { c.Scope = scope })
+			// Fewer than may wait for their scans, which the limit of open files decides.
+			files := min(400, len(r.queue.rings[prioBackground].buf)/2)
 			var mu sync.Mutex
 			seen := make(map[string]bool)
 			r.scanner.setBefore(func(_ context.Context, a Access) error {
