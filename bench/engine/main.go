@@ -108,7 +108,11 @@ func (c *config) run(ctx context.Context) error {
 			c.rules = "../shared/testdata/yara"
 		}
 	}
-	if c.rules != "" && c.wants("yara") {
+	switch {
+	case !c.wants("yara"):
+	case c.rules == "":
+		fmt.Println("yara: left out, ../shared/testdata/yara is not here; name a folder of rules with -rules")
+	default:
 		if err := b.yara(ctx, c.rules); err != nil {
 			return err
 		}
