@@ -296,7 +296,9 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 			api.Field{Name: "rate_" + name, Value: math.Round(c.Rate*10) / 10},
 			api.Field{Name: "events_" + name, Value: c.Events},
 			api.Field{Name: "lost_" + name, Value: c.Lost},
-			api.Field{Name: "unknown_" + name, Value: c.Ledger.Unknown()},
+			api.Field{Name: "seen_" + name, Value: c.Ledger.Seen},
+			api.Field{Name: "filtered_" + name, Value: c.Ledger.Filtered},
+			api.Field{Name: "on_the_way_" + name, Value: c.Ledger.Unknown()},
 		)
 		if c.RecentlyLost > 0 {
 			r.Issues = append(r.Issues, api.Issue{
@@ -334,6 +336,13 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		api.Field{Name: "spool_batches_waiting", Value: st.Written - st.Acknowledged},
 		api.Field{Name: "events_lost", Value: sum(st.Lost)},
 	)
+	for _, class := range slices.Sorted(maps.Keys(st.Offered)) {
+		r.Details = append(r.Details,
+			api.Field{Name: "spooled_" + class, Value: st.Offered[class] + st.Inherited[class]},
+			api.Field{Name: "delivered_" + class, Value: st.Delivered[class]},
+			api.Field{Name: "spool_lost_" + class, Value: st.Lost[class]},
+		)
+	}
 	if st.Err != nil {
 		r.Issues = append(r.Issues, api.Issue{
 			ID: "events not written", Message: st.Err.Error(),

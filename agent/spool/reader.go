@@ -149,6 +149,9 @@ func (s *Spool) collect(end uint64) *Batch {
 			b.Lost[k] += v
 		}
 		for i, c := range r.counts {
+			if r.seq <= s.openSeq {
+				b.earlier[i] += c
+			}
 			b.counts[i] += c
 		}
 	}
@@ -183,6 +186,10 @@ func (s *Spool) Ack(sequence uint64) error {
 	if s.inflight == nil || s.inflight.Sequence != sequence {
 		return fmt.Errorf("spool: batch %d is acknowledged but not on its way", sequence)
 	}
+	s.mu.Lock()
+	s.carried.add(s.inflight.counts)
+	s.earlier.add(s.inflight.earlier)
+	s.mu.Unlock()
 	s.inflight = nil
 	s.state.acked = sequence
 	s.memory = slices.DeleteFunc(s.memory, func(r *record) bool { return r.seq <= sequence })

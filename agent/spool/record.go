@@ -53,6 +53,26 @@ func countName(i int) string {
 	return event.Class(i).String()
 }
 
+// counts64 are sums of counts.
+type counts64 [len(counts{})]uint64
+
+func (c *counts64) add(of counts) {
+	for i, n := range of {
+		c[i] += uint64(n)
+	}
+}
+
+// byClass names the counts that are not zero.
+func (c *counts64) byClass() map[string]uint64 {
+	out := make(map[string]uint64)
+	for i, n := range c {
+		if n > 0 {
+			out[countName(i)] += n
+		}
+	}
+	return out
+}
+
 func (c *counts) total() (n uint64) {
 	for _, v := range c {
 		n += uint64(v)

@@ -61,6 +61,11 @@ type Stats struct {
 	Written      uint64
 	// Lost counts what was dropped since the spool was opened, by class.
 	Lost map[string]uint64
+	// Offered counts what was given to the spool since it was opened, by class,
+	// and Delivered what the portal has acknowledged, of which Inherited was in
+	// the spool before. When nothing waits, Offered + Inherited = Delivered + Lost
+	// unless something of before was lost.
+	Offered, Delivered, Inherited map[string]uint64
 	// Err is why the last write failed; nil when it did not. Until it succeeds
 	// again events are kept in memory as far as there is room.
 	Err error
@@ -79,7 +84,8 @@ type Batch struct {
 	Alerts [][]byte
 	Lost   map[string]uint64
 
-	counts counts
+	counts  counts
+	earlier counts // of those, from before the spool was opened
 }
 
 // buffer is what waits in memory to be written as one record.
@@ -125,6 +131,9 @@ type Spool struct {
 	bytes    int // of pending, and of what is being written or kept in memory
 	lost     map[string]uint64
 	total    map[string]uint64
+	offered  counts64
+	carried  counts64 // acknowledged
+	earlier  counts64 // of those, from before the spool was opened
 	closed   bool
 	nextID   uint64 // next ReportID
 	reserved uint64 // ReportIDs below are reserved on disk
@@ -136,6 +145,7 @@ type Spool struct {
 	tracks      [ranks]*track
 	memory      []*record // records that could not be written, by sequence
 	seq         uint64    // last sequence given
+	openSeq     uint64    // when the spool was opened
 	unread      int64     // bytes written since the last batch
 	memoryTaken uint64    // records in memory up to here were taken
 	inflight    *Batch
@@ -257,7 +267,7 @@ func (s *Spool) load() error {
 		// A full disk is no reason not to run.
 		s.log.Error("spool: cannot write the state", "error", err)
 	}
-	s.nextID, s.reserved = ids, state.reportID
+	s.nextID, s.reserved, s.openSeq = ids, state.reportID, s.seq
 	s.disked.Store(s.diskBytes())
 	return nil
 }
@@ -281,6 +291,7 @@ func (s *Spool) AddEvent(e *event.Event) {
 	defer s.mu.Unlock()
 	e.ReportID = s.nextID
 	s.nextID++
+	s.offered[min(int(e.Class), alertCount-1)]++
 	limit := s.opts.MaxMemory
 	if r == low {
 		limit /= 2
@@ -311,6 +322,7 @@ func (s *Spool) AddAlert(a event.Alert) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.offered[alertCount]++
 	if s.closed || s.bytes+len(text) > s.opts.MaxMemory+maxAlertMemory {
 		s.lose("alert", 1)
 		return fmt.Errorf("spool: alert %s is lost: no room in memory and the disk does not take more", a.ID)
@@ -364,6 +376,7 @@ func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.MemoryBytes, st.Lost = s.bytes, maps.Clone(s.total)
+	st.Offered, st.Delivered, st.Inherited = s.offered.byClass(), s.carried.byClass(), s.earlier.byClass()
 	return st
 }
 

@@ -153,6 +153,9 @@ func TestRoundTripAndRestart(t *testing.T) {
 	}
 	c := newContent().drain(t, s2)
 	c.once(t)
+	if st := s2.Stats(); st.Inherited["file"] != 500 || st.Inherited["alert"] != 1 || st.Delivered["file"] != 501 || st.Offered["file"] != 1 {
+		t.Errorf("%+v", st)
+	}
 	if len(c.reports) != 1001 || len(c.alerts) != 1 {
 		t.Fatalf("%d events, %d alerts", len(c.reports), len(c.alerts))
 	}
@@ -290,6 +293,13 @@ func TestSizeLimitDropsLowFirst(t *testing.T) {
 	must(t, s.Flush(t.Context()))
 	c.drain(t, s)
 	c.once(t)
+	// The ledger: what was offered was delivered or is counted as lost.
+	st = s.Stats()
+	for class, n := range map[string]uint64{"file": added[event.ClassFile], "process": added[event.ClassProcess] + 1, "alert": 100} {
+		if st.Offered[class] != n || st.Delivered[class]+st.Lost[class] != n {
+			t.Errorf("%s: %d offered (%d), %d delivered, %d lost", class, st.Offered[class], n, st.Delivered[class], st.Lost[class])
+		}
+	}
 	if len(c.alerts) != 100 || uint64(c.classes[event.ClassProcess]) != added[event.ClassProcess]+1 {
 		t.Errorf("%d alerts, %d process events", len(c.alerts), c.classes[event.ClassProcess])
 	}
