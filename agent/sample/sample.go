@@ -60,9 +60,12 @@ const (
 	perHour      = 30
 	bytesPerHour = 128 << 20
 	maxNote      = 16 << 10
-	// shortest and longest pause before a file is tried again.
-	firstRetry = time.Minute
+	// shortest and longest pause before a file is tried again; the alert may
+	// arrive a little after it.
+	firstRetry = 3 * time.Second
 	lastRetry  = 6 * time.Hour
+	// lookEvery is how often the files are looked at whose time has come.
+	lookEvery = 3 * time.Second
 )
 
 // ErrRefused is wrapped by the errors of Options.Send for a file that the portal
@@ -279,7 +282,7 @@ func (s *Submitter) Stats() Stats {
 
 // Run sends until ctx ends.
 func (s *Submitter) Run(ctx context.Context) error {
-	tick := time.NewTicker(30 * time.Second)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		s.Once(ctx)
@@ -435,7 +438,7 @@ func (s *Submitter) later(f File, why error) {
 	if n == nil {
 		return
 	}
-	n.next = s.o.Now().Add(min(firstRetry<<min(n.tries, 10), lastRetry))
+	n.next = s.o.Now().Add(min(firstRetry<<min(n.tries, 13), lastRetry))
 	n.tries++
 	s.o.Log.Debug("sample is sent later", "sha256", f.SHA256, "at", n.next, "error", why)
 }

@@ -213,6 +213,7 @@ func TestEveryAttemptIsRefused(t *testing.T) {
 	need.Root(t)
 	for name := range attempts {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			out, killed := run(t, name)
 			if killed {
 				return
