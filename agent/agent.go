@@ -28,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
+	"github.com/bulwarkhq/bulwark/agent/respond"
 	"github.com/bulwarkhq/bulwark/agent/sample"
 	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
@@ -88,6 +89,7 @@ type Agent struct {
 
 	starter     *spawn.Starter
 	isolation   *isolation.Manager
+	live        *respond.Live
 	realtime    *realtime
 	covered     *covered
 	kernel      runningKernel
@@ -182,6 +184,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err := a.openUplink(); err != nil {
 		return nil, err
 	}
+	a.live = a.newLive()
 	if err := a.openIsolation(); err != nil {
 		return nil, err
 	}

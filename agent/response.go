@@ -83,6 +83,8 @@ func (a *Agent) carryOut(ctx context.Context, c *agentv1.Command, report uplink.
 		return a.updateOrdered(ctx, c, report)
 	case response.CollectInvestigationPackage:
 		return a.collectOrdered(ctx, c, report)
+	case response.LiveResponse:
+		return a.liveOrdered(ctx, c, report)
 	case response.Offboard:
 		return a.offboardOrdered(ctx, report)
 	}

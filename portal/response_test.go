@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strings"
@@ -214,5 +216,99 @@ func TestResponse(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the audit log lacks %s", want)
 		}
+	}
+}
+
+// TestLiveResponse uploads a script, types commands, plays the device and reads
+// the transcript.
+func TestLiveResponse(t *testing.T) {
+	w := newWorld(t)
+	admin, csrf := w.signIn(t, "admin", access.Administrator)
+	responder, csrf2 := w.signIn(t, "rita", access.Responder)
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	script := []byte("#!/bin/bash\necho hello\n")
+	part, err := m.CreateFormFile("file", "../x.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = part.Write(script)
+	if err := errors.Join(err, m.WriteField("csrf", csrf), m.WriteField("name", "hello.sh"), m.WriteField("description", hostileText), m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if resp, text := w.do(t, admin, "POST", "/library", bytes.NewReader(form.Bytes()), map[string]string{"Content-Type": m.FormDataContentType()}); resp.StatusCode != http.StatusSeeOther {
+		t.Fatalf("upload: %s %.500s", resp.Status, text)
+	}
+	session := strings.Repeat("ab", 16)
+	page := "/devices/" + w.device + "/live"
+	typed := func(line string, want int) ingest.Command {
+		t.Helper()
+		resp, text := w.post(t, responder, page, url.Values{"csrf": {csrf2}, "session": {session}, "comment": {"looking around"}, "folder": {"/tmp"}, "line": {line}})
+		if resp.StatusCode != want {
+			t.Fatalf("%s: %s %.500s", line, resp.Status, text)
+		}
+		pending, err := w.control.Commands().Pending(t.Context(), w.device)
+		if err != nil || want == http.StatusSeeOther && len(pending) != 1 {
+			t.Fatalf("%v %+v", err, pending)
+		}
+		if len(pending) == 0 {
+			return ingest.Command{}
+		}
+		return pending[0]
+	}
+	answer := func(c ingest.Command, o response.LiveOutput) {
+		t.Helper()
+		if err := w.control.Commands().Complete(t.Context(), w.device, ingest.Completion{ID: c.ID, Status: action.Succeeded, Result: []byte(mustJSON(response.LiveResult{Commands: []response.LiveOutput{o}}))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := typed("dir", http.StatusSeeOther)
+	if p, err := response.DecodeLive(c.Parameters); err != nil || p.Session != session || p.Commands[0].Line != "dir" {
+		t.Fatalf("%s %v", c.Parameters, err)
+	}
+	typed("dir", http.StatusConflict) // one at a time
+	_, text := w.get(t, responder, page+"?session="+session)
+	if !strings.Contains(text, "every 2s") {
+		t.Error("the page does not wait for the answer")
+	}
+	answer(c, response.LiveOutput{Command: "dir", Status: "Completed", Output: hostileText + "\x1b[2J", Folder: "/var"})
+	_, text = w.get(t, responder, page+"?session="+session)
+	if strings.Contains(text, "<script>window") || strings.Contains(text, "\x1b") || strings.Contains(text, "every 2s") || !strings.Contains(text, `value="/var"`) || !strings.Contains(text, "&gt; dir") {
+		t.Errorf("the transcript: %.4000s", text)
+	}
+	typed("run nothing.sh", http.StatusBadRequest)
+	typed("run hello.sh a;b", http.StatusBadRequest)
+	c = typed("run hello.sh one two", http.StatusSeeOther)
+	p, err := response.DecodeLive(c.Parameters)
+	if err != nil || p.Commands[0].Args != "one two" {
+		t.Fatalf("%s %v", c.Parameters, err)
+	}
+	data, size, err := transfers{w.files}.FetchPart(t.Context(), w.device, c.ID, p.Commands[0].SHA256, 0)
+	if err != nil || !bytes.Equal(data, script) || size != uint64(len(script)) {
+		t.Errorf("the device gets %q of %d, %v", data, size, err)
+	}
+	if _, _, err := (transfers{w.files}).FetchPart(t.Context(), strings.Repeat("0", 40), c.ID, p.Commands[0].SHA256, 0); !errors.Is(err, ingest.ErrUnknownCommand) {
+		t.Errorf("another device gets it: %v", err)
+	}
+	if _, _, err := (transfers{w.files}).FetchPart(t.Context(), w.device, c.ID, strings.Repeat("0", 64), 0); !errors.Is(err, ingest.ErrUnknownCommand) {
+		t.Errorf("the device gets what its order does not name: %v", err)
+	}
+	answer(c, response.LiveOutput{Command: "run", Status: "Completed", Output: "hello"})
+	c = typed("getfile log", http.StatusSeeOther)
+	if p, err := response.DecodeLive(c.Parameters); err != nil || p.Commands[0].Path != "/tmp/log" {
+		t.Errorf("%s %v", c.Parameters, err)
+	}
+	analyst, _ := w.signIn(t, "ann", access.Analyst)
+	if resp, _ := w.get(t, analyst, page); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("an analyst opens a session: %s", resp.Status)
+	}
+	if resp, text := w.get(t, analyst, "/actions/"+c.ID); resp.StatusCode != 200 || strings.Contains(text, `class="output"`) {
+		t.Errorf("an analyst reads outputs: %s", resp.Status)
+	}
+	if resp, _ := w.post(t, responder, "/library/delete", url.Values{"csrf": {csrf2}, "name": {"hello.sh"}}); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a responder deletes from the library: %s", resp.Status)
+	}
+	if resp, _ := w.post(t, admin, "/library/delete", url.Values{"csrf": {csrf}, "name": {"hello.sh"}}); resp.StatusCode != http.StatusSeeOther {
+		t.Errorf("delete: %s", resp.Status)
 	}
 }

@@ -52,7 +52,9 @@ type relatedFile struct {
 	Type       string `json:"fileIdentifierType"`
 }
 
-func toMachineAction(a action.Action) machineActionObject {
+// toMachineAction shows an action. What a device answered is for those who may
+// give such an order.
+func toMachineAction(p access.Principal, a action.Action) machineActionObject {
 	m := machineActionObject{
 		ID: a.ID, Type: a.Type, Requestor: a.Requestor, RequestorComment: a.Comment, RequestSource: "Portal", Status: a.Status, Message: a.Message,
 		MachineID: a.DeviceID, ComputerDNSName: a.DeviceName, CreationTime: a.Created, LastUpdateTime: a.Updated, ExpirationTime: a.Expires,
@@ -63,7 +65,9 @@ func toMachineAction(a action.Action) machineActionObject {
 	if a.File.Name != "" {
 		m.Package = &actionFile{a.File.Name, a.File.Size, a.File.SHA256}
 	}
-	m.Result = a.Result
+	if p.May(action.Permission(a.Type)) {
+		m.Result = a.Result
+	}
 	if a.Type == response.QuarantineFile || a.Type == response.StopAndQuarantineFile {
 		var f response.FileParameters
 		if err := json.Unmarshal(a.Parameters, &f); err == nil {
@@ -88,7 +92,7 @@ func (a *API) runScan(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusCreated, toMachineAction(done))
+	a.write(w, http.StatusCreated, toMachineAction(p, done))
 	return nil
 }
 
@@ -103,7 +107,7 @@ func (a *API) machineActions(w http.ResponseWriter, r *http.Request) error {
 	}
 	values := make([]machineActionObject, len(list))
 	for i, m := range list {
-		values[i] = toMachineAction(m)
+		values[i] = toMachineAction(access.From(r.Context()), m)
 	}
 	a.write(w, http.StatusOK, newPage(r, "MachineActions", o.Query, values, len(values), count))
 	return nil
@@ -114,7 +118,7 @@ func (a *API) machineAction(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, toMachineAction(m))
+	a.write(w, http.StatusOK, toMachineAction(access.From(r.Context()), m))
 	return nil
 }
 
@@ -136,7 +140,7 @@ func (a *API) cancelAction(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, toMachineAction(m))
+	a.write(w, http.StatusOK, toMachineAction(access.From(r.Context()), m))
 	return nil
 }
 
@@ -149,7 +153,7 @@ func (a *API) order(w http.ResponseWriter, r *http.Request, kind, comment string
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusCreated, toMachineAction(done))
+	a.write(w, http.StatusCreated, toMachineAction(p, done))
 	return nil
 }
 

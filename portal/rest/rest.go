@@ -88,6 +88,7 @@ func New(cfg Config) *API {
 		{"POST /api/machines/{id}/restoreFile", access.MachineQuarantine, a.restoreFile},
 		{"POST /api/machines/{id}/updateDefinitions", access.MachineScan, a.simple(response.UpdateDefinitions)},
 		{"POST /api/machines/{id}/collectInvestigationPackage", access.MachineCollect, a.simple(response.CollectInvestigationPackage)},
+		{"POST /api/machines/{id}/runliveresponse", access.MachineLive, a.runLive},
 		{"POST /api/machines/{id}/offboard", access.MachineOffboard, a.simple(response.Offboard)},
 		{"POST /api/machineactions/{id}/releaseToken", access.MachineIsolate, a.releaseToken},
 		{"GET /api/machineactions/{id}/GetPackageUri", access.MachineCollect, a.packageURI},

@@ -162,6 +162,11 @@ func (s *Site) routes() {
 	post("/policies/{id}", access.PolicyWrite, s.savePolicy)
 	post("/policies/{id}/delete", access.PolicyWrite, s.deletePolicy)
 	post("/policies/{id}/revert", access.PolicyWrite, s.revertPolicy)
+	get("/devices/{id}/live", access.MachineLive, s.live)
+	post("/devices/{id}/live", access.MachineLive, s.runLive)
+	get("/library", access.MachineLive, s.library)
+	post("/library", access.LibraryWrite, s.upload)
+	post("/library/delete", access.LibraryWrite, s.deleteFile)
 	get("/actions", access.MachineRead, s.actions)
 	get("/actions/{id}", access.MachineRead, s.action)
 	get("/actions/{id}/package", access.MachineCollect, s.actionPackage)
@@ -340,8 +345,18 @@ func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error 
 	if strings.HasPrefix(r.URL.Path, "/hunting/") || strings.HasPrefix(r.URL.Path, "/policies/") {
 		limit = maxQueryForm
 	}
+	read := (*http.Request).ParseForm
+	if r.Method == http.MethodPost && r.URL.Path == "/library" && session {
+		limit = response.MaxLibraryFile + maxForm
+		read = func(r *http.Request) error {
+			if err := r.ParseMultipartForm(1 << 20); err != nil && !errors.Is(err, http.ErrNotMultipart) {
+				return err
+			}
+			return nil
+		}
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
-	if err := r.ParseForm(); err != nil {
+	if err := read(r); err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
 			return &invalid{http.StatusRequestEntityTooLarge, fmt.Sprintf("The form is larger than %d KiB.", limit>>10)}

@@ -117,7 +117,7 @@ func TestResponseActions(t *testing.T) {
 	agent := run()
 	o := &orders{n: n, device: strings.Trim(strings.TrimSpace(n.must("health", "--field", "edr_machine_id")), `"`)}
 	o.token = strings.TrimSpace(n.portalCommand("token", "create", "--name", "test", "--scope",
-		"Machine.Read.All,Machine.Scan,Machine.Isolate,Machine.StopAndQuarantine,Machine.CollectForensics,Machine.Offboard"))
+		"Machine.Read.All,Machine.Scan,Machine.Isolate,Machine.StopAndQuarantine,Machine.CollectForensics,Machine.LiveResponse,Machine.Offboard"))
 	o.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the agent's business, tested elsewhere
 		DialContext:     func(_ context.Context, _, address string) (net.Conn, error) { return dial(n.world, address) },
@@ -198,6 +198,16 @@ func TestResponseActions(t *testing.T) {
 			t.Errorf("the package has %s", name)
 		}
 	}
+
+	// A session: looking around, and fetching a file.
+	a = o.succeeds("runliveresponse", `,"Commands":[{"type":"Shell","params":[{"key":"Command","value":"dir `+n.watch+`"}]},{"type":"Shell","params":[{"key":"Command","value":"remediate list"}]},{"type":"GetFile","params":[{"key":"Path","value":"`+program+`"}]}]`, "3 command(s)")
+	if text := fmt.Sprint(a["result"]); !strings.Contains(text, "sleeper") || !strings.Contains(text, "bytes of") {
+		t.Errorf("live response: %.1000s", text)
+	}
+	if _, file := o.do("GET", fmt.Sprintf("/api/machineactions/%v/package", a["id"]), ""); sha256Hex(file) != sum {
+		t.Errorf("the fetched file has %d bytes", len(file))
+	}
+	o.fails("runliveresponse", `,"Commands":[{"type":"Shell","params":[{"key":"Command","value":"rm -rf /"}]}]`, "no command")
 
 	// Cut off: others are not reached, the portal is, also after a restart and
 	// with the rules removed.
