@@ -22,6 +22,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/detect"
 	"github.com/bulwarkhq/bulwark/agent/health"
 	"github.com/bulwarkhq/bulwark/agent/identity"
+	"github.com/bulwarkhq/bulwark/agent/indicator"
 	"github.com/bulwarkhq/bulwark/agent/isolation"
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/logging"
@@ -90,6 +91,8 @@ type Agent struct {
 	starter     *spawn.Starter
 	isolation   *isolation.Manager
 	live        *respond.Live
+	indicators  *indicator.Manager
+	responding  chan struct{} // to alerts of rules, see ruleresponse.go
 	realtime    *realtime
 	covered     *covered
 	kernel      runningKernel
@@ -244,11 +247,14 @@ func (a *Agent) run(ctx context.Context) error {
 	defer cancelPolicy()
 	cancelMoved := a.config.Subscribe(func(old, now policy.Effective) { a.definitionsMoved(ctx, old, now) })
 	defer cancelMoved()
+	cancelIndicators := a.config.Subscribe(func(policy.Effective, policy.Effective) { a.indicators.Apply() })
+	defer cancelIndicators()
 
 	// Whoever reports to the spool ends before the spool's reader, and both
 	// before close.
 	a.parts.start(ctx, "configuration", a.config.Run)
 	a.parts.start(ctx, "isolation", a.isolation.Run)
+	a.parts.start(ctx, "indicators", a.indicators.Run)
 	a.parts.start(ctx, "scanner", a.pool.Run)
 	a.parts.start(ctx, "hashes", func(ctx context.Context) error { a.hasher.Run(ctx); return nil })
 	a.parts.start(ctx, "sensors", a.pipeline.Run)

@@ -30,6 +30,9 @@ func (a *Agent) sourcesWith(sets []string) []string {
 			shipped = false
 		}
 	}
+	if found, err := os.ReadDir(a.indicatorSignatures()); err == nil && len(found) > 0 {
+		out = append(out, a.indicatorSignatures())
+	}
 	if shipped {
 		out = append([]string{shippedDefinitions(a.opts.Dirs)}, out...)
 	}

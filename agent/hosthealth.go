@@ -13,6 +13,7 @@ import (
 const (
 	networkStopped       = "stopped"
 	networkFailedToStart = "failed_to_start"
+	networkStarted       = "started"
 )
 
 // serviceHealth warns when the agent would not come back after a reboot. It
@@ -31,17 +32,20 @@ func (a *Agent) serviceHealth(context.Context) health.Report {
 	}}}
 }
 
-// networkHealth says that nothing acts on the setting of network protection.
+// networkHealth says whether network protection is in force.
 func (a *Agent) networkHealth(context.Context) health.Report {
 	level := a.config.Current().String(policy.KeyNetworkProtection)
 	status := networkStopped
 	var issues []api.Issue
 	if level != policy.Disabled {
-		status = networkFailedToStart
-		issues = append(issues, api.Issue{
-			ID: "network protection not available", Warning: true, Message: "networkProtection.enforcementLevel is " + level + ", but this version does not look at connections to stop them",
-			Remedy: "set it to disabled; connections are reported by EDR all the same",
-		})
+		status = networkStarted
+		if why := a.indicators.Problem(); why != "" {
+			status = networkFailedToStart
+			issues = append(issues, api.Issue{
+				ID: "network protection not in force", Warning: true, Message: "networkProtection.enforcementLevel is " + level + ", but addresses are not blocked: " + why,
+				Remedy: "the kernel needs nf_tables; with the level audit, connections to indicators are reported and not stopped",
+			})
+		}
 	}
 	return health.Report{
 		Fill:   func(h *api.Health) { h.NetworkProtectionStatus = status },

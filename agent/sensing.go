@@ -35,6 +35,7 @@ func (a *Agent) openSensing() error {
 	a.hasher = process.NewHasher("/proc", process.HasherOptions{})
 	a.rules = detect.New(detect.Options{Log: a.log.Logger("detect")})
 	a.loadRules()
+	a.openIndicators()
 	scripts := script.New(log)
 	sensors, err := a.sensors(scripts, log)
 	if err != nil {
@@ -44,7 +45,7 @@ func (a *Agent) openSensing() error {
 		Sensors: sensors,
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
 		Packages: process.NewPackages("/var/lib/dpkg"), Containers: process.NewContainers("/"),
-		OnEvent: func(e *event.Event) { a.counts.see(e); a.feed.see(e); a.report(e); scripts.See(e) },
+		OnEvent: func(e *event.Event) { a.counts.see(e); a.feed.see(e); a.report(e); scripts.See(e); a.indicators.See(e) },
 		OnAlert: a.behaviourAlert,
 		Muted:   a.muted,
 		Log:     log,
@@ -112,7 +113,7 @@ func (a *Agent) loadRules() {
 func (a *Agent) behaviourAlert(al event.Alert) {
 	a.log.Logger("detect").Warn("behaviour alert", "title", al.Title, "severity", al.Severity, "rule", al.DetectorID,
 		"process", al.Process.FolderPath, "pid", al.Process.PID, "command_line", al.Process.CommandLine)
-	a.raise(al)
+	a.respondToRule(al)
 }
 
 // muted reports whether an exclusion of the scope global covers an event: what

@@ -17,6 +17,7 @@ const (
 	SourceAntivirus = "Antivirus"
 	SourceEDR       = "EDR" // behaviour rules on the device
 	SourceSelfTest  = "SelfTest"
+	SourceIndicator = "CustomTI" // an indicator of the organisation or the host
 )
 
 // Alert is a detection that a person should see. The device makes it; the

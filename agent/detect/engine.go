@@ -254,6 +254,16 @@ func (e *Engine) Evaluate(ev *event.Event) []Match {
 	return out
 }
 
+// Responses are what a rule wants done besides its alert.
+func (e *Engine) Responses(id string) []Response {
+	for _, r := range e.active.Load().list {
+		if r.Rule.ID == id {
+			return r.Rule.Responses
+		}
+	}
+	return nil
+}
+
 // Rules lists the loaded rules with their statistics, by title.
 func (e *Engine) Rules() []RuleInfo {
 	a := e.active.Load()

@@ -40,7 +40,7 @@ mkdir "$1/layer/upper" "$1/layer/work" "$1/layer/root"
 mount -t overlay -o "lowerdir=/,upperdir=$1/layer/upper,workdir=$1/layer/work" sandbox "$1/layer/root"
 cp "$1/script" "$1/layer/script"; cp -r "$1/bin" "$1/layer/bin"
 cd "$1/layer/root"
-layer=$1/layer time=$2
+layer=$1/layer time=$2 entered=$1/entered
 for d in root home tmp var/tmp run mnt media srv work opt/hostedtoolcache; do
 	if [ -d "$d" ] && [ ! -L "$d" ]; then mount -t tmpfs -o size=256m,mode=1777 sandbox "$d"; fi
 done
@@ -60,6 +60,7 @@ for f in sysrq-trigger kcore kmsg timer_list; do if [ -e "proc/$f" ]; then mount
 mount -t sysfs -o ro sysfs sys
 hostname sandbox
 mkdir run/old
+: > "$entered"
 pivot_root . run/old
 cd /
 umount -l /run/old
@@ -148,8 +149,8 @@ func (b *Box) Run(ctx context.Context, dir, script string) (Result, error) {
 	r.PID = cmd.Process.Pid
 	r.Err = cmd.Wait()
 	r.Output = string(out.b)
-	if strings.Contains(r.Output, "sandbox: ") && strings.Contains(r.Output, "mount: ") {
-		return r, errors.New("the sandbox could not be made: " + r.Output)
+	if _, err := os.Stat(filepath.Join(dir, "entered")); err != nil {
+		return r, fmt.Errorf("the sandbox could not be made: %w; %s", r.Err, r.Output)
 	}
 	return r, nil
 }

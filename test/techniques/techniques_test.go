@@ -106,7 +106,7 @@ func TestTechniquesForReal(t *testing.T) {
 	box := sandbox.Box{StandIns: standIns, Time: 3 * time.Minute}
 	dir := t.TempDir()
 	var r sandbox.Result
-	got, events := w.during(t, int64(os.Getpid()), func() {
+	got, events := w.during(t, inBox, func() {
 		var err error
 		if r, err = box.Run(t.Context(), dir, script.String()); err != nil {
 			t.Fatal(err)

@@ -92,6 +92,10 @@ func (w *watch) mine(ev *event.Event) bool {
 		return false
 	}
 	if ev.Class == event.ClassProcess {
+		if w.of == inBox && ev.Action == event.ProcessCreated && ev.Process.CommandLine == boxScript {
+			w.started[ev.Process.PID] = true
+			return false
+		}
 		if ev.Process.PID == w.of || w.started[ev.Initiating.PID] || w.started[ev.Process.ParentPID] {
 			w.started[ev.Process.PID] = true
 		}
@@ -113,7 +117,10 @@ func (w *watch) mine(ev *event.Event) bool {
 func (w *watch) during(t *testing.T, root int64, f func()) ([]found, int) {
 	t.Helper()
 	w.mu.Lock()
-	w.of, w.found, w.events, w.started = root, nil, 0, map[int64]bool{root: true}
+	w.of, w.found, w.events, w.started = root, nil, 0, map[int64]bool{}
+	if root > 0 {
+		w.started[root] = true
+	}
 	w.mu.Unlock()
 	f()
 	w.settle(t)
@@ -135,5 +142,12 @@ func above(found []found, than event.Severity) []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// inBox in place of a process means the script of a sandbox, without what makes
+// the box itself; boxScript is its command line.
+const (
+	inBox     = -1
+	boxScript = "/bin/bash /run/script"
+)
 
 const settleTime = 60 * time.Second
