@@ -55,6 +55,6 @@ if [ -x /usr/sbin/logrotate ]; then printf '`+dir+`/x.log { rotate 1\nsize 1\n}\
 	}
 	need.Command(t, "debootstrap")
 	packages := "cron,rsync,nginx-light,openssh-server,sudo,postfix,mariadb-server,php-cli,redis-server,python3,vim-tiny,git,curl,unattended-upgrades,logrotate,rsyslog,chrony,bind9-host,dnsutils,tcpdump,at,zip,unzip,screen,tmux,htop,strace,gdb,make,gcc,fail2ban,ufw,iptables,nftables,postgresql,apache2-bin,haproxy,memcached,samba-common,nfs-common,smartmontools,lvm2,mdadm,cryptsetup,snmpd,openvpn,wireguard-tools,ca-certificates,locales,tzdata,bash-completion,man-db,iputils-ping"
-	run("packages", `debootstrap --variant=minbase --include=`+packages+` stable system`)
+	run("packages", `mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1); debootstrap --variant=minbase --include=`+packages+` $(. /etc/os-release; echo $VERSION_CODENAME) system "$mirror"`)
 	run("project", `cd `+root+` && go build -a -o `+dir+`/bw ./cmd/bulwark`)
 }
