@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,6 +147,31 @@ func testBuiltin(t *testing.T, e *Engine, r *Rule, name string) {
 			if m.Rule.ID == r.ID || m.Rule.Severity == event.SeverityHigh {
 				t.Errorf("line %d: %s found: %+v", neg.items[i].line, m.Rule.Title, neg.items[i])
 			}
+		}
+	}
+}
+
+// Events as the real sensor delivered them while the techniques ran for real
+// (BULWARK_CAPTURE of test/techniques writes them).
+func TestCapturedEvents(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(builtinTests, "captured", "*.json"))
+	if err != nil || len(files) < 150 {
+		t.Fatal(len(files), err)
+	}
+	e := New(Options{})
+	e.Load(Source{Name: "builtin", FS: rules.FS(), Builtin: true})
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ev event.Event
+		if err := json.Unmarshal(data, &ev); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		name := strings.TrimSuffix(filepath.Base(f), ".json")
+		if !slices.ContainsFunc(e.Evaluate(&ev), func(m Match) bool { return strings.TrimSuffix(filepath.Base(m.Rule.File), ".yml") == name }) {
+			t.Errorf("%s: not found by its rule: %s %s %s", name, ev.Action, ev.Process.CommandLine, ev.File.FolderPath)
 		}
 	}
 }
