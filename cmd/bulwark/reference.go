@@ -53,7 +53,7 @@ var reference = []struct {
 	{"config log-rotation-parameters max-rotated-size --size 100", extended, "no restart needed"},
 	{"config proxy set --value http://proxy:3128", same, ""},
 	{"config proxy unset", same, ""},
-	{"config network-protection enforcement-level --value audit", same, "health warns while this version has nothing that acts on it"},
+	{"config network-protection enforcement-level --value audit", same, "for the addresses and names of indicators; health says if it cannot take effect"},
 	{"config ebpf-supplementary-event-provider --value enabled", same, ""},
 	{"config scheduled-scan settings feature --value enabled", same, ""},
 	{"config scheduled-scan quick-scan time-of-day --value 885", same, ""},
