@@ -149,7 +149,7 @@ func TestStuckReader(t *testing.T) {
 	o := startAccessor(t)
 	go func() { waiting <- o.do(request{Op: "read", Path: leased}) }()
 	wait(t, "the reader is stuck", func() bool {
-		return r.readersStuck(r.groups[0], time.Now())
+		return r.readersStuck(r.groups[groupLocal], time.Now())
 	})
 	if got := r.accessor.must(request{Op: "read", Path: other}); got.Content != "harmless" {
 		t.Errorf("read %q", got.Content)
@@ -198,7 +198,7 @@ func TestStuckReaders(t *testing.T) {
 		}
 	}
 	first()
-	wait(t, "the reader is stuck", func() bool { return r.readersStuck(r.groups[0], time.Now()) })
+	wait(t, "the reader is stuck", func() bool { return r.readersStuck(r.groups[groupLocal], time.Now()) })
 	for _, read := range rest {
 		read()
 		time.Sleep(time.Millisecond)
@@ -290,7 +290,7 @@ func TestUnmountWhileScansWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	busy := &pending{group: r.groups[0], fd: int32(fd), kind: CloseWrite, owned: &r.owned, state: fileState{ino: 1}}
+	busy := &pending{group: r.groups[groupLocal], fd: int32(fd), kind: CloseWrite, owned: &r.owned, state: fileState{ino: 1}}
 	r.owned.Add(1)
 	r.submit(busy, prioBackground, nil)
 	for i := range 20 {

@@ -56,9 +56,25 @@ func nextEvent(buf []byte) (ev kernelEvent, rest []byte, err error) {
 	return ev, buf[n:], nil
 }
 
-// group is one fanotify group. Local file systems and those that depend on a
-// network or on a user-space program have groups of their own, so that a dead
-// server never delays an access to a local file.
+// The groups of a Watcher, by index.
+const (
+	groupLocal = iota
+	groupRemote
+	groupStacked
+)
+
+var groupNames = [...]string{groupLocal: "local", groupRemote: "remote", groupStacked: "stacked"}
+
+// group is one fanotify group. File systems that depend on a network or on a
+// user-space program have one of their own, so that a dead server never delays
+// an access to a local file.
+//
+// So have those that are stacked on others, because of what the kernel does
+// inside the read of an event: it opens the event's file, and for ecryptfs that
+// opens the file below, which is held like any other open. Whoever reads the
+// first event must not be the one who is to answer the second, neither here nor
+// in the guard: ecryptfs then waits in a way that not even the end of the
+// process ends, so that the group would never be closed.
 type group struct {
 	name   string
 	remote bool

@@ -534,7 +534,11 @@ func (r *rig) events(t testing.TB) uint64 {
 	last, same := r.Stats(0).Events, 0
 	wait(t, "all events are read", func() bool {
 		now := r.Stats(0).Events
-		if same++; now != last || r.groups[0].queued()+r.groups[1].queued() > 0 {
+		queued := 0
+		for _, g := range r.groups {
+			queued += g.queued()
+		}
+		if same++; now != last || queued > 0 {
 			last, same = now, 0
 		}
 		return same >= 10

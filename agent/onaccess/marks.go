@@ -291,10 +291,13 @@ func (w *Watcher) scope() MarkScope {
 
 // groupOf is the group that a file system belongs to.
 func (w *Watcher) groupOf(fsType string) *group {
-	if classOfType(fsType) == fsRemote {
-		return w.groups[1]
+	switch classOfType(fsType) {
+	case fsRemote:
+		return w.groups[groupRemote]
+	case fsStacked:
+		return w.groups[groupStacked]
 	}
-	return w.groups[0]
+	return w.groups[groupLocal]
 }
 
 func (w *Watcher) markMount(m mount, prefix string, scope MarkScope) error {

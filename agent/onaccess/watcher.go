@@ -310,12 +310,8 @@ func (w *Watcher) open() error {
 		return fmt.Errorf("create eventfd: %w", err)
 	}
 	w.stopFD = fd
-	for _, remote := range []bool{false, true} {
-		name := "local"
-		if remote {
-			name = "remote"
-		}
-		g, err := openGroup(name, remote, w.caps)
+	for i, name := range groupNames {
+		g, err := openGroup(name, i == groupRemote, w.caps)
 		if err != nil {
 			for _, other := range w.groups {
 				other.close()
