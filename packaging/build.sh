@@ -52,12 +52,16 @@ build_agent() {
 	rm -rf "$out/man"
 	"$out/$host/bulwark" man --folder "$out/man"
 	gzip -n -9 "$out"/man/*.1
-	for arch in "${archs[@]}"; do pack agent "$arch"; done
+	for arch in "${archs[@]}"; do
+		packaging/sbom.sh bulwark "$VERSION" "$out/$arch"/{bulwark,bulwarkd,bulwark-guard} >"$out/$arch/bulwark.cdx.json"
+		pack agent "$arch"
+	done
 }
 
 build_portal() {
 	echo "package: portal for $host"
 	CGO_ENABLED=1 go build -trimpath -ldflags "$ldflags" -o "$out/$host/" ./cmd/bulwark-portal
+	packaging/sbom.sh bulwark-portal "$VERSION" "$out/$host/bulwark-portal" >"$out/$host/bulwark-portal.cdx.json"
 	pack portal "$host"
 }
 

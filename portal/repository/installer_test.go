@@ -167,10 +167,26 @@ func TestInstallerArguments(t *testing.T) {
 		args string
 		code int
 	}{
-		{"--help", 0}, {"--version", 0}, {"--min_req", 0}, {"", 2}, {"--nonsense", 2}, {"--install --remove", 2}, {"--passive-mode --rtp-mode", 2},
-		{"--channel", 2}, {"--install --channel beta", 25}, {"--install --use-local-repo --channel prod", 2}, {"--install --onboard " + dir + "/none.json", 30},
-		{"--install --onboard " + text, 31}, {"--install --onboard x.exe", 30}, {"--offboard " + dir + "/none.sh", 32}, {"--tag COLOUR red", 40}, {"--tag GROUP", 2},
-		{"--install --install-path /srv", 51}, {"--install --package " + dir + "/none.deb", 2}, {"--install --package-version 1;reboot", 2}, {"--only-onboard", 2},
+		{"--help", 0},
+		{"--version", 0},
+		{"--min_req", 0},
+		{"", 2},
+		{"--nonsense", 2},
+		{"--install --remove", 2},
+		{"--passive-mode --rtp-mode", 2},
+		{"--channel", 2},
+		{"--install --channel beta", 25},
+		{"--install --use-local-repo --channel prod", 2},
+		{"--install --onboard " + dir + "/none.json", 30},
+		{"--install --onboard " + text, 31},
+		{"--install --onboard x.exe", 30},
+		{"--offboard " + dir + "/none.sh", 32},
+		{"--tag COLOUR red", 40},
+		{"--tag GROUP", 2},
+		{"--install --install-path /srv", 51},
+		{"--install --package " + dir + "/none.deb", 2},
+		{"--install --package-version 1;reboot", 2},
+		{"--only-onboard", 2},
 	} {
 		for _, shell := range []string{"dash", "bash"} {
 			if got, out := run(t, shell, script, nil, strings.Fields(c.args)...); got != c.code {

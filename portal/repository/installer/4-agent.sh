@@ -1,6 +1,6 @@
 # ---- the agent --------------------------------------------------------------
 agent=/opt/bulwark/bin/bulwark
-health() { "$agent" health --field "$1" 2>/dev/null | sed -e '/^ATTENTION/d' -e 's/^"\(.*\)"$/\1/' | head -n 1; }
+health() { "$agent" health --field "$1" 2>/dev/null | sed -e '/^ATTENTION/d' -e 's/ \[managed\]$//' -e 's/^"\(.*\)"$/\1/' | head -n 1; }
 
 running() { [ -d /run/systemd/system ] || [ -S /run/bulwark/bulwark.sock ]; }
 

@@ -1,0 +1,174 @@
+//go:build install
+
+package install
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+const (
+	top      = "../.."
+	previous = "0.9.1"
+	current  = "0.9.2"
+)
+
+// portal is a portal that serves repositories, with two versions of the agent.
+type portal struct {
+	bin, data, url, dist string
+	onboard              string // onboarding package
+	stub                 string // rpm that provides what a Debian has not
+}
+
+var shared struct {
+	once sync.Once
+	*portal
+	stop func()
+	err  string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.stop != nil {
+		shared.stop()
+	}
+	os.Exit(code)
+}
+
+// thePortal starts the portal of all tests.
+func thePortal(t *testing.T) *portal {
+	t.Helper()
+	need.Root(t)
+	shared.once.Do(func() {
+		shared.err = "its set-up failed"
+		startPortal(t)
+		shared.err = ""
+	})
+	if shared.err != "" {
+		t.Fatal("no portal: ", shared.err)
+	}
+	return shared.portal
+}
+
+// tool runs a program of this machine.
+func tool(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = top
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func startPortal(t *testing.T) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bulwark-install-test-")
+	must(t, err)
+	shared.stop = func() { os.RemoveAll(dir) }
+	built, err := filepath.Abs(filepath.Join(top, "bin", "bulwark-portal"))
+	must(t, err)
+	if _, err := os.Stat(built); err != nil {
+		t.Fatalf("%v: make build makes it", err)
+	}
+	p := &portal{bin: built, data: filepath.Join(dir, "data"), dist: filepath.Join(dir, "dist")}
+	for _, version := range []string{previous, current} {
+		tool(t, []string{"VERSION=" + version, "ARCHS=amd64", "DIST=" + filepath.Join(p.dist, version)}, "packaging/build.sh", "agent")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := listener.Addr().String()
+	must(t, listener.Close())
+	_, port, err := net.SplitHostPort(address)
+	must(t, err)
+	p.url = "https://localhost:" + port
+	cmd := exec.Command(p.bin, "serve", "--data-dir", p.data, "--listen", address, "--host-name", "localhost,127.0.0.1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.Create(filepath.Join(dir, "portal.log"))
+	must(t, err)
+	cmd.Stderr = log
+	must(t, cmd.Start())
+	shared.stop = func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // it was told to end
+		os.RemoveAll(dir)
+	}
+	end := time.Now().Add(time.Minute)
+	for {
+		if c, err := net.Dial("tcp", address); err == nil {
+			must(t, c.Close())
+			break
+		}
+		if time.Now().After(end) {
+			b, err := os.ReadFile(log.Name())
+			t.Fatalf("the portal does not listen (%v):\n%s", err, b)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.onboard = filepath.Join(dir, "onboard.json")
+	p.portal(t, "onboarding", "create", "--out", p.onboard, "--name", "install test")
+	p.portal(t, "repo", "publish", "--channel", "prod", filepath.Join(p.dist, previous))
+	p.portal(t, "repo", "publish", "--channel", "insiders-fast", filepath.Join(p.dist, previous), filepath.Join(p.dist, current))
+	p.stub = makeStub(t, dir)
+	shared.portal = p
+}
+
+// portal runs a command of the portal.
+func (p *portal) portal(t *testing.T, args ...string) string {
+	t.Helper()
+	return tool(t, nil, p.bin, append(args, "--data-dir", p.data)...)
+}
+
+// fetch brings a file of the repository to the host, as an administrator would.
+func (p *portal) fetch(h *host, name, to string) {
+	h.t.Helper()
+	need.Command(h.t, "curl")
+	h.write("root/portal-ca.pem", p.ca(h.t), 0o644)
+	h.run("curl", "-fsS", "--create-dirs", "--cacert", "/root/portal-ca.pem", "-o", to, p.url+"/repo/"+name)
+}
+
+func (p *portal) ca(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(p.onboard)
+	must(t, err)
+	var pkg struct {
+		CA string `json:"ca_certificate"`
+	}
+	must(t, json.Unmarshal(b, &pkg))
+	return pkg.CA
+}
+
+// onboarding brings the onboarding package to the host.
+func (p *portal) onboarding(h *host, to string) {
+	h.t.Helper()
+	b, err := os.ReadFile(p.onboard)
+	must(h.t, err)
+	h.write(to, string(b), 0o600)
+}
+
+// makeStub makes an rpm that provides what the package needs of a
+// distribution: the database of rpm on a Debian is empty.
+func makeStub(t *testing.T, dir string) string {
+	t.Helper()
+	need.Command(t, "rpmbuild")
+	spec := filepath.Join(dir, "stub.spec")
+	text := "Name: stub\nVersion: 1\nRelease: 1\nSummary: stub\nLicense: none\nBuildArch: noarch\nProvides: /usr/sbin/useradd\n%description\nstub\n%files\n"
+	must(t, os.WriteFile(spec, []byte(text), 0o600))
+	tool(t, []string{"HOME=" + dir}, "rpmbuild", "--quiet", "-bb", "--define", "_topdir "+dir+"/rpm", "--define", "_rpmdir "+dir, "--define", "_build_name_fmt stub.rpm", spec)
+	return filepath.Join(dir, "stub.rpm")
+}
