@@ -200,7 +200,7 @@ func TestNetworkEnforcement(t *testing.T) {
 		t.Error("an expired indicator blocks")
 	}
 	// Many entries, and the end: the filter is as before.
-	put(many(20_000).Indicators...)
+	put(many(5_000).Indicators...)
 	put(api.Indicator{Type: api.IPNetwork, Value: "192.0.2.0/24"})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
