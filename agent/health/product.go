@@ -78,7 +78,7 @@ func NotEnrolled(path string) api.Issue {
 	return api.Issue{
 		ID: MissingLicense, Component: "portal", State: api.StateNotEnrolled,
 		Message: "this host is not enrolled: there is no onboarding package at " + path,
-		Remedy:  "download the onboarding package in the portal and put it there, or run `make up` in a source tree; no restart is needed",
+		Remedy:  "download the onboarding package in the portal and put it there; no restart is needed",
 	}
 }
 

@@ -67,7 +67,8 @@ func TestPeersRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := json.Unmarshal(raw, &want); err != nil {
-				t.Skipf("not of this form: %v", err)
+				t.Logf("of another form, and not compared: %v", err)
+				return
 			}
 			log, err := os.ReadFile(strings.TrimSuffix(name, ".json") + ".txt")
 			if err != nil {
