@@ -41,7 +41,9 @@ mount -t overlay -o "lowerdir=/,upperdir=$1/layer/upper,workdir=$1/layer/work" s
 cp "$1/script" "$1/layer/script"; cp -r "$1/bin" "$1/layer/bin"
 cd "$1/layer/root"
 layer=$1/layer time=$2 entered=$1/entered
-for d in root home tmp var/tmp run mnt media srv work opt/hostedtoolcache; do
+# Only the system itself is shown, not what the host keeps beside it.
+for d in * var/tmp opt/hostedtoolcache; do
+	case $d in bin | sbin | lib* | usr | etc | var | opt | boot | dev | proc | sys) continue ;; esac
 	if [ -d "$d" ] && [ ! -L "$d" ]; then mount -t tmpfs -o size=256m,mode=1777 sandbox "$d"; fi
 done
 mount -t tmpfs -o size=16m,mode=755 sandbox dev
