@@ -38,10 +38,14 @@ const (
 const kernelParameters = "root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no mitigations=off panic=-1 audit=0" +
 	" systemd.mask=systemd-udevd.service systemd.mask=systemd-udevd-kernel.socket systemd.mask=systemd-udevd-control.socket"
 
+// withoutSystemd lets the test program be the first process. Half of what an
+// emulated processor does is systemd's otherwise.
+const withoutSystemd = " init=/usr/local/sbin/vm-init"
+
 // run boots a machine with a second disk made of the folder payload, lets its
 // guest program do the scenario and returns the rows that it reported. Checks
-// that do not hold fail the test.
-func run(t *testing.T, img image, scenario, payload string) []report.Row {
+// that do not hold fail the test. parameters are more of the kernel's.
+func run(t *testing.T, img image, scenario, parameters, payload string) []report.Row {
 	t.Helper()
 	qemu := need.Command(t, "qemu-system-x86_64")
 	dir := t.TempDir()
@@ -58,7 +62,7 @@ func run(t *testing.T, img image, scenario, payload string) []report.Row {
 		"-machine", "q35,accel=tcg", "-cpu", "qemu64,-svm", "-smp", "1", "-m", "1280",
 		"-nodefaults", "-display", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
-		"-append", kernelParameters+" vm.scenario="+scenario,
+		"-append", kernelParameters+parameters+" vm.scenario="+scenario,
 		"-drive", "file="+img.disk+",if=virtio,format=raw,snapshot=on",
 		"-drive", "file="+disk+",if=virtio,format=raw,readonly=on",
 		"-device", "virtio-rng-pci",

@@ -20,13 +20,14 @@ func TestMachines(t *testing.T) {
 	p.tests("./agent/onaccess", "onaccess.test")
 	p.agentPackage("0.9.1", "bulwark.deb")
 	p.agentPackage("0.9.2", "bulwark-next.deb")
+	p.unpacked("bulwark.deb", "agent")
 	img := cachedImage(t)
 
 	// The tests of fanotify on the machine's kernel, then every type of file
-	// system with the agent installed from its package.
+	// system with the agent of the package, then the clock and the scanner's limits.
 	t.Run("filesystems", func(t *testing.T) {
 		t.Parallel()
-		rows := run(t, img, "filesystems", p.dir)
+		rows := run(t, img, "filesystems", withoutSystemd, p.dir)
 		if !t.Failed() {
 			doctable.Check(t, filepath.Join(top, "docs", "filesystems.md"), "debian", table(rows), *update)
 		}
@@ -35,7 +36,7 @@ func TestMachines(t *testing.T) {
 	// and purge under systemd.
 	t.Run("installation", func(t *testing.T) {
 		t.Parallel()
-		run(t, img, "installation", p.dir)
+		run(t, img, "installation", "", p.dir)
 	})
 }
 

@@ -64,7 +64,25 @@ func (p *payload) agentPackage(version, name string) {
 	if err != nil || len(debs) != 1 {
 		p.t.Fatalf("packaging/build.sh made %v (%v), want one package", debs, err)
 	}
-	if err := os.Rename(debs[0], filepath.Join(p.dir, name)); err != nil {
-		p.t.Fatal(err)
+	// The same package, not compressed: unpacking takes an emulated processor long.
+	content := filepath.Join(dist, "content")
+	p.command(nil, "dpkg-deb", "--raw-extract", debs[0], content)
+	p.command(nil, "dpkg-deb", "-Znone", "--root-owner-group", "--build", content, filepath.Join(p.dir, name))
+}
+
+// unpacked has a package's files in a folder, with the built-in definitions and
+// little more: compiling them is tried elsewhere.
+func (p *payload) unpacked(deb, folder string) {
+	p.t.Helper()
+	dir := filepath.Join(p.dir, folder)
+	p.command(nil, "dpkg-deb", "--extract", filepath.Join(p.dir, deb), dir)
+	shipped, err := filepath.Glob(filepath.Join(dir, "opt/bulwark/definitions/*/*"))
+	if err != nil || len(shipped) < 2 {
+		p.t.Fatalf("definitions of the package: %v, %v", shipped, err)
+	}
+	for _, f := range shipped[1:] {
+		if err := os.RemoveAll(f); err != nil {
+			p.t.Fatal(err)
+		}
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
@@ -22,10 +25,56 @@ const payload = "/run/payload"
 type agent struct {
 	g   *guest
 	api *control.Client
+	// process is the daemon where this program has started it, ended gets what
+	// became of it.
+	process *os.Process
+	ended   chan error
 }
 
 func (g *guest) agent() *agent {
 	return &agent{g: g, api: control.Dial(layout.Default().Socket())}
+}
+
+// start runs the unpacked agent of the payload without a supervisor: when it
+// ends, the scenario has failed.
+func (a *agent) start() error {
+	dirs := layout.Default()
+	if err := errors.Join(os.MkdirAll(dirs.Program, 0o755), os.MkdirAll(dirs.Log, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount(filepath.Join(payload, "agent", dirs.Program), dirs.Program, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("programs of the agent: %w", err)
+	}
+	out, err := os.Create(agentOutput)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd := exec.Command(filepath.Join(dirs.Program, "bin", "bulwarkd"), "run")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	a.process, a.ended = cmd.Process, make(chan error, 1)
+	go func() { a.ended <- fmt.Errorf("the agent has ended: %w", cmd.Wait()) }()
+	return nil
+}
+
+// agentOutput is what an agent without systemd prints.
+const agentOutput = "/run/agent.out"
+
+// pid is the daemon's process.
+func (a *agent) pid() (int, error) {
+	if a.process == nil {
+		return a.g.pid()
+	}
+	select {
+	case err := <-a.ended:
+		a.ended <- err
+		return 0, err
+	default:
+		return a.process.Pid, nil
+	}
 }
 
 // install installs a package of the payload; the agent then runs.
@@ -133,13 +182,42 @@ func (a *agent) quarantined(paths ...string) (control.QuarantineItem, error) {
 	return found, err
 }
 
-// ignored reports whether the kernel has an ignore mark of the agent on a file.
-// It reads what the kernel says about the agent's fanotify groups.
-func (g *guest) ignored(path string) (bool, error) {
-	pid, err := g.pid()
+// marks are what the kernel says about the marks of the agent's fanotify groups:
+// each gets the lines of fdinfo until it is done.
+func (a *agent) marks(each func(line string) (done bool)) error {
+	pid, err := a.pid()
 	if err != nil {
-		return false, err
+		return err
 	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	groups := 0
+	for _, fd := range fds {
+		if target, err := os.Readlink(filepath.Join(dir, fd.Name())); err != nil || target != "anon_inode:[fanotify]" {
+			continue
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, fd.Name()))
+		if err != nil {
+			return err
+		}
+		groups++
+		for line := range strings.Lines(string(b)) {
+			if each(line) {
+				return nil
+			}
+		}
+	}
+	if groups == 0 {
+		return errors.New("the agent has no fanotify group")
+	}
+	return nil
+}
+
+// ignored reports whether the kernel has an ignore mark of the agent on a file.
+func (a *agent) ignored(path string) (found bool, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return false, err
@@ -149,32 +227,32 @@ func (g *guest) ignored(path string) (bool, error) {
 		return false, err
 	}
 	ino := fmt.Sprintf(" ino:%x sdev:%x ", inode(info), device)
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
-	if err != nil || len(files) == 0 {
-		return false, errors.Join(err, fmt.Errorf("process %d has no descriptors", pid))
-	}
-	groups := 0
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue // closed meanwhile
+	err = a.marks(func(line string) bool {
+		if !strings.HasPrefix(line, "fanotify ino:") || !strings.Contains(line, ino) {
+			return false
 		}
-		for line := range strings.Lines(string(b)) {
-			if strings.HasPrefix(line, "fanotify flags:") {
-				groups++
-			}
-			if !strings.HasPrefix(line, "fanotify ino:") || !strings.Contains(line, ino) {
-				continue
-			}
-			_, mask, _ := strings.Cut(line, "ignored_mask:")
-			mask, _, _ = strings.Cut(mask, " ")
-			if mask != "" && strings.Trim(mask, "0") != "" {
-				return true, nil
-			}
-		}
+		_, mask, _ := strings.Cut(line, "ignored_mask:")
+		mask, _, _ = strings.Cut(strings.TrimSpace(mask), " ")
+		found = strings.Trim(mask, "0") != ""
+		return found
+	})
+	return found, err
+}
+
+// watches is nil when the kernel has a mark of the agent on the file system at a
+// mount point.
+func (a *agent) watches(point string) error {
+	device, err := superDevice(point)
+	if err != nil {
+		return err
 	}
-	if groups == 0 {
-		return false, errors.New("the agent has no fanotify group")
+	found := false
+	err = a.marks(func(line string) bool {
+		found = strings.HasPrefix(line, fmt.Sprintf("fanotify sdev:%x ", device))
+		return found
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("no mark on device %x", device)
 	}
-	return false, nil
+	return err
 }

@@ -7,7 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Places of the matrix.
@@ -60,8 +61,15 @@ func packed(name string, command func(source, image string) []string) *filesyste
 	}
 }
 
-func mountLoop(g *guest, f *filesystem) error {
-	return g.must("mount", "-t", f.name, "-o", "loop", f.image(), f.point())
+func mountLoop(_ *guest, f *filesystem) error { return mountImage(f) }
+
+// mount is mount(2): the program of that name takes an emulated processor longer
+// than everything else that is done with a file system.
+func mount(f *filesystem, options string) error {
+	if err := unix.Mount("none", f.point(), f.name, 0, options); err != nil {
+		return fmt.Errorf("mount %s: %w", f.point(), err)
+	}
+	return nil
 }
 
 // memory is a type without a disk.
@@ -69,8 +77,8 @@ func memory(name string) *filesystem {
 	return &filesystem{
 		name: name, stays: true,
 		prepare: nothing,
-		mount: func(g *guest, f *filesystem) error {
-			return g.must("mount", "-t", f.name, "none", f.point())
+		mount: func(_ *guest, f *filesystem) error {
+			return mount(f, "")
 		},
 	}
 }
@@ -156,9 +164,8 @@ func makeOverlay(_ *guest, f *filesystem, source string) error {
 	return nil
 }
 
-func mountOverlay(g *guest, f *filesystem) error {
-	return g.must("mount", "-t", "overlay", "-o",
-		"lowerdir="+f.layer("lower")+",upperdir="+f.layer("upper")+",workdir="+f.layer("work"), "none", f.point())
+func mountOverlay(_ *guest, f *filesystem) error {
+	return mount(f, "lowerdir="+f.layer("lower")+",upperdir="+f.layer("upper")+",workdir="+f.layer("work"))
 }
 
 // startNFS starts the server: what nfs-server.service and the services that it
@@ -203,15 +210,8 @@ func mountFuse(g *guest, f *filesystem) error {
 }
 
 // unmount may have to wait for scans that still have files open.
-func (g *guest) unmount(point string) error {
-	var err error
-	for range 100 {
-		if err = g.must("umount", point); err == nil {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return err
+func unmount(point string) error {
+	return until("unmounted "+point, func() error { return unix.Unmount(point, 0) })
 }
 
 // copyFile copies a file with its mode.
@@ -258,14 +258,18 @@ func (g *guest) kernelHas(name string) (bool, error) {
 	if module == "" {
 		module = name
 	}
-	_, _ = g.command("modprobe", module) // a failure shows in the list
-	b, err := os.ReadFile("/proc/filesystems")
-	if err != nil {
-		return false, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 0 && f[len(f)-1] == name {
-			return true, nil
+	for _, load := range []bool{false, true} {
+		if load {
+			_, _ = g.command("modprobe", module) // a failure shows in the list
+		}
+		b, err := os.ReadFile("/proc/filesystems")
+		if err != nil {
+			return false, err
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 0 && f[len(f)-1] == name {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

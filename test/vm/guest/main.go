@@ -40,6 +40,17 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == "read" {
+		if err := readTimes(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "guest:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	setUpErr := error(nil)
+	if os.Getpid() == 1 {
+		setUpErr = setUp()
+	}
 	port, err := openPort()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err) // to the journal: there is nothing else
@@ -54,7 +65,9 @@ func main() {
 		g.journal()
 		powerOff()
 	})
-	err = g.scenario()
+	if err = setUpErr; err == nil {
+		err = g.scenario()
+	}
 	if errors.Is(err, errReboot) {
 		g.logf("reboot")
 		if out, err := g.command("systemctl", "reboot"); err != nil {
@@ -167,9 +180,13 @@ func (g *guest) fail(name string, err error) {
 
 // journal sends the end of the journal and of the agent's own log.
 func (g *guest) journal() {
-	out, err := g.command("journalctl", "-n", "150", "--no-pager", "-o", "short-monotonic")
-	g.logf("journal (%v):\n%s", err, out)
-	if b, err := os.ReadFile("/var/log/bulwark/bulwarkd.log"); err == nil {
-		g.logf("log of the agent:\n%s", b[max(0, len(b)-20_000):])
+	if os.Getpid() != 1 {
+		out, err := g.command("journalctl", "-n", "150", "--no-pager", "-o", "short-monotonic")
+		g.logf("journal (%v):\n%s", err, out)
+	}
+	for _, log := range []string{agentOutput, "/var/log/bulwark/bulwarkd.log"} {
+		if b, err := os.ReadFile(log); err == nil {
+			g.logf("%s:\n%s", log, b[max(0, len(b)-20_000):])
+		}
 	}
 }
