@@ -21,6 +21,10 @@ const offboardPatience = 30 * time.Second
 // Protection, history, quarantine and local settings stay.
 func (a *Agent) Offboard(ctx context.Context) (api.Done, error) {
 	log := a.log.Logger("portal")
+	if a.isolation.Status().Isolated {
+		// Nobody could release it any more: tokens are for the device's id.
+		return api.Done{}, &api.Error{Code: api.Conflict, Message: "this host is isolated by its portal", Hint: "release it first, in the portal or with `bulwark isolation release --token`"}
+	}
 	told := a.tellPortal(ctx)
 	err := os.Remove(a.opts.Dirs.Onboarding())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/control"
+	"github.com/bulwarkhq/bulwark/agent/isolation"
 	"github.com/bulwarkhq/bulwark/agent/loaded"
 	"github.com/bulwarkhq/bulwark/agent/quarantine"
 	"github.com/bulwarkhq/bulwark/agent/respond"
@@ -355,6 +356,9 @@ func (a *Agent) collect(ctx context.Context) (*os.File, []string, error) {
 func (a *Agent) offboardOrdered(ctx context.Context, report uplink.Report) (outcome, error) {
 	if err := report(ctx, commandSucceeded, "the host leaves", nil); err != nil {
 		return outcome{}, fmt.Errorf("the host does not leave, since the portal does not hear of it: %w", err)
+	}
+	if err := a.isolation.Release("offboarded by the portal"); err != nil && !errors.Is(err, isolation.ErrNotIsolated) {
+		a.log.Logger("respond").Error("the host is not released before it leaves", "error", err)
 	}
 	if _, err := a.Offboard(ctx); err != nil {
 		a.log.Logger("respond").Error("offboarding ordered by the portal failed", "error", err)
