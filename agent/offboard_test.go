@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func connectedParts(t *testing.T) *Agent {
 	if a.uplink, err = uplink.New(uplink.Options{Onboarding: d.Onboarding(), Identity: a.identity, Spool: a.spool, Log: discard}); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.openSamples(); err != nil {
+	if err := errors.Join(a.openSamples(), a.openIsolation()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -58,6 +59,16 @@ func connectedParts(t *testing.T) *Agent {
 
 func TestOffboard(t *testing.T) {
 	a := connectedParts(t)
+	// Who is isolated does not leave: nobody could release it any more.
+	if err := errors.Join(os.WriteFile(a.isolationPath(), []byte(`{"order":"1"}`), 0o600), a.openIsolation()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Offboard(t.Context()); err == nil || !strings.Contains(err.Error(), "isolated") {
+		t.Fatalf("an isolated host: %v", err)
+	}
+	if err := errors.Join(os.Remove(a.isolationPath()), a.openIsolation()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := a.Offboard(t.Context()); !errors.Is(err, &api.Error{Code: api.Conflict}) {
 		t.Fatalf("a host that is not enrolled: %v", err)
 	}
