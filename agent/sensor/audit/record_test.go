@@ -67,8 +67,7 @@ func TestPeersRecords(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := json.Unmarshal(raw, &want); err != nil {
-				t.Logf("of another form, and not compared: %v", err)
-				return
+				return // of another form, e.g. of no system call
 			}
 			log, err := os.ReadFile(strings.TrimSuffix(name, ".json") + ".txt")
 			if err != nil {

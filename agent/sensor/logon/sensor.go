@@ -138,6 +138,10 @@ type run struct {
 
 type session struct {
 	user, host, ip string
+	// pid is the process of the session, start when it began; 0 when it was gone
+	// already when we looked.
+	pid   int
+	start uint64
 }
 
 type waiting struct {
@@ -222,6 +226,7 @@ func (r *run) look(now time.Time) {
 	}
 	r.wtmp.records(utmpSize(), func(b []byte) { r.session(b, now) })
 	r.btmp.records(utmpSize(), func(b []byte) { r.failure(b, now) })
+	r.ended(now)
 	r.release(now)
 }
 
@@ -257,6 +262,9 @@ func (r *run) remember(b []byte) {
 	case utmpUser:
 		if len(r.sessions) < maxSessions {
 			s := session{user: u.User, host: u.Host}
+			if st, err := r.s.table.Stat(int(u.PID)); err == nil && u.PID > 1 {
+				s.pid, s.start = int(u.PID), st.Start
+			}
 			if u.Addr.IsValid() {
 				s.ip = u.Addr.String()
 			}
@@ -296,6 +304,27 @@ func (r *run) session(b []byte, now time.Time) {
 	r.describe(&ev, u)
 	r.remember(b)
 	r.wait(ev, int(u.PID), now)
+}
+
+// ended finds sessions whose process is gone without a record in wtmp: some
+// programs write none where there is no utmp, and none that are killed do.
+func (r *run) ended(now time.Time) {
+	for line, s := range r.sessions {
+		if s.pid == 0 {
+			continue
+		}
+		if st, err := r.s.table.Stat(s.pid); err == nil && st.Start == s.start {
+			continue
+		}
+		ev := event.Event{Time: now.UTC(), Class: event.ClassLogon, Action: event.Logoff}
+		r.describe(&ev, Utmp{Line: line, User: s.user, Host: s.host})
+		ev.Logon.RemoteIP = s.ip
+		if ev.Logon.RemoteDevice == s.ip {
+			ev.Logon.RemoteDevice = ""
+		}
+		delete(r.sessions, line)
+		r.wait(ev, s.pid, now)
+	}
 }
 
 // failure takes a record of btmp.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -137,6 +138,19 @@ func TestSensor(t *testing.T) {
 	}
 	add(t, wtmp, record(utmpDead, 1, "pts/7", "", "", start, [4]byte{}))
 	sink.Wait(t, 1, "end of a session from before the start", is(event.Logoff, "old"))
+	// A session that ends without a record.
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	add(t, wtmp, record(utmpUser, int32(child.Process.Pid), "pts/8", "short", "", start, [4]byte{}))
+	sink.Wait(t, 1, "logon", is(event.LogonSuccess, "short"))
+	if got := sink.Find(is(event.Logoff, "short")); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	sink.Wait(t, 1, "end of a process", is(event.Logoff, "short"))
 	// btmp did not exist at the start.
 	add(t, btmp, record(utmpUser, 3, "ssh:notty", "eve", "192.0.2.9", start, [4]byte{192, 0, 2, 9}))
 	if e := sink.Wait(t, 1, "failed logon", is(event.LogonFailed, "eve"))[0]; e.Logon.FailureReason != BadPassword || e.Logon.RemoteIP != "192.0.2.9" || e.Logon.Protocol != "ssh" {
