@@ -2,6 +2,7 @@ package audit
 
 import (
 	"net/netip"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -348,7 +349,13 @@ func (m *mapper) device(g *Group, c call, done bool) []event.Event {
 			ev.Action = event.DriverLoadFailed
 		}
 		ev.Additional["ModuleName"] = g.Module
-		ev.File.FolderPath = first()
+		if ev.File.FolderPath = first(); ev.File.FolderPath == "" {
+			// finit_module has a descriptor, which is there while the process is.
+			file, err := os.Readlink("/proc/" + g.Fields["pid"] + "/fd/" + strconv.FormatUint(g.hex("a0"), 10))
+			if nr, _ := g.int("syscall"); err == nil && (nr == 313 || nr == 273) && path.IsAbs(file) {
+				ev.File.FolderPath = valid(file)
+			}
+		}
 	case callModuleGone:
 		ev.Action = event.DriverUnloaded
 		ev.Additional["ModuleName"] = g.Module
