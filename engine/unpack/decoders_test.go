@@ -357,7 +357,7 @@ func TestNested(t *testing.T) {
 // Files that make simple searches start again at every place take time that grows
 // with their size, not with its square: 4 MB each would take hours otherwise.
 func TestLinear(t *testing.T) {
-	size := need.Rounds(4<<20, 256<<10)
+	size := need.Rounds(4<<20, 64<<10)
 	fill := func(head, unit string) []byte { return []byte(head + strings.Repeat(unit, size/len(unit))) }
 	for name, data := range map[string][]byte{
 		"data uris":  fill("<html>", "data:,"),
@@ -378,7 +378,7 @@ func TestLinear(t *testing.T) {
 		"mz":         append(program(nil), fill("", "MZ")...),
 		"zips":       append(program(nil), fill("", "PK\x03\x04")...),
 	} {
-		b := NewBudget(int64(size), 10_000, int64(need.Rounds(400<<20, 16<<20)), 250, time.Now().Add(10*time.Minute))
+		b := NewBudget(int64(size), 10_000, int64(need.Rounds(400<<20, 4<<20)), 250, time.Now().Add(10*time.Minute))
 		b.steps = maxSteps
 		if r := open(data, b); r.err != nil || slices.Contains(r.limits, verdict.LimitTime) {
 			t.Errorf("%s: %v %v", name, r.err, r.limits)
