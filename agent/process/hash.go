@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -48,7 +49,16 @@ type HasherOptions struct {
 	// host that builds programs all the time is not slowed down by it; 64 MiB.
 	// The first 256 MiB are free.
 	Rate int
+	// FileRate is the same for files that are no executables of processes, of
+	// which the first 64 MiB are free; 8 MiB. What is beyond it has a size only,
+	// as has a file of more than 32 MiB.
+	FileRate int
 }
+
+const (
+	maxOtherFile = 32 << 20
+	freeOther    = 64 << 20
+)
 
 // Hasher computes and remembers the hashes of executables. One goroutine does
 // the work (Run); callers wait as long as they like.
@@ -56,6 +66,7 @@ type Hasher struct {
 	opts  HasherOptions
 	root  string // of /proc
 	limit *rate.Limiter
+	other *rate.Limiter // of files that are no executables
 	queue chan *hashJob // executables
 	later chan *hashJob // other files: when there are no executables
 
@@ -97,8 +108,11 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 	if opts.Rate == 0 {
 		opts.Rate = 64 << 20
 	}
+	if opts.FileRate == 0 {
+		opts.FileRate = 8 << 20
+	}
 	return &Hasher{
-		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), queue: make(chan *hashJob, opts.Queue), later: make(chan *hashJob, opts.Queue),
+		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), other: rate.NewLimiter(rate.Limit(opts.FileRate), freeOther), queue: make(chan *hashJob, opts.Queue), later: make(chan *hashJob, opts.Queue),
 		cache: make(map[fileID]*list.Element), order: list.New(), pending: make(map[fileID]*hashJob),
 	}
 }
@@ -208,6 +222,11 @@ func (h *Hasher) begin(f *os.File, queue chan *hashJob) Pending {
 	if job := h.pending[id]; job != nil {
 		f.Close()
 		return Pending{job: job}
+	}
+	if queue == h.later && (id.size > maxOtherFile || !h.other.AllowN(time.Now(), int(id.size))) {
+		f.Close()
+		h.dropped.Add(1)
+		return Pending{h: Hashes{Size: id.size}}
 	}
 	job := &hashJob{id: id, file: f, done: make(chan struct{})}
 	select {
