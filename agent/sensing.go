@@ -45,7 +45,7 @@ func (a *Agent) openSensing() error {
 		Sensors: sensors,
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
 		Packages: process.NewPackages("/var/lib/dpkg"), Containers: process.NewContainers("/"),
-		OnEvent: func(e *event.Event) { a.counts.see(e); a.feed.see(e); a.report(e); scripts.See(e); a.indicators.See(e) },
+		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e); a.feed.see(e); scripts.See(e); a.indicators.See(e) },
 		OnAlert: a.behaviourAlert,
 		Muted:   a.muted,
 		Log:     log,

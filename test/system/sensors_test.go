@@ -1,0 +1,125 @@
+//go:build system
+
+package system
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// TestSensorEvents is what an administrator sees of the sensors: the events of
+// a program with what it did, its tree after it ended, and a health whose
+// ledger adds up.
+func TestSensorEvents(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	mark := "bulwark-sensed-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	dropped := filepath.Join(p.watch, mark)
+	// Followed from before, since only the last events are kept in memory.
+	out, err := os.Create(filepath.Join(p.root, "followed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	follow := exec.Command(filepath.Join(p.bin, "bulwark"), "--root", p.root, "edr", "events", "--follow", "--text", mark, "--output", "json")
+	follow.Stdout = out
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = follow.Process.Kill(); _ = follow.Wait() })
+	followed := func() (all []event.Event) {
+		data, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(data) {
+			var e event.Event
+			if json.Unmarshal(line, &e) == nil { // the last one may not be complete
+				all = append(all, e)
+			}
+		}
+		return all
+	}
+	p.until("the events are followed", func() error {
+		if err := exec.Command("/bin/true", mark).Run(); err != nil {
+			return err
+		}
+		if len(followed()) == 0 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	shell := exec.Command("/bin/sh", "-c", `echo "$0" > "$1"; mv "$1" "$1.moved"; /bin/cat "$1.moved"; rm "$1.moved"; exit 0`, mark, dropped)
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []struct {
+		action, file, by string
+	}{
+		{event.ProcessCreated, "", ""}, {event.FileCreated, dropped, "dash"}, {event.FileRenamed, dropped + ".moved", "mv"},
+		{event.FileDeleted, dropped + ".moved", "rm"}, {event.ProcessTerminated, "", ""},
+	} {
+		p.until(want.action, func() error {
+			all := followed()
+			for _, e := range all {
+				if e.Action == want.action && e.File.FolderPath == want.file && e.ReportID > 0 && (want.by == "" || e.Initiating.FileName == want.by) {
+					return nil
+				}
+			}
+			return fmt.Errorf("%d events, none of %s by %s", len(all), want.file, want.by)
+		})
+	}
+	var tree control.ProcessTree
+	p.query(&tree, "edr", "tree", strconv.Itoa(shell.Process.Pid))
+	own, cat := -1, -1
+	for i, n := range tree.Processes {
+		switch {
+		case n.PID == int64(shell.Process.Pid) && n.Ended:
+			own = i
+		case own >= 0 && n.FileName == "cat" && n.Depth == tree.Processes[own].Depth+1 && n.Ended:
+			cat = i
+		}
+	}
+	if own < 1 || cat < 0 {
+		t.Errorf("the tree of the shell: %+v", tree.Processes)
+	}
+	if r := p.run("edr", "tree", "999999999"); r.status == 0 || !strings.Contains(r.stderr, "not known") {
+		t.Errorf("status %d: %s", r.status, r.stderr)
+	}
+	// While nothing is lost every category that eBPF delivers says so.
+	p.until("the ledger adds up", func() error {
+		var answer control.HealthDetails
+		p.query(&answer, "health", "--details", "edr")
+		details := map[string]any{}
+		for _, f := range answer.Fields {
+			details[f.Name] = f.Value
+		}
+		for _, c := range []event.Category{event.CategoryProcess, event.CategoryFile, event.CategoryNetwork, event.CategoryDNS} {
+			if details["sensor_"+string(c)] != "ebpf" {
+				t.Fatalf("%s comes from %v", c, details["sensor_"+string(c)])
+			}
+		}
+		for _, name := range []string{"process", "file"} {
+			number := func(field string) float64 { n, _ := details[field+"_"+name].(float64); return n }
+			if number("events") == 0 || number("spooled") == 0 || number("seen") < number("events") {
+				return fmt.Errorf("%s: %v events of %v seen, %v spooled", name, number("events"), number("seen"), number("spooled"))
+			}
+			if number("delivered") == 0 || number("delivered")+number("spool_lost") > number("spooled") {
+				return fmt.Errorf("%s: %v delivered, %v lost of %v spooled", name, number("delivered"), number("spool_lost"), number("spooled"))
+			}
+		}
+		return nil
+	})
+}
