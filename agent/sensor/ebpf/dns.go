@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -95,7 +96,7 @@ func (d *DNS) message(msg []byte) bool {
 	for {
 		rh, err := p.AnswerHeader()
 		if err != nil {
-			d.Truncated = d.Truncated || err != dnsmessage.ErrSectionDone
+			d.Truncated = d.Truncated || !errors.Is(err, dnsmessage.ErrSectionDone)
 			return true
 		}
 		if len(d.Answers) == maxAnswers {

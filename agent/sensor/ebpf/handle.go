@@ -285,8 +285,10 @@ func ptraceRequest(r uint64) string {
 
 // mmField names what PR_SET_MM sets (include/uapi/linux/prctl.h).
 func mmField(f uint64) string {
-	fields := []string{1: "START_CODE", "END_CODE", "START_DATA", "END_DATA", "START_STACK", "START_BRK", "BRK",
-		"ARG_START", "ARG_END", "ENV_START", "ENV_END", "AUXV", "EXE_FILE", "MAP", "MAP_SIZE"}
+	fields := []string{
+		1: "START_CODE", "END_CODE", "START_DATA", "END_DATA", "START_STACK", "START_BRK", "BRK",
+		"ARG_START", "ARG_END", "ENV_START", "ENV_END", "AUXV", "EXE_FILE", "MAP", "MAP_SIZE",
+	}
 	if f > 0 && f < uint64(len(fields)) {
 		return fields[f]
 	}
