@@ -24,8 +24,13 @@ func TestEventFeed(t *testing.T) {
 		filter api.EventFilter
 		want   int
 	}{
-		{api.EventFilter{Text: "/tmp/x1009"}, 1}, {api.EventFilter{Text: "/tmp/x9"}, 110}, {api.EventFilter{PID: 500}, 1}, {api.EventFilter{PID: 9}, 0},
-		{api.EventFilter{Category: "file", Action: "filecreated", PID: 700}, 1}, {api.EventFilter{Category: "dns"}, 0}, {api.EventFilter{Action: "FileDeleted"}, 0},
+		{api.EventFilter{Text: "/tmp/x1009"}, 1},
+		{api.EventFilter{Text: "/tmp/x9"}, 110},
+		{api.EventFilter{PID: 500}, 1},
+		{api.EventFilter{PID: 9}, 0},
+		{api.EventFilter{Category: "file", Action: "filecreated", PID: 700}, 1},
+		{api.EventFilter{Category: "dns"}, 0},
+		{api.EventFilter{Action: "FileDeleted"}, 0},
 	} {
 		got, err := f.RecentEvents(t.Context(), c.filter)
 		if err != nil || len(got.Events) != c.want {

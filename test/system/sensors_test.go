@@ -68,8 +68,11 @@ func TestSensorEvents(t *testing.T) {
 	for _, want := range []struct {
 		action, file, by string
 	}{
-		{event.ProcessCreated, "", ""}, {event.FileCreated, dropped, "dash"}, {event.FileRenamed, dropped + ".moved", "mv"},
-		{event.FileDeleted, dropped + ".moved", "rm"}, {event.ProcessTerminated, "", ""},
+		{event.ProcessCreated, "", ""},
+		{event.FileCreated, dropped, "dash"},
+		{event.FileRenamed, dropped + ".moved", "mv"},
+		{event.FileDeleted, dropped + ".moved", "rm"},
+		{event.ProcessTerminated, "", ""},
 	} {
 		p.until(want.action, func() error {
 			all := followed()
