@@ -20,7 +20,7 @@
 //	apt/             dists/SUITE, pool/
 //	yum/CHANNEL/     repodata/, Packages/; ring/0..9 for staged roll-outs
 //	install.sh       the installer, of the parts in installer/
-//	versions.json    what is published, for people and `bulwark update check`
+//	versions.json    what is published
 package repository
 
 // Path is where the portal serves the published tree.

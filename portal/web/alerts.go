@@ -16,7 +16,7 @@ import (
 )
 
 // sources are the values of the filter "source".
-var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceSelfTest}
+var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceIndicator, event.SourceSelfTest}
 
 type alertsPage struct {
 	listing
