@@ -131,6 +131,7 @@ func TestReusedPID(t *testing.T) {
 	script := `
 my ($mark, $n) = @ARGV;
 my $pid = fork // die; if (!$pid) { exit 0 } waitpid $pid, 0; # a free number
+select undef, undef, undef, 0.02; # the clock of identities ticks in 10 ms
 for my $i (1..$n) {
 	my $middle = fork // die;
 	if (!$middle) {
@@ -144,7 +145,7 @@ for my $i (1..$n) {
 	}
 	waitpid $middle, 0;
 	exit($? >> 8) if $?;
-	select undef, undef, undef, 0.02; # the clock of identities ticks in 10 ms
+	select undef, undef, undef, 0.02;
 }
 print $pid;
 `
