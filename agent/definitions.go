@@ -91,7 +91,7 @@ func (d definitions) ReloadDefinitions(ctx context.Context) (api.DefinitionsResu
 	before := d.a.pool.Generation()
 	_, err := d.a.pool.Reload(ctx)
 	s := d.a.pool.Status()
-	out := api.DefinitionsResult{Changed: d.a.pool.Generation() != before, Definitions: d.describe(s)}
+	out := api.DefinitionsResult{Changed: d.a.changedSince(before), Definitions: d.describe(s)}
 	if failed, ok := errors.AsType[*scan.CompileError](err); ok {
 		// The answer names every problem; the definitions in force are the old ones.
 		out.Definitions.Problems = nil
@@ -162,11 +162,23 @@ func (d definitions) RestoreDefinitions(ctx context.Context) (api.DefinitionsRes
 	}, nil
 }
 
+// changedSince reports whether other definitions are in use than at a generation
+// of before. Then no verdict of those counts any more, also of the files that the
+// kernel lets through by an ignore mark: whoever is told of the change relies on
+// that, and the watcher itself looks only now and then.
+func (a *Agent) changedSince(before uint64) bool {
+	if a.pool.Generation() == before {
+		return false
+	}
+	a.realtime.forget()
+	return true
+}
+
 // loadDefinitions is the updater's way to put sets to use.
 func (a *Agent) loadDefinitions(ctx context.Context, folders []string) error {
 	before := a.pool.Generation()
 	_, err := a.pool.ReloadFrom(ctx, a.sourcesWith(folders))
-	if err == nil && a.pool.Generation() != before {
+	if err == nil && a.changedSince(before) {
 		s := a.pool.Status()
 		a.announce("definitions", fmt.Sprintf("Definitions %s loaded: %d signatures", s.Info.Definitions, s.Info.Total), nil)
 		a.uplink.CheckInSoon()

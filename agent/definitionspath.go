@@ -107,7 +107,9 @@ func (a *Agent) definitionsMoved(ctx context.Context, old, now policy.Effective)
 	}
 	a.pool.SetSources(a.definitionSources())
 	a.parts.wg.Go(func() {
+		before := a.pool.Generation()
 		err := protect(func() error { _, err := a.pool.Reload(ctx); return err })
+		a.changedSince(before)
 		if err != nil && ctx.Err() == nil {
 			a.log.Logger("definitions").Error("definitions of the new folder not loaded; those before stay", "error", err)
 		}

@@ -142,6 +142,11 @@ func unmonitored(e policy.Effective) []string {
 // policyChanged makes verdicts of the policy before count no more.
 func (r *realtime) policyChanged() {
 	r.policyEpoch.Add(1)
+	r.forget()
+}
+
+// forget drops cached verdicts and ignore marks.
+func (r *realtime) forget() {
 	if w := r.watcher.Load(); w != nil {
 		w.Forget()
 	}
