@@ -36,6 +36,23 @@ func (p *Pipeline) manage(ctx context.Context, wg *sync.WaitGroup) {
 	}
 }
 
+// failure is how often a sensor has failed, and when it did last.
+type failure struct {
+	times int
+	last  time.Time
+}
+
+// rests reports whether it is too early to try the sensor again. Each failure
+// doubles the time: attaching may be dear, above all where it takes so long that
+// it is given up.
+func (f failure) rests(now time.Time) bool {
+	return f.times > 0 && now.Sub(f.last) < min(retryInterval<<min(f.times-1, 10), retryLimit)
+}
+
+func (p *Pipeline) hasFailed(s Sensor) {
+	p.failed[s] = failure{p.failed[s].times + 1, time.Now()}
+}
+
 func (p *Pipeline) release(running map[Sensor][]event.Category, e ended) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +60,7 @@ func (p *Pipeline) release(running map[Sensor][]event.Category, e ended) {
 		p.accounts[c].source = ""
 	}
 	delete(running, e.sensor)
-	p.failed[e.sensor] = time.Now()
+	p.hasFailed(e.sensor)
 	p.Log.Error("sensor ended", "sensor", e.sensor.Name(), "err", e.err)
 }
 
@@ -52,7 +69,7 @@ func (p *Pipeline) cover(ctx context.Context, wg *sync.WaitGroup, running map[Se
 		if ctx.Err() != nil {
 			return
 		}
-		if running[s] != nil || time.Since(p.failed[s]) < retryInterval {
+		if running[s] != nil || p.failed[s].rests(time.Now()) {
 			continue
 		}
 		var want []event.Category
@@ -89,7 +106,7 @@ func (p *Pipeline) cover(ctx context.Context, wg *sync.WaitGroup, running map[Se
 		}
 		p.mu.Unlock()
 		if err != nil {
-			p.failed[s] = time.Now()
+			p.hasFailed(s)
 			p.Log.Warn("sensor cannot be used on this host", "sensor", s.Name(), "err", err)
 			continue
 		}

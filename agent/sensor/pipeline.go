@@ -21,7 +21,8 @@ const (
 	defaultHashWait = 200 * time.Millisecond
 	lossInterval    = 5 * time.Second
 	readyTimeout    = 30 * time.Second
-	retryInterval   = time.Minute
+	retryInterval   = time.Minute // after the first failure
+	retryLimit      = 2 * time.Hour
 )
 
 // Pipeline runs the sensors and passes on what they see: each event gets its
@@ -63,7 +64,7 @@ type Pipeline struct {
 
 	mu       sync.Mutex
 	accounts map[event.Category]*account
-	failed   map[Sensor]time.Time
+	failed   map[Sensor]failure
 }
 
 type item struct {
@@ -94,7 +95,7 @@ func (p *Pipeline) init() {
 		p.ready = make(chan struct{})
 		p.files, p.enriched = make(chan *item, fileQueue), make(chan *item, 64)
 		p.accounts = make(map[event.Category]*account)
-		p.failed = make(map[Sensor]time.Time)
+		p.failed = make(map[Sensor]failure)
 		for _, s := range p.Sensors {
 			for _, c := range s.Categories() {
 				p.account(c)

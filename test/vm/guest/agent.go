@@ -50,7 +50,9 @@ func (a *agent) start() error {
 		return err
 	}
 	defer out.Close()
-	cmd := exec.Command(filepath.Join(dirs.Program, "bin", "bulwarkd"), "run")
+	// An emulated processor needs minutes to load the eBPF sensor, which is no
+	// matter of file systems.
+	cmd := exec.Command(filepath.Join(dirs.Program, "bin", "bulwarkd"), "run", "--sensors", "proc-connector")
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		return err
