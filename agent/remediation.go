@@ -139,6 +139,9 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 		detail = strings.TrimPrefix(detail+"; processes that ran the file were ended: "+strings.Join(killed, ", "), "; ")
 	}
 
+	if r.late(&f); f.user == "" {
+		f.user = f.process.process.AccountName
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	row, alert := threat.Threat{}, true
@@ -169,6 +172,18 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	}
 	r.a.report(e)
 	return row
+}
+
+// late fills in a process that had ended before anybody could look at it, and
+// that the sensor tells of a little later than the file's events come.
+func (r *remediation) late(f *finding) {
+	pid := f.process.process.PID
+	for n := 0; pid > 0 && f.process.process.FileName == "" && n < 5; n++ {
+		if n > 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		f.process.process, f.process.ancestry = r.a.table.Describe(int(pid))
+	}
 }
 
 // maxKilledNamed is how many processes an alert names.

@@ -211,6 +211,21 @@ func waitFor(t *testing.T, f func() bool) {
 }
 
 // Describe must answer when /proc hangs.
+// Who wrote a file may have ended before anybody asks.
+func TestDescribeEnded(t *testing.T) {
+	table := newTable(t, Options{ProcRoot: t.TempDir()})
+	run(table, 77, 5, 1, 1, "earlier")
+	table.Exit(Key{77, 5})
+	run(table, 77, 9, 1, 1, "later")
+	table.Exit(Key{77, 9})
+	if p, _ := table.Describe(77); p.CommandLine != "later" {
+		t.Errorf("%+v", p)
+	}
+	if p, _ := table.Describe(78); p.FileName != "" || p.PID != 78 {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestDescribeIsBounded(t *testing.T) {
 	root := t.TempDir()
 	dir := filepath.Join(root, "77")
