@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 	"unicode/utf8"
 )
@@ -22,7 +23,7 @@ func dnsRecord(egress, tcp bool, msg []byte) []byte {
 	if tcp {
 		le.PutUint16(b[34:], 6)
 	}
-	return append(b, msg...)
+	return slices.Concat(b, msg)
 }
 
 func FuzzDNS(f *testing.F) {
@@ -55,7 +56,7 @@ func FuzzActivity(f *testing.F) {
 	for i, n := range []uint16{4, 2, 3, 2, 0} {
 		le.PutUint16(b[96+2*i:], n)
 	}
-	f.Add(append(b, "b\x00a\x00x\x00/y\x00d\x00"...))
+	f.Add(slices.Concat(b, []byte("b\x00a\x00x\x00/y\x00d\x00")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := ParseActivity(b)
 		if err != nil {
