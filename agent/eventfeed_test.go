@@ -45,7 +45,7 @@ func TestEventFeed(t *testing.T) {
 		t.Error("an unknown category is taken")
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	total, missed := 0, int64(0)
 	const n = feedQueue + 500

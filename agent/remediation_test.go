@@ -357,7 +357,7 @@ func isCode(err error, code api.Code) bool {
 
 func TestComponentIsStartedAgain(t *testing.T) {
 	a := newTestAgent(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	runs := make(chan int, 4)
 	n := 0

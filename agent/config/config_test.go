@@ -66,7 +66,7 @@ func TestLiveReload(t *testing.T) {
 				if got == level {
 					return
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatalf("the level %s does not come", level)
 			}
 		}

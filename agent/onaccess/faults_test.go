@@ -209,7 +209,7 @@ func TestStuckReaders(t *testing.T) {
 			if got.Content != "harmless" {
 				t.Errorf("read %q: %s", got.Content, got.Err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("an access is held by readers that are stuck in the opens of other files")
 		}
 	}

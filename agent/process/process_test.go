@@ -203,7 +203,7 @@ func mustDescribe(t *Table, pid int) event.Process { p, _ := t.Describe(pid); re
 
 func waitFor(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not within 10 s")
 		}

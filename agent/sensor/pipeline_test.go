@@ -58,7 +58,7 @@ func (r *results) alert(a event.Alert) {
 
 func (r *results) wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		r.mu.Lock()
 		ok := done()
@@ -69,7 +69,7 @@ func (r *results) wait(t *testing.T, what string, done func() bool) {
 		if time.Now().After(deadline) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			t.Fatalf("%s: not after 20 s; %d events, %d alerts", what, len(r.events), len(r.alerts))
+			t.Fatalf("%s: not after two minutes; %d events, %d alerts", what, len(r.events), len(r.alerts))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -87,14 +87,14 @@ func start(t *testing.T, p *sensor.Pipeline) (stop func()) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("Run did not return")
 		}
 	})
 	t.Cleanup(stop)
 	select {
 	case <-p.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("not ready")
 	}
 	return stop

@@ -209,7 +209,7 @@ func TestAlertsDoNotWait(t *testing.T) {
 	s := open(t, t.TempDir(), Options{FlushInterval: time.Hour, BatchDelay: time.Hour})
 	s.AddEvent(fileEvent(1))
 	must(t, s.AddAlert(anAlert(1)))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	b, err := s.Next(ctx)
 	must(t, err)

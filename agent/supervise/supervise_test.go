@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long a test waits for something that must happen.
-const patience = 40 * time.Second
+const patience = 2 * time.Minute
 
 // fixture is a running supervisor and the folder it works in.
 type fixture struct {

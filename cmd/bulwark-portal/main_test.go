@@ -190,7 +190,7 @@ func TestServe(t *testing.T) {
 		if code != 0 {
 			t.Errorf("the portal ended with %d\n%s", code, &log)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the portal does not stop")
 	}
 }

@@ -37,7 +37,7 @@ func TestTopKeys(t *testing.T) {
 	go func() { done <- a.topLoop(t.Context(), 0, keys) }()
 	until := func(text string) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); !strings.Contains(screen.String(), text); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(2 * time.Minute); !strings.Contains(screen.String(), text); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("never on the screen: %q in %q", text, fitEnd(screen.String(), 500))
 			}

@@ -52,7 +52,7 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 			if err != nil {
 				t.Errorf("the portal ended with %v\n%s", err, &log)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			cmd.Process.Kill()
 			t.Errorf("the portal did not stop in 30 s")
 		}

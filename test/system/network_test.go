@@ -165,7 +165,7 @@ func dial(ns, address string) (net.Conn, error) {
 		}
 		var c net.Conn
 		if err == nil {
-			c, err = net.DialTimeout("tcp", address, 5*time.Second)
+			c, err = net.DialTimeout("tcp", address, 2*time.Minute)
 		}
 		ch <- result{c, err}
 	}()

@@ -27,7 +27,7 @@ func (p *product) rest(path string) []map[string]any {
 	token := strings.TrimSpace(p.portalCommand("token", "create", "--name", fmt.Sprintf("test-%d", time.Now().UnixNano()),
 		"--scope", "Machine.Read.All,Alert.Read.All"))
 	client := &http.Client{
-		Timeout: 30 * time.Second,
+		Timeout: 2 * time.Minute,
 		// The certificate's check is the agent's business and tested there.
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 	}

@@ -390,7 +390,7 @@ func TestCheckInAndSelfTest(t *testing.T) {
 func TestCommands(t *testing.T) {
 	p := started(t)
 	c := enrolled(t, p, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	p.Commands.Order(c.id, ingest.Command{ID: "1", Type: "RunAntiVirusScan", Parameters: []byte(`{}`), Expires: time.Now().Add(time.Hour)})
 	stream, err := c.agent().Commands(ctx, connect.NewRequest(&agentv1.CommandsRequest{}))

@@ -336,7 +336,7 @@ func TestBesideAuditd(t *testing.T) {
 			}
 			ended := make(chan struct{})
 			go func() { _ = daemon.Wait(); close(ended) }()
-			for end := time.Now().Add(20 * time.Second); !taken() && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			for end := time.Now().Add(2 * time.Minute); !taken() && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 				select {
 				case <-ended:
 					end = time.Now()
@@ -370,7 +370,7 @@ func TestBesideAuditd(t *testing.T) {
 		sink.Wait(t, 1, "an execution beside auditd", func(e *event.Event) bool {
 			return e.Action == event.ProcessCreated && e.Process.CommandLine == "/bin/echo "+mark
 		})
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			b, _ := os.ReadFile(log)
 			if rules, err := os.ReadFile(rulesFile); err != nil || strings.Count(string(rules), "-k "+Key+"\n") < 10 {
 				t.Fatalf("the rules for auditd's next start: %v\n%s", err, rules)

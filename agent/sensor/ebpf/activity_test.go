@@ -244,8 +244,21 @@ func processStimuli(t *testing.T, in func(string) string) []stimulus {
 			must(t, os.WriteFile(in("script.sh"), []byte("#!/bin/sh\nexit 0\n"), 0o755))
 			must(t, exec.Command(in("script.sh"), "arg").Run())
 		}, event.ProcessCreated, func(e *event.Event) bool {
-			return e.Process.Script == in("script.sh") && strings.HasSuffix(e.Process.Namespaces, "uts:"+namespaceOf("uts")) &&
-				len(e.Process.Capabilities) == 16 && e.Process.Capabilities == capabilities() && e.Process.SessionLeader > 0
+			if e.Process.Script != in("script.sh") {
+				return false
+			}
+			leader, err := unix.Getsid(0) // 0 is a session of another pid namespace
+			must(t, err)
+			if got, want := e.Process.SessionLeader, int64(leader); got != want {
+				t.Errorf("session leader %d, want %d", got, want)
+			}
+			if got, want := e.Process.Namespaces, "uts:"+namespaceOf("uts"); !strings.HasSuffix(got, want) {
+				t.Errorf("namespaces %q, want %q", got, want)
+			}
+			if got, want := e.Process.Capabilities, capabilities(); got != want {
+				t.Errorf("capabilities %q, want %q", got, want)
+			}
+			return true
 		}},
 	}
 }

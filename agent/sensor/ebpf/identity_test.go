@@ -78,12 +78,24 @@ func TestRandomTreesKeepTheirAncestry(t *testing.T) {
 	of := func(e *event.Event) bool {
 		return strings.HasPrefix(pathOf(e.Process.CommandLine), mark) && (e.Action == event.ProcessCreated || e.Action == event.ProcessTerminated)
 	}
-	// Those whose parent did not wait end after it.
+	// Those whose parent did not wait end after it: wait for the last end, but
+	// not for ever, and then for what nobody expects.
 	var got []event.Event
-	for last := -1; len(got) != last || last == 0; {
+	count := func(action string) (n int) {
+		for i := range got {
+			if got[i].Action == action {
+				n++
+			}
+		}
+		return n
+	}
+	for end, last := time.Now().Add(2*time.Minute), -1; ; {
 		last = len(got)
 		time.Sleep(500 * time.Millisecond)
 		got = sink.Find(of)
+		if last == len(got) && count(event.ProcessCreated) == count(event.ProcessTerminated) && last > 0 || time.Now().After(end) {
+			break
+		}
 	}
 	created, ended := 0, 0
 	for i := range got {

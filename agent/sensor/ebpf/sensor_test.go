@@ -211,7 +211,7 @@ func TestUnload(t *testing.T) {
 		}
 		return n
 	}
-	deadline := time.Now().Add(10 * time.Second) // the kernel frees them later
+	deadline := time.Now().Add(2 * time.Minute) // the kernel frees them later
 	for left() > 0 && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -73,7 +73,7 @@ func (s *Sink) Find(match func(*event.Event) bool) []event.Event {
 // Wait waits until n events match.
 func (s *Sink) Wait(t testing.TB, n int, what string, match func(*event.Event) bool) []event.Event {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		got := s.Find(match)
 		if len(got) >= n {
@@ -98,7 +98,7 @@ func Start(t testing.TB, s sensor.Sensor) *Sink {
 	case err := <-done:
 		cancel()
 		t.Fatalf("%s: %v", s.Name(), err)
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		cancel()
 		t.Fatalf("%s: not ready", s.Name())
 	}
@@ -109,7 +109,7 @@ func Start(t testing.TB, s sensor.Sensor) *Sink {
 			if err != nil {
 				t.Errorf("%s: Run: %v", s.Name(), err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Errorf("%s: Run did not return", s.Name())
 		}
 	})
