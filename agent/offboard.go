@@ -49,6 +49,9 @@ func (a *Agent) Offboard(ctx context.Context) (api.Done, error) {
 	if err := a.config.ForgetPortal(); err != nil {
 		return api.Done{}, err
 	}
+	if err := a.indicators.ForgetPortal(); err != nil {
+		return api.Done{}, err
+	}
 	a.samples.Clear()
 	n, err := a.dropSpool(ctx)
 	if err != nil {

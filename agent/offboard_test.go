@@ -46,6 +46,7 @@ func connectedParts(t *testing.T) *Agent {
 	if a.uplink, err = uplink.New(uplink.Options{Onboarding: d.Onboarding(), Identity: a.identity, Spool: a.spool, Log: discard}); err != nil {
 		t.Fatal(err)
 	}
+	a.openIndicators()
 	if err := errors.Join(a.openSamples(), a.openIsolation()); err != nil {
 		t.Fatal(err)
 	}

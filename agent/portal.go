@@ -56,7 +56,9 @@ func (a *Agent) openUplink() error {
 			}
 			return err
 		},
-		Command: a.command,
+		Indicators:      func() (string, int) { return a.indicators.Version(), a.indicators.Len() },
+		ApplyIndicators: func(list []byte) error { return a.indicators.SetPortal(list) },
+		Command:         a.command,
 		Changed: func(s uplink.Status) {
 			a.announce("health", "portal: "+string(s.State), nil)
 		},

@@ -116,6 +116,9 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	if !ok {
 		return threat.Threat{}
 	}
+	if r.onlyBlocked(f.verdict.Matches) {
+		f.remediate = false
+	}
 	// A file that is being quarantined has another name, and then none. Who knows
 	// it was at a path knows no such names.
 	item, gone := r.quarantined(f)
@@ -155,6 +158,12 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	}
 	a := r.alert(f, match, status, detail)
 	a.TestID = testID
+	if i := r.indicator(match); i != nil {
+		asIndicator(&a, i)
+		if i.Silent {
+			return row
+		}
+	}
 	r.a.raise(a)
 	if testID == "" {
 		r.submit(a.ID, f, item)

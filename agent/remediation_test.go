@@ -429,3 +429,43 @@ func TestRemediateLoaded(t *testing.T) {
 		})
 	}
 }
+
+// What an indicator's author wrote is what the alert says; Block leaves the file
+// where it is, BlockAndRemediate takes it away.
+func TestRemediationOfIndicators(t *testing.T) {
+	for _, c := range []struct {
+		action string
+		silent bool
+		kept   bool
+		alerts int
+	}{{"Block", false, true, 1}, {"BlockAndRemediate", false, false, 1}, {"Block", true, true, 0}} {
+		a := newTestAgent(t, "")
+		events, end := a.events.listen(16)
+		defer end()
+		f := infected(t, "a program", verdict.Malware)
+		f.verdict.Matches[0].Threat = "Bulwark.Indicator." + f.verdict.SHA256[:12]
+		list := fmt.Sprintf(`{"version":"v1","indicators":[{"type":"FileSha256","value":%q,"action":%q,"title":"Implant of April","severity":"High","silent":%v}]}`, f.verdict.SHA256, c.action, c.silent)
+		if err := a.indicators.SetPortal([]byte(list)); err != nil {
+			t.Fatal(err)
+		}
+		a.remediation.handle(t.Context(), f)
+		if _, err := os.Stat(f.path); (err == nil) != c.kept {
+			t.Errorf("%s: the file: %v", c.action, err)
+		}
+		alerts := 0
+		for len(events) > 0 {
+			e := <-events
+			if e.Kind != "alert" {
+				continue
+			}
+			alerts++
+			al, err := event.DecodeAlert(e.Data)
+			if err != nil || al.Title != "Implant of April" || al.Severity != event.SeverityHigh || al.Source != event.SourceIndicator || al.ThreatName != "" || al.DetectorID != "indicator:FileSha256:"+f.verdict.SHA256 {
+				t.Errorf("the alert: %+v, %v", al, err)
+			}
+		}
+		if alerts != c.alerts {
+			t.Errorf("%s, silent %v: %d alerts, want %d", c.action, c.silent, alerts, c.alerts)
+		}
+	}
+}

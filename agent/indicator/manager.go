@@ -117,6 +117,19 @@ func (m *Manager) Version() string { return *m.version.Load() }
 // Len is the number of indicators in force.
 func (m *Manager) Len() int { return m.set.Load().Len() }
 
+// OfThreat gives the indicator of a file that the scan engine found by its
+// hash; nil for another threat.
+func (m *Manager) OfThreat(name string) *api.Indicator { return m.set.Load().Named(name) }
+
+// ForgetPortal removes the portal's list, on a host that leaves its portal.
+func (m *Manager) ForgetPortal() error {
+	if err := os.Remove(m.opts.Portal); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the indicators of the portal: %w", err)
+	}
+	m.Reload()
+	return nil
+}
+
 // SetPortal takes a list of the portal's.
 func (m *Manager) SetPortal(data []byte) error {
 	if _, _, err := api.Parse(data); err != nil {
@@ -250,7 +263,7 @@ func (m *Manager) signatures(ctx context.Context, set *Set) error {
 		default:
 			continue
 		}
-		fmt.Fprintf(files[name], "%s:*:Bulwark.Indicator.%.12s:73\n", i.Value, i.Value)
+		fmt.Fprintf(files[name], "%s:*:%s%.*s:73\n", i.Value, threatPrefix, namedDigits, i.Value)
 	}
 	changed := false
 	for name, text := range files {

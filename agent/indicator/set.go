@@ -25,7 +25,9 @@ type Set struct {
 	bits6    []int
 	domains  map[string]*api.Indicator
 	byHost   map[string][]*api.Indicator // URLs by their host
-	all      []api.Indicator
+	// named are those of files by the end of their signature's name.
+	named map[string]*api.Indicator
+	all   []api.Indicator
 }
 
 // maxPatterns bounds what costs time for each event.
@@ -37,6 +39,7 @@ func NewSet(now time.Time, lists ...api.List) *Set {
 	s := &Set{
 		hashes: map[string]*api.Indicator{}, paths: map[string]*api.Indicator{}, addrs: map[netip.Addr]*api.Indicator{},
 		nets: map[netip.Prefix]*api.Indicator{}, domains: map[string]*api.Indicator{}, byHost: map[string][]*api.Indicator{},
+		named: map[string]*api.Indicator{},
 	}
 	used4, used6 := [33]bool{}, [129]bool{}
 	for l := range lists {
@@ -49,6 +52,7 @@ func NewSet(now time.Time, lists ...api.List) *Set {
 			switch i.Type {
 			case api.FileMD5, api.FileSHA1, api.FileSHA256:
 				s.hashes[i.Value] = i
+				s.named[i.Value[:min(len(i.Value), namedDigits)]] = i
 			case api.FilePath:
 				if !strings.ContainsAny(i.Value, `*?[\`) {
 					s.paths[i.Value] = i
@@ -130,6 +134,23 @@ func (s *Set) Match(ev *event.Event, now time.Time) []*api.Indicator {
 		add(s.Domain(ev.Network.RemoteURL))
 	}
 	return out
+}
+
+// The signature of an indicator is named by the first digits of the hash.
+const (
+	threatPrefix = "Bulwark.Indicator."
+	namedDigits  = 12
+)
+
+// Named gives the indicator of a file whose signature has this name; nil for
+// the name of another threat.
+func (s *Set) Named(threat string) *api.Indicator {
+	digits, ok := strings.CutPrefix(threat, threatPrefix)
+	if !ok {
+		return nil
+	}
+	digits, _, _ = strings.Cut(digits, ".")
+	return s.named[digits]
 }
 
 func (s *Set) hash(sums ...string) *api.Indicator {
@@ -239,7 +260,7 @@ func (s *Set) url(line string) *api.Indicator {
 // Alert makes the alert for an indicator that an event has; nil for one that
 // says to allow.
 func Alert(i *api.Indicator, ev *event.Event, id string) *event.Alert {
-	if i.Action == api.Allow {
+	if i.Action == api.Allow || i.Silent {
 		return nil
 	}
 	p := ev.Process

@@ -275,7 +275,10 @@ func (s *session) checkIns(ctx context.Context) error {
 			}
 		}
 		cctx, cancel := context.WithTimeout(ctx, callTimeout)
-		res, err := s.agent.CheckIn(cctx, connect.NewRequest(&agentv1.CheckInRequest{Device: s.info(), HealthJson: s.u.opts.Health(cctx), PolicyVersion: s.u.opts.PolicyVersion()}))
+		version, count := s.u.opts.Indicators()
+		res, err := s.agent.CheckIn(cctx, connect.NewRequest(&agentv1.CheckInRequest{
+			Device: s.info(), HealthJson: s.u.opts.Health(cctx), PolicyVersion: s.u.opts.PolicyVersion(), IndicatorsVersion: version, IndicatorsCount: uint32(count),
+		}))
 		cancel()
 		if err != nil {
 			return err
@@ -285,6 +288,14 @@ func (s *session) checkIns(ctx context.Context) error {
 		if len(m.PolicyJson) > 0 {
 			if err := s.u.opts.ApplyPolicy(m.PolicyVersion, m.PolicyJson); err != nil {
 				s.u.opts.Log.Error("the portal's policy cannot be applied", "version", m.PolicyVersion, "error", err)
+			}
+		}
+		if m.IndicatorsVersion != "" && m.IndicatorsVersion != version {
+			if err := s.indicators(ctx, m.IndicatorsVersion); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				s.u.opts.Log.Error("the portal's indicators cannot be applied; the next check-in tries again", "version", m.IndicatorsVersion, "error", err)
 			}
 		}
 		if m.CommandsPending {

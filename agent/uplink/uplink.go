@@ -80,6 +80,11 @@ type Options struct {
 	// new one.
 	PolicyVersion func() string
 	ApplyPolicy   func(version string, json []byte) error
+	// Indicators returns the version of the portal's list of indicators that is
+	// in force, and how many indicators are; ApplyIndicators takes a new list,
+	// JSON as package api/indicator has it.
+	Indicators      func() (version string, count int)
+	ApplyIndicators func(list []byte) error
 	// Command carries out a command. It is called in a goroutine of its own,
 	// once per command id as long as the daemon runs.
 	Command func(ctx context.Context, c *agentv1.Command, report Report)
@@ -130,6 +135,9 @@ func New(o Options) (*Uplink, error) {
 	}
 	if o.ApplyPolicy == nil {
 		o.ApplyPolicy = func(string, []byte) error { return nil }
+	}
+	if o.Indicators == nil || o.ApplyIndicators == nil {
+		o.Indicators, o.ApplyIndicators = func() (string, int) { return "", 0 }, nil
 	}
 	if o.WatchInterval <= 0 {
 		o.WatchInterval = 2 * time.Second

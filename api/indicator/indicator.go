@@ -62,6 +62,8 @@ type Indicator struct {
 	Description string    `json:"description,omitempty"`
 	Severity    string    `json:"severity,omitempty"` // Informational, Low, Medium (the default), High
 	Expires     time.Time `json:"expires,omitzero"`   // zero: never
+	// Silent indicators do what they say without an alert.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // Expired reports whether the indicator is over.
@@ -173,7 +175,7 @@ type List struct {
 }
 
 // MaxBytes bounds a list in its JSON form.
-const MaxBytes = 32 << 20
+const MaxBytes = 64 << 20
 
 // Parse reads a list. Entries that are wrong are left out and named.
 func Parse(data []byte) (List, []error, error) {

@@ -161,9 +161,12 @@ func (h *handler) CheckIn(ctx context.Context, req *connect.Request[agentv1.Chec
 	if len(m.PolicyVersion) > 128 {
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "policy_version is longer than 128 bytes")
 	}
+	if len(m.IndicatorsVersion) > maxVersion {
+		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "indicators_version is longer than %d bytes", maxVersion)
+	}
 	reply, err := h.cfg.Sink.CheckIn(ctx, &CheckIn{
 		DeviceID: c.device.ID, Received: h.cfg.Now().UTC(), Address: c.address(), Info: info,
-		Health: health, PolicyVersion: m.PolicyVersion,
+		Health: health, PolicyVersion: m.PolicyVersion, IndicatorsVersion: m.IndicatorsVersion, IndicatorsCount: int(m.IndicatorsCount),
 	})
 	if err != nil {
 		return nil, h.failed(ctx, "check-in", c.device.ID, err)
@@ -175,6 +178,7 @@ func (h *handler) CheckIn(ctx context.Context, req *connect.Request[agentv1.Chec
 	return connect.NewResponse(&agentv1.CheckInResponse{
 		CheckInIntervalSeconds: int64(h.cfg.CheckInInterval / time.Second),
 		PolicyJson:             reply.Policy, PolicyVersion: reply.PolicyVersion, CommandsPending: len(pending) > 0,
+		IndicatorsVersion: reply.IndicatorsVersion,
 	}), nil
 }
 

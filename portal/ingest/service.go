@@ -54,6 +54,8 @@ type Config struct {
 	Files Files
 	// Samples may be nil: then none are taken.
 	Samples Samples
+	// Indicators may be nil: then there are none.
+	Indicators Indicators
 	// CheckInInterval is what agents are told; 5 minutes when zero.
 	CheckInInterval time.Duration
 	Log             *slog.Logger

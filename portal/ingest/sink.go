@@ -92,6 +92,11 @@ type CheckIn struct {
 	Health []byte
 	// PolicyVersion is the version of the policy that the device applies.
 	PolicyVersion string
+	// IndicatorsVersion is the version of the portal's list of indicators that
+	// is in force on the device, empty for none; IndicatorsCount is how many
+	// indicators are, with those of the host's own list.
+	IndicatorsVersion string
+	IndicatorsCount   int
 }
 
 // CheckInReply says what a device should have.
@@ -100,6 +105,9 @@ type CheckInReply struct {
 	// version that the device reported; nil otherwise.
 	Policy        []byte
 	PolicyVersion string
+	// IndicatorsVersion is the version of the list of indicators that the device
+	// should have; empty for no list.
+	IndicatorsVersion string
 }
 
 // Arrival is one self-test alert that reached the store.

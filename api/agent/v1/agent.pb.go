@@ -692,8 +692,12 @@ type CheckInRequest struct {
 	HealthJson []byte `protobuf:"bytes,2,opt,name=health_json,json=healthJson,proto3" json:"health_json,omitempty"`
 	// The version of the policy that is applied, empty for none.
 	PolicyVersion string `protobuf:"bytes,3,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The version of the portal's list of indicators that is in force, empty for
+	// none, and how many indicators are (those of the host's own list too).
+	IndicatorsVersion string `protobuf:"bytes,4,opt,name=indicators_version,json=indicatorsVersion,proto3" json:"indicators_version,omitempty"`
+	IndicatorsCount   uint32 `protobuf:"varint,5,opt,name=indicators_count,json=indicatorsCount,proto3" json:"indicators_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CheckInRequest) Reset() {
@@ -747,6 +751,20 @@ func (x *CheckInRequest) GetPolicyVersion() string {
 	return ""
 }
 
+func (x *CheckInRequest) GetIndicatorsVersion() string {
+	if x != nil {
+		return x.IndicatorsVersion
+	}
+	return ""
+}
+
+func (x *CheckInRequest) GetIndicatorsCount() uint32 {
+	if x != nil {
+		return x.IndicatorsCount
+	}
+	return 0
+}
+
 type CheckInResponse struct {
 	state                  protoimpl.MessageState `protogen:"open.v1"`
 	CheckInIntervalSeconds int64                  `protobuf:"varint,1,opt,name=check_in_interval_seconds,json=checkInIntervalSeconds,proto3" json:"check_in_interval_seconds,omitempty"`
@@ -755,8 +773,11 @@ type CheckInResponse struct {
 	PolicyJson      []byte `protobuf:"bytes,2,opt,name=policy_json,json=policyJson,proto3" json:"policy_json,omitempty"`
 	PolicyVersion   string `protobuf:"bytes,3,opt,name=policy_version,json=policyVersion,proto3" json:"policy_version,omitempty"`
 	CommandsPending bool   `protobuf:"varint,4,opt,name=commands_pending,json=commandsPending,proto3" json:"commands_pending,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The version of the list of indicators that the agent should have; empty
+	// from a portal that has none. The agent fetches it when its own differs.
+	IndicatorsVersion string `protobuf:"bytes,5,opt,name=indicators_version,json=indicatorsVersion,proto3" json:"indicators_version,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CheckInResponse) Reset() {
@@ -817,6 +838,120 @@ func (x *CheckInResponse) GetCommandsPending() bool {
 	return false
 }
 
+func (x *CheckInResponse) GetIndicatorsVersion() string {
+	if x != nil {
+		return x.IndicatorsVersion
+	}
+	return ""
+}
+
+type FetchIndicatorsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchIndicatorsRequest) Reset() {
+	*x = FetchIndicatorsRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchIndicatorsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchIndicatorsRequest) ProtoMessage() {}
+
+func (x *FetchIndicatorsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchIndicatorsRequest.ProtoReflect.Descriptor instead.
+func (*FetchIndicatorsRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FetchIndicatorsRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *FetchIndicatorsRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type FetchIndicatorsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1 MiB of the list: JSON as api/indicator has it, compressed with
+	// zstd.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The size of all of it, compressed.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchIndicatorsResponse) Reset() {
+	*x = FetchIndicatorsResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchIndicatorsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchIndicatorsResponse) ProtoMessage() {}
+
+func (x *FetchIndicatorsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchIndicatorsResponse.ProtoReflect.Descriptor instead.
+func (*FetchIndicatorsResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FetchIndicatorsResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *FetchIndicatorsResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type CommandsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Send what is pending and end at once instead of waiting for more: for ways
@@ -828,7 +963,7 @@ type CommandsRequest struct {
 
 func (x *CommandsRequest) Reset() {
 	*x = CommandsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +975,7 @@ func (x *CommandsRequest) String() string {
 func (*CommandsRequest) ProtoMessage() {}
 
 func (x *CommandsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +988,7 @@ func (x *CommandsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandsRequest.ProtoReflect.Descriptor instead.
 func (*CommandsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommandsRequest) GetPoll() bool {
@@ -880,7 +1015,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1027,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1040,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetId() string {
@@ -949,7 +1084,7 @@ type CompleteCommandRequest struct {
 
 func (x *CompleteCommandRequest) Reset() {
 	*x = CompleteCommandRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1096,7 @@ func (x *CompleteCommandRequest) String() string {
 func (*CompleteCommandRequest) ProtoMessage() {}
 
 func (x *CompleteCommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1109,7 @@ func (x *CompleteCommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteCommandRequest.ProtoReflect.Descriptor instead.
 func (*CompleteCommandRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CompleteCommandRequest) GetId() string {
@@ -1013,7 +1148,7 @@ type CompleteCommandResponse struct {
 
 func (x *CompleteCommandResponse) Reset() {
 	*x = CompleteCommandResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1160,7 @@ func (x *CompleteCommandResponse) String() string {
 func (*CompleteCommandResponse) ProtoMessage() {}
 
 func (x *CompleteCommandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1173,7 @@ func (x *CompleteCommandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteCommandResponse.ProtoReflect.Descriptor instead.
 func (*CompleteCommandResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 type FinishSelfTestRequest struct {
@@ -1052,7 +1187,7 @@ type FinishSelfTestRequest struct {
 
 func (x *FinishSelfTestRequest) Reset() {
 	*x = FinishSelfTestRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1199,7 @@ func (x *FinishSelfTestRequest) String() string {
 func (*FinishSelfTestRequest) ProtoMessage() {}
 
 func (x *FinishSelfTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1212,7 @@ func (x *FinishSelfTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestRequest.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FinishSelfTestRequest) GetTestId() string {
@@ -1103,7 +1238,7 @@ type FinishSelfTestResponse struct {
 
 func (x *FinishSelfTestResponse) Reset() {
 	*x = FinishSelfTestResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1250,7 @@ func (x *FinishSelfTestResponse) String() string {
 func (*FinishSelfTestResponse) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1263,7 @@ func (x *FinishSelfTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestResponse.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FinishSelfTestResponse) GetArrivals() []*FinishSelfTestResponse_Arrival {
@@ -1157,7 +1292,7 @@ type SendFileRequest struct {
 
 func (x *SendFileRequest) Reset() {
 	*x = SendFileRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1304,7 @@ func (x *SendFileRequest) String() string {
 func (*SendFileRequest) ProtoMessage() {}
 
 func (x *SendFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1317,7 @@ func (x *SendFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendFileRequest.ProtoReflect.Descriptor instead.
 func (*SendFileRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SendFileRequest) GetCommandId() string {
@@ -1237,7 +1372,7 @@ type SendFileResponse struct {
 
 func (x *SendFileResponse) Reset() {
 	*x = SendFileResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1384,7 @@ func (x *SendFileResponse) String() string {
 func (*SendFileResponse) ProtoMessage() {}
 
 func (x *SendFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1397,7 @@ func (x *SendFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendFileResponse.ProtoReflect.Descriptor instead.
 func (*SendFileResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SendFileResponse) GetNextOffset() uint64 {
@@ -1284,7 +1419,7 @@ type FetchFileRequest struct {
 
 func (x *FetchFileRequest) Reset() {
 	*x = FetchFileRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1431,7 @@ func (x *FetchFileRequest) String() string {
 func (*FetchFileRequest) ProtoMessage() {}
 
 func (x *FetchFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1444,7 @@ func (x *FetchFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchFileRequest.ProtoReflect.Descriptor instead.
 func (*FetchFileRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchFileRequest) GetCommandId() string {
@@ -1344,7 +1479,7 @@ type FetchFileResponse struct {
 
 func (x *FetchFileResponse) Reset() {
 	*x = FetchFileResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1491,7 @@ func (x *FetchFileResponse) String() string {
 func (*FetchFileResponse) ProtoMessage() {}
 
 func (x *FetchFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1504,7 @@ func (x *FetchFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchFileResponse.ProtoReflect.Descriptor instead.
 func (*FetchFileResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FetchFileResponse) GetData() []byte {
@@ -1403,7 +1538,7 @@ type SendSampleRequest struct {
 
 func (x *SendSampleRequest) Reset() {
 	*x = SendSampleRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1550,7 @@ func (x *SendSampleRequest) String() string {
 func (*SendSampleRequest) ProtoMessage() {}
 
 func (x *SendSampleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1563,7 @@ func (x *SendSampleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSampleRequest.ProtoReflect.Descriptor instead.
 func (*SendSampleRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SendSampleRequest) GetAlertId() string {
@@ -1478,7 +1613,7 @@ type SendSampleResponse struct {
 
 func (x *SendSampleResponse) Reset() {
 	*x = SendSampleResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1625,7 @@ func (x *SendSampleResponse) String() string {
 func (*SendSampleResponse) ProtoMessage() {}
 
 func (x *SendSampleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1638,7 @@ func (x *SendSampleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendSampleResponse.ProtoReflect.Descriptor instead.
 func (*SendSampleResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SendSampleResponse) GetNextOffset() uint64 {
@@ -1528,7 +1663,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1675,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1688,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type LeaveResponse struct {
@@ -1564,7 +1699,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1711,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1724,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 type FinishSelfTestResponse_Arrival struct {
@@ -1603,7 +1738,7 @@ type FinishSelfTestResponse_Arrival struct {
 
 func (x *FinishSelfTestResponse_Arrival) Reset() {
 	*x = FinishSelfTestResponse_Arrival{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1750,7 @@ func (x *FinishSelfTestResponse_Arrival) String() string {
 func (*FinishSelfTestResponse_Arrival) ProtoMessage() {}
 
 func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1763,7 @@ func (x *FinishSelfTestResponse_Arrival) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishSelfTestResponse_Arrival.ProtoReflect.Descriptor instead.
 func (*FinishSelfTestResponse_Arrival) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 func (x *FinishSelfTestResponse_Arrival) GetAlertId() string {
@@ -1714,18 +1849,27 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"F\n" +
 	"\x0fDeliverResponse\x123\n" +
-	"\x15acknowledged_sequence\x18\x01 \x01(\x04R\x14acknowledgedSequence\"\x8e\x01\n" +
+	"\x15acknowledged_sequence\x18\x01 \x01(\x04R\x14acknowledgedSequence\"\xe8\x01\n" +
 	"\x0eCheckInRequest\x124\n" +
 	"\x06device\x18\x01 \x01(\v2\x1c.bulwark.agent.v1.DeviceInfoR\x06device\x12\x1f\n" +
 	"\vhealth_json\x18\x02 \x01(\fR\n" +
 	"healthJson\x12%\n" +
-	"\x0epolicy_version\x18\x03 \x01(\tR\rpolicyVersion\"\xbf\x01\n" +
+	"\x0epolicy_version\x18\x03 \x01(\tR\rpolicyVersion\x12-\n" +
+	"\x12indicators_version\x18\x04 \x01(\tR\x11indicatorsVersion\x12)\n" +
+	"\x10indicators_count\x18\x05 \x01(\rR\x0findicatorsCount\"\xee\x01\n" +
 	"\x0fCheckInResponse\x129\n" +
 	"\x19check_in_interval_seconds\x18\x01 \x01(\x03R\x16checkInIntervalSeconds\x12\x1f\n" +
 	"\vpolicy_json\x18\x02 \x01(\fR\n" +
 	"policyJson\x12%\n" +
 	"\x0epolicy_version\x18\x03 \x01(\tR\rpolicyVersion\x12)\n" +
-	"\x10commands_pending\x18\x04 \x01(\bR\x0fcommandsPending\"%\n" +
+	"\x10commands_pending\x18\x04 \x01(\bR\x0fcommandsPending\x12-\n" +
+	"\x12indicators_version\x18\x05 \x01(\tR\x11indicatorsVersion\"J\n" +
+	"\x16FetchIndicatorsRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\"A\n" +
+	"\x17FetchIndicatorsResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"%\n" +
 	"\x0fCommandsRequest\x12\x12\n" +
 	"\x04poll\x18\x01 \x01(\bR\x04poll\"y\n" +
 	"\aCommand\x12\x0e\n" +
@@ -1782,14 +1926,15 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\rLeaveResponse2\xa7\x01\n" +
 	"\x11EnrollmentService\x12K\n" +
 	"\x06Enroll\x12\x1f.bulwark.agent.v1.EnrollRequest\x1a .bulwark.agent.v1.EnrollResponse\x12E\n" +
-	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\x93\x06\n" +
+	"\x04Ping\x12\x1d.bulwark.agent.v1.PingRequest\x1a\x1e.bulwark.agent.v1.PingResponse2\xfb\x06\n" +
 	"\fAgentService\x12N\n" +
 	"\aDeliver\x12 .bulwark.agent.v1.DeliverRequest\x1a!.bulwark.agent.v1.DeliverResponse\x12N\n" +
 	"\aCheckIn\x12 .bulwark.agent.v1.CheckInRequest\x1a!.bulwark.agent.v1.CheckInResponse\x12J\n" +
 	"\bCommands\x12!.bulwark.agent.v1.CommandsRequest\x1a\x19.bulwark.agent.v1.Command0\x01\x12f\n" +
 	"\x0fCompleteCommand\x12(.bulwark.agent.v1.CompleteCommandRequest\x1a).bulwark.agent.v1.CompleteCommandResponse\x12Q\n" +
 	"\bSendFile\x12!.bulwark.agent.v1.SendFileRequest\x1a\".bulwark.agent.v1.SendFileResponse\x12T\n" +
-	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12W\n" +
+	"\tFetchFile\x12\".bulwark.agent.v1.FetchFileRequest\x1a#.bulwark.agent.v1.FetchFileResponse\x12f\n" +
+	"\x0fFetchIndicators\x12(.bulwark.agent.v1.FetchIndicatorsRequest\x1a).bulwark.agent.v1.FetchIndicatorsResponse\x12W\n" +
 	"\n" +
 	"SendSample\x12#.bulwark.agent.v1.SendSampleRequest\x1a$.bulwark.agent.v1.SendSampleResponse\x12H\n" +
 	"\x05Leave\x12\x1e.bulwark.agent.v1.LeaveRequest\x1a\x1f.bulwark.agent.v1.LeaveResponse\x12c\n" +
@@ -1807,7 +1952,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
 	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
@@ -1820,53 +1965,57 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*DeliverResponse)(nil),                // 8: bulwark.agent.v1.DeliverResponse
 	(*CheckInRequest)(nil),                 // 9: bulwark.agent.v1.CheckInRequest
 	(*CheckInResponse)(nil),                // 10: bulwark.agent.v1.CheckInResponse
-	(*CommandsRequest)(nil),                // 11: bulwark.agent.v1.CommandsRequest
-	(*Command)(nil),                        // 12: bulwark.agent.v1.Command
-	(*CompleteCommandRequest)(nil),         // 13: bulwark.agent.v1.CompleteCommandRequest
-	(*CompleteCommandResponse)(nil),        // 14: bulwark.agent.v1.CompleteCommandResponse
-	(*FinishSelfTestRequest)(nil),          // 15: bulwark.agent.v1.FinishSelfTestRequest
-	(*FinishSelfTestResponse)(nil),         // 16: bulwark.agent.v1.FinishSelfTestResponse
-	(*SendFileRequest)(nil),                // 17: bulwark.agent.v1.SendFileRequest
-	(*SendFileResponse)(nil),               // 18: bulwark.agent.v1.SendFileResponse
-	(*FetchFileRequest)(nil),               // 19: bulwark.agent.v1.FetchFileRequest
-	(*FetchFileResponse)(nil),              // 20: bulwark.agent.v1.FetchFileResponse
-	(*SendSampleRequest)(nil),              // 21: bulwark.agent.v1.SendSampleRequest
-	(*SendSampleResponse)(nil),             // 22: bulwark.agent.v1.SendSampleResponse
-	(*LeaveRequest)(nil),                   // 23: bulwark.agent.v1.LeaveRequest
-	(*LeaveResponse)(nil),                  // 24: bulwark.agent.v1.LeaveResponse
-	nil,                                    // 25: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 26: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	(*FetchIndicatorsRequest)(nil),         // 11: bulwark.agent.v1.FetchIndicatorsRequest
+	(*FetchIndicatorsResponse)(nil),        // 12: bulwark.agent.v1.FetchIndicatorsResponse
+	(*CommandsRequest)(nil),                // 13: bulwark.agent.v1.CommandsRequest
+	(*Command)(nil),                        // 14: bulwark.agent.v1.Command
+	(*CompleteCommandRequest)(nil),         // 15: bulwark.agent.v1.CompleteCommandRequest
+	(*CompleteCommandResponse)(nil),        // 16: bulwark.agent.v1.CompleteCommandResponse
+	(*FinishSelfTestRequest)(nil),          // 17: bulwark.agent.v1.FinishSelfTestRequest
+	(*FinishSelfTestResponse)(nil),         // 18: bulwark.agent.v1.FinishSelfTestResponse
+	(*SendFileRequest)(nil),                // 19: bulwark.agent.v1.SendFileRequest
+	(*SendFileResponse)(nil),               // 20: bulwark.agent.v1.SendFileResponse
+	(*FetchFileRequest)(nil),               // 21: bulwark.agent.v1.FetchFileRequest
+	(*FetchFileResponse)(nil),              // 22: bulwark.agent.v1.FetchFileResponse
+	(*SendSampleRequest)(nil),              // 23: bulwark.agent.v1.SendSampleRequest
+	(*SendSampleResponse)(nil),             // 24: bulwark.agent.v1.SendSampleResponse
+	(*LeaveRequest)(nil),                   // 25: bulwark.agent.v1.LeaveRequest
+	(*LeaveResponse)(nil),                  // 26: bulwark.agent.v1.LeaveResponse
+	nil,                                    // 27: bulwark.agent.v1.DeliverRequest.LostEntry
+	(*FinishSelfTestResponse_Arrival)(nil), // 28: bulwark.agent.v1.FinishSelfTestResponse.Arrival
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
 	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag
-	25, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
+	27, // 2: bulwark.agent.v1.DeliverRequest.lost:type_name -> bulwark.agent.v1.DeliverRequest.LostEntry
 	5,  // 3: bulwark.agent.v1.CheckInRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
-	26, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	28, // 4: bulwark.agent.v1.FinishSelfTestResponse.arrivals:type_name -> bulwark.agent.v1.FinishSelfTestResponse.Arrival
 	1,  // 5: bulwark.agent.v1.EnrollmentService.Enroll:input_type -> bulwark.agent.v1.EnrollRequest
 	3,  // 6: bulwark.agent.v1.EnrollmentService.Ping:input_type -> bulwark.agent.v1.PingRequest
 	7,  // 7: bulwark.agent.v1.AgentService.Deliver:input_type -> bulwark.agent.v1.DeliverRequest
 	9,  // 8: bulwark.agent.v1.AgentService.CheckIn:input_type -> bulwark.agent.v1.CheckInRequest
-	11, // 9: bulwark.agent.v1.AgentService.Commands:input_type -> bulwark.agent.v1.CommandsRequest
-	13, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
-	17, // 11: bulwark.agent.v1.AgentService.SendFile:input_type -> bulwark.agent.v1.SendFileRequest
-	19, // 12: bulwark.agent.v1.AgentService.FetchFile:input_type -> bulwark.agent.v1.FetchFileRequest
-	21, // 13: bulwark.agent.v1.AgentService.SendSample:input_type -> bulwark.agent.v1.SendSampleRequest
-	23, // 14: bulwark.agent.v1.AgentService.Leave:input_type -> bulwark.agent.v1.LeaveRequest
-	15, // 15: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
-	2,  // 16: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
-	4,  // 17: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
-	8,  // 18: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
-	10, // 19: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
-	12, // 20: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
-	14, // 21: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
-	18, // 22: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
-	20, // 23: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
-	22, // 24: bulwark.agent.v1.AgentService.SendSample:output_type -> bulwark.agent.v1.SendSampleResponse
-	24, // 25: bulwark.agent.v1.AgentService.Leave:output_type -> bulwark.agent.v1.LeaveResponse
-	16, // 26: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
-	16, // [16:27] is the sub-list for method output_type
-	5,  // [5:16] is the sub-list for method input_type
+	13, // 9: bulwark.agent.v1.AgentService.Commands:input_type -> bulwark.agent.v1.CommandsRequest
+	15, // 10: bulwark.agent.v1.AgentService.CompleteCommand:input_type -> bulwark.agent.v1.CompleteCommandRequest
+	19, // 11: bulwark.agent.v1.AgentService.SendFile:input_type -> bulwark.agent.v1.SendFileRequest
+	21, // 12: bulwark.agent.v1.AgentService.FetchFile:input_type -> bulwark.agent.v1.FetchFileRequest
+	11, // 13: bulwark.agent.v1.AgentService.FetchIndicators:input_type -> bulwark.agent.v1.FetchIndicatorsRequest
+	23, // 14: bulwark.agent.v1.AgentService.SendSample:input_type -> bulwark.agent.v1.SendSampleRequest
+	25, // 15: bulwark.agent.v1.AgentService.Leave:input_type -> bulwark.agent.v1.LeaveRequest
+	17, // 16: bulwark.agent.v1.AgentService.FinishSelfTest:input_type -> bulwark.agent.v1.FinishSelfTestRequest
+	2,  // 17: bulwark.agent.v1.EnrollmentService.Enroll:output_type -> bulwark.agent.v1.EnrollResponse
+	4,  // 18: bulwark.agent.v1.EnrollmentService.Ping:output_type -> bulwark.agent.v1.PingResponse
+	8,  // 19: bulwark.agent.v1.AgentService.Deliver:output_type -> bulwark.agent.v1.DeliverResponse
+	10, // 20: bulwark.agent.v1.AgentService.CheckIn:output_type -> bulwark.agent.v1.CheckInResponse
+	14, // 21: bulwark.agent.v1.AgentService.Commands:output_type -> bulwark.agent.v1.Command
+	16, // 22: bulwark.agent.v1.AgentService.CompleteCommand:output_type -> bulwark.agent.v1.CompleteCommandResponse
+	20, // 23: bulwark.agent.v1.AgentService.SendFile:output_type -> bulwark.agent.v1.SendFileResponse
+	22, // 24: bulwark.agent.v1.AgentService.FetchFile:output_type -> bulwark.agent.v1.FetchFileResponse
+	12, // 25: bulwark.agent.v1.AgentService.FetchIndicators:output_type -> bulwark.agent.v1.FetchIndicatorsResponse
+	24, // 26: bulwark.agent.v1.AgentService.SendSample:output_type -> bulwark.agent.v1.SendSampleResponse
+	26, // 27: bulwark.agent.v1.AgentService.Leave:output_type -> bulwark.agent.v1.LeaveResponse
+	18, // 28: bulwark.agent.v1.AgentService.FinishSelfTest:output_type -> bulwark.agent.v1.FinishSelfTestResponse
+	17, // [17:29] is the sub-list for method output_type
+	5,  // [5:17] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
 	5,  // [5:5] is the sub-list for extension extendee
 	0,  // [0:5] is the sub-list for field type_name
@@ -1883,7 +2032,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -69,6 +69,9 @@ const (
 	AgentServiceSendFileProcedure = "/bulwark.agent.v1.AgentService/SendFile"
 	// AgentServiceFetchFileProcedure is the fully-qualified name of the AgentService's FetchFile RPC.
 	AgentServiceFetchFileProcedure = "/bulwark.agent.v1.AgentService/FetchFile"
+	// AgentServiceFetchIndicatorsProcedure is the fully-qualified name of the AgentService's
+	// FetchIndicators RPC.
+	AgentServiceFetchIndicatorsProcedure = "/bulwark.agent.v1.AgentService/FetchIndicators"
 	// AgentServiceSendSampleProcedure is the fully-qualified name of the AgentService's SendSample RPC.
 	AgentServiceSendSampleProcedure = "/bulwark.agent.v1.AgentService/SendSample"
 	// AgentServiceLeaveProcedure is the fully-qualified name of the AgentService's Leave RPC.
@@ -215,6 +218,9 @@ type AgentServiceClient interface {
 	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
 	// FetchFile returns a part of a file that a command names, at most 1 MiB.
 	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
+	// FetchIndicators returns a part of the list of indicators that a check-in
+	// named. not_found: it is another one by now (the next check-in says which).
+	FetchIndicators(context.Context, *connect.Request[v1.FetchIndicatorsRequest]) (*connect.Response[v1.FetchIndicatorsResponse], error)
 	// SendSample brings a suspicious file about which the device has raised an
 	// alert, in parts as SendFile does. A call without data asks where to begin.
 	// Errors: not_found (no such alert of this device: it may be on its way),
@@ -276,6 +282,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
 			connect.WithClientOptions(opts...),
 		),
+		fetchIndicators: connect.NewClient[v1.FetchIndicatorsRequest, v1.FetchIndicatorsResponse](
+			httpClient,
+			baseURL+AgentServiceFetchIndicatorsProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("FetchIndicators")),
+			connect.WithClientOptions(opts...),
+		),
 		sendSample: connect.NewClient[v1.SendSampleRequest, v1.SendSampleResponse](
 			httpClient,
 			baseURL+AgentServiceSendSampleProcedure,
@@ -305,6 +317,7 @@ type agentServiceClient struct {
 	completeCommand *connect.Client[v1.CompleteCommandRequest, v1.CompleteCommandResponse]
 	sendFile        *connect.Client[v1.SendFileRequest, v1.SendFileResponse]
 	fetchFile       *connect.Client[v1.FetchFileRequest, v1.FetchFileResponse]
+	fetchIndicators *connect.Client[v1.FetchIndicatorsRequest, v1.FetchIndicatorsResponse]
 	sendSample      *connect.Client[v1.SendSampleRequest, v1.SendSampleResponse]
 	leave           *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 	finishSelfTest  *connect.Client[v1.FinishSelfTestRequest, v1.FinishSelfTestResponse]
@@ -338,6 +351,11 @@ func (c *agentServiceClient) SendFile(ctx context.Context, req *connect.Request[
 // FetchFile calls bulwark.agent.v1.AgentService.FetchFile.
 func (c *agentServiceClient) FetchFile(ctx context.Context, req *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
 	return c.fetchFile.CallUnary(ctx, req)
+}
+
+// FetchIndicators calls bulwark.agent.v1.AgentService.FetchIndicators.
+func (c *agentServiceClient) FetchIndicators(ctx context.Context, req *connect.Request[v1.FetchIndicatorsRequest]) (*connect.Response[v1.FetchIndicatorsResponse], error) {
+	return c.fetchIndicators.CallUnary(ctx, req)
 }
 
 // SendSample calls bulwark.agent.v1.AgentService.SendSample.
@@ -382,6 +400,9 @@ type AgentServiceHandler interface {
 	SendFile(context.Context, *connect.Request[v1.SendFileRequest]) (*connect.Response[v1.SendFileResponse], error)
 	// FetchFile returns a part of a file that a command names, at most 1 MiB.
 	FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error)
+	// FetchIndicators returns a part of the list of indicators that a check-in
+	// named. not_found: it is another one by now (the next check-in says which).
+	FetchIndicators(context.Context, *connect.Request[v1.FetchIndicatorsRequest]) (*connect.Response[v1.FetchIndicatorsResponse], error)
 	// SendSample brings a suspicious file about which the device has raised an
 	// alert, in parts as SendFile does. A call without data asks where to begin.
 	// Errors: not_found (no such alert of this device: it may be on its way),
@@ -439,6 +460,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("FetchFile")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceFetchIndicatorsHandler := connect.NewUnaryHandler(
+		AgentServiceFetchIndicatorsProcedure,
+		svc.FetchIndicators,
+		connect.WithSchema(agentServiceMethods.ByName("FetchIndicators")),
+		connect.WithHandlerOptions(opts...),
+	)
 	agentServiceSendSampleHandler := connect.NewUnaryHandler(
 		AgentServiceSendSampleProcedure,
 		svc.SendSample,
@@ -471,6 +498,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServiceSendFileHandler.ServeHTTP(w, r)
 		case AgentServiceFetchFileProcedure:
 			agentServiceFetchFileHandler.ServeHTTP(w, r)
+		case AgentServiceFetchIndicatorsProcedure:
+			agentServiceFetchIndicatorsHandler.ServeHTTP(w, r)
 		case AgentServiceSendSampleProcedure:
 			agentServiceSendSampleHandler.ServeHTTP(w, r)
 		case AgentServiceLeaveProcedure:
@@ -508,6 +537,10 @@ func (UnimplementedAgentServiceHandler) SendFile(context.Context, *connect.Reque
 
 func (UnimplementedAgentServiceHandler) FetchFile(context.Context, *connect.Request[v1.FetchFileRequest]) (*connect.Response[v1.FetchFileResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.FetchFile is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) FetchIndicators(context.Context, *connect.Request[v1.FetchIndicatorsRequest]) (*connect.Response[v1.FetchIndicatorsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulwark.agent.v1.AgentService.FetchIndicators is not implemented"))
 }
 
 func (UnimplementedAgentServiceHandler) SendSample(context.Context, *connect.Request[v1.SendSampleRequest]) (*connect.Response[v1.SendSampleResponse], error) {
