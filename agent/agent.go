@@ -51,6 +51,9 @@ type Options struct {
 	Dirs    layout.Dirs
 	Version string
 	Commit  string
+	// Built is when, which the expiry counts from; zero for builds that do not
+	// expire.
+	Built time.Time
 	// Program is the daemon's own executable; scanner processes are started
 	// from it.
 	Program string
@@ -194,7 +197,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err := a.openSamples(); err != nil {
 		return nil, err
 	}
-	a.product = health.Product{Version: opts.Version, Commit: opts.Commit, Ring: "Production", MachineGUID: a.identity.MachineGUID()}
+	a.product = health.Product{Version: opts.Version, Commit: opts.Commit, Built: opts.Built, Ring: "Production", MachineGUID: a.identity.MachineGUID()}
 	a.registerHealth()
 	return a, nil
 }

@@ -20,8 +20,10 @@ dist=${DIST:-dist}
 out=$dist/build
 mkdir -p "$out"
 # The time in the packages is the commit's: the same source gives the same bytes.
+# It is also what the agent's expiry counts from.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH VERSION
+ldflags+=" -X main.built=$SOURCE_DATE_EPOCH"
 
 .ci/setup-tools nfpm
 

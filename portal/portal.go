@@ -163,7 +163,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}
 	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
 		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,

@@ -12,8 +12,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/agent"
 	"github.com/bulwarkhq/bulwark/agent/coverage"
@@ -24,10 +26,12 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/supervise"
 )
 
-// version and commit are set by the linker (Makefile).
+// version and commit are set by the linker (Makefile); built too in packages, in
+// seconds since 1970 (packaging/build.sh): other builds do not expire.
 var (
 	version = "0.0.0-dev"
 	commit  = ""
+	built   = ""
 )
 
 // Exit statuses.
@@ -113,7 +117,7 @@ func daemon(args []string) int {
 		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
 		return exitFailure
 	}
-	opts := agent.Options{Dirs: dirs, Version: version, Commit: commit, Program: program, OnlyMounts: splitList(*only), Sensors: splitList(*sensors)}
+	opts := agent.Options{Dirs: dirs, Version: version, Commit: commit, Built: buildTime(built), Program: program, OnlyMounts: splitList(*only), Sensors: splitList(*sensors)}
 	if *console {
 		opts.Console = os.Stderr
 	}
@@ -124,6 +128,16 @@ func daemon(args []string) int {
 		return exitFailure
 	}
 	return exitOK
+}
+
+// buildTime is the time of a stamp; zero without one, and for one that is none: a
+// daemon starts in any case.
+func buildTime(stamp string) time.Time {
+	seconds, err := strconv.ParseInt(stamp, 10, 64)
+	if err != nil || seconds <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
 }
 
 func splitList(s string) []string {

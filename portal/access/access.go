@@ -54,7 +54,7 @@ const (
 // Scopes are the permissions that an API token may carry.
 var scopes = []Permission{
 	MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, MachineLive,
-	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite,
+	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite, OnboardingRead, Onboarding,
 }
 
 // Scopes returns the permissions that an API token may carry.

@@ -32,7 +32,7 @@ func TestMay(t *testing.T) {
 		}
 	}
 	for _, s := range Scopes() {
-		if s == TokenManage || s == AuditRead || s == Onboarding {
+		if s == TokenManage || s == AuditRead {
 			t.Errorf("an API token may carry %s", s)
 		}
 	}

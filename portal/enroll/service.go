@@ -89,6 +89,11 @@ type PackageSpec struct {
 	Tags []Tag
 }
 
+// SpecError is returned for a PackageSpec of which nothing can be made.
+type SpecError struct{ Field, Message string }
+
+func (e *SpecError) Error() string { return "onboarding package: " + e.Message }
+
 // NewPackage makes an enrollment token and returns it with the text of the
 // onboarding package, which alone holds the secret.
 func (s *Service) NewPackage(ctx context.Context, spec PackageSpec) (Token, []byte, error) {
@@ -97,13 +102,13 @@ func (s *Service) NewPackage(ctx context.Context, spec PackageSpec) (Token, []by
 	}
 	switch {
 	case spec.Validity < time.Minute || spec.Validity > MaxTokenValidity:
-		return Token{}, nil, fmt.Errorf("onboarding package: validity %s is not between 1 minute and %d days", spec.Validity, MaxTokenValidity/(24*time.Hour))
+		return Token{}, nil, &SpecError{"validity", fmt.Sprintf("validity %s is not between 1 minute and %d days", spec.Validity, MaxTokenValidity/(24*time.Hour))}
 	case spec.MaxUses < 0:
-		return Token{}, nil, fmt.Errorf("onboarding package: number of uses %d is negative", spec.MaxUses)
+		return Token{}, nil, &SpecError{"uses", fmt.Sprintf("number of uses %d is negative", spec.MaxUses)}
 	case len(spec.Name) > 200:
-		return Token{}, nil, fmt.Errorf("onboarding package: the name is longer than 200 bytes")
+		return Token{}, nil, &SpecError{"name", "the name is longer than 200 bytes"}
 	case len(spec.Tags) > maxTags:
-		return Token{}, nil, fmt.Errorf("onboarding package: %d tags, the limit is %d", len(spec.Tags), maxTags)
+		return Token{}, nil, &SpecError{"tags", fmt.Sprintf("%d tags, the limit is %d", len(spec.Tags), maxTags)}
 	}
 	id, err := randomHex(8)
 	if err != nil {

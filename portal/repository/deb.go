@@ -23,6 +23,8 @@ const (
 	maxControlArchive = 4 << 20
 	maxControlBytes   = 64 << 10
 	maxControlMembers = 200
+	maxDebMembers     = 16
+	arMagic           = "!<arch>\n"
 )
 
 var (
@@ -65,13 +67,26 @@ func readDeb(r io.ReaderAt, size int64) (control, error) {
 	return c, nil
 }
 
-func debControl(r io.ReaderAt, size int64) ([]byte, error) {
+// debMember is a member of the ar archive that a deb is.
+type debMember struct {
+	name            string
+	begin, at, size int64 // its header, its content
+}
+
+// end is where the next member begins.
+func (m debMember) end() int64 { return m.at + m.size + m.size%2 }
+
+// debMembers reads the headers of the members of a deb of that size.
+func debMembers(r io.ReaderAt, size int64) ([]debMember, error) {
 	var magic [8]byte
-	if _, err := r.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "!<arch>\n" {
+	if _, err := r.ReadAt(magic[:], 0); err != nil || string(magic[:]) != arMagic {
 		return nil, errors.New("it does not begin as an ar archive")
 	}
-	at := int64(len(magic))
-	for range 8 { // the control member is the second one
+	var out []debMember
+	for at := int64(len(magic)); at < size; at = out[len(out)-1].end() {
+		if len(out) == maxDebMembers {
+			return nil, fmt.Errorf("ar archive: more than %d members", maxDebMembers)
+		}
 		var head [60]byte
 		if _, err := r.ReadAt(head[:], at); err != nil {
 			return nil, fmt.Errorf("ar archive: header at %d: %w", at, err)
@@ -80,14 +95,23 @@ func debControl(r io.ReaderAt, size int64) ([]byte, error) {
 		if err != nil || n < 0 || string(head[58:]) != "`\n" || at+60+n > size {
 			return nil, fmt.Errorf("ar archive: damaged header at %d", at)
 		}
-		name := strings.TrimRight(strings.TrimSpace(string(head[:16])), "/")
-		if kind, ok := strings.CutPrefix(name, "control.tar"); ok {
-			if n > maxControlArchive {
-				return nil, fmt.Errorf("%s has %d bytes, the limit is %d", name, n, maxControlArchive)
+		out = append(out, debMember{strings.TrimRight(strings.TrimSpace(string(head[:16])), "/"), at, at + 60, n})
+	}
+	return out, nil
+}
+
+func debControl(r io.ReaderAt, size int64) ([]byte, error) {
+	members, err := debMembers(r, size)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		if kind, ok := strings.CutPrefix(m.name, "control.tar"); ok {
+			if m.size > maxControlArchive {
+				return nil, fmt.Errorf("%s has %d bytes, the limit is %d", m.name, m.size, maxControlArchive)
 			}
-			return controlFile(io.NewSectionReader(r, at+60, n), kind)
+			return controlFile(io.NewSectionReader(r, m.at, m.size), kind)
 		}
-		at += 60 + n + n%2
 	}
 	return nil, errors.New("no member control.tar")
 }

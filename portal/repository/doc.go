@@ -8,14 +8,15 @@
 //
 //	signing-key.asc  the OpenPGP key, encrypted (see Key)
 //	state.json       what is published in which channel
-//	pool/            the packages; rpm files are signed with the key
+//	pool/            the packages, signed with the key
 //	current          link to the published tree below generations/
 //	generations/     published trees; a change makes a new one and swaps the link
 //	lock             held while something is changed
 //
 // A published tree holds
 //
-//	keys/            the public key (bulwark.asc, bulwark.gpg) and the portal's certificate authority
+//	keys/            the public key (bulwark.asc, bulwark.gpg), debsig-verify's policy
+//	                 (debsig.pol) and the portal's certificate authority
 //	config/DISTRIBUTION/VERSION/CHANNEL.{list,sources,repo}
 //	apt/             dists/SUITE, pool/
 //	yum/CHANNEL/     repodata/, Packages/; ring/0..9 for staged roll-outs

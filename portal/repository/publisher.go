@@ -279,10 +279,7 @@ func (p *Publisher) take(file string, k *Key, s state) (Package, error) {
 		return Package{}, fmt.Errorf("want a file of at most %d MiB", maxPackageMB)
 	}
 	pkg := Package{Published: p.cfg.Now().UTC()}
-	copyTo := func(w io.Writer) error {
-		_, err := io.Copy(w, io.NewSectionReader(f, 0, st.Size()))
-		return err
-	}
+	var copyTo func(io.Writer) error
 	switch filepath.Ext(file) {
 	case ".deb":
 		c, err := readDeb(f, st.Size())
@@ -291,6 +288,7 @@ func (p *Publisher) take(file string, k *Key, s state) (Package, error) {
 		}
 		pkg.Format, pkg.Name, pkg.Version, pkg.Arch = Deb, c.get("Package"), c.get("Version"), c.get("Architecture")
 		pkg.File = pkg.Name + "_" + strings.ReplaceAll(pkg.Version, ":", ".") + "_" + pkg.Arch + ".deb"
+		copyTo = func(w io.Writer) error { return signDeb(w, f, st.Size(), k) }
 	case ".rpm":
 		r, err := readRPM(f, st.Size())
 		if err != nil {

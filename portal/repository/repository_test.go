@@ -143,6 +143,10 @@ func TestPublish(t *testing.T) {
 		}
 	})
 
+	t.Run("signature inside the deb", func(t *testing.T) {
+		checkDebSignature(t, top, filepath.Join(top, "apt/pool/sample_1.0-1_amd64.deb"))
+	})
+
 	t.Run("apt", func(t *testing.T) {
 		index := read("apt/dists/bookworm/main/binary-amd64/Packages")
 		for _, want := range []string{"Package: sample\nVersion: 1.0-1\n", " more about\n .\n it\n", "Filename: pool/sample_1.0-1_amd64.deb\n", "Phased-Update-Percentage: 25\n"} {
@@ -206,7 +210,8 @@ func TestPublish(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := filepath.Join(t.TempDir(), "other.deb")
-		if err := os.WriteFile(other, append(b, '\n'), 0o600); err != nil {
+		b[len(arMagic)+16] ^= 1 // the time of the first member
+		if err := os.WriteFile(other, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := p.Publish(t.Context(), "prod", 100, []string{other}); err == nil || !strings.Contains(err.Error(), "raise the version") {

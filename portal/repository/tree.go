@@ -274,7 +274,7 @@ func (t *tree) keys(context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(t.put("keys/bulwark.asc", text), t.put("keys/bulwark.gpg", packets))
+	err = errors.Join(t.put("keys/bulwark.asc", text), t.put("keys/bulwark.gpg", packets), t.put("keys/debsig.pol", []byte(debsigPolicy(t.key.Fingerprint()))))
 	if len(t.ca) > 0 {
 		hash, hashErr := subjectHash(t.ca)
 		err = errors.Join(err, hashErr, t.put("keys/portal-ca.pem", t.ca), t.put("keys/"+hash+".0", t.ca))

@@ -46,8 +46,11 @@ type Config struct {
 	Hunter    *hunting.Hunter
 	Actions   *action.Service
 	// Files of actions; nil for none.
-	Files  *action.Files
-	Logger *slog.Logger
+	Files *action.Files
+	// Packages and PackageTokens make and keep onboarding packages.
+	Packages      Packages
+	PackageTokens PackageTokens
+	Logger        *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }
@@ -93,6 +96,9 @@ func New(cfg Config) *API {
 		{"POST /api/machineactions/{id}/releaseToken", access.MachineIsolate, a.releaseToken},
 		{"GET /api/machineactions/{id}/GetPackageUri", access.MachineCollect, a.packageURI},
 		{"GET /api/machineactions/{id}/package", access.MachineCollect, a.packageFile},
+		{"GET /api/onboarding/packages", access.OnboardingRead, a.onboardingPackages},
+		{"POST /api/onboarding/packages", access.Onboarding, a.createOnboardingPackage},
+		{"POST /api/onboarding/packages/{id}/revoke", access.Onboarding, a.revokeOnboardingPackage},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
