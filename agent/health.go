@@ -45,6 +45,7 @@ func (a *Agent) registerHealth() {
 
 func (a *Agent) antivirusHealth(context.Context) health.Report {
 	st, pool := a.realtime.stats(onaccess.NoTop), a.pool.Status()
+	starting := a.realtime.starting()
 	level := a.config.Current().EnforcementLevel()
 	wanted := level == policy.RealTime || level == policy.Audit
 	loaded := pool.Generation > 0 && !pool.Unloaded
@@ -72,7 +73,7 @@ func (a *Agent) antivirusHealth(context.Context) health.Report {
 		r.Issues = append(r.Issues, a.kernel.issues(a.config.Current())...)
 	}
 	if wanted && loaded {
-		r.Issues = append(r.Issues, realtimeIssues(st, level, conflicts, a.kernel.mustNotHold(a.config.Current()))...)
+		r.Issues = append(r.Issues, realtimeIssues(st, level, conflicts, a.kernel.mustNotHold(a.config.Current()), starting)...)
 	}
 	for _, p := range pool.Processes {
 		if p.Failure != "" {
@@ -89,7 +90,7 @@ func (a *Agent) antivirusHealth(context.Context) health.Report {
 func engineIssue(loadError string) api.Issue {
 	if loadError == "" {
 		return api.Issue{
-			ID: "engine not loaded", Message: "the scan engine is being loaded",
+			ID: "engine not loaded", Message: "the scan engine is being loaded", State: api.StateStarting,
 			Remedy: "wait a few seconds; `bulwark health --details antivirus` shows the progress",
 		}
 	}
@@ -99,9 +100,13 @@ func engineIssue(loadError string) api.Issue {
 	}
 }
 
-func realtimeIssues(st onaccess.Stats, level string, conflicts []string, neverHold string) []api.Issue {
+func realtimeIssues(st onaccess.Stats, level string, conflicts []string, neverHold string, starting bool) []api.Issue {
 	var out []api.Issue
 	switch {
+	case starting:
+		out = append(out, api.Issue{
+			ID: "real-time protection starting", Message: st.Reason, State: api.StateStarting, Remedy: "wait a few seconds",
+		})
 	case st.Subsystem != "fanotify":
 		out = append(out, api.Issue{
 			ID: "real-time protection not available", Message: st.Reason,
@@ -285,7 +290,7 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		attached = true
 	default:
 		r.Issues = append(r.Issues, api.Issue{
-			ID: "sensors starting", Message: "the sensors are being attached", Remedy: "wait a few seconds",
+			ID: "sensors starting", Message: "the sensors are being attached", State: api.StateStarting, Remedy: "wait a few seconds",
 		})
 	}
 	for _, c := range a.pipeline.Health() {

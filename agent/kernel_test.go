@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/config"
 	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/agent/logging"
 	"github.com/bulwarkhq/bulwark/agent/onaccess/kernels"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/policy"
@@ -27,6 +28,15 @@ func TestKnownBadKernel(t *testing.T) {
 	e := m.Current()
 	if got := k.mustNotHold(e); got != "it hangs" {
 		t.Errorf("reason %q", got)
+	}
+	log, err := logging.Open(logging.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{config: m, kernel: k, log: log}
+	r := newRealtime(a)
+	if got := r.settings(t.Context(), e).NeverHold; got != "it hangs" {
+		t.Errorf("the watcher is told %q", got)
 	}
 	got := k.issues(e)
 	if len(got) != 2 || got[0].Warning || !strings.Contains(got[0].Remedy, policy.KeyKnownBadKernels) || !got[1].Warning {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +17,9 @@ import (
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
-// realtime runs the on-access watcher with the policy in force. The watcher is
-// made anew when a setting changes that it takes only at its start.
+// realtime runs the on-access watcher with the policy in force. Every setting
+// is applied to the running watcher, so that no change leaves a moment in which
+// nothing is watched.
 type realtime struct {
 	a       *Agent
 	watcher atomic.Pointer[onaccess.Watcher]
@@ -32,8 +32,7 @@ type realtime struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 
-	mu     sync.Mutex
-	remake context.CancelFunc // ends the present watcher
+	mu sync.Mutex // orders changes of settings
 }
 
 // endGrace is how long findings may take at the end of a watcher.
@@ -61,26 +60,39 @@ func (r *realtime) run(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	for ctx.Err() == nil {
-		if err := r.watch(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.watch(ctx)
 }
 
-// watch runs one watcher until ctx ends or a setting needs another.
+// watch runs the watcher until ctx ends.
 func (r *realtime) watch(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	// What was found before the end is still dealt with, for a moment.
 	late, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, giveUp) })()
 	e := r.a.config.Current()
 	r.a.pool.UnloadWhenIdle(!watches(e.EnforcementLevel()))
+	w, err := onaccess.New(r.settings(late, e))
+	if err != nil {
+		return fmt.Errorf("real-time protection: %w", err)
+	}
+	r.watcher.Store(w)
+	defer r.watcher.Store(nil)
+	r.apply(w) // settings that changed since
+	go func() {
+		select {
+		case <-w.Ready():
+			r.readyOnce.Do(func() { close(r.ready) })
+		case <-ctx.Done():
+		}
+	}()
+	return w.Run(ctx)
+}
+
+// settings are the watcher's under a policy. Findings are dealt with until late
+// ends.
+func (r *realtime) settings(late context.Context, e policy.Effective) onaccess.Config {
 	open, exec := deadlines(e)
-	w, err := onaccess.New(onaccess.Config{
+	return onaccess.Config{
 		Deadline:               open,
 		ExecDeadline:           exec,
 		Log:                    r.a.log.Logger("onaccess"),
@@ -98,26 +110,11 @@ func (r *realtime) watch(ctx context.Context) error {
 		Guard:                  r.a.startGuard,
 		UnmonitoredFilesystems: unmonitored(e),
 		NonExecMountPolicy:     e.String(policy.KeyNonExecMounts),
+		NeverHold:              r.a.kernel.mustNotHold(e),
 		OnlyMounts:             r.a.opts.OnlyMounts,
 		// Who names the mounts has decided who holds accesses there.
 		YieldToOthers: len(r.a.opts.OnlyMounts) == 0,
-	})
-	if err != nil {
-		return fmt.Errorf("real-time protection: %w", err)
 	}
-	r.mu.Lock()
-	r.remake = cancel
-	r.mu.Unlock()
-	r.watcher.Store(w)
-	defer r.watcher.Store(nil)
-	go func() {
-		select {
-		case <-w.Ready():
-			r.readyOnce.Do(func() { close(r.ready) })
-		case <-ctx.Done():
-		}
-	}()
-	return w.Run(ctx)
 }
 
 // deadlines are how long opens and executions may be held.
@@ -153,27 +150,32 @@ func (r *realtime) forget() {
 }
 
 // changed follows the configuration.
-func (r *realtime) changed(old, now policy.Effective) {
+func (r *realtime) changed(now policy.Effective) {
 	r.exclusions.Store(now.Exclusions())
 	r.policyChanged()
 	w := r.watcher.Load()
 	if w == nil {
 		return
 	}
-	if r.a.kernel.mustNotHold(old) != r.a.kernel.mustNotHold(now) || !slices.Equal(unmonitored(old), unmonitored(now)) || old.String(policy.KeyNonExecMounts) != now.String(policy.KeyNonExecMounts) {
-		r.mu.Lock()
-		r.remake()
-		r.mu.Unlock()
-		return
-	}
 	w.ExclusionsChanged()
-	if err := w.SetDeadlines(deadlines(now)); err != nil {
-		r.a.log.Logger("onaccess").Error("deadlines not applied", "error", err)
+	r.apply(w)
+}
+
+// apply gives the watcher the settings in force.
+func (r *realtime) apply(w *onaccess.Watcher) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.a.config.Current()
+	level := e.EnforcementLevel()
+	failed := func(what string, err error) {
+		if err != nil {
+			r.a.log.Logger("onaccess").Error(what+" not applied", "error", err)
+		}
 	}
-	level := now.EnforcementLevel()
-	if err := w.SetMode(onaccess.Mode(level)); err != nil {
-		r.a.log.Logger("onaccess").Error("enforcement level not applied", "level", level, "error", err)
-	}
+	failed("deadlines", w.SetDeadlines(deadlines(e)))
+	failed("unmonitored file systems", w.SetFilesystems(unmonitored(e), e.String(policy.KeyNonExecMounts)))
+	failed("holding of accesses", w.SetNeverHold(r.a.kernel.mustNotHold(e)))
+	failed("enforcement level "+level, w.SetMode(onaccess.Mode(level)))
 	r.a.pool.UnloadWhenIdle(!watches(level))
 }
 
@@ -286,4 +288,14 @@ func (r *realtime) watched(dir string, s onaccess.Stats) bool {
 		see(m.Point, false)
 	}
 	return marked
+}
+
+// starting reports whether the first marks are still being made.
+func (r *realtime) starting() bool {
+	select {
+	case <-r.ready:
+		return false
+	default:
+		return true
+	}
 }

@@ -24,7 +24,7 @@ func TestDocumentation(t *testing.T) {
 			section = s
 			fmt.Fprintf(&b, "\n### `%s`\n\n| Key | Values | Default | Meaning |\n|---|---|---|---|\n", s)
 		}
-		def, err := EncodeValue(k.Default)
+		def, err := k.Encode(k.Default)
 		if err != nil {
 			t.Fatal(err)
 		}

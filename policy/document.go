@@ -125,7 +125,7 @@ func (d Document) MarshalJSON() ([]byte, error) {
 		if !ok {
 			continue
 		}
-		data, err := EncodeValue(v)
+		data, err := k.Encode(v)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k.Name, err)
 		}
@@ -141,8 +141,8 @@ func (d Document) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// EncodeValue is the JSON form of a value as profiles write it.
-func EncodeValue(v any) (json.RawMessage, error) {
+// Encode is the JSON form of a value of the key, as profiles write it.
+func (k Key) Encode(v any) (json.RawMessage, error) {
 	switch v := v.(type) {
 	case []string:
 		if v == nil {
@@ -151,6 +151,9 @@ func EncodeValue(v any) (json.RawMessage, error) {
 	case []Exclusion:
 		if v == nil {
 			return json.RawMessage("[]"), nil
+		}
+		if k.Name != KeyScopedExclusions {
+			return unscoped(v)
 		}
 	case []Tag:
 		if v == nil {

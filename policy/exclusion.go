@@ -194,9 +194,21 @@ type exclusionJSON struct {
 	Expires     *time.Time `json:"expires,omitempty"`
 }
 
-// MarshalJSON writes the exclusion as profiles have it. Scopes are always
-// written: the form belongs to exclusionSettings.
-func (e Exclusion) MarshalJSON() ([]byte, error) {
+// MarshalJSON writes the exclusion as exclusionSettings has it, with its scopes.
+func (e Exclusion) MarshalJSON() ([]byte, error) { return json.Marshal(e.form()) }
+
+// unscoped writes exclusions as antivirusEngine has them: without scopes, which
+// are no member there.
+func unscoped(list []Exclusion) (json.RawMessage, error) {
+	forms := make([]exclusionJSON, len(list))
+	for i, e := range list {
+		forms[i] = e.form()
+		forms[i].Scopes = nil
+	}
+	return json.Marshal(forms)
+}
+
+func (e Exclusion) form() exclusionJSON {
 	j := exclusionJSON{Scopes: e.Scopes.Names(), Owner: e.Owner, Reason: e.Reason}
 	if !e.Expires.IsZero() {
 		j.Expires = &e.Expires
@@ -210,7 +222,7 @@ func (e Exclusion) MarshalJSON() ([]byte, error) {
 	case ExcludeProcess:
 		j.Type, j.Name = "excludedFileName", e.Value
 	}
-	return json.Marshal(j)
+	return j
 }
 
 // exclusion reads one from a profile.

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,7 +121,7 @@ func TestParse(t *testing.T) {
 			{"$type": "excludedFileName", "name": "cat"},
 			{"$type": "excludedPath", "path": "relative"},
 			{"$type": "excludedPth", "path": "/x"}]}}`,
-			`{"antivirusEngine":{"exclusions":[{"$type":"excludedPath","path":"/home/*/git","isDirectory":true,"scopes":["epp"]},{"$type":"excludedFileExtension","extension":".pdf","scopes":["epp"]},{"$type":"excludedFileName","name":"cat","scopes":["epp"]}]}}`,
+			`{"antivirusEngine":{"exclusions":[{"$type":"excludedPath","path":"/home/*/git","isDirectory":true},{"$type":"excludedFileExtension","extension":".pdf"},{"$type":"excludedFileName","name":"cat"}]}}`,
 			[]string{
 				`5:38: antivirusEngine.exclusions[3].path: path "relative" is not absolute`,
 				`6:14: antivirusEngine.exclusions[4].$type: "excludedPth" is not one of "excludedPath", "excludedFileExtension", "excludedFileName"; did you mean "excludedPath"?`,
@@ -192,7 +193,7 @@ func TestEveryKey(t *testing.T) {
 			}
 			seen[name] = true
 		}
-		data, err := EncodeValue(k.Default)
+		data, err := k.Encode(k.Default)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,9 +263,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Exclusions are written with scopes, which the older key does not have.
 		again, problems := Parse(written)
-		if Broken(problems) {
+		unknown := slices.ContainsFunc(problems, func(p Problem) bool { return strings.HasSuffix(p.Key, ".scopes") })
+		if Broken(problems) || unknown {
 			t.Fatalf("%s: %v", written, problems)
 		}
 		for _, name := range doc.Names() {

@@ -350,7 +350,7 @@ func TestSchemaAcceptsWhatIsWritten(t *testing.T) {
 	}
 	schema := compile(t, data)
 	rapid.Check(t, func(t *rapid.T) {
-		d := documents().Draw(t, "document").Without(KeyExclusions) // written without scopes there by hand only
+		d := documents().Draw(t, "document")
 		written, err := json.Marshal(d)
 		if err != nil {
 			t.Fatal(err)

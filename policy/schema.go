@@ -53,7 +53,7 @@ func object(title string) map[string]any {
 
 func (k Key) schema() map[string]any {
 	s := map[string]any{"description": k.Doc}
-	if v, err := EncodeValue(k.Default); err == nil {
+	if v, err := k.Encode(k.Default); err == nil {
 		s["default"] = v
 	}
 	if k.Deprecated != "" {

@@ -276,7 +276,11 @@ func keepBefore(doc, before policy.Document, p *policy.Problem) policy.Document 
 	if _, set := doc.Get(p.Key); !ok || set {
 		return doc
 	}
-	raw, err := policy.EncodeValue(value)
+	k, known := policy.Lookup(p.Key)
+	if !known {
+		return doc
+	}
+	raw, err := k.Encode(value)
 	if err != nil {
 		return doc
 	}

@@ -329,9 +329,19 @@ func TestWrongValueKeepsTheOneBefore(t *testing.T) {
 		}
 		return m
 	}
-	write(`{"antivirusEngine":{"enforcementLevel":"real_time","scanArchives":true}}`)
+	excluded := func(m *Manager) {
+		t.Helper()
+		if list, _ := m.Current().Get(policy.KeyExclusions).Value.([]policy.Exclusion); len(list) != 1 || list[0].Value != "/srv/data" {
+			t.Errorf("exclusions %v", list)
+		}
+	}
+	write(`{"antivirusEngine":{"enforcementLevel":"real_time","scanArchives":true,"exclusions":[{"$type":"excludedPath","path":"/srv/data","isDirectory":true}]}}`)
 	m := reopen()
 	level(m, "real_time", 0)
+	write(`{"antivirusEngine":{"enforcementLevel":"real_time","exclusions":"all"}}`)
+	level(m, "real_time", 1)
+	excluded(m)
+	excluded(reopen())
 	write(`{"antivirusEngine":{"enforcementLevel":"real_tim","scanArchives":false}}`)
 	level(m, "real_time", 1)
 	if m.Current().Bool(policy.KeyScanArchives) {

@@ -16,11 +16,11 @@ import (
 // setting is a setting as everybody on the host may see it: without passwords.
 func (m *Manager) setting(e policy.Effective, k policy.Key) (api.Setting, error) {
 	v := e.Get(k.Name)
-	value, err := policy.EncodeValue(policy.Shown(v.Value))
+	value, err := k.Encode(policy.Shown(v.Value))
 	if err != nil {
 		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
 	}
-	def, err := policy.EncodeValue(k.Default)
+	def, err := k.Encode(k.Default)
 	if err != nil {
 		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
 	}

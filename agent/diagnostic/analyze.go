@@ -76,8 +76,11 @@ func level[T cmp.Ordered](v, warning, critical T) api.Severity {
 func (a *analysis) health(f api.Facts) {
 	for _, i := range f.Health.Issues {
 		s := api.SeverityCritical
-		if i.Warning {
+		switch {
+		case i.Warning:
 			s = api.SeverityWarning
+		case i.State == api.StateStarting:
+			s = api.SeverityInfo // no fault: it goes away by itself
 		}
 		a.add(s, "health", i.Remedy, "%s (%s): %s", i.ID, i.Component, i.Message)
 	}

@@ -70,7 +70,10 @@ func TestAnalyze(t *testing.T) {
 		"configuration":      {func(f *api.Facts) { f.Problems = []api.ConfigProblem{{File: "m", Line: 2, Key: "k", Message: "wrong"}} }, api.SeverityCritical, "configuration", "m:2: k: wrong"},
 		"exclusion":          {func(f *api.Facts) { f.Exclusions = []api.Exclusion{{Type: "folder", Path: "/", Warning: "everything"}} }, api.SeverityWarning, "configuration", "everything"},
 		"issue":              {func(f *api.Facts) { f.Health.Issues = []api.Issue{{ID: "x", Component: "c", Message: "m"}} }, api.SeverityCritical, "health", "x (c): m"},
-		"log":                {func(f *api.Facts) { f.LogErrors = []api.NamedCount{{Name: "error: x", Count: 4}} }, api.SeverityInfo, "log", "4 times: error: x"},
+		"starting": {func(f *api.Facts) {
+			f.Health.Issues = []api.Issue{{ID: "x", Component: "c", Message: "m", State: api.StateStarting}}
+		}, api.SeverityInfo, "health", "x (c): m"},
+		"log": {func(f *api.Facts) { f.LogErrors = []api.NamedCount{{Name: "error: x", Count: 4}} }, api.SeverityInfo, "log", "4 times: error: x"},
 	} {
 		f := good()
 		tt.change(&f)

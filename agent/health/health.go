@@ -231,7 +231,7 @@ func (r *Registry) dated(answers []answer) []api.Issue {
 }
 
 // order is how grave the states are, the gravest first.
-var order = []api.State{api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateUnreachable, api.StateHealthy}
+var order = []api.State{api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateStarting, api.StateUnreachable, api.StateHealthy}
 
 func stateOf(issues []api.Issue) api.State {
 	worst := len(order) - 1

@@ -32,7 +32,8 @@ const SkipExcluded = "excluded by policy"
 // could be filled in the excluded folder and then be moved out of it, unseen;
 // those are asked about at every open.
 
-// exempt is a mount that is left out because of an exclusion.
+// exempt is a mount that is left out although its file system is of a kind that
+// is watched: because of an exclusion or another setting.
 type exempt struct {
 	mount  mount
 	prefix string
@@ -58,7 +59,7 @@ func (w *Watcher) ExclusionsChanged() { w.reapply() }
 // file system's mark stays, and takes ignore marks off mounts that are exempt no
 // longer. covered are the devices that are watched. w.marksMu is held.
 func (w *Watcher) settleExempt(list []exempt, covered map[uint64]bool) error {
-	muted := make(map[int]exempt)
+	muted, bare := make(map[int]exempt), make(map[int]uint64)
 	var errs []error
 	for _, e := range list {
 		if w.scope() == ScopeFilesystem && covered[e.mount.dev] {
@@ -68,34 +69,46 @@ func (w *Watcher) settleExempt(list []exempt, covered map[uint64]bool) error {
 			muted[e.mount.id] = e
 			continue
 		}
-		kind := uint(unix.FAN_MARK_MOUNT)
-		if w.scope() == ScopeFilesystem {
-			kind = unix.FAN_MARK_FILESYSTEM
+		// Nothing has to be asked of a mount that had no mark a moment ago: marks
+		// come with mounts that are not exempt only.
+		dev, done := w.marks.bare[e.mount.id]
+		if !done || dev != e.mount.dev {
+			kind := uint(unix.FAN_MARK_MOUNT)
+			if w.scope() == ScopeFilesystem {
+				kind = unix.FAN_MARK_FILESYSTEM
+			}
+			gone, err := w.unmark(e, kind)
+			errs = append(errs, err)
+			if !gone {
+				continue
+			}
 		}
-		errs = append(errs, w.unmark(e, kind))
+		bare[e.mount.id] = e.mount.dev
 	}
 	for id, e := range w.marks.muted {
 		if _, still := muted[id]; !still {
-			errs = append(errs, w.unmark(e, unix.FAN_MARK_MOUNT|unix.FAN_MARK_IGNORED_MASK))
+			_, err := w.unmark(e, unix.FAN_MARK_MOUNT|unix.FAN_MARK_IGNORED_MASK)
+			errs = append(errs, err)
 		}
 	}
-	w.marks.muted = muted
+	w.marks.muted, w.marks.bare = muted, bare
 	return errors.Join(errs...)
 }
 
-// unmark removes a mark of a mount, if there is one.
-func (w *Watcher) unmark(e exempt, kind uint) error {
+// unmark removes a mark of a mount, if there is one. It reports whether there
+// is none now.
+func (w *Watcher) unmark(e exempt, kind uint) (gone bool, err error) {
 	fd, err := openMount(e.prefix+e.mount.point, e.mount.id)
 	if err != nil {
-		return nil // unmounted: its marks went with it
+		return false, nil // unmounted: its marks went with it
 	}
 	defer unix.Close(fd)
 	mask := w.caps.eventMask(true) | w.caps.eventMask(false)
 	err = w.groupOf(e.mount.fsType).markPathFD(unix.FAN_MARK_REMOVE|kind, mask, fd)
 	if errors.Is(err, unix.ENOENT) {
-		return nil
+		err = nil
 	}
-	return err
+	return err == nil, err
 }
 
 // ignoreExcluded gives an excluded file an ignore mark, where that is sound.

@@ -90,21 +90,32 @@ func (c fsClass) cacheable() bool { return c != fsRemote && c != fsUnknown }
 // ignorable reports whether clean files may get a kernel ignore mark.
 func (c fsClass) ignorable() bool { return c == fsDisk || c == fsCoarse || c == fsMemory }
 
-// SkipDevices is the reason why a tmpfs that holds devices is not watched.
-const SkipDevices = "device folder"
+// Reasons why a mount is not watched.
+const (
+	// SkipDevices: a tmpfs that holds devices.
+	SkipDevices     = "device folder"
+	SkipUnmonitored = "file system type is excluded by unmonitoredFilesystems"
+	SkipNoexec      = "mounted noexec and nonExecMountPolicy is mute"
+)
 
-// skipReason says why a mount is not watched; "" means that it is.
-func skipReason(m mount, unmonitored []string, muteNoexec bool) string {
+// leaves are the mounts that settings leave out.
+type leaves struct {
+	unmonitored []string // types of file systems
+	muteNoexec  bool
+}
+
+// reason says why a mount is not watched; "" means that it is.
+func (l leaves) reason(m mount) string {
 	// "fuse.sshfs" and the like are fuse; "fuseblk" is a type of its own.
 	base, _, _ := strings.Cut(m.fsType, ".")
 	if _, known := filesystems[base]; !known {
 		return "file system type is not monitored"
 	}
-	if slices.Contains(unmonitored, m.fsType) || slices.Contains(unmonitored, base) {
-		return "file system type is excluded by unmonitoredFilesystems"
+	if slices.Contains(l.unmonitored, m.fsType) || slices.Contains(l.unmonitored, base) {
+		return SkipUnmonitored
 	}
-	if muteNoexec && m.has("noexec") {
-		return "mounted noexec and nonExecMountPolicy is mute"
+	if l.muteNoexec && m.has("noexec") {
+		return SkipNoexec
 	}
 	if m.fsType == "tmpfs" && !m.has("nodev") && (m.point == "/dev" || strings.HasSuffix(m.point, "/dev")) {
 		return SkipDevices

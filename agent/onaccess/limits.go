@@ -3,6 +3,7 @@ package onaccess
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -47,4 +48,35 @@ func (w *Watcher) SetDeadlines(open, exec time.Duration) error {
 		k.page.SetPatience(open)
 	}
 	return nil
+}
+
+// SetFilesystems changes which mounts are left out (Config.UnmonitoredFilesystems
+// and NonExecMountPolicy), at once. The others stay watched meanwhile.
+func (w *Watcher) SetFilesystems(unmonitored []string, nonExec string) error {
+	if unmonitored == nil {
+		unmonitored = DefaultUnmonitored()
+	}
+	next := &leaves{slices.Clone(unmonitored), nonExec == "mute"}
+	w.marksMu.Lock()
+	defer w.marksMu.Unlock()
+	before := w.leaves.Swap(next)
+	if !w.running || before.muteNoexec == next.muteNoexec && slices.Equal(before.unmonitored, next.unmonitored) {
+		return nil
+	}
+	w.marks.left = before
+	defer func() { w.marks.left = nil }()
+	return w.applyMarks()
+}
+
+// SetNeverHold changes Config.NeverHold, at once and without a moment in which
+// nothing is watched.
+func (w *Watcher) SetNeverHold(why string) error {
+	w.marksMu.Lock()
+	defer w.marksMu.Unlock()
+	same := w.neverHold == why
+	w.neverHold = why
+	if !w.running || same {
+		return nil
+	}
+	return w.applyMarks()
 }

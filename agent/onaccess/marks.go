@@ -32,10 +32,15 @@ type markState struct {
 	ownPoints, foreignPoints map[int]string
 	// covered are the file systems of our namespace with a file-system mark.
 	covered map[uint64]bool
-	// exempt are the mounts of our namespace that are excluded, muted those (of
+	// exempt are the mounts of our namespace that are left out, muted those (of
 	// every namespace) that have an ignore mark because of it, by mount id.
 	exempt []exempt
 	muted  map[int]exempt
+	// bare are the exempt mounts that have no mark: their devices, by mount id.
+	bare map[int]uint64
+	// left is what was left out before the change that is being applied; nil
+	// when there is none.
+	left *leaves
 	// replacing: marks lose what they had the other way; see replaceMarks.
 	replacing bool
 	// noHold: remote file systems cannot be held; see stopHolding.
@@ -64,7 +69,7 @@ func (w *Watcher) applyMarks() error {
 	w.mu.Lock()
 	yield := w.cfg.YieldToOthers && len(w.conflicts) > 0
 	w.mu.Unlock()
-	hold := w.Mode() == RealTime && w.caps.Permission && !yield && w.cfg.NeverHold == ""
+	hold := w.Mode() == RealTime && w.caps.Permission && !yield && w.neverHold == "" && w.unignored == ""
 	switched := hold != w.holding.Load()
 	if !w.Mode().watches() {
 		err := w.dropMarks()
@@ -89,7 +94,7 @@ func (w *Watcher) dropMarks() error {
 	for _, g := range w.groups {
 		errs = append(errs, g.flushMarks(w.caps))
 	}
-	w.marks.muted = nil
+	w.marks.muted, w.marks.bare = nil, nil
 	return errors.Join(errs...)
 }
 
@@ -220,7 +225,6 @@ func (w *Watcher) syncForeign() error {
 func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered map[uint64]bool, points map[int]string) (out []MarkedMount, left []exempt, err error) {
 	var errs []error
 	scope := w.scope()
-	mute := w.cfg.NonExecMountPolicy == "mute"
 	for _, m := range mounts {
 		if !w.concerns(m) {
 			continue
@@ -228,16 +232,11 @@ func (w *Watcher) markMounts(mounts []mount, prefix string, pid int32, covered m
 		seen := MarkedMount{Point: m.point, Filesystem: m.fsType, Process: pid}
 		seen.Reason = w.skip(m)
 		switch {
-		case seen.Reason == SkipExcluded:
-			left = append(left, exempt{m, prefix})
-			if pid != 0 {
-				continue
-			}
 		case seen.Reason != "":
-			// The file system may be watched through another mount; the mark then
-			// needs an exception for this one.
-			if scope == ScopeFilesystem && mute && m.has("noexec") && classOfType(m.fsType) != fsUnknown {
-				w.muteMount(m, prefix)
+			// What may have a mark, or be watched through another mount.
+			if seen.Reason == SkipExcluded || seen.Reason == SkipNoexec ||
+				seen.Reason == SkipUnmonitored && w.marks.left != nil && w.marks.left.reason(m) == "" {
+				left = append(left, exempt{m, prefix})
 			}
 			if pid != 0 {
 				continue
@@ -270,7 +269,7 @@ func (w *Watcher) concerns(m mount) bool {
 
 // skip says why policy leaves a mount out; "" when it is to be watched.
 func (w *Watcher) skip(m mount) string {
-	why := skipReason(m, w.cfg.UnmonitoredFilesystems, w.cfg.NonExecMountPolicy == "mute")
+	why := w.leaves.Load().reason(m)
 	if why == "" && w.excludedMount(m) {
 		return SkipExcluded
 	}

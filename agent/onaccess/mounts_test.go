@@ -51,7 +51,7 @@ func TestSkipReason(t *testing.T) {
 		{m: mount{point: "/c/dev", fsType: "tmpfs", options: "rw,nosuid"}, skipped: "device folder"},
 		{m: mount{point: "/dev/shm", fsType: "tmpfs", options: "rw,nosuid,nodev"}},
 	} {
-		got := skipReason(c.m, c.policies, c.mute)
+		got := leaves{c.policies, c.mute}.reason(c.m)
 		if (got == "") != (c.skipped == "") || !strings.Contains(got, c.skipped) {
 			t.Errorf("%+v: %q, want %q", c.m, got, c.skipped)
 		}
@@ -130,7 +130,7 @@ func FuzzParseMounts(f *testing.F) {
 			if !strings.HasPrefix(m.point, "/") || m.id < 0 {
 				t.Errorf("accepted %+v", m)
 			}
-			skipReason(m, DefaultUnmonitored(), true)
+			leaves{DefaultUnmonitored(), true}.reason(m)
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSwitchingMissesNothing: while real-time protection changes between
@@ -106,4 +108,120 @@ func (r *rig) putMany(t testing.TB, name string, n int) {
 	}
 	settle()
 	r.events(t) // a CLOSE_WRITE that is read late takes a verdict away
+}
+
+// TestFilesystemsChange: while the file systems that are left out change as
+// fast as they can, no bad file of another one can be opened, and each change
+// is in force when the call returns.
+func TestFilesystemsChange(t *testing.T) {
+	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
+		t.Run(string(scope), func(t *testing.T) {
+			dir := tmpfs(t)
+			ram, noexec := mountOn(t, "ramfs", "ramfs", 0), mountOn(t, "tmpfs", "tmpfs", unix.MS_NOEXEC)
+			// The same file system as dir, which must stay watched there.
+			bind := mountOn(t, dir, "", unix.MS_BIND)
+			if err := unix.Mount("", bind, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_NOEXEC, ""); err != nil {
+				t.Fatal(err)
+			}
+			r := newRigOn(t, dir, func(c *Config) {
+				c.Scope, c.Ignore, c.UnmonitoredFilesystems = scope, IgnoreOff, []string{}
+				c.OnlyMounts = []string{dir, ram, noexec, bind}
+			})
+			if scope == ScopeFilesystem && !r.Capabilities().FilesystemMarks {
+				t.Log("this kernel has no file-system marks: mount marks are tried again")
+			}
+			r.put(t, "bad", bad)
+			for _, p := range []string{ram, noexec} {
+				if err := os.WriteFile(filepath.Join(p, "bad"), []byte(bad), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			settle()
+			try := func(mount string, refused bool) {
+				t.Helper()
+				got := r.accessor.do(request{Op: "read", Path: filepath.Join(mount, "bad")})
+				if (got.Errno == int(unix.EPERM)) != refused {
+					t.Errorf("bad file on %s: %q, want refused %v", mount, got.Err, refused)
+				}
+			}
+			set := func(nonExec string, unmonitored ...string) {
+				t.Helper()
+				if err := r.SetFilesystems(append([]string{}, unmonitored...), nonExec); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop, opened := make(chan struct{}), make(chan int)
+			watched := startAccessor(t)
+			go func() {
+				n, passed := 0, 0
+				for done := false; !done; n++ {
+					if watched.do(request{Op: "read", Path: r.path("bad")}).Errno != int(unix.EPERM) {
+						passed++
+					}
+					select {
+					case <-stop:
+						done = true
+					default:
+					}
+				}
+				t.Logf("%d opens", n)
+				opened <- passed
+			}()
+			for range 20 {
+				try(ram, true)
+				try(noexec, true)
+				try(bind, true)
+				set("unmute", "ramfs")
+				try(ram, false)
+				try(noexec, true)
+				set("mute", "ramfs")
+				try(noexec, false)
+				try(bind, false)
+				set("mute")
+				try(ram, true)
+				try(noexec, false)
+				set("unmute")
+			}
+			close(stop)
+			if passed := <-opened; passed > 0 {
+				t.Errorf("%d opens of a bad file passed on a file system that was watched all the time", passed)
+			}
+			// What is left out stays so when the mode changes.
+			set("mute", "ramfs")
+			for _, m := range []Mode{Audit, RealTime, OnDemand, RealTime} {
+				if err := r.SetMode(m); err != nil {
+					t.Fatal(err)
+				}
+				for _, p := range []string{ram, noexec, bind} {
+					try(p, false)
+				}
+				try(dir, m == RealTime)
+			}
+			before := r.events(t)
+			for _, p := range []string{ram, noexec, bind} {
+				try(p, false)
+			}
+			if n := r.events(t) - before; n != 0 {
+				t.Errorf("%d events of mounts that are left out", n)
+			}
+		})
+	}
+}
+
+// mountOn mounts something on a folder of the test's own.
+func mountOn(t *testing.T, source, kind string, flags uintptr) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(source, dir, kind, flags, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

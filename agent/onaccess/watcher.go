@@ -27,6 +27,7 @@ type Watcher struct {
 	guardian  atomic.Pointer[guardian]
 
 	mode     atomic.Pointer[Mode]
+	leaves   atomic.Pointer[leaves]
 	holding  atomic.Bool // accesses are held, not only observed
 	started  atomic.Bool
 	stopping atomic.Bool
@@ -69,6 +70,9 @@ type Watcher struct {
 	marksMu sync.Mutex
 	running bool
 	marks   markState
+	// neverHold and unignored say why accesses must not be held: the first is
+	// Config.NeverHold, the second a kernel that does not ignore our program.
+	neverHold, unignored string
 
 	mu        sync.Mutex // of what follows; held for moments only
 	readers   []*reader
@@ -116,6 +120,8 @@ func New(cfg Config) (*Watcher, error) {
 	w.detections = make(chan Detection, min(size, maxDetections))
 	w.ignores = newIgnores(w.caps, &w.holding, cfg.Starts)
 	w.mode.Store(&cfg.Mode)
+	w.leaves.Store(&leaves{cfg.UnmonitoredFilesystems, cfg.NonExecMountPolicy == "mute"})
+	w.neverHold = cfg.NeverHold
 	w.pids.Store(&map[int32]struct{}{})
 	if err := w.TrustFiles(cfg.Trusted); err != nil {
 		return nil, err
@@ -324,9 +330,9 @@ func (w *Watcher) open() error {
 	w.ignores.groups = w.groups
 	err = w.ignores.ignoreOwn()
 	w.ignores.mu.Unlock()
-	if err != nil && w.cfg.NeverHold == "" {
+	if err != nil {
 		w.cfg.Log.Error("files are scanned after the fact only", "error", err)
-		w.cfg.NeverHold = "the kernel does not ignore our own program: " + err.Error()
+		w.unignored = "the kernel does not ignore our own program: " + err.Error()
 	}
 	return nil
 }

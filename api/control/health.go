@@ -21,6 +21,7 @@ const (
 	StateNotEnrolled State = "not_enrolled" // no onboarding package: the portal does not know this host
 	StateExpired     State = "expired"      // this build is past its expiry; it keeps protecting
 	StateDegraded    State = "degraded"     // a part of the protection does not work
+	StateStarting    State = "starting"     // a part of the protection is being started, for seconds
 	StateUnreachable State = "unreachable"  // the portal does not answer; everything else works
 	StateHealthy     State = "healthy"
 )

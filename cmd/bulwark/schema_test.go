@@ -105,7 +105,7 @@ func schemaOf(t reflect.Type) map[string]any {
 		}
 	}
 	words := map[reflect.Type][]any{
-		reflect.TypeFor[api.State]():     {api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateUnreachable, api.StateHealthy},
+		reflect.TypeFor[api.State]():     {api.StateNotEnrolled, api.StateExpired, api.StateDegraded, api.StateStarting, api.StateUnreachable, api.StateHealthy},
 		reflect.TypeFor[api.ScanState](): {api.ScanRunning, api.ScanSucceeded, api.ScanFailed, api.ScanCancelled},
 		reflect.TypeFor[api.Severity]():  {api.SeverityOK, api.SeverityInfo, api.SeverityWarning, api.SeverityCritical},
 		reflect.TypeFor[api.ScanType]():  {api.ScanQuick, api.ScanFull, api.ScanCustom, api.ScanProcesses},

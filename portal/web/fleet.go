@@ -196,7 +196,7 @@ func (s *Site) showPolicy(w http.ResponseWriter, r *http.Request, status int, p 
 	}
 	for _, k := range policy.Keys() {
 		v := e.Get(k.Name)
-		raw, err := policy.EncodeValue(policy.Shown(v.Value))
+		raw, err := k.Encode(policy.Shown(v.Value))
 		if err != nil || k.Deprecated != "" {
 			continue
 		}
@@ -247,7 +247,7 @@ func sections(profile string) []section {
 		if k.Deprecated != "" {
 			continue
 		}
-		f.Default = encoded(k.Default)
+		f.Default = encoded(k)
 		f.Value = valueAt(root, k.Name)
 		name := k.Section()
 		if name == "" {
@@ -266,9 +266,10 @@ func sections(profile string) []section {
 	return out
 }
 
-// encoded is a value in a form field: words without quotes, others as JSON.
-func encoded(v any) string {
-	raw, err := policy.EncodeValue(v)
+// encoded is a key's default in a form field: words without quotes, others as
+// JSON.
+func encoded(k policy.Key) string {
+	raw, err := k.Encode(k.Default)
 	if err != nil {
 		return ""
 	}
@@ -301,8 +302,7 @@ func valueAt(root map[string]json.RawMessage, name string) string {
 
 // documentOf makes the profile of the fields of the editor.
 func documentOf(get func(string) string) ([]byte, error) {
-	var check policy.Document
-	doc := map[string]any{}
+	var doc policy.Document
 	for _, k := range policy.Keys() {
 		value := strings.TrimSpace(get("set." + k.Name))
 		if value == "" {
@@ -316,20 +316,9 @@ func documentOf(get func(string) string) ([]byte, error) {
 			}
 		}
 		var err error
-		if check, err = check.With(k.Name, raw); err != nil {
+		if doc, err = doc.With(k.Name, raw); err != nil {
 			return nil, err
 		}
-		at := doc
-		parts := strings.Split(k.Name, ".")
-		for _, part := range parts[:len(parts)-1] {
-			next, ok := at[part].(map[string]any)
-			if !ok {
-				next = map[string]any{}
-				at[part] = next
-			}
-			at = next
-		}
-		at[parts[len(parts)-1]] = json.RawMessage(raw)
 	}
 	return json.Marshal(doc)
 }
