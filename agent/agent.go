@@ -401,6 +401,9 @@ func (a *Agent) report(e *event.Event) {
 
 // raise sends an alert to the portal and tells who follows.
 func (a *Agent) raise(al event.Alert) {
+	if al.Severity != event.SeverityInformational && al.TestID == "" {
+		al.Behaviors = a.rules.BehaviorsOf(al.Process, al.Ancestry)
+	}
 	if err := a.spool.AddAlert(al); err != nil {
 		a.log.Logger("daemon").Error("alert not queued for the portal", "title", al.Title, "id", al.ID, "error", err)
 	}

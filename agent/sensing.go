@@ -47,8 +47,10 @@ func (a *Agent) openSensing() error {
 		Packages: process.NewPackages("/var/lib/dpkg"), Containers: process.NewContainers("/"),
 		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e); a.feed.see(e); scripts.See(e); a.indicators.See(e) },
 		OnAlert: a.behaviourAlert,
-		Muted:   a.muted,
-		Log:     log,
+		// What led to it has been counted and looked at as an event already.
+		OnBehavior: func(e *event.Event) { a.report(e); a.feed.see(e) },
+		Muted:      a.muted,
+		Log:        log,
 	}
 	return nil
 }

@@ -52,7 +52,22 @@ type Alert struct {
 	Ancestry []Process `json:"ancestry,omitempty"`
 	// Event is the event that the rule matched; nil for antivirus alerts.
 	Event *Event `json:"event,omitempty"`
+	// Behaviors are what else was recognised in the alert's process tree shortly
+	// before, oldest first, at most MaxAlertBehaviors.
+	Behaviors []AlertBehavior `json:"behaviors,omitempty"`
 	// TestID is set for alerts that a self-test raised: they prove the way to
 	// the portal and are removed when the test ends.
 	TestID string `json:"test_id,omitempty"`
+}
+
+// AlertBehavior is a behaviour (an event of ClassBehavior) that an alert refers
+// to.
+type AlertBehavior struct {
+	ID          string    `json:"id"`
+	Time        time.Time `json:"time"`
+	Action      string    `json:"action"`
+	Description string    `json:"description"`
+	Techniques  []string  `json:"techniques,omitempty"`
+	PID         int64     `json:"pid,omitempty"`
+	CommandLine string    `json:"command_line,omitempty"`
 }

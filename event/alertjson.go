@@ -15,6 +15,8 @@ const (
 	MaxAncestry = 32
 	// MaxTechniques is the number of ATT&CK techniques that an alert carries.
 	MaxTechniques = 32
+	// MaxAlertBehaviors is the number of behaviours that an alert carries.
+	MaxAlertBehaviors = 20
 )
 
 // EncodeAlert returns the JSON object of a. Text is cut until the result fits
@@ -109,6 +111,16 @@ func (a *Alert) clipped(limit int) Alert {
 	c.Ancestry = slices.Clone(c.Ancestry[:min(len(c.Ancestry), MaxAncestry)])
 	for i := range c.Ancestry {
 		c.Ancestry[i].clip(limit)
+	}
+	c.Behaviors = slices.Clone(c.Behaviors[:min(len(c.Behaviors), MaxAlertBehaviors)])
+	for i := range c.Behaviors {
+		b := &c.Behaviors[i]
+		b.Time = within(b.Time)
+		trim(&b.ID, &b.Action, &b.Description, &b.CommandLine)
+		b.Techniques = slices.Clone(b.Techniques[:min(len(b.Techniques), MaxTechniques)])
+		for k := range b.Techniques {
+			trim(&b.Techniques[k])
+		}
 	}
 	if c.Event != nil {
 		e := *c.Event

@@ -17,6 +17,7 @@ func sampleAlert() Alert {
 		Category: "Malware", Source: SourceAntivirus, DetectorID: "sig", Techniques: []string{"T1059.004"},
 		ThreatName: "EICAR", ThreatFamily: "Test", Action: "quarantined", ActionDetail: "moved", File: e.File,
 		Process: e.Process, Ancestry: []Process{e.Initiating}, Event: &e, TestID: "t",
+		Behaviors: []AlertBehavior{{ID: strings.Repeat("0b", 16), Time: e.Time, Action: "SystemInformation", Description: "d", Techniques: []string{"T1082"}, PID: 7, CommandLine: "uname -a"}},
 	}
 }
 

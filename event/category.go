@@ -25,6 +25,7 @@ const (
 	CategoryService       Category = "service"           // service definitions
 	CategoryTask          Category = "scheduled_task"    // cron, at, timers
 	CategoryScript        Category = "script"            // what interpreters run
+	CategoryBehavior      Category = "behavior"          // what rules of the level informational recognise
 	CategoryAgent         Category = "agent"             // the agent itself: started, stopped, scans, losses
 )
 
@@ -33,7 +34,7 @@ func Categories() []Category {
 	return []Category{
 		CategoryProcess, CategoryFile, CategoryImageLoad, CategoryNetwork, CategoryDNS, CategoryModule, CategoryBPF,
 		CategoryProcessAccess, CategoryTampering, CategoryMemoryFile, CategoryDeviceRead, CategoryMount,
-		CategoryPrivilege, CategoryLogon, CategoryAccount, CategoryService, CategoryTask, CategoryScript, CategoryAgent,
+		CategoryPrivilege, CategoryLogon, CategoryAccount, CategoryService, CategoryTask, CategoryScript, CategoryBehavior, CategoryAgent,
 	}
 }
 
@@ -50,6 +51,8 @@ func (c Category) Class() Class {
 		return ClassNetwork
 	case CategoryLogon:
 		return ClassLogon
+	case CategoryBehavior:
+		return ClassBehavior
 	}
 	return ClassDevice
 }
@@ -66,6 +69,8 @@ func (e *Event) Category() Category {
 		return CategoryImageLoad
 	case ClassLogon:
 		return CategoryLogon
+	case ClassBehavior:
+		return CategoryBehavior
 	case ClassNetwork:
 		if e.Action == DNSQuery || e.Action == DNSResponse {
 			return CategoryDNS

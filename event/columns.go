@@ -59,6 +59,8 @@ type Column struct {
 	Flag func(*Event) (value, present bool)
 	// When is set for DateTime; the zero time means absent.
 	When func(*Event) time.Time
+	// Hidden columns are kept in the store and are no part of the hunting table.
+	Hidden bool
 }
 
 // Empty reports whether the column has no value on Linux.
@@ -105,6 +107,7 @@ func Tables() []Table {
 		table("DeviceLogonEvents", ClassLogon, logonColumns()),
 		table("DeviceImageLoadEvents", ClassImageLoad, fileColumns()),
 		table("DeviceEvents", ClassDevice, fileColumns(), processColumns(), deviceColumns(), networkColumns(), processSession()),
+		behaviorTable(),
 	}
 }
 
@@ -122,6 +125,8 @@ func (c Class) TableName() string {
 		return "DeviceLogonEvents"
 	case ClassImageLoad:
 		return "DeviceImageLoadEvents"
+	case ClassBehavior:
+		return "BehaviorInfo"
 	default:
 		return "DeviceEvents"
 	}
@@ -142,6 +147,8 @@ func (c Class) String() string {
 		return "image_load"
 	case ClassDevice:
 		return "device"
+	case ClassBehavior:
+		return "behavior"
 	default:
 		return "unknown"
 	}

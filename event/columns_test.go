@@ -31,11 +31,25 @@ func TestTablesCoverTheSchema(t *testing.T) {
 		"DeviceImageLoadEvents": "FileName FolderPath SHA1 SHA256 MD5 FileSize",
 		"DeviceEvents":          "FileName FolderPath SHA1 SHA256 MD5 FileSize ProcessId ProcessCommandLine ProcessCreationTime AccountName RemoteUrl RemoteIP RemotePort LocalIP LocalPort RegistryKey",
 	}
+	own["BehaviorInfo"] = "Timestamp BehaviorId ActionType Description Categories AttackTechniques ServiceSource DetectionSource DataSources " +
+		"DeviceId AccountUpn AccountObjectId StartTime EndTime AdditionalFields"
 	tables := Tables()
 	if len(tables) != len(own) {
 		t.Fatalf("%d tables, want %d", len(tables), len(own))
 	}
 	for i, tb := range tables {
+		if tb.Class == ClassBehavior { // has nothing in common with the others
+			common, initiating = nil, nil
+			seen := map[string]bool{}
+			for _, c := range tb.Columns {
+				if !c.Hidden {
+					seen[c.Name] = true
+				}
+			}
+			if want := strings.Fields(own[tb.Name]); len(seen) != len(want) {
+				t.Errorf("%s shows %d columns, want %d", tb.Name, len(seen), len(want))
+			}
+		}
 		if tb.Class != Class(i+1) || tb.Class.TableName() != tb.Name {
 			t.Errorf("table %d is %s of class %d", i, tb.Name, tb.Class)
 		}
@@ -68,6 +82,7 @@ func TestTablesCoverTheSchema(t *testing.T) {
 
 func TestColumnValues(t *testing.T) {
 	e := sample()
+	e.Additional[BehaviorTechniques], e.Additional[BehaviorTactic] = "T1082,T1033", "Discovery"
 	value := func(tb *Table, name string) any {
 		for _, c := range tb.Columns {
 			if c.Name != name {
@@ -123,6 +138,11 @@ func TestColumnValues(t *testing.T) {
 		{4, "FolderPath", "/tmp/x"},
 		{5, "AccountName", "eve"},
 		{5, "ProcessCommandLine", "sh -c 'ls | wc'"},
+		{6, "AttackTechniques", `["T1082","T1033"]`},
+		{6, "Categories", `["Discovery"]`},
+		{6, "EndTime", e.Time},
+		{6, "ObjectFolderPath", "/tmp/x"},
+		{6, "ProcessFolderPath", "/usr/bin/sh"},
 	} {
 		if got := value(&tables[tt.table], tt.name); got != tt.want {
 			t.Errorf("%s.%s = %v, want %v", tables[tt.table].Name, tt.name, got, tt.want)

@@ -25,6 +25,7 @@ const (
 	ClassLogon     Class = 4 // DeviceLogonEvents
 	ClassImageLoad Class = 5 // DeviceImageLoadEvents
 	ClassDevice    Class = 6 // DeviceEvents: antivirus, accounts, services, modules, ...
+	ClassBehavior  Class = 7 // BehaviorInfo: what a rule recognised and nobody need be woken for
 )
 
 // Action types (column ActionType). The set grows; readers keep unknown ones.
@@ -155,6 +156,21 @@ type Event struct {
 	// object with string values).
 	Additional map[string]string `json:"additional,omitempty"`
 }
+
+// Members of Additional of a ClassBehavior event. Process is who did it,
+// Initiating its parent; File, Network and Logon are those of the event that
+// the rule matched. Action names the rule.
+const (
+	BehaviorID          = "BehaviorId"  // 32 hex digits, as of an alert
+	BehaviorDescription = "Description" // the rule's title
+	BehaviorTactic      = "Tactic"      // of ATT&CK, e.g. Discovery
+	BehaviorTechniques  = "Techniques"  // of ATT&CK, with commas
+	BehaviorRule        = "RuleId"
+	BehaviorTree        = "TreeId" // the same for all processes of a tree
+	// BehaviorOmitted counts the matches of the rule that were not recorded since
+	// its last behaviour: repetitions in a tree, and those over a limit.
+	BehaviorOmitted = "Omitted"
+)
 
 // Process describes a process as it was when the event happened.
 type Process struct {

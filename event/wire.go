@@ -292,7 +292,7 @@ func decodeEvent(r *reader, e *Event) bool {
 			var v uint64
 			v, ok = r.varint()
 			e.Class = Class(v)
-			if uint64(uint32(v)) > uint64(ClassDevice) {
+			if uint64(uint32(v)) > uint64(ClassBehavior) {
 				e.Class = ClassUnknown
 			}
 		case typ != protowire.BytesType:

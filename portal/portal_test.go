@@ -112,7 +112,8 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 		ID: w.alert, Time: time.Now(), Title: hostileText, Description: hostileText, Severity: event.SeverityHigh, Category: hostileText, Source: hostileText,
 		DetectorID: hostileText, ThreatName: hostileText, ThreatFamily: hostileText, Action: hostileText, ActionDetail: hostileText, Techniques: []string{"T1059.004", "javascript:x", hostileText},
 		File: event.File{FileName: hostileText, FolderPath: hostileText, SHA256: sampleHash(), SHA1: hostileText, MD5: hostileText}, Process: p, Ancestry: []event.Process{p, p},
-		Event: &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}},
+		Behaviors: []event.AlertBehavior{{ID: hostileText, Time: time.Now(), Action: hostileText, Description: hostileText, Techniques: []string{"T1082", hostileText}, PID: 7, CommandLine: hostileText}},
+		Event:     &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}},
 	}
 	b := &ingest.Batch{DeviceID: w.device, SpoolID: "s", Sequence: 1, Alerts: []event.Alert{a}, Received: time.Now(), Lost: map[string]uint64{hostileText: 1}}
 	for i := range 90 {
@@ -122,6 +123,11 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 		e.Additional = map[string]string{hostileText: hostileText}
 		b.Events = append(b.Events, e)
 	}
+	b.Events = append(b.Events, event.Event{
+		ReportID: 1000, Time: time.Now(), Class: event.ClassBehavior, Action: "SystemInformation", Process: p, File: event.File{FileName: "f", FolderPath: "/" + hostileText, Size: 3},
+		Network:    event.Network{RemoteIP: "192.0.2.7"},
+		Additional: map[string]string{event.BehaviorID: w.alert, event.BehaviorTechniques: "T1082", event.BehaviorTactic: "Discovery", event.BehaviorDescription: hostileText},
+	})
 	if err := s.StoreBatch(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 	if alert.Category == "" {
 		alert.Category = "SuspiciousActivity"
 	}
-	if ev.Class == event.ClassProcess {
+	if ev.Class == event.ClassProcess || ev.Class == event.ClassBehavior && ev.File.FolderPath == "" {
 		alert.File = event.File{
 			FileName: p.FileName, FolderPath: p.FolderPath, SHA1: p.SHA1, SHA256: p.SHA256, MD5: p.MD5, Size: p.FileSize,
 		}
@@ -57,6 +57,9 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 		alert.Source = event.SourceSelfTest
 		alert.TestID = SelfTestID(p.CommandLine)
 		return alert, true
+	}
+	if ev.Class == event.ClassBehavior {
+		return alert, e.dedupe.once(treeKey{rule: r.ID, tree: ev.Additional[event.BehaviorTree]})
 	}
 	return alert, e.dedupe.first(r.ID, p, ancestry)
 }
@@ -83,6 +86,7 @@ type treeKey struct {
 	rule  string
 	pid   int64
 	start int64
+	tree  string // in place of both, of behaviours
 }
 
 type treeSeen struct {
@@ -99,16 +103,8 @@ func newDedupe(window time.Duration, maxTrees int, now func() time.Time) *dedupe
 func (d *dedupe) first(rule string, p event.Process, ancestry []event.Process) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.now()
-	for f := d.order.Front(); f != nil; f = d.order.Front() {
-		s := f.Value.(*treeSeen)
-		if now.Sub(s.at) <= d.window && d.order.Len() <= d.max {
-			break
-		}
-		d.order.Remove(f)
-		delete(d.seen, s.key)
-	}
-	key := func(p *event.Process) treeKey { return treeKey{rule, p.PID, p.StartTime.UnixNano()} }
+	now := d.forget()
+	key := func(p *event.Process) treeKey { return treeKey{rule: rule, pid: p.PID, start: p.StartTime.UnixNano()} }
 	if _, ok := d.seen[key(&p)]; ok {
 		d.suppressed++
 		return false
@@ -127,6 +123,33 @@ func (d *dedupe) first(rule string, p event.Process, ancestry []event.Process) b
 		d.add(key(&ancestry[0]), now)
 	}
 	return true
+}
+
+// once says whether this is the first match of the key, and remembers it.
+func (d *dedupe) once(k treeKey) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.forget()
+	if d.seen[k] != nil {
+		d.suppressed++
+		return false
+	}
+	d.add(k, now)
+	return true
+}
+
+// forget drops what is older than the window or too much. mu must be held.
+func (d *dedupe) forget() time.Time {
+	now := d.now()
+	for f := d.order.Front(); f != nil; f = d.order.Front() {
+		s := f.Value.(*treeSeen)
+		if now.Sub(s.at) <= d.window && d.order.Len() <= d.max {
+			break
+		}
+		d.order.Remove(f)
+		delete(d.seen, s.key)
+	}
+	return now
 }
 
 func (d *dedupe) add(k treeKey, now time.Time) {

@@ -43,7 +43,7 @@ type Match struct {
 type Options struct {
 	Log *slog.Logger
 	// Window is how long further matches of a rule in one process tree are
-	// counted instead of reported; 10 minutes.
+	// counted instead of reported or recorded; 10 minutes.
 	Window time.Duration
 	// MaxTrees bounds what is remembered for that; 8192.
 	MaxTrees int
@@ -53,9 +53,10 @@ type Options struct {
 // Engine evaluates the loaded rules. It is safe for use by many goroutines,
 // also during Load.
 type Engine struct {
-	log    *slog.Logger
-	active atomic.Pointer[active]
-	dedupe *dedupe
+	log       *slog.Logger
+	active    atomic.Pointer[active]
+	dedupe    *dedupe
+	behaviors *behaviors
 
 	loading sync.Mutex
 	good    map[string]parsed // by file: what was last read without error
@@ -105,7 +106,7 @@ func New(opts Options) *Engine {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	e := &Engine{log: opts.Log, good: map[string]parsed{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now)}
+	e := &Engine{log: opts.Log, good: map[string]parsed{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now), behaviors: newBehaviors(opts.Window, opts.Now)}
 	e.active.Store(&active{})
 	return e
 }

@@ -18,9 +18,9 @@ func number(n int64, buf *[20]byte) string {
 }
 
 // subject is the process that a field of a rule means: the created one of
-// process events, else the one that did it.
+// process events and the one of behaviours, else the one that did it.
 func subject(ev *event.Event) *event.Process {
-	if ev.Class == event.ClassProcess {
+	if ev.Class == event.ClassProcess || ev.Class == event.ClassBehavior {
 		return &ev.Process
 	}
 	return &ev.Initiating
@@ -37,7 +37,7 @@ func integer(f func(*event.Event) int64) getter {
 // parent is the process that created the subject. Other events know of it only
 // what the subject says.
 func parent(ev *event.Event) *event.Process {
-	if ev.Class == event.ClassProcess {
+	if ev.Class == event.ClassProcess || ev.Class == event.ClassBehavior {
 		return &ev.Initiating
 	}
 	return nil

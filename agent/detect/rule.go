@@ -3,6 +3,7 @@ package detect
 import (
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 
@@ -29,6 +30,9 @@ type Rule struct {
 	SelfTest bool
 	// Name is how correlations and filters refer to the rule besides its id.
 	Name string
+	// Action is the ActionType of its behaviours, where the rule has a name or is
+	// the first of its file.
+	Action string
 	// Responses are what the agent does when the rule matches, besides the alert.
 	Responses []Response
 
@@ -114,6 +118,10 @@ func parseFile(file string, data []byte) (parsed, []Problem) {
 			continue
 		}
 		r.File = file
+		if r.Action = camel(r.Name); r.Action == "" && i == 0 {
+			base := path.Base(file)
+			r.Action = camel(strings.TrimSuffix(base, path.Ext(base)))
+		}
 		if r.ID == "" {
 			// A file may hold several rules without an id.
 			r.ID = first(r.Name, strings.TrimSuffix(file, ".yml"))

@@ -31,6 +31,8 @@ const (
 	categoryDevice  = "device"  // not Sigma's: every event of DeviceEvents
 	categoryMount   = "mount"
 	categoryScript  = "script" // what interpreters run
+	// categoryBehavior: what rules of the level informational found.
+	categoryBehavior = "behavior"
 
 	categoryPrivilege = "privilege_change"
 
@@ -106,6 +108,8 @@ func streamsOf(ev *event.Event) streams {
 		}
 	case event.ClassImageLoad:
 		s.add(categoryImage, streamAudit)
+	case event.ClassBehavior:
+		s.add(categoryBehavior)
 	case event.ClassDevice, event.ClassUnknown:
 		s.device(ev)
 	}
@@ -193,7 +197,7 @@ var knownCategories = map[string]bool{
 	categoryProcess: true, categoryEnded: true, categoryAccess: true, categoryTamper: true, categoryFile: true, categoryChange: true,
 	categoryDelete: true, categoryRename: true, categoryRead: true, categoryNetwork: true, categoryDNS: true, categoryImage: true,
 	categoryDriver: true, categoryRawRead: true, categoryThreat: true, categoryLogon: true, categoryAccount: true, categoryService: true,
-	categoryDevice: true, categoryMount: true, categoryScript: true, categoryPrivilege: true,
+	categoryDevice: true, categoryBehavior: true, categoryMount: true, categoryScript: true, categoryPrivilege: true,
 }
 
 var knownServices = map[string]bool{

@@ -46,7 +46,10 @@ type Pipeline struct {
 	// Muted says that an event is excluded: it goes to nobody. Nil: none is.
 	Muted   func(*event.Event) bool
 	OnAlert func(event.Alert)
-	Log     *slog.Logger
+	// OnBehavior gets what rules of the level informational recognise; like
+	// OnEvent it may set ReportID.
+	OnBehavior func(*event.Event)
+	Log        *slog.Logger
 	// Queue is how many events may wait; 8192. HashWait is how long an event
 	// waits for the hashes of a program that was not seen before; 200 ms, less
 	// when many wait.
@@ -263,9 +266,31 @@ func (p *Pipeline) detect(ev *event.Event) {
 	}
 	ancestry := p.Table.AncestryOf(subject)
 	for _, m := range matches {
-		alert, report := p.Detect.Alert(m, ev, ancestry)
-		if report && p.OnAlert != nil {
-			p.OnAlert(alert)
+		if m.Rule.IsBehavior() {
+			p.behavior(m, ev, ancestry)
+			continue
+		}
+		p.alert(m, ev, ancestry)
+	}
+}
+
+func (p *Pipeline) alert(m detect.Match, ev *event.Event, ancestry []event.Process) {
+	alert, report := p.Detect.Alert(m, ev, ancestry)
+	if report && p.OnAlert != nil {
+		p.OnAlert(alert)
+	}
+}
+
+// behavior records what a rule recognised and nobody need be woken for. Rules
+// about behaviours see it also when it is not recorded because it repeats.
+func (p *Pipeline) behavior(m detect.Match, ev *event.Event, ancestry []event.Process) {
+	b, record := p.Detect.Behavior(m, ev, ancestry)
+	if record && p.OnBehavior != nil {
+		p.OnBehavior(&b)
+	}
+	for _, m := range p.Detect.Evaluate(&b) {
+		if !m.Rule.IsBehavior() { // else it would feed itself
+			p.alert(m, &b, ancestry)
 		}
 	}
 }

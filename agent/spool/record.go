@@ -21,7 +21,7 @@ import (
 //	0  magic "BWS1"
 //	4  uint32 length of the payload
 //	8  uint32 CRC-32C of the header from byte 12 and the payload
-//	12 uint32 zero
+//	12 uint32 number of behaviours (class 7)
 //	16 uint64 sequence, growing over all segments
 //	24 uint64 highest ReportID in the record, 0 for none
 //	32 int64  time of writing, nanoseconds since 1970
@@ -41,9 +41,15 @@ var (
 )
 
 // counts are numbers by event class; the last is that of alerts.
-type counts [8]uint32
+type counts [9]uint32
 
-const alertCount = 7
+const (
+	alertCount = 8
+	// headerCounts are the classes 0 to 6, which with the alerts behind them have
+	// their place from byte 40 on; that of behaviours is byte 12.
+	headerCounts  = 7
+	behaviorCount = int(event.ClassBehavior)
+)
 
 // name returns the class name of an index.
 func countName(i int) string {
@@ -107,9 +113,11 @@ func (r *record) encode() []byte {
 	le.PutUint64(b[16:], r.seq)
 	le.PutUint64(b[24:], r.reportID)
 	le.PutUint64(b[32:], uint64(r.time.UnixNano()))
-	for i, c := range r.counts {
+	for i, c := range r.counts[:headerCounts] {
 		le.PutUint32(b[40+4*i:], c)
 	}
+	le.PutUint32(b[40+4*headerCounts:], r.counts[alertCount])
+	le.PutUint32(b[12:], r.counts[behaviorCount])
 	b = append(b, r.payload...)
 	le.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
 	return b
@@ -130,9 +138,11 @@ func decodeHeader(b []byte) (header, error) {
 		length: int(le.Uint32(b[4:])), sum: le.Uint32(b[8:]), seq: le.Uint64(b[16:]), reportID: le.Uint64(b[24:]),
 		time: time.Unix(0, int64(le.Uint64(b[32:]))),
 	}
-	for i := range h.counts {
+	for i := range headerCounts {
 		h.counts[i] = le.Uint32(b[40+4*i:])
 	}
+	h.counts[alertCount] = le.Uint32(b[40+4*headerCounts:])
+	h.counts[behaviorCount] = le.Uint32(b[12:])
 	if h.length > maxPayload || h.counts.total() > event.MaxBatchEvents {
 		return h, fmt.Errorf("%w: a length of %d bytes and %d events cannot be", errDamaged, h.length, h.counts.total())
 	}

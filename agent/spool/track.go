@@ -19,7 +19,7 @@ type rank int
 
 const (
 	low   rank = iota // file, network, image load events
-	mid               // process, logon and device events
+	mid               // process, logon and device events, behaviours
 	alert             // alerts
 	ranks
 )
@@ -29,7 +29,7 @@ func (r rank) String() string { return [ranks]string{"low", "mid", "alert"}[r] }
 // rankOf returns the rank of an event class.
 func rankOf(c event.Class) rank {
 	switch c {
-	case event.ClassProcess, event.ClassLogon, event.ClassDevice:
+	case event.ClassProcess, event.ClassLogon, event.ClassDevice, event.ClassBehavior:
 		return mid
 	}
 	return low

@@ -278,7 +278,7 @@ func worth(r *record) rank {
 	switch {
 	case r.counts[alertCount] > 0:
 		return alert
-	case r.counts[event.ClassProcess]+r.counts[event.ClassLogon]+r.counts[event.ClassDevice] > 0:
+	case r.counts[event.ClassProcess]+r.counts[event.ClassLogon]+r.counts[event.ClassDevice]+r.counts[event.ClassBehavior] > 0:
 		return mid
 	}
 	return low

@@ -90,9 +90,16 @@ func (a *app) sayEvent(e *event.Event) {
 	who := e.Initiating
 	var about []string
 	add := func(format string, args ...any) { about = append(about, fmt.Sprintf(format, args...)) }
-	if e.Class == event.ClassProcess {
+	switch {
+	case e.Class == event.ClassProcess:
 		who = e.Process
-	} else if e.Process.PID != 0 && e.Process.PID != who.PID {
+	case e.Class == event.ClassBehavior:
+		who = e.Process
+		add("%s:", visible(e.Additional[event.BehaviorDescription]))
+		if e.Process.CommandLine != "" {
+			add("%s", visible(e.Process.CommandLine))
+		}
+	case e.Process.PID != 0 && e.Process.PID != who.PID:
 		add("process %d %s", e.Process.PID, visible(e.Process.FolderPath))
 	}
 	if e.File.PreviousFolderPath != "" {

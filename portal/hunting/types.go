@@ -111,11 +111,13 @@ func EventTables() []Table {
 	for _, et := range event.Tables() {
 		t := Table{Name: et.Name}
 		for _, c := range et.Columns {
-			t.Columns = append(t.Columns, Column{c.Name, fromEvent(c.Type)})
+			if !c.Hidden {
+				t.Columns = append(t.Columns, Column{c.Name, fromEvent(c.Type)})
+			}
 		}
 		out = append(out, t)
 	}
-	return out
+	return append(out, behaviorEntities())
 }
 
 func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

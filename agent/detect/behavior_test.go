@@ -1,0 +1,191 @@
+package detect
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// behaviorWorld is an engine with an informational rule for each of the
+// programs /b/0 to /b/N, and a clock.
+type behaviorWorld struct {
+	*Engine
+	now time.Time
+}
+
+func newBehaviorWorld(t *testing.T, rules int, more string) *behaviorWorld {
+	t.Helper()
+	w := &behaviorWorld{now: time.Unix(1e9, 0)}
+	w.Engine = New(Options{Now: func() time.Time { return w.now }})
+	files := fstest.MapFS{"more.yml": {Data: []byte(more)}}
+	for i := range rules {
+		files[fmt.Sprintf("looks_at_%d.yml", i)] = &fstest.MapFile{Data: fmt.Appendf(nil,
+			"title: Number %d\nid: b%d\nlevel: informational\ntags: [attack.discovery, attack.t1082]\nlogsource: {product: linux, category: process_creation}\ndetection:\n  s: {Image: /b/%d}\n  condition: s\n", i, i, i)}
+	}
+	if more == "" {
+		delete(files, "more.yml")
+	}
+	if rep := w.Load(Source{Name: "m", FS: files}); len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	return w
+}
+
+var bootTime = time.Unix(5e8, 0)
+
+func ran(pid, parent int64, path string) event.Process {
+	return event.Process{PID: pid, ParentPID: parent, StartTime: bootTime, FolderPath: path}
+}
+
+// show lets program n of a tree run; alerts are those of rules about behaviours.
+func (w *behaviorWorld) show(t *testing.T, n int, pid int64, ancestry ...event.Process) (b event.Event, recorded bool, alerts []event.Alert) {
+	t.Helper()
+	ev := event.Event{Time: w.now, Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(pid, 2, fmt.Sprint("/b/", n))}
+	ms := w.Evaluate(&ev)
+	if len(ms) != 1 || !ms[0].Rule.IsBehavior() {
+		t.Fatalf("program %d: %v", n, ms)
+	}
+	b, recorded = w.Behavior(ms[0], &ev, ancestry)
+	for _, m := range w.Evaluate(&b) {
+		if a, ok := w.Alert(m, &b, ancestry); ok {
+			alerts = append(alerts, a)
+		}
+	}
+	return b, recorded, alerts
+}
+
+func TestBehaviorIsRecordedOnceInATree(t *testing.T) {
+	w := newBehaviorWorld(t, 2, "")
+	init, sshd := ran(1, 0, "/usr/lib/systemd/systemd"), ran(50, 1, "/usr/sbin/sshd")
+	session, shell := ran(99, 50, "/usr/sbin/sshd"), ran(100, 99, "/bin/bash")
+	b, ok, _ := w.show(t, 0, 200, shell, session, sshd, init)
+	if !ok || b.Class != event.ClassBehavior || b.Action != "LooksAt0" || b.Process.PID != 200 || len(b.Additional[event.BehaviorID]) != 32 ||
+		b.Additional[event.BehaviorDescription] != "Number 0" || b.Additional[event.BehaviorTechniques] != "T1082" || b.Additional[event.BehaviorTactic] != "Discovery" ||
+		b.Additional["Ancestors"] != "/bin/bash /usr/sbin/sshd /usr/sbin/sshd /usr/lib/systemd/systemd" {
+		t.Errorf("%v %+v", ok, b)
+	}
+	// Deeper in the same session, and a program of it that bears a spawner's name.
+	for _, chain := range [][]event.Process{
+		{shell, session, sshd, init}, {ran(101, 100, "/bin/sh"), shell, session, sshd, init}, {ran(102, 100, "/tmp/cron"), shell, session, sshd, init},
+	} {
+		if _, ok, _ := w.show(t, 0, 201, chain...); ok {
+			t.Errorf("recorded again below %v", chain[0])
+		}
+	}
+	if _, ok, _ := w.show(t, 1, 202, shell, session, sshd, init); !ok {
+		t.Error("another behaviour is not recorded")
+	}
+	// Another session of the same server is another tree, and tells what was left out.
+	b, ok, _ = w.show(t, 0, 300, ran(150, 149, "/bin/bash"), ran(149, 50, "/usr/sbin/sshd"), sshd, init)
+	if !ok || b.Additional[event.BehaviorOmitted] != "3" {
+		t.Errorf("%v %v", ok, b.Additional)
+	}
+	w.now = w.now.Add(11 * time.Minute)
+	if _, ok, _ := w.show(t, 0, 203, shell, session, sshd, init); !ok {
+		t.Error("not recorded after the window")
+	}
+	if st := w.BehaviorStats(); st != (BehaviorStats{Recorded: 4, Repeated: 3}) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// However many trees there are, a rule and a host have a limit, and nothing is
+// remembered without bound.
+func TestBehaviorsAreLimited(t *testing.T) {
+	w := newBehaviorWorld(t, 30, "")
+	recorded := 0
+	for tree := range int64(3000) {
+		if _, ok, _ := w.show(t, int(tree%30), 10000+tree, ran(1000+tree, 1, "/bin/sh"), ran(1, 0, "/sbin/init")); ok {
+			recorded++
+		}
+	}
+	if recorded != maxOfHost {
+		t.Errorf("%d recorded, want %d", recorded, maxOfHost)
+	}
+	if st := w.BehaviorStats(); st.Recorded != maxOfHost || st.Limited != 3000-maxOfHost {
+		t.Errorf("%+v", st)
+	}
+	if n := w.behaviors.order.Len(); n > maxBehaviorTrees || n != len(w.behaviors.trees) {
+		t.Errorf("%d trees remembered", n)
+	}
+	w.now = w.now.Add(11 * time.Minute)
+	recorded = 0
+	for tree := range int64(100) {
+		if b, ok, _ := w.show(t, 0, 20000+tree, ran(5000+tree, 1, "/bin/sh")); ok {
+			if recorded++; recorded == 1 && b.Additional[event.BehaviorOmitted] == "" {
+				t.Error("what was left out is not told")
+			}
+		}
+	}
+	if recorded != maxOfRule {
+		t.Errorf("%d of one rule, want %d", recorded, maxOfRule)
+	}
+}
+
+const manyBehaviors = `title: One of many
+name: one
+logsource: {product: linux, category: behavior}
+detection:
+  s: {Tactic: Discovery}
+  quiet: {Ancestors|contains: /usr/bin/dpkg}
+  condition: s and not quiet
+---
+title: Many
+id: many
+level: low
+correlation:
+  type: value_count
+  rules: [one]
+  group-by: [TreeId]
+  timespan: 5m
+  condition: {gte: 4, field: RuleId}
+`
+
+// Rules about behaviours see all of them, and their alert lists those of its
+// tree.
+func TestBehaviorsRaiseAnAlertTogether(t *testing.T) {
+	w := newBehaviorWorld(t, 12, manyBehaviors)
+	shell := ran(100, 1, "/bin/bash")
+	var got []event.Alert
+	for i := range 12 {
+		_, _, alerts := w.show(t, i, int64(200+i), shell)
+		got = append(got, alerts...)
+		if i < 3 && len(got) > 0 {
+			t.Fatalf("an alert after %d behaviours", i+1)
+		}
+	}
+	if len(got) != 1 || got[0].Title != "Many" || got[0].Severity != event.SeverityLow || got[0].Process.PID != 203 || got[0].File.FolderPath != "/b/3" {
+		t.Fatalf("%d alerts: %+v", len(got), got)
+	}
+	about := w.BehaviorsOf(ran(999, 100, "/bin/x"), []event.Process{shell})
+	if len(about) != 12 || about[0].Action != "LooksAt0" || about[11].Description != "Number 11" || about[3].PID != 203 {
+		t.Errorf("%+v", about)
+	}
+	if other := w.BehaviorsOf(ran(999, 101, "/bin/x"), []event.Process{ran(101, 1, "/bin/bash")}); len(other) != 0 {
+		t.Errorf("behaviours of another tree: %+v", other)
+	}
+	for i := range 12 {
+		if _, _, alerts := w.show(t, i, int64(400+i), ran(301, 300, "/usr/bin/dpkg"), ran(300, 1, "/bin/bash")); len(alerts) > 0 {
+			t.Errorf("an alert below dpkg: %+v", alerts)
+		}
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	if old := w.BehaviorsOf(ran(999, 100, "/bin/x"), []event.Process{shell}); len(old) != 0 {
+		t.Errorf("behaviours of two hours ago: %+v", old)
+	}
+}
+
+func TestBehaviorActions(t *testing.T) {
+	const one = "title: It's 3 o'clock, ädu\nlogsource: {category: process_creation}\ndetection: {s: {Image: /x}, condition: s}\n"
+	rules, problems := ParseRules("x/file_discovery.yml", []byte(one+"---\n"+one))
+	if len(problems) > 0 || len(rules) != 2 || rules[0].action() != "FileDiscovery" || rules[1].action() != "Its3OclockDu" {
+		t.Errorf("%v %q %q", problems, rules[0].action(), rules[1].action())
+	}
+	if a := camel(strings.Repeat("long ", 100)); len(a) > maxAction {
+		t.Error(len(a))
+	}
+}

