@@ -12,12 +12,13 @@ import (
 // one of the few strings of their rule was found without which it is false.
 // Those with a literal are searched one after the other, each much faster than
 // the pass over a file, until the budget of singles is used up; then all at once
-// by a matcher of their own. Loose ones, without a fixed byte, are tried at every
+// by a matcher of their own: one for those with rare literals, which is fast, and
+// one for the others, with a budget each. Loose ones, without a fixed byte, are tried at every
 // place at which their first bytes allow it.
 
 const (
-	// maxSingles is how many literals of late strings are searched one by one in
-	// one object: about as many as cost what the matcher of all costs, which has
+	// maxSingles is how many literals of the late strings of one group are searched
+	// one by one in one object: about as many as cost what the matcher of all costs, which has
 	// large tables. maxLoose is how many loose strings are. They keep the work
 	// linear for files that contain the other strings of many rules.
 	maxSingles = 256
@@ -76,12 +77,18 @@ type lateSearch struct {
 	searched []uint64 // bit set over strings
 	strings  []uint32 // the bits that are set
 	rule     uint32   // whose string was searched last
-	singles  int
 	loose    int
-	all      bool // every late string but the loose ones
+	groups   [2]lateGroup
 	err      error
+}
 
-	finders []lateFinder // of the strings that are searched
+// lateGroup is what was searched of the strings of GroupLate or GroupCommon.
+type lateGroup struct {
+	matcher *match.Matcher // nil if the group has no literals
+	singles int
+	all     bool // every string of the group but the loose ones
+
+	finders []lateFinder // of the strings that are searched now
 	also    []uint32     // those of them that were not asked for yet
 }
 
@@ -105,7 +112,21 @@ func (l *lateSearch) reset() {
 		l.searched[str>>6] = 0
 	}
 	l.strings = l.strings[:0]
-	l.rule, l.singles, l.loose, l.all, l.err = noRule, 0, 0, false, nil
+	l.rule, l.loose, l.err = noRule, 0, nil
+	for i := range l.groups {
+		l.groups[i].singles, l.groups[i].all = 0, false
+	}
+}
+
+// spent reports whether no more strings are to be searched one by one.
+func (g *lateGroup) spent() bool { return g.singles > maxSingles && g.matcher != nil }
+
+// lateGroup is what was searched of the group of a string.
+func (w *worker) lateGroup(str uint32) *lateGroup {
+	if w.set.Strings[str].Flags&definitions.StringCommon != 0 {
+		return &w.late.groups[1]
+	}
+	return &w.late.groups[0]
 }
 
 // search looks for a late string in the whole object, once.
@@ -117,7 +138,7 @@ func (w *worker) search(str uint32) {
 	if refs := w.loose.of[str]; len(refs) > 0 {
 		w.searchLoose(str)
 	}
-	if !l.all {
+	if !w.lateGroup(str).all {
 		w.searchLiterals(str)
 	}
 	l.add(str)
@@ -132,56 +153,69 @@ const noRule = 1<<32 - 1
 // for those of all others that are still to be searched.
 func (w *worker) searchLiterals(str uint32) {
 	l := &w.late
-	l.finders, l.also = l.finders[:0], l.also[:0]
+	for i := range l.groups {
+		l.groups[i].finders, l.groups[i].also = l.groups[i].finders[:0], l.groups[i].also[:0]
+	}
 	ri := w.set.Strings[str].Rule
 	again := l.rule == ri
 	l.rule = ri
-	ok := w.addFinders(str)
+	w.addFinders(str)
 	if r := &w.set.Rules[ri]; again && !w.whole() {
-		for other := r.Strings; ok && other < r.Strings+r.NStrings; other++ {
+		for other := r.Strings; other < r.Strings+r.NStrings; other++ {
 			if w.set.Strings[other].Flags&definitions.StringLate != 0 && !l.has(other) && other != str && len(w.loose.of[other]) == 0 {
-				ok = w.addFinders(other)
-				l.also = append(l.also, other)
+				w.addFinders(other)
+				g := w.lateGroup(other)
+				g.also = append(g.also, other)
 			}
 		}
 	}
-	if !ok {
-		// All that were not searched yet, these among them.
-		l.all = true
-		m := w.set.Matchers[definitions.GroupLate]
-		l.err = w.windows(func(from, to int) { m.Scan(w.buf, w.bufAt, from, to, w.collectLate) })
-		return
-	}
-	l.err = w.windows(func(from, to int) {
-		for i := range l.finders {
-			f := &l.finders[i]
-			f.Find(w.buf, from, to, func(at int) bool {
-				w.candidate(f.id, w.bufAt+int64(at))
-				return !w.halted
-			})
+	for i := range l.groups {
+		if l.err == nil {
+			w.searchGroup(&l.groups[i])
 		}
-	})
-	for _, other := range l.also {
+	}
+}
+
+// searchGroup looks for the finders of a group, or for all its strings that were
+// not searched yet, those that are searched now among them.
+func (w *worker) searchGroup(g *lateGroup) {
+	l := &w.late
+	switch {
+	case g.all:
+		return
+	case g.spent():
+		g.all = true
+		l.err = w.windows(func(from, to int) { g.matcher.Scan(w.buf, w.bufAt, from, to, w.collectLate) })
+		return
+	case len(g.finders) > 0:
+		l.err = w.windows(func(from, to int) {
+			for i := range g.finders {
+				f := &g.finders[i]
+				f.Find(w.buf, from, to, func(at int) bool {
+					w.candidate(f.id, w.bufAt+int64(at))
+					return !w.halted
+				})
+			}
+		})
+	}
+	for _, other := range g.also {
 		l.add(other)
 	}
 }
 
 // addFinders takes the variants of a string that have a literal into the next
-// search; not if there are too many.
-func (w *worker) addFinders(str uint32) bool {
-	l := &w.late
+// search of its group, as long as there are few.
+func (w *worker) addFinders(str uint32) {
+	g := w.lateGroup(str)
 	first, behind := w.set.StringVariants(str)
-	for id := first; id < behind; id++ {
+	for id := first; id < behind && !g.spent(); id++ {
 		value, mask := pattern.Anchor(w.set.Prog(w.set.Variants[id]))
 		if len(value) == 0 {
 			continue
 		}
-		if l.singles++; l.singles > maxSingles && w.set.Matchers[definitions.GroupLate] != nil {
-			return false
-		}
-		l.finders = append(l.finders, lateFinder{match.NewFinder(value, mask), id})
+		g.singles++
+		g.finders = append(g.finders, lateFinder{match.NewFinder(value, mask), id})
 	}
-	return true
 }
 
 // lateCandidate is candidate for the matcher of all late strings.

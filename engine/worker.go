@@ -103,6 +103,8 @@ func newWorker(set *definitions.Set, l *loose) *worker {
 	w.emit = w.matched
 	w.collect = w.candidate
 	w.collectLate = w.lateCandidate
+	w.late.groups[0].matcher = set.Matchers[definitions.GroupLate]
+	w.late.groups[1].matcher = set.Matchers[definitions.GroupCommon]
 	return w
 }
 

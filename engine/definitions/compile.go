@@ -334,6 +334,19 @@ type form struct {
 	parts []pattern.Part
 }
 
+// common reports whether the form has a variant that no rare literal stands for.
+func (f form) common() bool {
+	return slices.ContainsFunc(f.parts, func(p pattern.Part) bool {
+		return slices.ContainsFunc(p.Variants, func(v pattern.Variant) bool {
+			return len(v.Context) > 0 && !match.Rare(atomOf(v, 0))
+		})
+	})
+}
+
+func atomOf(v pattern.Variant, id uint32) match.Atom {
+	return match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id}
+}
+
 // bodyForms are the ways in which a pattern may stand in a file. Where its
 // matches are counted they are counted as clamscan does, by the last of the
 // pieces between gaps of variable length, if each piece has a literal to find.
@@ -429,6 +442,9 @@ func (c *compiler) subForms(b *clamdb.Body, counted bool) ([]form, error) {
 // addString gives a string of the last rule its place in the tables.
 func (c *compiler) addString(forms []form, flags uint32) error {
 	s := uint32(len(c.out.strings))
+	if flags&StringLate != 0 && slices.ContainsFunc(forms, form.common) {
+		flags |= StringCommon
+	}
 	c.out.strings = append(c.out.strings, String{Rule: uint32(len(c.out.rules) - 1), Flags: flags})
 	for _, f := range forms {
 		f.Form.String = s
@@ -450,7 +466,7 @@ func (c *compiler) addString(forms []form, flags uint32) error {
 				}
 				if id := uint32(len(c.out.variants)); len(v.Context) > 0 {
 					g := c.out.group(flags)
-					c.atoms[g] = append(c.atoms[g], match.Atom{Bytes: v.Context, Mask: v.ContextMask, Lead: v.Lead, ID: id})
+					c.atoms[g] = append(c.atoms[g], atomOf(v, id))
 				} else {
 					c.out.loose = append(c.out.loose, id)
 				}

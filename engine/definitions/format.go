@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 7
+	formatVersion = 8
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64
@@ -155,6 +155,7 @@ const (
 	StringAll     = 1 << iota // every match is wanted, not only the first
 	StringTrigger             // finding it settles its rule (ClamAV body signatures)
 	StringLate                // is searched when a condition asks for it
+	StringCommon              // late, and of GroupCommon
 )
 
 // String is a string of a rule.

@@ -39,11 +39,12 @@ type Group int
 
 // The groups.
 const (
-	GroupAny   Group = iota // whatever the file is
-	GroupSmall              // of rules for files of up to smallFile bytes
-	GroupMZ                 // of rules for DOS and Windows programs
-	GroupLate               // of strings that are searched when a condition asks for them
-	Groups                  // how many there are
+	GroupAny    Group = iota // whatever the file is
+	GroupSmall               // of rules for files of up to smallFile bytes
+	GroupMZ                  // of rules for DOS and Windows programs
+	GroupLate                // of strings that are searched when a condition asks for them
+	GroupCommon              // the like, with literals that are short or often seen
+	Groups                   // how many there are
 )
 
 const smallFile = 1 << 20
@@ -67,6 +68,8 @@ func (g *Guard) Group() Group {
 func (t *tables) group(flags uint32) Group {
 	rule := len(t.rules) - 1
 	switch {
+	case flags&StringCommon != 0:
+		return GroupCommon
 	case flags&StringLate != 0:
 		return GroupLate
 	case rule < 0 || rule >= len(t.ruleGuards):

@@ -43,6 +43,37 @@ const crowdBits = 20
 
 func (b *builder) crowded(h uint64) *uint16 { return &b.crowd[h>>(64-crowdBits)] }
 
+// Rare reports whether an atom has a window of the long class that is not seen
+// often. A table without others is scanned several times as fast as one that holds
+// some thousand of them.
+func Rare(a Atom) bool {
+	lit := literal{}
+	if lit.set(a) != nil {
+		return false
+	}
+	for i := range min(len(lit.run), maxWindows) {
+		if lit.run[i] >= window && lit.longCost(i, func(uint64) uint16 { return 0 }) < rare {
+			return true
+		}
+	}
+	return false
+}
+
+// rare is how often the grams of a window may be seen for it to be worth no other
+// class.
+const rare = 1e-4
+
+// longCost is how often one of the grams of the window at i is expected to be
+// seen, those that others have already, as crowd tells, counting more.
+func (l *literal) longCost(i int, crowd func(hash uint64) uint16) float64 {
+	sum := 0.0
+	for k := range stride {
+		f := min(gramFrequency(l.gram(i+k)), gramFrequency(l.gram(i+k+1)))
+		sum += f * float64(1+crowd(hashLong(l.long(i+k))))
+	}
+	return sum / stride
+}
+
 // Build makes the table of a set of atoms; see Load.
 func Build(atoms []Atom) ([]byte, error) {
 	if len(atoms) > MaxAtoms {
@@ -155,13 +186,8 @@ func (b *builder) longest(l *literal) (at int, ok bool) {
 		if l.run[i] < window {
 			continue
 		}
-		sum := 0.0
-		for k := range stride {
-			f := min(gramFrequency(l.gram(i+k)), gramFrequency(l.gram(i+k+1)))
-			sum += f * float64(1+*b.crowded(hashLong(l.long(i + k))))
-		}
-		if sum /= stride; sum < cost {
-			at, cost = i, sum
+		if c := l.longCost(i, func(h uint64) uint16 { return *b.crowded(h) }); c < cost {
+			at, cost = i, c
 		}
 	}
 	if at < 0 {
@@ -170,9 +196,9 @@ func (b *builder) longest(l *literal) (at int, ok bool) {
 	// Two grams of the short class can be rarer than the best four in a row of the
 	// long one, of which any may be five zeros. Where nothing else needs the pass
 	// of the short class, the gain must be large.
-	gain, common := 20.0, 1e-3
+	gain, common := 20.0, 10*rare
 	if b.short {
-		gain, common = 2, 1e-5
+		gain, common = 8, 2*rare
 	}
 	if cost >= common {
 		if _, short := b.shortest(l); cost >= gain*short {

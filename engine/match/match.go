@@ -98,6 +98,8 @@ type Matcher struct {
 	// forms of the grams of each bucket, as bits.
 	pairs []uint16
 	forms []uint16
+	// common are the bytes that are fixed in all forms of a bucket.
+	common [bucketCount]uint32
 	// salt goes into the hashes of the first filter of the long class.
 	salt uint32
 	// zeros says that a window of zeros is no atom's.

@@ -1,11 +1,9 @@
 package match
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math"
 	"math/bits"
-	"slices"
 	"unsafe"
 )
 
@@ -19,8 +17,10 @@ import (
 // in which buckets grams begin with the pair, eight in which they end with it. A
 // gram passes where both of its pairs name one bucket. So a scan makes one look
 // into the table for two bytes of data. Build spreads the grams over the buckets
-// such that few pairs of other grams meet in one (see shortBuckets). What passes
-// is looked up once for every form that grams of the bucket have.
+// such that few pairs of other grams meet in one, and that the grams of a bucket
+// have bytes in common which are fixed in all (see shortBuckets). The second
+// filter, two bits of a word, is asked about those bytes once for every bucket.
+// What passes is looked up once for every form that grams of the bucket have.
 
 // A form says which of a gram's bytes are fixed: bit k for byte k.
 type form = uint8
@@ -72,79 +72,6 @@ func eachPair(v, mask uint32, f func(pair int)) {
 			f(b<<8 | a)
 		}
 	}
-}
-
-// shortGram is a gram of the short class.
-type shortGram struct {
-	v    uint32
-	form form
-}
-
-// shortBuckets spreads grams over the buckets of the first filter.
-type shortBuckets struct {
-	words *pairWords
-	// first and second are how often a pair of data is a first and a second one
-	// of each bucket, forms its forms as bits.
-	first, second [8]float64
-	forms         [8]uint16
-}
-
-// add puts a gram into the bucket where it is expected to cause the fewest
-// lookups: each pair meets all pairs of the other side.
-func (b *shortBuckets) add(g shortGram) {
-	var first, second [8]float64 // what the gram adds
-	mask := formMask(g.form)
-	eachPair(g.v, mask, func(pair int) {
-		f := rawPairFrequency(pair)
-		for k := range 8 {
-			if b.words[pair]>>k&1 == 0 {
-				first[k] += f
-			}
-		}
-	})
-	eachPair(g.v>>16, mask>>16, func(pair int) {
-		f := rawPairFrequency(pair)
-		for k := range 8 {
-			if b.words[pair]>>(k+8)&1 == 0 {
-				second[k] += f
-			}
-		}
-	})
-	best, least := 0, math.Inf(1)
-	for k := range 8 {
-		lookups := float64(1 + bits.OnesCount16(b.forms[k]|1<<g.form))
-		before := b.first[k] * b.second[k] * float64(1+bits.OnesCount16(b.forms[k]))
-		if c := (b.first[k]+first[k])*(b.second[k]+second[k])*lookups - before; c < least {
-			best, least = k, c
-		}
-	}
-	b.first[best] += first[best]
-	b.second[best] += second[best]
-	b.forms[best] |= 1 << g.form
-	eachPair(g.v, mask, func(pair int) { b.words[pair] |= 1 << best })
-	eachPair(g.v>>16, mask>>16, func(pair int) { b.words[pair] |= 1 << (best + 8) })
-}
-
-// rawPairFrequency is how often a pair of bytes is seen, of which the table has
-// the sum for those that differ in case.
-func rawPairFrequency(pair int) float64 {
-	return pairFrequency(fold4(uint32(pair))) / float64(int(1)<<bits.OnesCount32(uint32(pair)&0x4040))
-}
-
-// shortTable makes the first filter.
-func (b *builder) shortTable() {
-	b.m.pairs = make([]uint16, 1<<16)
-	t := shortBuckets{words: (*pairWords)(b.m.pairs)}
-	// The common ones first: they decide what the buckets are like.
-	order := slices.Clone(b.shortGrams)
-	slices.SortFunc(order, func(x, y shortGram) int {
-		return cmp.Or(cmp.Compare(bits.OnesCount8(x.form), bits.OnesCount8(y.form)),
-			cmp.Compare(x.form, y.form), cmp.Compare(x.v, y.v))
-	})
-	for _, g := range slices.Compact(order) {
-		t.add(g)
-	}
-	b.m.forms = t.forms[:]
 }
 
 // shortest chooses the place of the first of a literal's two grams: those that
@@ -285,10 +212,19 @@ func (s *scan) short(i, end int) {
 
 // shortHit looks up the gram at i, which may be in these buckets.
 func (s *scan) shortHit(i int, buckets uint16) {
+	m := s.m
 	v := binary.LittleEndian.Uint32(s.buf[i:])
+	folded, filter := fold4(v), m.classes[classShort].first
+	mask := uint64(len(filter) - 1)
 	forms := uint16(0)
 	for ; buckets != 0; buckets &= buckets - 1 {
-		forms |= s.m.forms[bits.TrailingZeros16(buckets)&7]
+		b := bits.TrailingZeros16(buckets) & 7
+		h := hashCommon(folded, m.common[b], b)
+		if w := h >> 32 & mask; w < uint64(len(filter)) {
+			if x := commonBits(h); filter[w]&x == x {
+				forms |= m.forms[b]
+			}
+		}
 	}
 	for ; forms != 0; forms &= forms - 1 {
 		s.probe(v, form(bits.TrailingZeros16(forms)), i)

@@ -10,7 +10,7 @@ import (
 // The flat form: a header (magic, the salt, then per section its offset and count), then
 // the sections, each aligned to 64 bytes.
 const (
-	magic       = 0x344d5742 // "BWM4"
+	magic       = 0x354d5742 // "BWM5"
 	sections    = 4*gramClasses + 3
 	headerBytes = 8 + 16*sections
 	align       = 64
@@ -125,15 +125,18 @@ func (m *Matcher) check() error {
 		}
 		m.zeros = m.zeros && a.window != 0
 	}
-	if short && (len(m.pairs) != 1<<16 || len(m.forms) != 8) {
-		return bad("pair table")
+	if short {
+		if len(m.pairs) != 1<<16 || len(m.forms) != bucketCount {
+			return bad("pair table")
+		}
+		m.common = commonMasks(m.forms)
 	}
 	return nil
 }
 
 // check sets what follows from the sizes and returns what is wrong, if anything.
 func (c *class) check(kind, atoms int) string {
-	if kind == classLong && (!powerOfTwo(len(c.first)) || len(c.first) > firstMost) || !powerOfTwo(len(c.second)) {
+	if !powerOfTwo(len(c.first)) || len(c.first) > firstMost || !powerOfTwo(len(c.second)) {
 		return "filter size"
 	}
 	c.firstMask, c.secondMask = uint32(len(c.first)-1), uint64(len(c.second)-1)
