@@ -29,6 +29,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/pki"
@@ -49,6 +50,7 @@ type Control interface {
 	Hunting() hunting.Library
 	Actions() action.Store
 	Fleet() fleet.Store
+	Indicators() indicator.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -106,6 +108,8 @@ type Portal struct {
 	files     *action.Files
 	fleet     *fleet.Service
 	samples   *sample.Store // nil without
+	// indicators are the organisation's.
+	indicators *indicator.Service
 }
 
 // New puts a portal together.
@@ -153,20 +157,21 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
 	p.fleet = fleet.New(cfg.Control.Fleet(), p.inventory, cfg.Now)
 	sink := newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics)
-	sink.fleet = p.fleet
+	p.indicators = indicator.New(cfg.Control.Indicators(), p.fleet, cfg.Now)
+	sink.fleet, sink.indicators = p.fleet, p.indicators
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
 		Sink:          sink,
-		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
+		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, Indicators: indicatorLists{p.fleet, p.indicators}, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
 	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Indicators: p.indicators, Fleet: p.fleet, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Indicators: p.indicators, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -228,7 +233,7 @@ func timeOf(path string) time.Duration {
 	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
 		return huntTime + pageTime
 	}
-	if strings.HasSuffix(path, "/package") || strings.HasSuffix(path, "/sample") || strings.HasPrefix(path, "/library") {
+	if strings.HasSuffix(path, "/package") || strings.HasSuffix(path, "/sample") || strings.HasPrefix(path, "/library") || path == "/indicators/import" || path == "/indicators/export" {
 		return transferTime
 	}
 	return pageTime
@@ -390,6 +395,7 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 	}{
 		{"sessions", func(ctx context.Context) error { _, err := p.accounts.Sweep(ctx); return err }},
 		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
+		{"indicators", func(ctx context.Context) error { _, err := p.indicators.Sweep(ctx); return err }},
 		{"files of actions", func(ctx context.Context) error {
 			if p.files == nil {
 				return nil

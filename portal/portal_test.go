@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/pki"
 	"github.com/bulwarkhq/bulwark/portal/sample"
@@ -47,8 +49,10 @@ type world struct {
 	device  string
 	alert   string
 	action  string // with a file
-	log     *logBuffer
-	stop    func() error
+	// indicator is the id of one.
+	indicator string
+	log       *logBuffer
+	stop      func() error
 }
 
 func newWorld(t *testing.T) *world {
@@ -136,6 +140,11 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 		t.Fatal(err)
 	}
 	w.seedAction(t)
+	i, err := w.indicators.Put(t.Context(), indicator.Indicator{Type: "FilePath", Value: "/" + hostileText, Action: "Audit", Title: hostileText, Description: hostileText, Recommended: hostileText, Application: hostileText, EducateURL: hostileText, Alerts: true}, indicator.Who{Name: hostileText})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.indicator = strconv.FormatInt(i.ID, 10)
 }
 
 // seedAction adds an action that has ended and left a file, all with hostile
@@ -258,6 +267,8 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.device
 	case strings.Contains(path, "/alerts/"):
 		id = w.alert
+	case strings.Contains(path, "/indicators/"):
+		id = w.indicator
 	case strings.Contains(path, "/policies/"):
 		id = "new"
 	case strings.Contains(path, "/actions/"), strings.Contains(path, "/machineactions/"):
@@ -293,7 +304,7 @@ func TestPages(t *testing.T) {
 		}
 		checkHeaders(t, path, resp)
 		for _, bad := range []string{"<script>window", "<img src=x", "href=\"javascript", "\u202e", "\x1b", "ZgotmplZ"} {
-			if strings.Contains(text, bad) && !strings.HasPrefix(path, "/static/") && !strings.HasSuffix(path, "/sample") {
+			if strings.Contains(text, bad) && !strings.HasPrefix(path, "/static/") && !strings.HasSuffix(path, "/sample") && !strings.HasSuffix(path, "/export") {
 				t.Errorf("GET %s: the answer contains %q", path, bad)
 			}
 		}

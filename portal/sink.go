@@ -11,6 +11,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
@@ -31,6 +32,8 @@ type sink struct {
 	metrics   *metrics
 	// fleet says what devices should apply; nil for nothing.
 	fleet *fleet.Service
+	// indicators says which list devices should have; nil for none.
+	indicators *indicator.Service
 
 	mu    sync.Mutex
 	known map[string]*known
@@ -164,7 +167,34 @@ func (s *sink) CheckIn(ctx context.Context, c *ingest.CheckIn) (ingest.CheckInRe
 		return ingest.CheckInReply{}, nil
 	}
 	document, version, err := s.fleet.CheckIn(ctx, c.DeviceID, c.PolicyVersion)
-	return ingest.CheckInReply{Policy: document, PolicyVersion: version}, err
+	reply := ingest.CheckInReply{Policy: document, PolicyVersion: version}
+	if err != nil || s.indicators == nil {
+		return reply, err
+	}
+	a, err := s.fleet.Assignment(ctx, c.DeviceID)
+	if err != nil {
+		return reply, err
+	}
+	reply.IndicatorsVersion, err = s.indicators.CheckIn(ctx, c.DeviceID, a.GroupID, c.IndicatorsVersion, c.IndicatorsCount)
+	return reply, err
+}
+
+// indicatorLists are the ingest.Indicators over package indicator.
+type indicatorLists struct {
+	fleet      *fleet.Service
+	indicators *indicator.Service
+}
+
+func (l indicatorLists) IndicatorsPart(ctx context.Context, device, version string, offset uint64) ([]byte, uint64, error) {
+	a, err := l.fleet.Assignment(ctx, device)
+	if err != nil {
+		return nil, 0, err
+	}
+	data, size, err := l.indicators.Part(ctx, a.GroupID, version, offset)
+	if errors.Is(err, indicator.ErrOtherVersion) {
+		err = fmt.Errorf("%w: %w", ingest.ErrOtherVersion, err)
+	}
+	return data, size, err
 }
 
 // SelfTestArrivals implements ingest.Sink.

@@ -49,12 +49,19 @@ const (
 	// DetectionRead and DetectionWrite are for custom detections.
 	DetectionRead  Permission = "CustomDetection.Read.All"
 	DetectionWrite Permission = "CustomDetection.ReadWrite.All"
+	// IndicatorRead and IndicatorWrite are for indicators, which can block files
+	// and addresses on every device.
+	IndicatorRead  Permission = "Ti.Read.All"
+	IndicatorWrite Permission = "Ti.ReadWrite.All"
+	IncidentRead   Permission = "Incident.Read.All"
+	IncidentWrite  Permission = "Incident.ReadWrite.All"
 )
 
 // Scopes are the permissions that an API token may carry.
 var scopes = []Permission{
 	MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, MachineLive,
 	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite, OnboardingRead, Onboarding,
+	IndicatorRead, IndicatorWrite, IncidentRead, IncidentWrite,
 }
 
 // Scopes returns the permissions that an API token may carry.
@@ -80,7 +87,8 @@ type Role string
 // The roles.
 const (
 	Administrator Role = "administrator"
-	// Responder is an analyst who may also open live response sessions.
+	// Responder is an analyst who may also open live response sessions and make
+	// indicators.
 	Responder Role = "responder"
 	Analyst   Role = "analyst"
 	Reader    Role = "reader"
@@ -101,11 +109,11 @@ func (r Role) Permissions() []Permission {
 	case Administrator:
 		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite)
 	case Responder:
-		return append(Analyst.Permissions(), MachineLive)
+		return append(Analyst.Permissions(), MachineLive, IndicatorWrite)
 	case Analyst:
-		return append(Reader.Permissions(), MachineWrite, AlertWrite, OnboardingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, DetectionWrite)
+		return append(Reader.Permissions(), MachineWrite, AlertWrite, OnboardingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, DetectionWrite, IncidentWrite)
 	case Reader:
-		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead, PolicyRead, DetectionRead}
+		return []Permission{SignedIn, MachineRead, AlertRead, HuntingRead, PolicyRead, DetectionRead, IndicatorRead, IncidentRead}
 	}
 	return nil
 }

@@ -24,7 +24,9 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/rest/odata"
 )
@@ -50,6 +52,8 @@ type Config struct {
 	// Packages and PackageTokens make and keep onboarding packages.
 	Packages      Packages
 	PackageTokens PackageTokens
+	Indicators    *indicator.Service
+	Fleet         *fleet.Service
 	Logger        *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
@@ -99,6 +103,12 @@ func New(cfg Config) *API {
 		{"GET /api/onboarding/packages", access.OnboardingRead, a.onboardingPackages},
 		{"POST /api/onboarding/packages", access.Onboarding, a.createOnboardingPackage},
 		{"POST /api/onboarding/packages/{id}/revoke", access.Onboarding, a.revokeOnboardingPackage},
+		{"GET /api/indicators", access.IndicatorRead, a.indicators},
+		{"POST /api/indicators", access.IndicatorWrite, a.putIndicator},
+		{"POST /api/indicators/import", access.IndicatorWrite, a.importIndicators},
+		{"POST /api/indicators/BatchDelete", access.IndicatorWrite, a.deleteIndicators},
+		{"GET /api/indicators/{id}", access.IndicatorRead, a.indicator},
+		{"DELETE /api/indicators/{id}", access.IndicatorWrite, a.deleteIndicator},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -135,7 +145,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // unknown answers a path or method that no route has.
 func (a *API) unknown(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPatch} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		probe := r.Clone(r.Context())
 		probe.Method = method
 		if a.router.Match(probe) {
@@ -238,6 +248,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var f *failure
 	var invalid *alert.Invalid
 	var order *action.Invalid
+	var entry *indicator.Invalid
 	var option *odata.Error
 	var l *limited
 	switch {
@@ -248,6 +259,8 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = &failure{http.StatusBadRequest, "BadRequest", invalid.Message, invalid.Target}
 	case errors.As(err, &order):
 		f = &failure{http.StatusBadRequest, "BadRequest", order.Message, order.Target}
+	case errors.As(err, &entry):
+		f = &failure{http.StatusBadRequest, "BadRequest", entry.Message, entry.Target}
 	case errors.Is(err, action.ErrRunning):
 		f = &failure{http.StatusBadRequest, "ActiveRequestAlreadyExists", action.ErrRunning.Error(), "id"}
 	case errors.Is(err, action.ErrStarted):
@@ -259,7 +272,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

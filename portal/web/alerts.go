@@ -11,6 +11,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/query"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 )
@@ -58,6 +59,8 @@ type alertPage struct {
 	// the viewer may have it.
 	Sample    *sample.Info
 	MaySample bool
+	// Indicator is the one that it is about; nil for none of the organisation's.
+	Indicator *indicator.Indicator
 }
 
 // node is a process in the tree of an alert's ancestry.
@@ -114,6 +117,14 @@ func (s *Site) showAlert(w http.ResponseWriter, r *http.Request, status int, a a
 	}
 	if a.AssignedTo != "" && !slices.Contains(p.Assignees, a.AssignedTo) {
 		p.Assignees = append(p.Assignees, a.AssignedTo)
+	}
+	if access.From(ctx).May(access.IndicatorRead) {
+		i, err := s.cfg.Indicators.OfDetector(ctx, a.Detection.DetectorID)
+		if err == nil {
+			p.Indicator = &i
+		} else if !errors.Is(err, indicator.ErrNotFound) {
+			return err
+		}
 	}
 	if s.cfg.Samples != nil {
 		info, err := s.cfg.Samples.Get(strings.ToLower(a.Detection.File.SHA256))

@@ -13,6 +13,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
 )
@@ -59,6 +60,8 @@ type devicePage struct {
 	Isolated bool
 	Group    string
 	Pending  bool // the policy is not applied yet
+	// Indicators is the list that it should have and has.
+	Indicators indicator.Applied
 }
 
 func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
@@ -86,6 +89,9 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	}
 	assignment, err := s.cfg.Fleet.Assignment(ctx, d.ID)
 	if err != nil {
+		return err
+	}
+	if p.Indicators, err = s.cfg.Indicators.Applied(ctx, d.ID); err != nil {
 		return err
 	}
 	p.Pending = assignment.Wanted != assignment.Reported

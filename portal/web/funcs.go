@@ -16,7 +16,7 @@ import (
 
 // pageNames are the templates that are pages; each is parsed with the layout
 // and the shared parts.
-var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "onboarding", "tokens", "audit", "problem"}
+var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "indicators", "indicator", "indicators-import", "onboarding", "tokens", "audit", "problem"}
 
 func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	base, err := template.New("").Funcs(functions(now)).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -47,6 +47,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"lower":  func(s any) string { return strings.ToLower(fmt.Sprint(s)) },
 		"join":   strings.Join,
 		"health": healthLabel,
+		"kind":   indicatorKind,
 		"words":  words,
 		"short":  short,
 		"cut":    cut,
@@ -135,6 +136,18 @@ func healthLabel(status string) string {
 		return "No sensor data, impaired"
 	}
 	return status
+}
+
+// indicatorKind names a type of indicators.
+func indicatorKind(t string) string {
+	names := map[string]string{
+		"FileSha256": "SHA-256", "FileSha1": "SHA-1", "FileMd5": "MD5", "FilePath": "File path", "IpAddress": "IP address", "IpNetwork": "IP network",
+		"DomainName": "Domain", "Url": "URL",
+	}
+	if n := names[t]; n != "" {
+		return n
+	}
+	return t
 }
 
 // words writes a name in CamelCase or snake_case as words: "TruePositive",

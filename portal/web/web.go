@@ -30,6 +30,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 )
@@ -75,11 +76,12 @@ type Config struct {
 	// Files of actions and the library; nil for none.
 	Files *action.Files
 	// Samples that devices sent; nil for none.
-	Samples *sample.Store
-	Fleet   *fleet.Service
-	Queries hunting.Library
-	Version string
-	Logger  *slog.Logger
+	Samples    *sample.Store
+	Fleet      *fleet.Service
+	Indicators *indicator.Service
+	Queries    hunting.Library
+	Version    string
+	Logger     *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }
@@ -179,6 +181,7 @@ func (s *Site) routes() {
 	post("/hunting/save", access.HuntingRead, s.saveQuery)
 	post("/hunting/saved/{id}/delete", access.HuntingRead, s.deleteQuery)
 	get("/audit", access.AuditRead, s.audit)
+	s.indicatorRoutes(get, post)
 }
 
 // Routes returns the routes and the permission that each needs.
@@ -312,6 +315,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(configuration.Message)+".")
 	case errors.Is(err, fleet.ErrConflict):
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
+	case errors.Is(err, indicator.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such indicator", "Somebody else may have removed it.")
 	case errors.Is(err, fleet.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.As(err, &inv):
@@ -339,6 +344,9 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
+// uploads are the forms with a file, and its largest size in bytes.
+var uploads = map[string]int64{"/library": response.MaxLibraryFile, "/indicators/import": indicator.MaxCSV}
+
 // form reads a form body within limits and checks its CSRF token.
 func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error {
 	limit := int64(maxForm)
@@ -346,8 +354,8 @@ func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error 
 		limit = maxQueryForm
 	}
 	read := (*http.Request).ParseForm
-	if r.Method == http.MethodPost && r.URL.Path == "/library" && session {
-		limit = response.MaxLibraryFile + maxForm
+	if most := uploads[r.URL.Path]; most > 0 && session {
+		limit = most + maxForm
 		read = func(r *http.Request) error {
 			if err := r.ParseMultipartForm(1 << 20); err != nil && !errors.Is(err, http.ErrNotMultipart) {
 				return err
