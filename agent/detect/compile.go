@@ -195,6 +195,9 @@ func (b *builder) automata() {
 				by[f].ends = append(by[f].ends, l)
 			default:
 				by[f].find = append(by[f].find, l)
+				for _, other := range a.alternatives {
+					by[f].find = append(by[f].find, literal{other, int32(i)})
+				}
 			}
 		}
 	}
@@ -221,7 +224,7 @@ func (s *ruleset) required(e *expr) (atoms []int32, cost float64, ok bool) {
 			return nil, 0, false
 		}
 		// Longer texts are rarer; the name of a program is found often.
-		cost = 1 / float64(len(text)*len(text))
+		cost = float64(1+len(s.atoms[e.atom].alternatives)) / float64(len(text)*len(text))
 		if everywhere[s.atoms[e.atom].field] {
 			cost = 1 // hardly says anything
 		}

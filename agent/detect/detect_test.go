@@ -359,17 +359,6 @@ func TestAutomaton(t *testing.T) {
 	}
 }
 
-func TestRequiredLiteral(t *testing.T) {
-	for re, want := range map[string]string{
-		`foo\d+barbaz`: "barbaz", `(abc|abd)x`: "ab", `a?b*`: "", `(?i)hello`: "hello", `(?i)risk`: "",
-		`(Abc)+`: "abc", `x{2,3}yy`: "yy", `^$`: "", `(`: "",
-	} {
-		if got := requiredLiteral(re); got != want {
-			t.Errorf("%s: %q, want %q", re, got, want)
-		}
-	}
-}
-
 func FuzzRule(f *testing.F) {
 	f.Add([]byte(oneRule("  s: {Image|endswith: [/a, '*b?c'], CommandLine|re: 'x+'}\n  f: {User: null}\n  condition: 1 of s* and not f\n")), "/a", "xx")
 	f.Add([]byte("title: C\ncorrelation: {type: event_count}\n"), "", "")

@@ -1,48 +1,217 @@
 package detect
 
-import "regexp/syntax"
+import (
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
 
-// requiredLiteral finds the longest text that every match of the regular
-// expression contains, in lower case; empty when there is none.
-func requiredLiteral(re string) string {
+// Bounds of what is looked for in place of a regular expression.
+const (
+	maxExact    = 24 // texts that a part may be, while they are put together
+	maxRequired = 48 // texts of which a match has one
+	maxClass    = 6  // characters of a class that are written out
+)
+
+// requiredLiterals finds texts in lower case of which every match of the
+// regular expression contains at least one; none when there are no such, or
+// when they are so short that nearly every value has them.
+func requiredLiterals(re string) []string {
 	s, err := syntax.Parse(re, syntax.Perl)
 	if err != nil {
-		return ""
+		return nil
 	}
-	return longestLiteral(s.Simplify(), 0)
+	best := needed(known(s.Simplify(), 0).best())
+	if len(best) > 1 && shortest(best) < 2 {
+		return nil
+	}
+	return best
 }
 
-func longestLiteral(s *syntax.Regexp, depth int) string {
+// knowledge is what is known of the texts that a part of a regular expression
+// matches: all of them (exact), or that each contains one of required. Neither:
+// nothing is known.
+type knowledge struct{ exact, required []string }
+
+// best is the better of the two: longer texts are rarer, fewer are better.
+func (k knowledge) best() []string {
+	if better(k.exact, k.required) {
+		return k.exact
+	}
+	return k.required
+}
+
+func better(a, b []string) bool {
+	la, lb := shortest(a), shortest(b)
+	if la != lb {
+		return la > lb
+	}
+	return la > 0 && len(a) < len(b)
+}
+
+// needed leaves out the texts that contain another one.
+func needed(texts []string) []string {
+	var out []string
+	for i, t := range texts {
+		if !slices.ContainsFunc(texts, func(o string) bool { return o != t && strings.Contains(t, o) }) && !slices.Contains(texts[:i], t) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// shortest is the length of the shortest text; 0 for none.
+func shortest(texts []string) int {
+	if len(texts) == 0 {
+		return 0
+	}
+	n := len(texts[0])
+	for _, t := range texts[1:] {
+		n = min(n, len(t))
+	}
+	return n
+}
+
+func known(s *syntax.Regexp, depth int) knowledge {
 	if depth > 100 {
-		return ""
+		return knowledge{}
 	}
 	switch s.Op {
+	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return knowledge{exact: []string{""}}
 	case syntax.OpLiteral:
-		text := string(s.Rune)
-		if s.Flags&syntax.FoldCase != 0 {
-			for _, r := range s.Rune {
-				// Folding of other letters changes more than their case byte;
-				// k and s fold to non-ASCII letters.
-				if r >= 0x80 || r|0x20 == 'k' || r|0x20 == 's' {
-					return ""
-				}
-			}
-		}
-		return lower(text)
-	case syntax.OpCapture, syntax.OpPlus:
-		return longestLiteral(s.Sub[0], depth+1)
+		return knownLiteral(s)
+	case syntax.OpCharClass:
+		return knownClass(s)
+	case syntax.OpCapture:
+		return known(s.Sub[0], depth+1)
+	case syntax.OpPlus:
+		return knowledge{required: known(s.Sub[0], depth+1).best()}
 	case syntax.OpRepeat:
 		if s.Min > 0 {
-			return longestLiteral(s.Sub[0], depth+1)
+			return knowledge{required: known(s.Sub[0], depth+1).best()}
+		}
+	case syntax.OpQuest:
+		if k := known(s.Sub[0], depth+1); k.exact != nil && len(k.exact) < maxExact {
+			return knowledge{exact: union(k.exact, []string{""})}
 		}
 	case syntax.OpConcat:
-		best := ""
-		for _, sub := range s.Sub {
-			if l := longestLiteral(sub, depth+1); len(l) > len(best) {
-				best = l
-			}
-		}
-		return best
+		return knownConcat(s.Sub, depth)
+	case syntax.OpAlternate:
+		return knownAlternate(s.Sub, depth)
 	}
-	return ""
+	return knowledge{}
+}
+
+func knownLiteral(s *syntax.Regexp) knowledge {
+	if s.Flags&syntax.FoldCase == 0 {
+		return knowledge{exact: []string{lower(string(s.Rune))}}
+	}
+	// Folding of other letters changes more than their case; k and s fold to
+	// letters that are not ASCII. What is between them is certain.
+	longest, part, whole := "", []rune(nil), true
+	for _, r := range s.Rune {
+		if r >= 0x80 || r|0x20 == 'k' || r|0x20 == 's' {
+			part, whole = nil, false
+			continue
+		}
+		if part = append(part, r); len(part) > len(longest) {
+			longest = lower(string(part))
+		}
+	}
+	switch {
+	case whole:
+		return knowledge{exact: []string{longest}}
+	case longest != "":
+		return knowledge{required: []string{longest}}
+	}
+	return knowledge{}
+}
+
+func knownClass(s *syntax.Regexp) knowledge {
+	var k knowledge
+	for i := 0; i+1 < len(s.Rune); i += 2 {
+		for r := s.Rune[i]; r <= s.Rune[i+1]; r++ {
+			if r >= 0x80 || len(k.exact) == maxClass {
+				return knowledge{}
+			}
+			k.exact = union(k.exact, []string{lower(string(r))})
+		}
+	}
+	return k
+}
+
+// knownConcat puts exact parts together as long as they are few; the best of
+// what was put together is required.
+func knownConcat(subs []*syntax.Regexp, depth int) knowledge {
+	var required []string
+	consider := func(texts []string) {
+		if better(texts, required) {
+			required = texts
+		}
+	}
+	exact, whole := []string{""}, true
+	for _, sub := range subs {
+		k := known(sub, depth+1)
+		if k.exact == nil {
+			consider(exact)
+			consider(k.required)
+			exact, whole = []string{""}, false
+			continue
+		}
+		if len(exact)*len(k.exact) > maxExact {
+			consider(exact)
+			exact, whole = []string{""}, false
+		}
+		exact = product(exact, k.exact)
+	}
+	if whole {
+		return knowledge{exact: exact, required: required}
+	}
+	consider(exact)
+	return knowledge{required: required}
+}
+
+func knownAlternate(subs []*syntax.Regexp, depth int) knowledge {
+	var exact, required []string
+	isExact, isRequired := true, true
+	for _, sub := range subs {
+		k := known(sub, depth+1)
+		if isExact = isExact && k.exact != nil; isExact {
+			exact = union(exact, k.exact)
+		}
+		best := k.best()
+		if isRequired = isRequired && shortest(best) > 0; isRequired {
+			required = union(required, best)
+		}
+		isExact, isRequired = isExact && len(exact) <= maxExact, isRequired && len(required) <= maxRequired
+	}
+	var k knowledge
+	if isExact {
+		k.exact = exact
+	}
+	if isRequired {
+		k.required = required
+	}
+	return k
+}
+
+func union(a, b []string) []string {
+	out := slices.Clone(a)
+	for _, t := range b {
+		if !slices.Contains(out, t) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func product(a, b []string) []string {
+	var out []string
+	for _, x := range a {
+		for _, y := range b {
+			out = union(out, []string{x + y})
+		}
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -44,8 +45,11 @@ type pattern struct {
 	number float64 // for compares
 	want   bool    // for exists
 	// mods and number of isPlaceholder: what becomes of the value once it is known.
-	mods    *modifiers
-	literal string // lower case; must be in the value, else no match (globs, regexps)
+	mods *modifiers
+	// literal, or one of alternatives, in lower case, must be in the value, else
+	// there is no match (globs, regexps).
+	literal      string
+	alternatives []string
 }
 
 // piece of a glob: a literal, or a wildcard.
@@ -223,7 +227,12 @@ func (m *modifiers) patterns(v *node) ([]pattern, error) {
 		if err != nil {
 			return nil, fmt.Errorf("re: %w", err)
 		}
-		p.kind, p.re, p.literal = isRegexp, re, requiredLiteral(text)
+		p.kind, p.re = isRegexp, re
+		if lits := requiredLiterals(text); len(lits) > 0 {
+			// The shortest says best how often they are found.
+			p.literal = slices.MinFunc(lits, func(a, b string) int { return len(a) - len(b) })
+			p.alternatives = slices.DeleteFunc(lits, func(t string) bool { return t == p.literal })
+		}
 		return []pattern{p}, nil
 	}
 	texts := []string{v.text}

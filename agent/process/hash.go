@@ -137,11 +137,33 @@ func (h *Hasher) Run(ctx context.Context) {
 	}
 }
 
+// Image identifies the file of a process's executable as the kernel saw it at
+// exec. Zero members are not known.
+type Image struct {
+	Inode  uint64
+	Device uint64 // as in stat(2)
+	Size   int64
+	Change int64 // time of the last change (ctime), ns
+}
+
 // Executable gives the hashes of p's executable. Unknown ones are computed by
-// Run; ctx bounds how long the caller waits, and an ended ctx only starts the
-// computation. The executable of a process that ended is found by its path if
-// the file there is the one that it ran (ino, 0 = any).
-func (h *Hasher) Executable(ctx context.Context, p event.Process, ino uint64) (Hashes, error) {
+// Run while the caller may wait for them. A file that image identifies in full
+// and that is known needs no system call. The executable of a process that ended
+// is found by its path if the file there is the one that it ran.
+func (h *Hasher) Executable(p *event.Process, image Image) Pending {
+	if image.Inode != 0 && image.Change != 0 {
+		id := fileID{image.Device, image.Inode, image.Change / 1e9, image.Change % 1e9, image.Size}
+		h.mu.Lock()
+		e := h.cache[id]
+		if e != nil {
+			h.order.MoveToBack(e)
+		}
+		h.mu.Unlock()
+		if e != nil {
+			return Pending{h: e.Value.(*hashed).h}
+		}
+	}
+	ino := image.Inode
 	f, err := os.OpenFile(filepath.Join(h.root, strconv.FormatInt(p.PID, 10), "exe"), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
 	if err == nil {
 		// Same pid, another program: it ended, or went on to the next exec.
@@ -152,17 +174,17 @@ func (h *Hasher) Executable(ctx context.Context, p event.Process, ino uint64) (H
 	}
 	if err != nil {
 		if p.FolderPath == "" || p.FolderPath[0] != '/' || p.ContainerID != "" {
-			return Hashes{}, fmt.Errorf("hash executable of process %d: %w", p.PID, err)
+			return Pending{err: fmt.Errorf("hash executable of process %d: %w", p.PID, err)}
 		}
 		if f, err = os.OpenFile(p.FolderPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0); err != nil {
-			return Hashes{}, fmt.Errorf("hash executable of process %d: %w", p.PID, err)
+			return Pending{err: fmt.Errorf("hash executable of process %d: %w", p.PID, err)}
 		}
 		if id, ierr := identify(f); ierr != nil || ino != 0 && id.ino != ino {
 			f.Close()
-			return Hashes{}, fmt.Errorf("hash executable of process %d: %s was replaced", p.PID, p.FolderPath)
+			return Pending{err: fmt.Errorf("hash executable of process %d: %s was replaced", p.PID, p.FolderPath)}
 		}
 	}
-	return h.file(ctx, f)
+	return h.begin(f, h.queue)
 }
 
 func identify(f *os.File) (fileID, error) {
@@ -196,9 +218,14 @@ func (p Pending) Wait(ctx context.Context) (Hashes, error) {
 	}
 }
 
-// file takes over f.
-func (h *Hasher) file(ctx context.Context, f *os.File) (Hashes, error) {
-	return h.begin(f, h.queue).Wait(ctx)
+// WaitUntil is Wait for callers without a context.
+func (p Pending) WaitUntil(t time.Time) (Hashes, error) {
+	if p.job == nil {
+		return p.h, p.err
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), t)
+	defer cancel()
+	return p.Wait(ctx)
 }
 
 // begin takes over f.

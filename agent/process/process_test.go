@@ -358,7 +358,7 @@ func TestHasher(t *testing.T) {
 
 	// Nobody computes yet: the caller's time is over, the work stays queued.
 	short, stop := context.WithTimeout(ctx, 10*time.Millisecond)
-	if _, err := h.Executable(short, p, 0); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := h.Executable(&p, Image{}).Wait(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	stop()
@@ -367,7 +367,7 @@ func TestHasher(t *testing.T) {
 	if err := os.Remove(prog); err != nil {
 		t.Fatal(err)
 	}
-	got, err := h.Executable(ctx, p, 0)
+	got, err := h.Executable(&p, Image{}).Wait(ctx)
 	if err != nil || got.SHA256 != want || got.Size != int64(len(data)) || len(got.MD5) != 32 || len(got.SHA1) != 40 {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -376,17 +376,17 @@ func TestHasher(t *testing.T) {
 	if err := os.WriteFile(other, []byte("new"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := h.Executable(ctx, event.Process{PID: 1 << 22, FolderPath: other}, 12345); err == nil {
+	if got, err := h.Executable(&event.Process{PID: 1 << 22, FolderPath: other}, Image{Inode: 12345}).Wait(ctx); err == nil {
 		t.Errorf("%+v", got)
 	}
-	if got, err := h.Executable(ctx, event.Process{PID: 1 << 22, FolderPath: other}, 0); err != nil || got.Size != 3 {
+	if got, err := h.Executable(&event.Process{PID: 1 << 22, FolderPath: other}, Image{}).Wait(ctx); err != nil || got.Size != 3 {
 		t.Errorf("%+v %v", got, err)
 	}
 	// A write changes the identity, so the hash is computed anew.
 	if err := os.WriteFile(other, []byte("new2"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := h.Executable(ctx, event.Process{PID: 1 << 22, FolderPath: other}, 0); err != nil || got.Size != 4 {
+	if got, err := h.Executable(&event.Process{PID: 1 << 22, FolderPath: other}, Image{}).Wait(ctx); err != nil || got.Size != 4 {
 		t.Errorf("%+v %v", got, err)
 	}
 	if s := h.Stats(); s.Cached != 2 || s.Computed < 3 || s.Failed != 0 {
@@ -396,10 +396,10 @@ func TestHasher(t *testing.T) {
 	if err := os.Truncate(other, 2<<20); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := h.Executable(ctx, event.Process{PID: 1 << 22, FolderPath: other}, 0); err != nil || got.SHA256 != "" || got.Size != 2<<20 {
+	if got, err := h.Executable(&event.Process{PID: 1 << 22, FolderPath: other}, Image{}).Wait(ctx); err != nil || got.SHA256 != "" || got.Size != 2<<20 {
 		t.Errorf("%+v %v", got, err)
 	}
-	if _, err := h.Executable(ctx, event.Process{PID: 1 << 22, FolderPath: dir}, 0); err == nil {
+	if _, err := h.Executable(&event.Process{PID: 1 << 22, FolderPath: dir}, Image{}).Wait(ctx); err == nil {
 		t.Error("a folder has a hash")
 	}
 }

@@ -107,20 +107,19 @@ func addition(ev *event.Event, key, value string) {
 }
 
 // complete completes the processes of ev: hashes, package, container.
-func (p *Pipeline) complete(ev *event.Event, ino uint64) {
+func (p *Pipeline) complete(ev *event.Event, image process.Image) {
 	wait := p.HashWait
 	if len(p.queue) > p.Queue/4 {
 		wait = 0 // catching up is more important
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
+	until := time.Now().Add(wait)
 	if ev.Action == event.ProcessCreated {
-		p.completeProcess(ctx, &ev.Process, ino)
+		p.completeProcess(until, &ev.Process, image)
 	}
-	p.completeProcess(ctx, &ev.Initiating, 0)
+	p.completeProcess(until, &ev.Initiating, process.Image{})
 }
 
-func (p *Pipeline) completeProcess(ctx context.Context, proc *event.Process, ino uint64) {
+func (p *Pipeline) completeProcess(until time.Time, proc *event.Process, image process.Image) {
 	if proc.FolderPath == "" {
 		return
 	}
@@ -140,7 +139,7 @@ func (p *Pipeline) completeProcess(ctx context.Context, proc *event.Process, ino
 		facts.Container, changed = c, changed || ok
 	}
 	if p.Hasher != nil && proc.SHA256 == "" {
-		if h, err := p.Hasher.Executable(ctx, *proc, ino); err == nil && h.SHA256 != "" {
+		if h, err := p.Hasher.Executable(proc, image).WaitUntil(until); err == nil && h.SHA256 != "" {
 			facts.Hashes, changed = h, true
 		} // else counted by the hasher
 	}

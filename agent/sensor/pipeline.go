@@ -71,10 +71,10 @@ type Pipeline struct {
 }
 
 type item struct {
-	ev   *event.Event
-	ino  uint64
-	size int64
-	at   time.Time
+	ev    *event.Event
+	image process.Image
+	size  int64
+	at    time.Time
 }
 
 // PipelineStats of the whole.
@@ -166,7 +166,7 @@ func (s *pipeSink) Ready() { s.ready() }
 
 func (s *pipeSink) Lost(category event.Category, n uint64) { s.p.lost(category, n) }
 
-func (s *pipeSink) Emit(ev event.Event, ino uint64) {
+func (s *pipeSink) Emit(ev event.Event, image process.Image) {
 	p := s.p
 	size := int64(1500 + len(ev.Process.CommandLine) + len(ev.Initiating.CommandLine))
 	if p.queued.Add(size) > maxQueuedBytes {
@@ -175,7 +175,7 @@ func (s *pipeSink) Emit(ev event.Event, ino uint64) {
 		return
 	}
 	select {
-	case p.queue <- &item{&ev, ino, size, time.Now()}:
+	case p.queue <- &item{&ev, image, size, time.Now()}:
 	default:
 		p.queued.Add(-size)
 		p.dropped(ev.Category())
@@ -227,7 +227,7 @@ func (p *Pipeline) handle(it *item) {
 		p.mu.Unlock()
 		return
 	}
-	p.guard("enrichment", func() { p.complete(ev, it.ino) })
+	p.guard("enrichment", func() { p.complete(ev, it.image) })
 	if _, reads := readsFile(ev); reads && (p.Hasher != nil || p.Packages != nil) {
 		select {
 		case p.files <- it:

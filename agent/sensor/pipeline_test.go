@@ -110,13 +110,13 @@ func TestBestSensorIsUsedAndReplaced(t *testing.T) {
 		&fake{"panics", both(), func(context.Context, []event.Category, sensor.Sink) error { panic("broken") }},
 		&fake{"good", both(), func(ctx context.Context, only []event.Category, s sensor.Sink) error {
 			s.Ready()
-			s.Emit(event.Event{Class: event.ClassProcess, Action: "a"}, 0)
+			s.Emit(event.Event{Class: event.ClassProcess, Action: "a"}, process.Image{})
 			<-fail
 			return errors.New("died")
 		}},
 		&fake{"spare", []event.Category{event.CategoryProcess}, func(ctx context.Context, only []event.Category, s sensor.Sink) error {
 			s.Ready()
-			s.Emit(event.Event{Class: event.ClassProcess, Action: "b"}, 0)
+			s.Emit(event.Event{Class: event.ClassProcess, Action: "b"}, process.Image{})
 			<-ctx.Done()
 			return nil
 		}},
@@ -156,7 +156,7 @@ func TestLossIsCounted(t *testing.T) {
 				if i == 0 {
 					action = "panic"
 				}
-				s.Emit(event.Event{Class: event.ClassNetwork, Action: action}, 0)
+				s.Emit(event.Event{Class: event.ClassNetwork, Action: action}, process.Image{})
 			}
 			s.Lost(event.CategoryNetwork, 7)
 			close(release)

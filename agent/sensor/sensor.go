@@ -9,6 +9,7 @@ package sensor
 import (
 	"context"
 
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/event"
 )
 
@@ -17,9 +18,9 @@ import (
 type Sink interface {
 	// Ready says that the sensor is attached: what happens from now on is seen.
 	Ready()
-	// Emit delivers an event. ino is the inode number of the executable of
-	// ev.Process where the kernel told it, else 0.
-	Emit(ev event.Event, ino uint64)
+	// Emit delivers an event. image is the file of the executable of ev.Process as
+	// far as the kernel told it.
+	Emit(ev event.Event, image process.Image)
 	// Lost reports n events of a category that the sensor could not deliver.
 	Lost(category event.Category, n uint64)
 }

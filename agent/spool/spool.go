@@ -105,17 +105,24 @@ const maxBuffer = 1 << 20
 // queue is the buffers of one rank; the last one takes what comes.
 type queue []*buffer
 
-// open returns the buffer to add to.
-func (q *queue) open() *buffer {
+// open returns the buffer to add to; a new one takes room from spare.
+func (q *queue) open(spare *[][]byte) *buffer {
 	if n := len(*q); n > 0 {
 		if b := (*q)[n-1]; b.bytes < maxBuffer && b.counts.total() < batchEvents && b.counts[alertCount] < batchAlerts {
 			return b
 		}
 	}
 	b := &buffer{}
+	if n := len(*spare); n > 0 {
+		b.data = (*spare)[n-1]
+		*spare = (*spare)[:n-1]
+	}
 	*q = append(*q, b)
 	return b
 }
+
+// maxSpare bounds the room that is kept for the next buffers.
+const maxSpare = 2
 
 // Spool is an open spool. Its methods are safe for concurrent use; Next and
 // Ack are for one consumer.
@@ -128,6 +135,7 @@ type Spool struct {
 	// mu guards what callers add; it is never held while the disk is used.
 	mu       sync.Mutex
 	pending  [ranks]queue
+	spare    [][]byte // room of written buffers, to be used again; at most maxSpare
 	bytes    int // of pending, and of what is being written or kept in memory
 	lost     map[string]uint64
 	total    map[string]uint64
@@ -300,7 +308,7 @@ func (s *Spool) AddEvent(e *event.Event) {
 		s.lose(e.Class.String(), 1)
 		return
 	}
-	b := s.pending[r].open()
+	b := s.pending[r].open(&s.spare)
 	before := len(b.data)
 	b.data = event.AppendEvent(b.data, e)
 	n := len(b.data) - before
@@ -327,7 +335,7 @@ func (s *Spool) AddAlert(a event.Alert) error {
 		s.lose("alert", 1)
 		return fmt.Errorf("spool: alert %s is lost: no room in memory and the disk does not take more", a.ID)
 	}
-	b := s.pending[alert].open()
+	b := s.pending[alert].open(new([][]byte))
 	b.alerts = append(b.alerts, text)
 	b.bytes += len(text)
 	s.bytes += len(text)

@@ -99,6 +99,9 @@ func (s *Spool) flush() error {
 			}
 			s.mu.Lock()
 			s.bytes -= b.bytes
+			if len(s.spare) < maxSpare && cap(b.data) > 0 && cap(b.data) <= 2*maxBuffer {
+				s.spare = append(s.spare, b.data[:0])
+			}
 			s.mu.Unlock()
 		}
 	}

@@ -355,7 +355,7 @@ func (r *run) complete(g *Group) {
 			continue
 		}
 		r.s.count(c, func(s *sensor.Stats) { s.Seen++; s.Delivered++ })
-		r.sink.Emit(evs[i], 0)
+		r.sink.Emit(evs[i], process.Image{})
 	}
 }
 
@@ -432,7 +432,7 @@ func (r *run) sweep(now time.Time) {
 		r.s.count(event.CategoryProcess, func(s *sensor.Stats) { s.Seen++; s.Delivered++ })
 		r.sink.Emit(event.Event{
 			Time: now.UTC(), Class: event.ClassProcess, Action: event.ProcessTerminated, Process: proc, Initiating: parent,
-		}, 0)
+		}, process.Image{})
 	}
 	r.missing = missing
 }

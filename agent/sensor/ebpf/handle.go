@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
 	"github.com/bulwarkhq/bulwark/event"
 )
@@ -75,7 +76,7 @@ func (s *Sensor) activity(a *Activity, sink sensor.Sink) {
 	if len(extra) > 0 {
 		ev.Additional = extra
 	}
-	s.emit(sink, a.Kind, ev, 0)
+	s.emit(sink, a.Kind, ev, process.Image{})
 }
 
 func setFile(f *event.File, name string) {

@@ -51,7 +51,7 @@ func (s *Sensor) conn(c *Conn, sink sensor.Sink) {
 		s.emit(sink, c.Kind, event.Event{
 			Time: s.table.Clock().Mono(c.Time), Class: event.ClassNetwork, Action: event.RawSocketCreated,
 			Initiating: s.initiator(c.PID, c.Start, ""), Network: event.Network{Protocol: rawProtocol(c)},
-		}, 0)
+		}, process.Image{})
 		return
 	default:
 		s.filtered(c.Kind)
@@ -70,7 +70,7 @@ func (s *Sensor) conn(c *Conn, sink sensor.Sink) {
 	if c.New == stateNotAllowed {
 		ev.Additional = map[string]string{"Error": unix.ErrnoName(syscall.Errno(c.Old))}
 	}
-	s.emit(sink, c.Kind, ev, 0)
+	s.emit(sink, c.Kind, ev, process.Image{})
 }
 
 func protocolName(p uint16) string {
@@ -133,5 +133,5 @@ func (s *Sensor) dns(d *DNS, ok bool, sink sensor.Sink) {
 	if d.PID != 0 {
 		ev.Initiating = s.initiator(d.PID, d.Start, "")
 	}
-	s.emit(sink, kindDNS, ev, 0)
+	s.emit(sink, kindDNS, ev, process.Image{})
 }

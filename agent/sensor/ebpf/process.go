@@ -48,7 +48,7 @@ func (s *Sensor) exit(r *Record, proc, parent event.Process, sink sensor.Sink) {
 	s.emit(sink, r.Kind, event.Event{
 		Time: s.table.Clock().Mono(r.Time), Class: event.ClassProcess, Action: event.ProcessTerminated,
 		Process: proc, Initiating: parent, Additional: process.ExitStatus(r.ExitCode),
-	}, 0)
+	}, process.Image{})
 }
 
 func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) (proc, pp event.Process) {
@@ -97,7 +97,7 @@ func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) (pro
 	s.emit(sink, r.Kind, event.Event{
 		Time: s.table.Clock().Mono(r.Time), Class: event.ClassProcess, Action: event.ProcessCreated,
 		Process: proc, Initiating: pp, Additional: extra,
-	}, r.Inode)
+	}, r.imageFile())
 	if name, ok := strings.CutPrefix(file, "/memfd:"); ok && r.Flags&flagUnlinked != 0 {
 		s.also(sink, kindMemfd, event.Event{
 			Time: s.table.Clock().Mono(r.Time), Class: event.ClassDevice, Action: event.MemoryFileExecuted,

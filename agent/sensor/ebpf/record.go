@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bulwarkhq/bulwark/agent/process"
 )
 
@@ -46,6 +48,7 @@ type Record struct {
 	UTSNS, IPCNS        uint32
 	CgroupNS            uint32
 	SessionLeader       uint32
+	Change              uint64 // ctime of the executable, ns; 0: not known
 	CommandLine         string
 }
 
@@ -94,6 +97,7 @@ func ParseRecord(b []byte) (Record, error) {
 	for i, to := range []*uint32{&r.NetNS, &r.UserNS, &r.UTSNS, &r.IPCNS, &r.CgroupNS, &r.SessionLeader} {
 		*to = le.Uint32(b[160+4*i:])
 	}
+	r.Change = le.Uint64(b[184:])
 	if r.Kind < kindExec || r.Kind > kindExit {
 		return r, fmt.Errorf("kind %d is unknown", r.Kind)
 	}
@@ -151,6 +155,14 @@ func (r *Record) image() (string, string) {
 		p = r.Filename
 	}
 	return p, path.Base(p)
+}
+
+// imageFile identifies the executable's file.
+func (r *Record) imageFile() process.Image {
+	// The kernel's own form of a device number has 20 bits for the minor one.
+	return process.Image{
+		Inode: r.Inode, Device: unix.Mkdev(r.Dev>>20, r.Dev&0xfffff), Size: int64(r.Size), Change: int64(r.Change),
+	}
 }
 
 // ParseConn decodes a socket record.

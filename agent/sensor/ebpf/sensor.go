@@ -170,7 +170,7 @@ func (s *Sensor) handle(data []byte, sink sensor.Sink) {
 }
 
 // emit delivers an event that a record of the kind told of.
-func (s *Sensor) emit(sink sensor.Sink, kind uint32, ev event.Event, ino uint64) {
+func (s *Sensor) emit(sink sensor.Sink, kind uint32, ev event.Event, image process.Image) {
 	if ev.Category() != categoryOf(kind) {
 		// A second event of one record: it is counted in its own category.
 		s.filtered(kind)
@@ -183,14 +183,14 @@ func (s *Sensor) emit(sink sensor.Sink, kind uint32, ev event.Event, ino uint64)
 		s.kinds[kind].derived.Add(1)
 	}
 	s.kinds[kind].delivered.Add(1)
-	sink.Emit(ev, ino)
+	sink.Emit(ev, image)
 }
 
 // also is emit for an event that a record tells of besides its own.
 func (s *Sensor) also(sink sensor.Sink, kind uint32, ev event.Event) {
 	s.kinds[kind].derived.Add(1)
 	s.kinds[kind].delivered.Add(1)
-	sink.Emit(ev, 0)
+	sink.Emit(ev, process.Image{})
 }
 
 func (s *Sensor) filtered(kind uint32) { s.kinds[kind].filtered.Add(1) }

@@ -198,7 +198,7 @@ func (s *Sensor) look(last *snapshot, n *notifier, touched map[string]actor, sin
 			ev.Initiating = a.proc
 		}
 		s.delivered.Add(1)
-		sink.Emit(ev, 0)
+		sink.Emit(ev, process.Image{})
 	}
 	return now
 }

@@ -411,7 +411,7 @@ func (r *run) emit(ev event.Event, pid int) {
 	}
 	r.s.seen.Add(1)
 	r.s.delivered.Add(1)
-	r.sink.Emit(ev, 0)
+	r.sink.Emit(ev, process.Image{})
 }
 
 // tail reads what is appended to a file, also when it is replaced by another.

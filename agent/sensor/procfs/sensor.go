@@ -205,7 +205,7 @@ func (s *Sensor) exit(pid int, at time.Time, status map[string]string, sink sens
 
 func (s *Sensor) emit(sink sensor.Sink, ev event.Event) {
 	s.delivered.Add(1)
-	sink.Emit(ev, 0)
+	sink.Emit(ev, process.Image{})
 }
 
 // poll compares /proc with the table.

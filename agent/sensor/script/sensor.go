@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
 	"github.com/bulwarkhq/bulwark/event"
 )
@@ -146,7 +147,7 @@ func (s *Sensor) handle(p event.Process, sink sensor.Sink) {
 	ev.Time, ev.Class, ev.Action, ev.Initiating = now.UTC(), event.ClassDevice, event.ScriptContent, p
 	ev.File.FolderPath, ev.File.FileName = name, path.Base(name)
 	s.delivered.Add(1)
-	sink.Emit(ev, 0)
+	sink.Emit(ev, process.Image{})
 }
 
 var errNoFile = errors.New("no regular file")

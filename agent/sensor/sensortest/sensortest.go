@@ -37,7 +37,7 @@ func NewSink() *Sink {
 func (s *Sink) Ready() { s.once.Do(func() { close(s.ready) }) }
 
 // Emit implements sensor.Sink.
-func (s *Sink) Emit(ev event.Event, _ uint64) {
+func (s *Sink) Emit(ev event.Event, _ process.Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, ev)

@@ -47,7 +47,10 @@ typedef struct { u32 val; } kgid_t;
 
 struct qstr { u32 len; const unsigned char *name; };
 struct super_block { u32 s_dev; unsigned long s_magic; };
+struct timespec64 { s64 tv_sec; s64 tv_nsec; };
 struct inode {
+	s64 i_ctime_sec;
+	u32 i_ctime_nsec;
 	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino;
@@ -56,6 +59,9 @@ struct inode {
 	long long i_size;
 	void *i_private;
 };
+/* Before 6.11, and before 6.6. */
+struct inode___6_6 { struct timespec64 __i_ctime; };
+struct inode___old { struct timespec64 i_ctime; };
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;

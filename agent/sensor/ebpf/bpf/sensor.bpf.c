@@ -55,7 +55,7 @@ struct record {
 	u64 cap_eff, cap_prm;
 	u32 net_ns, user_ns, uts_ns, ipc_ns, cgroup_ns;
 	u32 session; /* pid of the session leader */
-	u64 spare;
+	u64 ctime; /* of the executable, ns; 0 where it is not known */
 };
 
 struct conn {
@@ -121,6 +121,20 @@ static __always_inline u64 start_of(struct task_struct *t)
 		return BPF_CORE_READ(t, start_boottime);
 	struct task_struct___old *o = (void *)t;
 	return BPF_CORE_READ(o, real_start_time);
+}
+
+static __always_inline u64 ctime_of(struct inode *inode)
+{
+	/* Since 6.13 a bit says that somebody has asked for the time. */
+	if (bpf_core_field_exists(inode->i_ctime_sec))
+		return BPF_CORE_READ(inode, i_ctime_sec) * 1000000000ULL + (BPF_CORE_READ(inode, i_ctime_nsec) & 0x7fffffff);
+	struct inode___6_6 *n = (void *)inode;
+	if (bpf_core_field_exists(n->__i_ctime))
+		return BPF_CORE_READ(n, __i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(n, __i_ctime.tv_nsec);
+	struct inode___old *o = (void *)inode;
+	if (bpf_core_field_exists(o->i_ctime))
+		return BPF_CORE_READ(o, i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(o, i_ctime.tv_nsec);
+	return 0;
 }
 
 static __always_inline void identity(struct record *r, struct task_struct *t)
@@ -279,6 +293,7 @@ int bulwark_exec(struct bpf_raw_tracepoint_args *ctx)
 		r->size = BPF_CORE_READ(inode, i_size);
 		r->dev = BPF_CORE_READ(inode, i_sb, s_dev);
 		r->mode = BPF_CORE_READ(inode, i_mode);
+		r->ctime = ctime_of(inode);
 		if (BPF_CORE_READ(inode, i_nlink) == 0)
 			r->flags |= F_UNLINKED;
 		off = s->off;
