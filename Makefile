@@ -98,6 +98,11 @@ bench-hunting: ## compare queries in KQL with SQL written by hand, on EVENTS eve
 bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root)
 	@bench/onaccess/run.sh
 
+.PHONY: bench-sensor
+bench-sensor: build-agent ## measure what seeing costs and loses, beside auditd and LAUREL (root; minutes; BENCH_FLAGS="-seconds 10")
+	@.ci/setup-system .ci/packages-bench
+	$(GO) run ./bench/sensor $(BENCH_FLAGS)
+
 .PHONY: soak
 soak: build-agent ## run the daemon under load for SOAK (default 1h): flat memory and descriptors, nothing missed (root)
 	$(GO) run ./bench/soak -duration $(or $(SOAK),1h) -program bin/bulwarkd

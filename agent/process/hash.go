@@ -50,7 +50,8 @@ type HasherOptions struct {
 	// The first 256 MiB are free.
 	Rate int
 	// FileRate is the same for files that are no executables of processes, of
-	// which the first 64 MiB are free; 8 MiB. What is beyond it has a size only,
+	// which the first 64 MiB are free; 8 MiB, and as much for those of up to
+	// 64 KiB. What is beyond it has a size only,
 	// as has a file of more than 32 MiB.
 	FileRate int
 }
@@ -58,6 +59,9 @@ type HasherOptions struct {
 const (
 	maxOtherFile = 32 << 20
 	freeOther    = 64 << 20
+	// smallFile is the size up to which files have a budget of their own (the same):
+	// scripts are small, and what a build writes must not use up theirs.
+	smallFile = 64 << 10
 )
 
 // Hasher computes and remembers the hashes of executables. One goroutine does
@@ -67,6 +71,7 @@ type Hasher struct {
 	root  string // of /proc
 	limit *rate.Limiter
 	other *rate.Limiter // of files that are no executables
+	small *rate.Limiter // of those up to smallFile
 	queue chan *hashJob // executables
 	later chan *hashJob // other files: when there are no executables
 
@@ -112,7 +117,8 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 		opts.FileRate = 8 << 20
 	}
 	return &Hasher{
-		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), other: rate.NewLimiter(rate.Limit(opts.FileRate), freeOther), queue: make(chan *hashJob, opts.Queue), later: make(chan *hashJob, opts.Queue),
+		opts: opts, root: procRoot, limit: rate.NewLimiter(rate.Limit(opts.Rate), 256<<20), other: rate.NewLimiter(rate.Limit(opts.FileRate), freeOther),
+		small: rate.NewLimiter(rate.Limit(opts.FileRate), freeOther), queue: make(chan *hashJob, opts.Queue), later: make(chan *hashJob, opts.Queue),
 		cache: make(map[fileID]*list.Element), order: list.New(), pending: make(map[fileID]*hashJob),
 	}
 }
@@ -250,7 +256,11 @@ func (h *Hasher) begin(f *os.File, queue chan *hashJob) Pending {
 		f.Close()
 		return Pending{job: job}
 	}
-	if queue == h.later && (id.size > maxOtherFile || !h.other.AllowN(time.Now(), int(id.size))) {
+	budget := h.other
+	if id.size <= smallFile {
+		budget = h.small
+	}
+	if queue == h.later && (id.size > maxOtherFile || !budget.AllowN(time.Now(), int(id.size))) {
 		f.Close()
 		h.dropped.Add(1)
 		return Pending{h: Hashes{Size: id.size}}

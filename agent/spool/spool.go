@@ -136,7 +136,7 @@ type Spool struct {
 	mu       sync.Mutex
 	pending  [ranks]queue
 	spare    [][]byte // room of written buffers, to be used again; at most maxSpare
-	bytes    int // of pending, and of what is being written or kept in memory
+	bytes    int      // of pending, and of what is being written or kept in memory
 	lost     map[string]uint64
 	total    map[string]uint64
 	offered  counts64

@@ -84,7 +84,7 @@ end_of_event_timeout = 2
 			return err
 		}
 	}
-	a.daemon = exec.Command("auditd", "-f", "-c", a.conf(), "-s", "nochange")
+	a.daemon = exec.CommandContext(context.WithoutCancel(ctx), "auditd", "-f", "-c", a.conf(), "-s", "nochange")
 	log, err := os.Create(filepath.Join(a.root, "auditd.log"))
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func (a *auditd) begin(ctx context.Context, dir string) error {
 		}
 		a.rules = append(a.rules, rule)
 	}
-	a.kernel = threadNamed("kauditd")
+	a.kernel = kauditd()
 	s, err := auditStatus(ctx)
 	if err != nil {
 		return err
@@ -206,10 +206,13 @@ func (a *auditd) stop() (err error) {
 	if a.daemon != nil && a.daemon.Process != nil {
 		_ = a.daemon.Process.Signal(syscall.SIGTERM)
 		select {
-		case <-a.ended:
+		case exit := <-a.ended:
+			if exit != nil {
+				err = errors.Join(err, fmt.Errorf("auditd: %w", exit))
+			}
 		case <-time.After(30 * time.Second):
 			_ = a.daemon.Process.Kill()
-			<-a.ended
+			err = errors.Join(err, <-a.ended)
 		}
 	}
 	if a.was != nil {
@@ -271,15 +274,15 @@ func number(text string) uint64 {
 	return n
 }
 
-// threadNamed finds a thread of the kernel.
-func threadNamed(name string) int {
+// kauditd is the thread of the kernel that hands the records out.
+func kauditd() int {
 	dirs, _ := os.ReadDir("/proc")
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		if comm, err := os.ReadFile(filepath.Join("/proc", d.Name(), "comm")); err == nil && strings.TrimSpace(string(comm)) == name {
+		if comm, err := os.ReadFile(filepath.Join("/proc", d.Name(), "comm")); err == nil && strings.TrimSpace(string(comm)) == "kauditd" {
 			return pid
 		}
 	}

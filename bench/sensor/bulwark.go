@@ -24,7 +24,6 @@ type bulwark struct {
 	dirs          layout.Dirs
 	daemon        *exec.Cmd
 	ended         chan error
-	category      string
 	before        map[string]float64
 }
 
@@ -46,7 +45,7 @@ func (b *bulwark) start(ctx context.Context, _ string) error {
 		return err
 	}
 	defer log.Close()
-	b.daemon = exec.Command(program, "run", "--root", filepath.Join(b.root, "agent"), "--only-mounts", b.root, "--console")
+	b.daemon = exec.CommandContext(context.WithoutCancel(ctx), program, "run", "--root", filepath.Join(b.root, "agent"), "--only-mounts", b.root, "--console")
 	b.daemon.Stdout, b.daemon.Stderr = log, log
 	if err := b.daemon.Start(); err != nil {
 		return fmt.Errorf("start the daemon (make build): %w", err)
@@ -146,8 +145,7 @@ func (b *bulwark) stop() error {
 		return nil
 	case <-time.After(time.Minute):
 		_ = b.daemon.Process.Kill()
-		<-b.ended
-		return errors.New("the daemon did not stop within a minute")
+		return fmt.Errorf("the daemon did not stop within a minute: %w", <-b.ended)
 	}
 }
 
@@ -168,7 +166,7 @@ func (b *bulwark) delivered(mark string) (n uint64, err error) {
 			return n, err
 		}
 		err = event.DecodeEvents(batch.Events, func(e *event.Event) error {
-			if e.Action == event.ProcessCreated && strings.Contains(e.Process.CommandLine, mark) || e.Action == event.FileCreated && strings.HasPrefix(e.File.FileName, mark) {
+			if e.Action == event.ProcessCreated && strings.Contains(e.Process.CommandLine, "/nothing "+mark) || e.Action == event.FileCreated && strings.HasPrefix(e.File.FileName, mark) {
 				n++
 			}
 			return nil

@@ -89,8 +89,8 @@ func TestRandomTreesKeepTheirAncestry(t *testing.T) {
 		}
 		return n
 	}
-	for end, last := time.Now().Add(2*time.Minute), -1; ; {
-		last = len(got)
+	for end := time.Now().Add(2 * time.Minute); ; {
+		last := len(got)
 		time.Sleep(500 * time.Millisecond)
 		got = sink.Find(of)
 		if last == len(got) && count(event.ProcessCreated) == count(event.ProcessTerminated) && last > 0 || time.Now().After(end) {

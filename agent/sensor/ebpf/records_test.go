@@ -46,9 +46,9 @@ func (r *replay) Counts() map[event.Category]sensor.Stats { return nil }
 
 // processRecord lays a record out as the programs do.
 func processRecord(kind, pid, ppid uint32, start uint64, name, args string, exe ...string) []byte {
-	b := make([]byte, recordSize)
+	var b [recordSize]byte
 	le := binary.LittleEndian
-	le.PutUint32(b, kind)
+	le.PutUint32(b[:], kind)
 	le.PutUint64(b[8:], start+1e6)
 	le.PutUint64(b[16:], start)
 	le.PutUint64(b[24:], 5e9)
@@ -58,7 +58,7 @@ func processRecord(kind, pid, ppid uint32, start uint64, name, args string, exe 
 	le.PutUint32(b[56:], 0xffffffff)
 	copy(b[112:], "true")
 	if kind != kindExec {
-		return b
+		return b[:]
 	}
 	image := ""
 	if len(exe) > 0 {
@@ -78,7 +78,7 @@ func processRecord(kind, pid, ppid uint32, start uint64, name, args string, exe 
 	le.PutUint16(b[106:], uint16(len(image)))
 	le.PutUint16(b[108:], uint16(len(cwd)))
 	le.PutUint16(b[110:], uint16(len(cgroup)))
-	return append(b, name+"\x00"+image+cwd+cgroup+args...)
+	return append(b[:], name+"\x00"+image+cwd+cgroup+args...)
 }
 
 // BenchmarkRecords is what a short process costs the agent from the kernel's
