@@ -44,7 +44,7 @@ func (a *Agent) openSensing() error {
 	a.pipeline = &sensor.Pipeline{
 		Sensors: sensors,
 		Table:   a.table, Hasher: a.hasher, Detect: a.rules,
-		Packages: process.NewPackages("/var/lib/dpkg"), Containers: process.NewContainers("/"),
+		Packages: process.NewHostPackages("/"), Containers: process.NewContainers("/"),
 		OnEvent: func(e *event.Event) { a.counts.see(e); a.report(e); a.feed.see(e); scripts.See(e); a.indicators.See(e) },
 		OnAlert: a.behaviourAlert,
 		// What led to it has been counted and looked at as an event already.

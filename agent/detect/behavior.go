@@ -33,13 +33,6 @@ type BehaviorStats struct {
 	Limited  uint64 // left out: over a limit
 }
 
-// IsBehavior reports whether a match of the rule is recorded as a behaviour
-// instead of raising an alert: the rule is informational and asks for nothing
-// to be done.
-func (r *Rule) IsBehavior() bool {
-	return r.Severity == event.SeverityInformational && !r.SelfTest && len(r.Responses) == 0
-}
-
 // behaviors remembers what was recorded.
 type behaviors struct {
 	window time.Duration
@@ -87,6 +80,10 @@ func (e *Engine) Behavior(m Match, ev *event.Event, ancestry []event.Process) (b
 		}
 	}
 	set(event.BehaviorTactic, r.Tactic)
+	if r.Severity != event.SeverityInformational {
+		set("Severity", string(r.Severity)) // that an alert would have
+		set("ExpectedFrom", m.expectedFrom(ev, ancestry))
+	}
 	set(event.BehaviorTechniques, strings.Join(r.Techniques, ","))
 	if ev.Class == event.ClassProcess {
 		b.Initiating = ev.Initiating

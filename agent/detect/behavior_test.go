@@ -46,7 +46,7 @@ func (w *behaviorWorld) show(t *testing.T, n int, pid int64, ancestry ...event.P
 	t.Helper()
 	ev := event.Event{Time: w.now, Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(pid, 2, fmt.Sprint("/b/", n))}
 	ms := w.Evaluate(&ev)
-	if len(ms) != 1 || !ms[0].Rule.IsBehavior() {
+	if len(ms) != 1 || !ms[0].IsBehavior(&ev, ancestry) {
 		t.Fatalf("program %d: %v", n, ms)
 	}
 	b, recorded = w.Behavior(ms[0], &ev, ancestry)
@@ -176,6 +176,57 @@ func TestBehaviorsRaiseAnAlertTogether(t *testing.T) {
 	w.now = w.now.Add(2 * time.Hour)
 	if old := w.BehaviorsOf(ran(999, 100, "/bin/x"), []event.Process{shell}); len(old) != 0 {
 		t.Errorf("behaviours of two hours ago: %+v", old)
+	}
+}
+
+// What package managers and configuration management do is a behaviour, what
+// only looks like them an alert.
+func TestExpectedFrom(t *testing.T) {
+	e := New(Options{})
+	rule := "title: T\nid: t\nlevel: medium\nexpected_from: [packages, configuration]\nlogsource: {product: linux, category: file_event}\ndetection: {s: {TargetFilename: /etc/x}, condition: s}\n"
+	if rep := e.Load(Source{Name: "m", FS: fstest.MapFS{"r.yml": {Data: []byte(rule)}}}); len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	as := func(path, line, script string) event.Process {
+		return event.Process{PID: 9, FolderPath: path, CommandLine: line, Script: script}
+	}
+	cp := as("/usr/bin/cp", "cp a /etc/x", "")
+	sh := as("/usr/bin/dash", "/bin/sh /var/lib/dpkg/info/x.postinst configure", "")
+	tmp := as("/usr/bin/dash", "/bin/sh /var/tmp/rpm-tmp.a1B2c3 1", "")
+	for name, tt := range map[string]struct {
+		want  string
+		chain []event.Process
+	}{
+		"maintainer script":     {"packages", []event.Process{cp, sh, as("/usr/bin/dpkg", "dpkg --status-fd 8 --configure --pending", "")}},
+		"dpkg itself":           {"packages", []event.Process{as("/usr/bin/dpkg", "dpkg -i x.deb", "")}},
+		"dpkg in a chroot":      {"packages", []event.Process{cp, as("/srv/root/usr/bin/dpkg", "/usr/bin/dpkg --unpack x.deb", "")}},
+		"rpm":                   {"packages", []event.Process{cp, as("/usr/bin/rpm", "rpm -Uvh x.rpm", "")}},
+		"scriptlet of dnf":      {"packages", []event.Process{cp, tmp, as("/usr/bin/python3.9", "/usr/bin/python3 /usr/bin/dnf install x", "/usr/bin/dnf")}},
+		"module of Ansible":     {"configuration", []event.Process{as("/usr/bin/python3.11", "/usr/bin/python3 /root/.ansible/tmp/ansible-tmp-1795936251.3-1-2/AnsiballZ_copy.py", "")}},
+		"puppet":                {"configuration", []event.Process{cp, as("/usr/bin/ruby3.1", "/usr/bin/ruby /usr/bin/puppet agent", "/usr/bin/puppet")}},
+		"shell":                 {"", []event.Process{cp, as("/usr/bin/bash", "bash", "")}},
+		"pager of dpkg":         {"", []event.Process{cp, as("/usr/bin/bash", "bash", ""), as("/usr/bin/dpkg", "dpkg -l", "")}},
+		"macro of rpm":          {"", []event.Process{cp, as("/usr/bin/rpm", "rpm --eval %{lua:os.execute('/bin/sh')}", "")}},
+		"another dpkg":          {"", []event.Process{cp, as("/tmp/x/usr/bin/dpkg", "dpkg -i x", "")}},
+		"scriptlet of nobody":   {"", []event.Process{cp, tmp, as("/usr/bin/bash", "bash", "")}},
+		"a name in a path":      {"", []event.Process{cp, as("/usr/bin/bash", "bash /var/lib/dpkg/info/x.postinst", "")}},
+		"Ansible as an option":  {"", []event.Process{cp, as("/usr/bin/bash", "bash -c x /root/.ansible/tmp/ansible-tmp-1/AnsiballZ_copy.py", "")}},
+		"script called puppet":  {"", []event.Process{cp, as("/usr/bin/ruby3.1", "ruby /home/x/puppet", "/home/x/puppet")}},
+		"script named by hand":  {"", []event.Process{cp, as("/usr/bin/ruby3.1", "ruby /usr/bin/puppet", "")}},
+		"dpkg-query of a shell": {"", []event.Process{cp, as("/usr/bin/dpkg-query", "dpkg-query --install", "")}},
+	} {
+		ev := event.Event{Class: event.ClassFile, Action: event.FileCreated, File: event.File{FolderPath: "/etc/x"}, Initiating: tt.chain[0]}
+		ms := e.Evaluate(&ev)
+		if len(ms) != 1 || ms[0].IsBehavior(&ev, tt.chain[1:]) != (tt.want != "") || ms[0].expectedFrom(&ev, tt.chain[1:]) != tt.want {
+			t.Errorf("%s: %v, want %q", name, ms, tt.want)
+			continue
+		}
+		if b, _ := e.Behavior(ms[0], &ev, tt.chain[1:]); tt.want != "" && (b.Additional["ExpectedFrom"] != tt.want || b.Additional["Severity"] != "Medium") {
+			t.Errorf("%s: %v", name, b.Additional)
+		}
+	}
+	if _, problems := ParseRules("x.yml", []byte(strings.Replace(rule, "packages", "anybody", 1))); len(problems) != 1 || problems[0].Line == 0 || !strings.Contains(problems[0].Err.Error(), "anybody") {
+		t.Errorf("%v", problems)
 	}
 }
 

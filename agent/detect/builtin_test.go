@@ -220,6 +220,23 @@ func TestBuiltinCorrelations(t *testing.T) {
 		ev.Time = start.Add(time.Duration(i) * time.Second)
 		return ev
 	}
+	behave := func(i int, ancestors ...string) event.Event {
+		ev := proc("/usr/bin/x", "x")
+		ev.Class, ev.Action, ev.Time = event.ClassBehavior, "X", start.Add(time.Duration(i)*time.Second)
+		ev.Additional = map[string]string{
+			event.BehaviorRule: fmt.Sprint("rule", i), event.BehaviorTree: "tree", event.BehaviorTactic: "Discovery", "Ancestors": strings.Join(ancestors, " "),
+		}
+		return ev
+	}
+	// Whose work it is to describe hosts.
+	for _, whose := range []string{"/usr/bin/dpkg", "/usr/sbin/zabbix_agentd"} {
+		for i := range 12 {
+			ev := behave(i, "/usr/bin/dash", whose, "/usr/bin/bash")
+			if got := titles(e.Evaluate(&ev)); len(got) > 0 {
+				t.Errorf("%s: %v", whose, got)
+			}
+		}
+	}
 	for _, c := range []struct {
 		title string
 		n     int // events until it is found
@@ -234,6 +251,12 @@ func TestBuiltinCorrelations(t *testing.T) {
 				return logon(i, event.LogonFailed, "root", "203.0.113.1")
 			}
 			return logon(i, event.LogonSuccess, "root", "203.0.113.1")
+		}},
+		{"Program without a terminal looks around the host in many ways", 6, func(i int) event.Event {
+			return behave(i, "/usr/bin/dash", "/usr/bin/curl")
+		}},
+		{"Server program looks around the host", 3, func(i int) event.Event {
+			return behave(i, "/usr/bin/dash", "/usr/sbin/php-fpm8.2")
 		}},
 		{"Many different commands that look around, in one session", 10, func(i int) event.Event {
 			return look(i, []string{"whoami", "id", "w", "uname", "hostname", "ip", "ss", "ps", "df", "last"}[i])

@@ -57,6 +57,7 @@ func ofParent(f func(*event.Process) string) getter {
 var getters = map[string]getter{
 	"Image":             text(func(e *event.Event) string { return subject(e).FolderPath }),
 	"CommandLine":       text(func(e *event.Event) string { return subject(e).CommandLine }),
+	"Script":            text(func(e *event.Event) string { return subject(e).Script }),
 	"CurrentDirectory":  text(func(e *event.Event) string { return subject(e).WorkingDir }),
 	"OriginalFileName":  text(func(e *event.Event) string { return subject(e).FileName }),
 	"ProcessName":       text(func(e *event.Event) string { return subject(e).FileName }),
@@ -71,6 +72,7 @@ var getters = map[string]getter{
 	"ParentProcessId":   integer(func(e *event.Event) int64 { return subject(e).ParentPID }),
 	"ParentName":        text(func(e *event.Event) string { return subject(e).ParentFileName }),
 	"ParentImage":       ofParent(func(p *event.Process) string { return p.FolderPath }),
+	"ParentScript":      ofParent(func(p *event.Process) string { return p.Script }),
 	"ParentCommandLine": ofParent(func(p *event.Process) string { return p.CommandLine }),
 	"ParentUser":        ofParent(func(p *event.Process) string { return p.AccountName }),
 	"md5":               text(func(e *event.Event) string { return hashes(e, func(m, _, _ string) string { return m }) }),

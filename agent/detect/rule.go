@@ -35,6 +35,8 @@ type Rule struct {
 	Action string
 	// Responses are what the agent does when the rule matches, besides the alert.
 	Responses []Response
+	// ExpectedFrom are those from whom what the rule finds is no alert.
+	ExpectedFrom []string
 
 	// cond is nil for correlations of other rules.
 	cond *expr
@@ -174,6 +176,9 @@ func parseRule(n *node) (*Rule, error) {
 		return r, err
 	}
 	if err := r.parseResponses(n.get("response")); err != nil {
+		return r, err
+	}
+	if err := r.parseExpected(n.get("expected_from")); err != nil {
 		return r, err
 	}
 	if c := n.get("correlation"); c != nil {

@@ -62,6 +62,38 @@ func TestDamagedPackageDatabase(t *testing.T) {
 	}
 }
 
+func TestRPMPackageOwners(t *testing.T) {
+	db, err := os.ReadFile("rpmdb/testdata/sample.sqlite")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := NewHostPackages(root).Load(t.Context()); err == nil {
+		t.Error("no database, no error")
+	}
+	write(t, root, "var/lib/rpm/rpmdb.sqlite", string(db))
+	p := NewHostPackages(root)
+	if err := p.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := p.Owner("/usr/bin/a"), p.Owner("/usr/bin/b"); a != "pkg 1-2" || b != "" {
+		t.Errorf("%q %q", a, b)
+	}
+	// Both kinds on one host, as with alien.
+	write(t, root, "var/lib/dpkg/status", "Package: d\nStatus: install ok installed\nVersion: 7\n")
+	write(t, root, "var/lib/dpkg/info/d.list", "/usr/bin/d\n")
+	if err := p.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, d := p.Owner("/usr/bin/a"), p.Owner("/usr/bin/d"); a != "pkg 1-2" || d != "d 7" {
+		t.Errorf("%q %q", a, d)
+	}
+	write(t, root, "var/lib/rpm/rpmdb.sqlite", string(db[:600]))
+	if err := p.Load(t.Context()); err == nil || p.Owner("/usr/bin/a") != "pkg 1-2" {
+		t.Errorf("a damaged database takes away what was known: %v", err)
+	}
+}
+
 func TestContainers(t *testing.T) {
 	root := t.TempDir()
 	id := func(c string) string { return strings.Repeat(c, 64) }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"fmt"
 	"hash/maphash"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/agent/process/rpmdb"
 )
 
 // Bounds of what is read of the package database.
@@ -20,17 +23,18 @@ const (
 	packageRecheck = 30 * time.Second
 )
 
-// Packages tells which distribution package owns a program or library, by
-// dpkg's database. It keeps a hash and a number for each such file: some 12
-// bytes. On hosts without dpkg it knows nothing.
+// Packages tells which distribution package owns a program or library, by the
+// databases of dpkg and rpm. It keeps a hash and a number for each such file:
+// some 12 bytes. On hosts without either it knows nothing.
 type Packages struct {
 	dir  string // /var/lib/dpkg
+	root string // below which rpm's database is; empty for none
 	seed maphash.Seed
 
 	mu       sync.Mutex
 	files    []ownedFile // sorted by hash
 	names    []string    // "name version"
-	modified time.Time
+	modified string      // state of the databases that were read
 	checked  time.Time
 	loading  bool
 }
@@ -44,6 +48,31 @@ type ownedFile struct {
 // asked, and again after it changed.
 func NewPackages(dir string) *Packages { return &Packages{dir: dir, seed: maphash.MakeSeed()} }
 
+// NewHostPackages reads the databases of dpkg and of rpm of the host whose file
+// system is at root.
+func NewHostPackages(root string) *Packages {
+	p := NewPackages(filepath.Join(root, "var/lib/dpkg"))
+	p.root = root
+	return p
+}
+
+// state tells the databases' states apart; empty when there is none.
+func (p *Packages) state() string {
+	names := []string{filepath.Join(p.dir, "status")}
+	if p.root != "" {
+		if db, ok := rpmdb.Path(p.root); ok {
+			names = append(names, db, db+"-wal")
+		}
+	}
+	var b strings.Builder
+	for _, name := range names {
+		if st, err := os.Stat(name); err == nil {
+			fmt.Fprintf(&b, "%s %d %d\n", name, st.ModTime().UnixNano(), st.Size())
+		}
+	}
+	return b.String()
+}
+
 // Owner gives name and version of the package that owns the file; empty when
 // none does, or while the database is being read.
 func (p *Packages) Owner(name string) string {
@@ -54,7 +83,7 @@ func (p *Packages) Owner(name string) string {
 	defer p.mu.Unlock()
 	if now := time.Now(); !p.loading && now.Sub(p.checked) > packageRecheck {
 		p.checked = now
-		if st, err := os.Stat(filepath.Join(p.dir, "status")); err == nil && !st.ModTime().Equal(p.modified) {
+		if now := p.state(); now != "" && now != p.modified {
 			p.loading = true
 			go func() { _ = p.Load(context.Background()) }() // what cannot be read is unknown
 		}
@@ -80,10 +109,44 @@ func (p *Packages) Load(ctx context.Context) error {
 		defer p.mu.Unlock()
 		p.loading = false
 	}()
-	st, err := os.Stat(filepath.Join(p.dir, "status"))
-	if err != nil {
-		return err
+	state := p.state()
+	var found owned
+	debErr := p.readDpkg(ctx, &found)
+	if db, ok := rpmdb.Path(p.root); p.root != "" && ok {
+		if err := p.readRPM(ctx, db, &found); err != nil {
+			return err
+		}
+	} else if debErr != nil {
+		return debErr
 	}
+	slices.SortFunc(found.files, func(a, b ownedFile) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name)) })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.files, p.names, p.modified = slices.Clip(found.files), found.names, state
+	return nil
+}
+
+// owned is what the databases say.
+type owned struct {
+	files []ownedFile
+	names []string
+}
+
+func (p *Packages) add(o *owned, path string) {
+	if len(o.files) < maxOwnedFiles && mayRun(path) {
+		o.files = append(o.files, ownedFile{p.hash(path), uint32(len(o.names) - 1)})
+	}
+}
+
+func (p *Packages) readRPM(ctx context.Context, db string, o *owned) error {
+	return rpmdb.Read(db, func(pkg *rpmdb.Package) error {
+		o.names = append(o.names, clean(pkg.Name)+" "+clean(pkg.Version))
+		pkg.Files(func(path string) { p.add(o, path) })
+		return ctx.Err()
+	})
+}
+
+func (p *Packages) readDpkg(ctx context.Context, o *owned) error {
 	versions, err := p.versions()
 	if err != nil {
 		return err
@@ -92,8 +155,6 @@ func (p *Packages) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var files []ownedFile
-	var names []string
 	for _, list := range lists {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -104,30 +165,23 @@ func (p *Packages) Load(ctx context.Context) error {
 		if !ok {
 			continue // removed, its configuration stays
 		}
-		names = append(names, name+" "+version)
-		files = p.list(list, uint32(len(names)-1), files)
+		o.names = append(o.names, name+" "+version)
+		p.list(list, o)
 	}
-	slices.SortFunc(files, func(a, b ownedFile) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name)) })
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.files, p.names, p.modified = slices.Clip(files), names, st.ModTime()
 	return nil
 }
 
 // list adds the programs and libraries of a package.
-func (p *Packages) list(file string, name uint32, files []ownedFile) []ownedFile {
+func (p *Packages) list(file string, o *owned) {
 	f, err := os.Open(file)
 	if err != nil {
-		return files
+		return
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
-	for lines.Scan() && len(files) < maxOwnedFiles {
-		if path := lines.Text(); mayRun(path) {
-			files = append(files, ownedFile{p.hash(path), name})
-		}
+	for lines.Scan() {
+		p.add(o, lines.Text())
 	}
-	return files
 }
 
 // mayRun leaves out documentation and the like, most of all files.

@@ -266,7 +266,7 @@ func (p *Pipeline) detect(ev *event.Event) {
 	}
 	ancestry := p.Table.AncestryOf(subject)
 	for _, m := range matches {
-		if m.Rule.IsBehavior() {
+		if m.IsBehavior(ev, ancestry) {
 			p.behavior(m, ev, ancestry)
 			continue
 		}
@@ -289,7 +289,7 @@ func (p *Pipeline) behavior(m detect.Match, ev *event.Event, ancestry []event.Pr
 		p.OnBehavior(&b)
 	}
 	for _, m := range p.Detect.Evaluate(&b) {
-		if !m.Rule.IsBehavior() { // else it would feed itself
+		if !m.IsBehavior(&b, ancestry) { // else it would feed itself
 			p.alert(m, &b, ancestry)
 		}
 	}

@@ -18,11 +18,22 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 )
 
-// found is one match of a rule.
+// found is one match of a rule: an alert, or a behaviour, which is recorded
+// unless it repeats.
 type found struct {
-	rule  *detect.Rule
-	event event.Event
+	rule               *detect.Rule
+	event              event.Event
+	behavior, recorded bool
 }
+
+// pid is a process, also when its number is given again.
+type pid struct {
+	number int64
+	start  int64
+}
+
+func pidOf(p *event.Process) pid    { return pid{p.PID, p.StartTime.UnixNano()} }
+func parentOf(p *event.Process) pid { return pid{p.ParentPID, p.ParentStartTime.UnixNano()} }
 
 // watch is the sensor with the rules.
 type watch struct {
@@ -33,7 +44,7 @@ type watch struct {
 	found   []found
 	events  int
 	of      int64 // only descendants of this process count; 0: all
-	started map[int64]bool
+	started map[pid]bool
 	mark    string // on the command line of a process: everything before was seen
 	marked  chan struct{}
 }
@@ -45,7 +56,7 @@ func startWatch(t *testing.T) *watch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &watch{table: table, engine: detect.New(detect.Options{}), started: map[int64]bool{}}
+	w := &watch{table: table, engine: detect.New(detect.Options{}), started: map[pid]bool{}}
 	if rep := w.engine.Load(detect.Source{Name: "builtin", FS: rules.FS(), Builtin: true}); len(rep.Problems) > 0 {
 		t.Fatal(rep.Problems)
 	}
@@ -80,8 +91,25 @@ func (w *watch) see(ev *event.Event) {
 		return
 	}
 	w.events++
-	for _, m := range w.engine.Evaluate(ev) {
-		w.found = append(w.found, found{m.Rule, *ev})
+	matches := w.engine.Evaluate(ev)
+	if len(matches) == 0 {
+		return
+	}
+	subject := ev.Process
+	if ev.Class != event.ClassProcess {
+		subject = ev.Initiating
+	}
+	ancestry := w.table.AncestryOf(subject)
+	for _, m := range matches {
+		if !m.IsBehavior(ev, ancestry) {
+			w.found = append(w.found, found{rule: m.Rule, event: *ev})
+			continue
+		}
+		b, recorded := w.engine.Behavior(m, ev, ancestry)
+		w.found = append(w.found, found{m.Rule, *ev, true, recorded})
+		for _, m := range w.engine.Evaluate(&b) {
+			w.found = append(w.found, found{rule: m.Rule, event: b})
+		}
 	}
 }
 
@@ -93,19 +121,19 @@ func (w *watch) mine(ev *event.Event) bool {
 	}
 	if ev.Class == event.ClassProcess {
 		if w.of == inBox && ev.Action == event.ProcessCreated && ev.Process.CommandLine == boxScript {
-			w.started[ev.Process.PID] = true
+			w.started[pidOf(&ev.Process)] = true
 			return false
 		}
-		if ev.Process.PID == w.of || w.started[ev.Initiating.PID] || w.started[ev.Process.ParentPID] {
-			w.started[ev.Process.PID] = true
+		if w.of > 0 && (ev.Initiating.PID == w.of || ev.Process.ParentPID == w.of) || w.started[pidOf(&ev.Initiating)] || w.started[parentOf(&ev.Process)] {
+			w.started[pidOf(&ev.Process)] = true
 		}
-		return w.started[ev.Process.PID] && ev.Process.PID != w.of
+		return w.started[pidOf(&ev.Process)] && ev.Process.PID != w.of
 	}
-	if w.started[ev.Initiating.PID] || w.started[ev.Initiating.ParentPID] {
+	if w.started[pidOf(&ev.Initiating)] || w.started[parentOf(&ev.Initiating)] {
 		return true
 	}
 	for _, p := range w.table.AncestryOf(ev.Initiating) {
-		if w.started[p.PID] {
+		if w.started[pidOf(&p)] {
 			return true
 		}
 	}
@@ -117,10 +145,7 @@ func (w *watch) mine(ev *event.Event) bool {
 func (w *watch) during(t *testing.T, root int64, f func()) ([]found, int) {
 	t.Helper()
 	w.mu.Lock()
-	w.of, w.found, w.events, w.started = root, nil, 0, map[int64]bool{}
-	if root > 0 {
-		w.started[root] = true
-	}
+	w.of, w.found, w.events, w.started = root, nil, 0, map[pid]bool{}
 	w.mu.Unlock()
 	f()
 	w.settle(t)

@@ -1,0 +1,13 @@
+package rpmdb
+
+import "bytes"
+
+// ReadData is Read of what is in memory.
+func ReadData(data, wal []byte, each func(*Package) error) error {
+	db, err := open(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return err
+	}
+	db.readWAL(bytes.NewReader(wal), int64(len(wal)))
+	return db.packages(each)
+}
