@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // LocalStore keeps the settings made on this host (by the command line) in a
@@ -207,50 +208,9 @@ func (s *LocalStore) change(f func(Document) (Document, error)) error {
 			return fmt.Errorf("set the damaged local settings aside: %w", err)
 		}
 	}
-	if err := WriteFileAtomic(s.path, pretty.Bytes(), 0o600); err != nil {
+	if err := atomicfile.Write(s.path, pretty.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("local settings: %w", err)
 	}
 	s.doc, s.problems, s.damaged = next, nil, false
 	return nil
-}
-
-// WriteFileAtomic puts data at path, through a temporary file in the same
-// folder, which is made when missing. After it returns without error the data
-// survives a power failure.
-func WriteFileAtomic(path string, data []byte, mode os.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			tmp.Close()
-			os.Remove(tmp.Name())
-		}
-	}()
-	if _, err := tmp.Write(data); err != nil {
-		return err
-	}
-	if err := tmp.Chmod(mode); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
@@ -193,7 +194,7 @@ func (m *Manager) ApplyPortal(data []byte, version string) ([]policy.Problem, er
 	if err != nil {
 		return problems, fmt.Errorf("policy %q from the portal: %w", version, err)
 	}
-	if err := policy.WriteFileAtomic(m.paths.Portal, file, 0o600); err != nil {
+	if err := atomicfile.Write(m.paths.Portal, file, 0o600); err != nil {
 		return problems, fmt.Errorf("keep policy %q from the portal: %w", version, err)
 	}
 	m.update(func(s *state) { s.portal, s.portalVersion = doc, version })
@@ -303,7 +304,7 @@ func (m *Manager) keepManaged(doc policy.Document) {
 	if have, err := policy.ReadFile(m.paths.Kept); err == nil && bytes.Equal(have, data) {
 		return
 	}
-	if err := policy.WriteFileAtomic(m.paths.Kept, data, 0o600); err != nil {
+	if err := atomicfile.Write(m.paths.Kept, data, 0o600); err != nil {
 		m.log.Warn("the managed profile is not kept: errors in a later one will fall back to defaults after a restart", "file", m.paths.Kept, "err", err)
 	}
 }

@@ -28,6 +28,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 const (
@@ -201,17 +203,8 @@ func (id *Identity) save(d stored) error {
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
-	f, err := os.CreateTemp(id.dir, ".identity-*") // mode 0600
-	if err != nil {
+	if err := atomicfile.Write(id.path(), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("identity: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), id.path())
-	}
-	if err != nil {
-		return fmt.Errorf("identity: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }

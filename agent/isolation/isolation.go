@@ -16,13 +16,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 const (
@@ -380,19 +380,7 @@ func (m *Manager) saveLocked() error {
 	if err != nil {
 		return fmt.Errorf("isolation: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(m.opts.Path), ".isolation-*")
-	if err != nil {
-		return fmt.Errorf("isolation: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(append(data, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), m.opts.Path)
-	}
-	if err != nil {
+	if err := atomicfile.Write(m.opts.Path, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("isolation: %w", err)
 	}
 	return nil

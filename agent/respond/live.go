@@ -66,7 +66,7 @@ func (l *Live) Do(ctx context.Context, id string, p response.LiveParameters) (re
 	s := l.session(p.Session)
 	var out response.LiveResult
 	for _, c := range p.Commands {
-		o := response.LiveOutput{Command: shown(c), Status: "Completed"}
+		o := response.LiveOutput{Command: c.String(), Status: "Completed"}
 		text := &bounded{max: response.MaxLiveOutput}
 		err := l.one(ctx, id, s, c, text, &o)
 		o.Output, o.Cut, o.Folder = strings.ToValidUTF8(text.String(), "\uFFFD"), text.cut, l.folder(s)
@@ -79,19 +79,6 @@ func (l *Live) Do(ctx context.Context, id string, p response.LiveParameters) (re
 		}
 	}
 	return out, true
-}
-
-// shown is a command as the transcript has it.
-func shown(c response.LiveCommand) string {
-	switch c.Type {
-	case response.LiveRunScript:
-		return strings.TrimSpace("run " + c.Name + " " + c.Args)
-	case response.LiveGetFile:
-		return "getfile " + c.Path
-	case response.LivePutFile:
-		return "putfile " + c.Name
-	}
-	return c.Line
 }
 
 func (l *Live) session(id string) *liveSession {

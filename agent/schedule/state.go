@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/bulwarkhq/bulwark/policy"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // state is what is kept on disk.
@@ -70,7 +70,7 @@ func (s state) write(path string) error {
 	if err != nil {
 		return err
 	}
-	return policy.WriteFileAtomic(path, append(b, '\n'), 0o600)
+	return atomicfile.Write(path, append(b, '\n'), 0o600)
 }
 
 // record returns a job's record under the plan; one that is new or of another

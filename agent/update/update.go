@@ -27,6 +27,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/network"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/engine/clamdb/mirror"
 )
 
@@ -206,16 +207,7 @@ func (u *Updater) saveLocked() error {
 	if err != nil {
 		return fmt.Errorf("definitions: %w", err)
 	}
-	f, err := os.CreateTemp(u.opts.Dir, ".state-*")
-	if err != nil {
-		return fmt.Errorf("definitions: %w", err)
-	}
-	defer os.Remove(f.Name()) // it is gone when it was renamed
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), u.statePath())
-	}
-	if err != nil {
+	if err := atomicfile.Write(u.statePath(), data, 0o644); err != nil {
 		return fmt.Errorf("definitions: %w", err)
 	}
 	return nil
@@ -240,8 +232,7 @@ func (u *Updater) clearUp() {
 			os.RemoveAll(filepath.Join(u.setsDir(), e.Name()))
 		}
 	}
-	old, _ := filepath.Glob(filepath.Join(u.opts.Dir, ".state-*")) // the pattern is good
-	for _, path := range old {
+	for _, path := range atomicfile.Leftovers(u.statePath()) {
 		os.Remove(path)
 	}
 }

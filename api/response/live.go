@@ -25,6 +25,19 @@ type LiveCommand struct {
 	Keep      bool `json:",omitempty"`
 }
 
+// String is the command as the transcript has it.
+func (c LiveCommand) String() string {
+	switch c.Type {
+	case LiveRunScript:
+		return strings.TrimSpace("run " + c.Name + " " + c.Args)
+	case LiveGetFile:
+		return "getfile " + c.Path
+	case LivePutFile:
+		return "putfile " + c.Name
+	}
+	return c.Line
+}
+
 // Types of LiveCommand.
 const (
 	LiveShell     = "Shell"

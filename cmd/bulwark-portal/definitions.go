@@ -17,6 +17,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
 	"github.com/bulwarkhq/bulwark/api/release"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/engine/clamdb"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 )
@@ -137,7 +138,7 @@ file by itself (serve --definitions-interval).`
 			if o.Channel == release.Production {
 				// The portal's own builds go on with them.
 				o.Remember = func() error {
-					return writePrivate(sourcesPath(dir), []byte(strings.Join(sources, "\n")+"\n"))
+					return atomicfile.Write(sourcesPath(dir), []byte(strings.Join(sources, "\n")+"\n"), 0o600)
 				}
 			}
 		}

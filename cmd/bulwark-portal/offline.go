@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/portal"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
@@ -136,7 +136,7 @@ func onboardingCommand() *cobra.Command {
 				_, err = cmd.OutOrStdout().Write(text)
 				return err
 			}
-			if err := writePrivate(out, text); err != nil {
+			if err := atomicfile.Write(out, text, 0o600); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "Onboarding package %s for %s, good until %s: %s\n", t.ID, at.URL, t.Expires.UTC().Format("2006-01-02 15:04 MST"), out)
@@ -152,24 +152,6 @@ func onboardingCommand() *cobra.Command {
 	f.Int64Var(&uses, "max-devices", 0, "how many devices may enroll; 0 for any number")
 	f.Var(&expires, "expires", "how long devices can enroll with it")
 	return c
-}
-
-// writePrivate writes a file that holds a secret: only its owner may read it,
-// also when it was there before.
-func writePrivate(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(f.Name()) // it is gone when it was renamed
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }
 
 func tokenCommand() *cobra.Command {

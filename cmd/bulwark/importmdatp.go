@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
@@ -227,11 +228,11 @@ func writeProfile(to string, profile policy.Document, o importOptions) error {
 		return nil
 	}
 	if err == nil {
-		if err := policy.WriteFileAtomic(to+".before-import", existing, 0o644); err != nil {
+		if err := atomicfile.Write(to+".before-import", existing, 0o644); err != nil {
 			return fmt.Errorf("keep the managed profile: %w", err)
 		}
 	}
-	if err := policy.WriteFileAtomic(to, pretty.Bytes(), 0o644); err != nil {
+	if err := atomicfile.Write(to, pretty.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("managed profile: %w", err)
 	}
 	return nil

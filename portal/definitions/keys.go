@@ -14,6 +14,8 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // roles in the order in which their metadata is made.
@@ -89,7 +91,7 @@ func writeKey(path string, key ed25519.PrivateKey) error {
 	if err != nil {
 		return fmt.Errorf("key of definitions: %w", err)
 	}
-	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	return atomicfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }
 
 func signer(key ed25519.PrivateKey) (signature.Signer, error) {
@@ -98,21 +100,4 @@ func signer(key ed25519.PrivateKey) (signature.Signer, error) {
 		return nil, fmt.Errorf("key of definitions: %w", err)
 	}
 	return s, nil
-}
-
-// writeFile writes a file so that a crash leaves the old one or the new one.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(f.Name()) // it is gone when it was renamed
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }

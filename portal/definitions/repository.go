@@ -19,6 +19,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/bulwarkhq/bulwark/api/release"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Lifetimes of the metadata. The timestamp's is how long somebody in between
@@ -172,8 +173,8 @@ func (r *repository) signRoot() error {
 		return fmt.Errorf("root of the definitions: %w", err)
 	}
 	return errors.Join(
-		writeFile(r.metadataPath(fmt.Sprintf("%d.root.json", next.Signed.Version)), data, 0o644),
-		writeFile(r.metadataPath("root.json"), data, 0o644),
+		atomicfile.Write(r.metadataPath(fmt.Sprintf("%d.root.json", next.Signed.Version)), data, 0o644),
+		atomicfile.Write(r.metadataPath("root.json"), data, 0o644),
 	)
 }
 
@@ -279,7 +280,7 @@ func (r *repository) write(role, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s of the definitions: %w", role, err)
 	}
-	return writeFile(r.metadataPath(name), data, 0o644)
+	return atomicfile.Write(r.metadataPath(name), data, 0o644)
 }
 
 // cleanMetadata removes versions that no client is about to fetch.
@@ -404,5 +405,5 @@ func writeRelease(dir string, s *release.Set) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("releases of definitions: %w", err)
 	}
-	return writeFile(filepath.Join(folder, strconv.FormatInt(s.Sequence, 10)+".json"), data, 0o644)
+	return atomicfile.Write(filepath.Join(folder, strconv.FormatInt(s.Sequence, 10)+".json"), data, 0o644)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/release"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // SyncOptions of Sync.
@@ -122,7 +123,7 @@ func syncChannel(ctx context.Context, o SyncOptions, client *release.Client, lin
 	if err != nil {
 		return s, err
 	}
-	if err := writeFile(filepath.Join(fresh, "manifest.json"), append(text, '\n'), 0o644); err != nil {
+	if err := atomicfile.Write(filepath.Join(fresh, "manifest.json"), append(text, '\n'), 0o644); err != nil {
 		return s, err
 	}
 	return s, swap(fresh, current, o.Backup)
@@ -174,11 +175,11 @@ func writeMetadata(dir string, meta map[string][]byte) error {
 		if name == "timestamp.json" {
 			continue
 		}
-		if err := writeFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := atomicfile.Write(filepath.Join(dir, name), data, 0o644); err != nil {
 			return err
 		}
 	}
-	return writeFile(filepath.Join(dir, "timestamp.json"), meta["timestamp.json"], 0o644)
+	return atomicfile.Write(filepath.Join(dir, "timestamp.json"), meta["timestamp.json"], 0o644)
 }
 
 // swap puts fresh in the place of current, which becomes current_back or goes.

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // How long certificates are good.
@@ -148,17 +149,8 @@ func (a *Authority) writeKey(name string, key *ecdsa.PrivateKey) error {
 // write replaces a file durably.
 func (a *Authority) write(name string, data []byte, mode fs.FileMode) error {
 	path := filepath.Join(a.dir, name)
-	f, err := os.CreateTemp(a.dir, "."+name+".*")
-	if err != nil {
+	if err := atomicfile.Write(path, data, mode); err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("certificate authority: writing %s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 const (
@@ -90,7 +92,7 @@ func makeKey(path, passphraseFile, name string, now func() time.Time) (*Key, err
 		if err := os.MkdirAll(filepath.Dir(passphraseFile), 0o700); err != nil {
 			return nil, fmt.Errorf("repository key: %w", err)
 		}
-		if err := writeFile(passphraseFile, pass, 0o600); err != nil {
+		if err := atomicfile.Write(passphraseFile, pass, 0o600); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -110,7 +112,7 @@ func makeKey(path, passphraseFile, name string, now func() time.Time) (*Key, err
 	if err := errors.Join(e.SerializePrivateWithoutSigning(w, cfg), w.Close()); err != nil {
 		return nil, fmt.Errorf("repository key: %w", err)
 	}
-	if err := writeFile(path, append(out.Bytes(), '\n'), 0o600); err != nil {
+	if err := atomicfile.Write(path, append(out.Bytes(), '\n'), 0o600); err != nil {
 		return nil, err
 	}
 	if err := e.DecryptPrivateKeys(bytes.TrimSpace(pass)); err != nil {
@@ -191,21 +193,4 @@ func readSmall(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
 	}
 	return b, nil
-}
-
-// writeFile writes a file so that a crash leaves the old one or the new one.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer os.Remove(f.Name()) // it is gone when it was renamed
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Channels in the order in which they get changes.
@@ -93,7 +95,7 @@ func (s state) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("repository: %w", err)
 	}
-	return writeFile(filepath.Join(dir, "state.json"), append(text, '\n'), 0o600)
+	return atomicfile.Write(filepath.Join(dir, "state.json"), append(text, '\n'), 0o600)
 }
 
 // in returns the packages of a channel and format, the newest published last.

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 const (
@@ -59,7 +61,7 @@ func (p *Publisher) publish(ctx context.Context, s state, k *Key) error {
 	}
 	err = t.write(ctx)
 	if err == nil {
-		err = writeFile(filepath.Join(dir, originFile), []byte(p.origin()), 0o644)
+		err = atomicfile.Write(filepath.Join(dir, originFile), []byte(p.origin()), 0o644)
 	}
 	if err == nil {
 		err = p.swap(dir)

@@ -85,7 +85,7 @@ func (s *Site) livePage(r *http.Request) (livePage, error) {
 		step := liveStep{Action: a, Open: a.Status == action.Pending || a.Status == action.InProgress}
 		var typed []string
 		for _, c := range in.Commands {
-			typed = append(typed, typedAs(c))
+			typed = append(typed, c.String())
 		}
 		step.Typed = strings.Join(typed, "\n")
 		var out response.LiveResult
@@ -100,18 +100,6 @@ func (s *Site) livePage(r *http.Request) (livePage, error) {
 		p.Steps = append(p.Steps, step)
 	}
 	return p, nil
-}
-
-func typedAs(c response.LiveCommand) string {
-	switch c.Type {
-	case response.LiveRunScript:
-		return strings.TrimSpace("run " + c.Name + " " + c.Args)
-	case response.LiveGetFile:
-		return "getfile " + c.Path
-	case response.LivePutFile:
-		return "putfile " + c.Name
-	}
-	return c.Line
 }
 
 // liveCommand reads what was typed: run, getfile and putfile have types of their

@@ -22,13 +22,15 @@ const module = "github.com/bulwarkhq/bulwark"
 // may always import itself. A part that is not named here fails the test, so
 // that a new top-level folder is a decision and not an accident.
 var arrows = map[string][]string{
-	"cmd":    {"agent", "portal", "engine", "policy", "event", "api", "content"},
-	"agent":  {"engine", "policy", "event", "api", "content"},
-	"portal": {"engine", "policy", "event", "api", "content"},
+	"cmd":    {"agent", "portal", "engine", "policy", "event", "api", "content", "atomicfile"},
+	"agent":  {"engine", "policy", "event", "api", "content", "atomicfile"},
+	"portal": {"engine", "policy", "event", "api", "content", "atomicfile"},
 	"engine": {},
 	"event":  {},
-	"policy": {},
+	"policy": {"atomicfile"},
 	"api":    {"event"},
+	// How a file is replaced, for all who keep one.
+	"atomicfile": {},
 	// What we ship as protection is data with an embed directive around it.
 	"content": {},
 	// Whole-system tests and benchmarks look at everything; nothing of the
@@ -39,14 +41,15 @@ var arrows = map[string][]string{
 
 // testArrows are added to arrows for the imports of _test.go files.
 var testArrows = map[string][]string{
-	"cmd":     {"test"},
-	"agent":   {"test"},
-	"portal":  {"test"},
-	"engine":  {"test"},
-	"event":   {"test"},
-	"policy":  {"test"},
-	"api":     {"test"},
-	"content": {"engine", "event", "policy", "agent", "test"},
+	"cmd":        {"test"},
+	"agent":      {"test"},
+	"portal":     {"test"},
+	"engine":     {"test"},
+	"event":      {"test"},
+	"policy":     {"test"},
+	"api":        {"test"},
+	"atomicfile": {"test"},
+	"content":    {"engine", "event", "policy", "agent", "test"},
 }
 
 // duckDB may be linked by these packages and their tests only: it is native

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/agent/scan/idle"
 	"github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"golang.org/x/sys/unix"
@@ -205,7 +206,7 @@ func (r *run) inBackground(what string, f func() error) <-chan error {
 	go func() {
 		if r.spec.LowPriority {
 			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-			if err := lowPriority(); err != nil {
+			if err := idle.Thread(0); err != nil {
 				r.m.log.Debug("priority of a scan not lowered", "error", err)
 			}
 		}

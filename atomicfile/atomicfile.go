@@ -1,0 +1,59 @@
+// Package atomicfile replaces small files so that a crash or a loss of power
+// leaves the old content or the new one, never a part.
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Write puts data at path with the permission bits of mode, whatever the umask
+// and the mode of a file that was there. A missing folder is made. The data goes into a temporary file in
+// the same folder (Leftovers finds it after a crash), is synced, renamed over
+// path, and the folder is synced: after Write returns nil the content survives a
+// loss of power. Errors are those of the os package and name the file.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), prefix(path)+"*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = errors.Join(f.Chmod(mode), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Leftovers lists the temporary files of writes to path that a crash cut off.
+// Nobody may be writing path.
+func Leftovers(path string) []string {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		name := e.Name()
+		if p := prefix(path); len(name) > len(p) && name[:len(p)] == p {
+			out = append(out, filepath.Join(filepath.Dir(path), name))
+		}
+	}
+	return out
+}
+
+func prefix(path string) string { return "." + filepath.Base(path) + ".new-" }
