@@ -9,11 +9,11 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 )
 
-// indicator gives the indicator whose hash a match is; nil for a signature of
-// the definitions.
-func (r *remediation) indicator(m verdict.Match) *indicator.Indicator {
+// indicator gives the indicator whose hash a match is, and whether it is one's at
+// all; nil and true for one that is gone by now.
+func (r *remediation) indicator(m verdict.Match) (i *indicator.Indicator, ours bool) {
 	if r.a.indicators == nil {
-		return nil
+		return nil, false
 	}
 	return r.a.indicators.OfThreat(m.Threat)
 }
@@ -22,8 +22,8 @@ func (r *remediation) indicator(m verdict.Match) *indicator.Indicator {
 // say to block it, not to take it away.
 func (r *remediation) onlyBlocked(matches []verdict.Match) bool {
 	return len(matches) > 0 && !slices.ContainsFunc(matches, func(m verdict.Match) bool {
-		i := r.indicator(m)
-		return i == nil || i.Action == indicator.Remediate
+		i, ours := r.indicator(m)
+		return !ours || i != nil && i.Action == indicator.Remediate
 	})
 }
 

@@ -158,11 +158,11 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	}
 	a := r.alert(f, match, status, detail)
 	a.TestID = testID
-	if i := r.indicator(match); i != nil {
-		asIndicator(&a, i)
-		if i.Silent {
+	if i, ours := r.indicator(match); ours {
+		if i == nil || i.Silent {
 			return row
 		}
+		asIndicator(&a, i)
 	}
 	r.a.raise(a)
 	if testID == "" {

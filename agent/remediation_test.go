@@ -438,13 +438,16 @@ func TestRemediationOfIndicators(t *testing.T) {
 		silent bool
 		kept   bool
 		alerts int
-	}{{"Block", false, true, 1}, {"BlockAndRemediate", false, false, 1}, {"Block", true, true, 0}} {
+	}{{"Block", false, true, 1}, {"BlockAndRemediate", false, false, 1}, {"Block", true, true, 0}, {"gone", false, true, 0}} {
 		a := newTestAgent(t, "")
 		events, end := a.events.listen(16)
 		defer end()
 		f := infected(t, "a program", verdict.Malware)
 		f.verdict.Matches[0].Threat = "Bulwark.Indicator." + f.verdict.SHA256[:12]
 		list := fmt.Sprintf(`{"version":"v1","indicators":[{"type":"FileSha256","value":%q,"action":%q,"title":"Implant of April","severity":"High","silent":%v}]}`, f.verdict.SHA256, c.action, c.silent)
+		if c.action == "gone" { // and the engine does not know yet
+			list = `{"indicators":[]}`
+		}
 		if err := a.indicators.SetPortal([]byte(list)); err != nil {
 			t.Fatal(err)
 		}

@@ -117,9 +117,12 @@ func (m *Manager) Version() string { return *m.version.Load() }
 // Len is the number of indicators in force.
 func (m *Manager) Len() int { return m.set.Load().Len() }
 
-// OfThreat gives the indicator of a file that the scan engine found by its
-// hash; nil for another threat.
-func (m *Manager) OfThreat(name string) *api.Indicator { return m.set.Load().Named(name) }
+// OfThreat gives the indicator of a file that the scan engine found by its hash,
+// and whether it found it so. The indicator is nil when it is gone and the
+// engine does not know yet.
+func (m *Manager) OfThreat(name string) (i *api.Indicator, ours bool) {
+	return m.set.Load().Named(name)
+}
 
 // ForgetPortal removes the portal's list, on a host that leaves its portal.
 func (m *Manager) ForgetPortal() error {

@@ -142,15 +142,15 @@ const (
 	namedDigits  = 12
 )
 
-// Named gives the indicator of a file whose signature has this name; nil for
-// the name of another threat.
-func (s *Set) Named(threat string) *api.Indicator {
-	digits, ok := strings.CutPrefix(threat, threatPrefix)
-	if !ok {
-		return nil
+// Named gives the indicator of a file whose signature has this name, and whether
+// it is the name of one at all: the engine may still know one that is gone.
+func (s *Set) Named(threat string) (i *api.Indicator, ours bool) {
+	digits, ours := strings.CutPrefix(threat, threatPrefix)
+	if !ours {
+		return nil, false
 	}
 	digits, _, _ = strings.Cut(digits, ".")
-	return s.named[digits]
+	return s.named[digits], true
 }
 
 func (s *Set) hash(sums ...string) *api.Indicator {
