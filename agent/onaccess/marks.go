@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +47,11 @@ type markState struct {
 	namespaces map[int]string
 	// forget is when namespaces is emptied: processes can change theirs.
 	forget time.Time
+	// pids are the processes at the last look, when newest was the newest one.
+	pids   []int
+	newest string
+	// tables are those of other mount namespaces as they were read last.
+	tables map[string]mountTable
 }
 
 // reapply is applyMarks for those who do not hold marksMu.
@@ -165,58 +168,6 @@ func (w *Watcher) syncOwn() error {
 	w.marks.own, w.marks.exempt, markErr = w.markMounts(mounts, "", 0, w.marks.covered, w.marks.ownPoints)
 	w.publish()
 	return errors.Join(err, markErr)
-}
-
-// syncForeign marks mounts that exist in other mount namespaces only (with
-// OnlyMounts: at the same places there). Their
-// mount tables are read, never kept open: an open one would keep a finished
-// container's mounts alive. w.marksMu is held.
-func (w *Watcher) syncForeign() error {
-	own, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return fmt.Errorf("own mount namespace: %w", err)
-	}
-	pids, err := processIDs()
-	if err != nil {
-		return fmt.Errorf("list processes: %w", err)
-	}
-	if now := time.Now(); w.marks.namespaces == nil || now.After(w.marks.forget) {
-		w.marks.namespaces = make(map[int]string, len(pids))
-		w.marks.forget = now.Add(namespaceForget)
-	}
-	// A copy: what is marked there is marked again every time, because a device
-	// number can go to another file system without our noticing.
-	covered := maps.Clone(w.marks.covered)
-	done := map[string]bool{own: true, "": true}
-	points := make(map[int]string)
-	var all []MarkedMount
-	exempted := slices.Clone(w.marks.exempt)
-	var errs []error
-	for _, pid := range pids {
-		dir := "/proc/" + strconv.Itoa(pid)
-		ns, known := w.marks.namespaces[pid]
-		if !known {
-			ns, _ = os.Readlink(dir + "/ns/mnt") // "": gone, or a kernel thread
-			w.marks.namespaces[pid] = ns
-		}
-		if done[ns] {
-			continue
-		}
-		mounts, err := readMounts(dir + "/mountinfo")
-		if err != nil {
-			continue // gone; another process may stand for the namespace
-		}
-		done[ns] = true
-		marked, left, err := w.markMounts(mounts, dir+"/root", int32(pid), covered, points)
-		all, exempted = append(all, marked...), append(exempted, left...)
-		if err != nil && len(errs) < 8 {
-			errs = append(errs, err)
-		}
-	}
-	w.marks.foreign, w.marks.foreignPoints = all, points
-	w.publish()
-	errs = append(errs, w.settleExempt(exempted, covered))
-	return errors.Join(errs...)
 }
 
 // markMounts marks the mounts of one namespace, whose root is seen at prefix,
@@ -354,27 +305,6 @@ func (w *Watcher) stopHolding(g *group, why error) {
 			w.notice(err.Error())
 		}
 	}()
-}
-
-// processIDs lists /proc.
-func processIDs() ([]int, error) {
-	d, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, n := range names {
-		if pid, err := strconv.Atoi(n); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	slices.Sort(pids)
-	return pids, nil
 }
 
 const (

@@ -1,6 +1,8 @@
 package onaccess
 
 import (
+	"fmt"
+	"hash/maphash"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,4 +161,44 @@ func FuzzNextEvent(f *testing.F) {
 			batch = rest
 		}
 	})
+}
+
+// TestTableReader: a table is taken apart again exactly when it has changed.
+func TestTableReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mountinfo")
+	line := func(id int, point string) string {
+		return fmt.Sprintf("%d 1 0:%d / %s rw - tmpfs tmpfs rw\n", id, id, point)
+	}
+	r := tableReader{seed: maphash.MakeSeed()}
+	parsed := 0
+	concerns := func(m mount) bool { parsed++; return m.point != "/left/out" }
+	read := func(text string, before mountTable) mountTable {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		parsed = 0
+		got, err := r.read(path, before, concerns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	text := strings.Repeat(line(7, "/left/out"), 3000) + line(8, "/a")
+	first := read(text, mountTable{})
+	if len(first.mounts) != 1 || first.mounts[0].point != "/a" || parsed != 3001 {
+		t.Fatalf("%d mounts of %d lines", len(first.mounts), parsed)
+	}
+	if again := read(text, first); parsed != 0 || len(again.mounts) != 1 {
+		t.Errorf("%d lines were taken apart although nothing changed", parsed)
+	}
+	if other := read(strings.Replace(text, "/a", "/b", 1), first); len(other.mounts) != 1 || other.mounts[0].point != "/b" {
+		t.Errorf("a changed table gave %v", other.mounts)
+	}
+	if empty := read("", first); len(empty.mounts) != 0 {
+		t.Errorf("an empty table gave %v", empty.mounts)
+	}
+	if _, err := r.read(path+"x", first, concerns); err == nil {
+		t.Error("a table that is not there is read")
+	}
 }

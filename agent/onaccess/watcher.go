@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"os"
 	"sync"
@@ -70,6 +71,7 @@ type Watcher struct {
 	marksMu sync.Mutex
 	running bool
 	marks   markState
+	tables  tableReader
 	// neverHold and unignored say why accesses must not be held: the first is
 	// Config.NeverHold, the second a kernel that does not ignore our program.
 	neverHold, unignored string
@@ -105,7 +107,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	w := &Watcher{
 		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
-		born: time.Now(), bornGuard: guard.Now(),
+		born: time.Now(), bornGuard: guard.Now(), tables: tableReader{seed: maphash.MakeSeed()},
 		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
 		cache:      newCache(cfg.CacheSize),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
