@@ -359,6 +359,7 @@ func (a *Agent) services() control.Services {
 		Log:          config.LogService{Manager: a.config, Log: a.log},
 		Connectivity: connectivity{a},
 		SelfTest:     a.selfTests,
+		Updates:      productUpdates{a, "/"},
 		Diagnostics:  diagnostics{a},
 		Statistics:   statistics{a},
 		Coverage:     a.covered,

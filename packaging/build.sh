@@ -5,7 +5,8 @@
 #   VERSION=0.1.0 COMMIT=abc packaging/build.sh [agent|portal] [deb|rpm]
 #
 # Without arguments: both, each as deb and rpm. ARCHS limits the agent's
-# architectures (ARCHS=amd64), DIST is another folder for the packages.
+# architectures (ARCHS=amd64), DIST is another folder for the packages. FAST=1
+# hardly compresses them, for tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,11 +30,27 @@ ldflags+=" -X main.built=$SOURCE_DATE_EPOCH"
 
 # pack CONFIG ARCH makes the packages of one configuration.
 pack() {
-	local config=$1 arch=$2 format
+	local config=packaging/nfpm/$1.yaml arch=$2 format
+	if [[ -n ${FAST:-} ]]; then
+		printf 'deb: {compression: zstd}\nrpm: {compression: "gzip:1"}\n' | cat "$config" - >"$out/fast.yaml"
+		config=$out/fast.yaml
+	fi
 	for format in "${formats[@]}"; do
-		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions MAN=$out/man \
-			.tools/bin/nfpm package --config "packaging/nfpm/$config.yaml" --packager "$format" --target "$dist/"
+		ARCH=$arch BIN=$out/$arch COMPLETIONS=$out/completions MAN=$out/man SELINUX=$out/selinux \
+			.tools/bin/nfpm package --config "$config" --packager "$format" --target "$dist/"
 	done
+}
+
+# build_selinux compiles the policy module of the rpm.
+build_selinux() {
+	if ! command -v checkmodule >/dev/null || ! command -v semodule_package >/dev/null; then
+		echo "package: the rpm needs checkmodule and semodule_package (checkpolicy, semodule-utils)" >&2
+		exit 1
+	fi
+	mkdir -p "$out/selinux"
+	# The version of the module's format that RHEL 7 reads too.
+	checkmodule -M -m -c 17 -o "$out/selinux/bulwark.mod" packaging/selinux/bulwark.te
+	semodule_package -o "$out/selinux/bulwark.pp" -m "$out/selinux/bulwark.mod" -f packaging/selinux/bulwark.fc
 }
 
 build_agent() {
@@ -54,6 +71,7 @@ build_agent() {
 	rm -rf "$out/man"
 	"$out/$host/bulwark" man --folder "$out/man"
 	gzip -n -9 "$out"/man/*.1
+	[[ " ${formats[*]} " != *" rpm "* ]] || build_selinux
 	for arch in "${archs[@]}"; do
 		packaging/sbom.sh bulwark "$VERSION" "$out/$arch"/{bulwark,bulwarkd,bulwark-guard} >"$out/$arch/bulwark.cdx.json"
 		pack agent "$arch"

@@ -30,6 +30,13 @@ type Connectivity interface {
 	TestConnectivity(ctx context.Context, send func(api.ConnectivityResult) error) error
 }
 
+// ProductUpdates looks for newer versions of the product.
+type ProductUpdates interface {
+	// CheckProductUpdate asks the repository of the host's channel. One that does
+	// not answer is no error: the state is unknown then.
+	CheckProductUpdate(ctx context.Context) (api.ProductUpdate, error)
+}
+
 // SelfTest proves the whole chain on this host.
 type SelfTest interface {
 	// SelfTest runs the steps and calls send as each has ended; it leaves
@@ -96,6 +103,12 @@ func (s *Server) definitionsRoutes(h Definitions) {
 			in.Path = clean
 		}
 		return h.SetDefinitionsPath(r.Context(), string(in.Path))
+	})
+}
+
+func (s *Server) productRoutes(h ProductUpdates) {
+	ask(s.part("product updates", h != nil), "POST /v1/update-check", anybody, func(r *http.Request, _ struct{}) (api.ProductUpdate, error) {
+		return h.CheckProductUpdate(r.Context())
 	})
 }
 

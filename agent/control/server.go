@@ -53,6 +53,7 @@ func New(parts Services, log *slog.Logger) *Server {
 	s.configRoutes(parts.Config)
 	s.exclusionRoutes(parts.Exclusions)
 	s.logRoutes(parts.Log)
+	s.productRoutes(parts.Updates)
 	s.testRoutes(parts.Connectivity, parts.SelfTest)
 	s.diagnosticRoutes(parts.Diagnostics, parts.Statistics)
 	s.coverageRoutes(parts.Coverage)

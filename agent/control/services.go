@@ -22,6 +22,7 @@ type Services struct {
 	Log          Log
 	Connectivity Connectivity
 	SelfTest     SelfTest
+	Updates      ProductUpdates
 	Diagnostics  Diagnostics
 	Statistics   Statistics
 	Coverage     Coverage

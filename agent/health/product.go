@@ -34,6 +34,20 @@ func (p Product) Expires() time.Time {
 	return p.Built.AddDate(0, monthsOfLife, 0)
 }
 
+// Expiry says how a build stands at a time: never, valid, expires_soon or expired.
+func (p Product) Expiry(now time.Time) string {
+	expires := p.Expires()
+	switch left := expires.Sub(now); {
+	case expires.IsZero():
+		return api.ExpiryNever
+	case left <= 0:
+		return api.ExpiryExpired
+	case left < expiryWarning:
+		return api.ExpirySoon
+	}
+	return api.ExpiryValid
+}
+
 // Source reports about the product. An expired build keeps protecting and
 // keeps getting definitions: only the health says so.
 func (p Product) Source(now func() time.Time) Source {
@@ -46,18 +60,25 @@ func (p Product) Source(now func() time.Time) Source {
 			}
 		}}
 		expires := p.Expires()
+		r.Details = []api.Field{
+			{Name: "product_version", Value: p.Version},
+			{Name: "product_expiration_status", Value: p.Expiry(now())},
+		}
+		if !expires.IsZero() {
+			r.Details = append(r.Details, api.Field{Name: "product_built", Value: p.Built.UTC().Format(time.RFC3339)}, api.Field{Name: "product_expiration", Value: expires.UTC().Format(time.RFC3339)})
+		}
 		if expires.IsZero() {
 			return r
 		}
 		const remedy = "install the current package: apt-get install --only-upgrade bulwark, yum update bulwark or zypper update bulwark"
-		switch left := expires.Sub(now()); {
-		case left <= 0:
+		switch p.Expiry(now()) {
+		case api.ExpiryExpired:
 			r.Issues = append(r.Issues, api.Issue{
 				ID: ProductExpired, State: api.StateExpired,
 				Message: fmt.Sprintf("version %s expired on %s; it keeps protecting and keeps getting definitions", p.Version, expires.UTC().Format(time.DateOnly)),
 				Remedy:  remedy,
 			})
-		case left < expiryWarning:
+		case api.ExpirySoon:
 			r.Issues = append(r.Issues, api.Issue{
 				ID: "product expires soon", Warning: true,
 				Message: fmt.Sprintf("version %s expires on %s", p.Version, expires.UTC().Format(time.DateOnly)), Remedy: remedy,

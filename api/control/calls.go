@@ -205,6 +205,11 @@ func (c *Client) SetLogLevel(ctx context.Context, l LogLevel) (LogLevel, error) 
 	return call[LogLevel](ctx, c, "POST", "/v1/log/level", l)
 }
 
+// CheckProductUpdate looks for a newer version of the product.
+func (c *Client) CheckProductUpdate(ctx context.Context) (ProductUpdate, error) {
+	return call[ProductUpdate](ctx, c, "POST", "/v1/update-check", struct{}{})
+}
+
 // TestConnectivity tests every address that the agent needs.
 func (c *Client) TestConnectivity(ctx context.Context, each func(ConnectivityResult) error) error {
 	return stream(ctx, c, "POST", "/v1/connectivity-test", struct{}{}, each)

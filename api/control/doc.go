@@ -44,6 +44,7 @@
 //	GET    /v1/log/level                       LogLevel
 //	POST   /v1/log/level            *          LogLevel -> LogLevel
 //	POST   /v1/connectivity-test               stream of ConnectivityResult
+//	POST   /v1/update-check                    ProductUpdate
 //	POST   /v1/selftest             *          stream of SelfTestStep
 //	POST   /v1/diagnostics          *          DiagnosticRequest -> Diagnostic
 //	GET    /v1/diagnostics/facts    *          Facts

@@ -81,6 +81,48 @@ type DefinitionsUpdate struct {
 	Held []string `json:"held"`
 }
 
+// ProductUpdate says whether the host's channel has a newer version.
+type ProductUpdate struct {
+	Installed string `json:"installed_version"`
+	// Latest is the newest version of the channel; empty when State is unknown.
+	Latest  string      `json:"latest_version"`
+	State   UpdateState `json:"state"`
+	Channel string      `json:"channel"`
+	// Published is when, Rollout the share of hosts, in percent, that may upgrade
+	// to it now.
+	Published time.Time `json:"published,omitzero"`
+	Rollout   int       `json:"rollout_percent"`
+	// Source is the repository that was asked, or the index that was read; Entry
+	// the package manager's file that names the repository.
+	Source string `json:"source"`
+	Entry  string `json:"repository_entry"`
+	// Detail is why State is unknown, or why the source is no repository.
+	Detail string `json:"detail,omitempty"`
+	// Command upgrades.
+	Command string `json:"command"`
+	// Expires is when the installed build expires; absent for never.
+	Expires time.Time `json:"product_expiration,omitzero"`
+	// Expiry: never, valid, expires_soon, expired.
+	Expiry  string    `json:"product_expiration_status"`
+	Checked time.Time `json:"checked"`
+}
+
+// UpdateState is the outcome of a look for a newer version.
+type UpdateState string
+
+// The values of ProductUpdate.State and of ProductUpdate.Expiry.
+const (
+	UpdateNone      UpdateState = "up_to_date"
+	UpdateAvailable UpdateState = "update_available"
+	UpdateAhead     UpdateState = "newer_than_channel" // installed is newer than what the channel has
+	UpdateUnknown   UpdateState = "unknown"
+
+	ExpiryNever   = "never"
+	ExpiryValid   = "valid"
+	ExpirySoon    = "expires_soon"
+	ExpiryExpired = "expired"
+)
+
 // LogLevel is the level of the daemon's log: error, warning, info, debug,
 // verbose.
 type LogLevel struct {

@@ -33,7 +33,7 @@ var answers = map[string]string{
 	"network-protection": "setting", "network-protection reset": "network-reset", "network-protection exclusion list": "network-exclusions",
 	"diagnostic create": "diagnostic", "diagnostic real-time-protection-statistics": "statistics", "diagnostic real-time-protection-statistics --suggest": "exclusion-suggestions",
 	"diagnostic hot-event-sources": "hot-event-sources", "diagnostic ebpf-statistics": "event-statistics", "diagnostic analyze": "analysis", "diagnostic show-outgoing": "outgoing",
-	"connectivity": "connectivity", "log level": "log-level", "edr": "edr", "edr events": "sensor-events", "edr events --follow": "sensor-event", "edr tree": "process-tree", "edr exclusion": "exclusion-list", "selftest": "selftest", "coverage": "coverage", "top": "top",
+	"connectivity": "connectivity", "log level": "log-level", "edr": "edr", "edr events": "sensor-events", "edr events --follow": "sensor-event", "edr tree": "process-tree", "edr exclusion": "exclusion-list", "selftest": "selftest", "update check": "product-update", "coverage": "coverage", "top": "top",
 	"explain": "explanation", "offboard": "done", "isolation release": "done", "isolation status": "isolation",
 }
 
@@ -46,7 +46,7 @@ var ours = []string{
 	"health --explain", "health --details portal", "config enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
 	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "scan processes", "scan get --id s1", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
-	"diagnostic real-time-protection-statistics --suggest", "edr status", "edr events", "edr events --follow --count 1", "edr tree 42", "log level get", "selftest", "coverage", "top --once", "explain /tmp/x", "isolation status", "isolation release --token bulwark-release-v1.good", "offboard",
+	"diagnostic real-time-protection-statistics --suggest", "edr status", "edr events", "edr events --follow --count 1", "edr tree 42", "log level get", "selftest", "update check", "coverage", "top --once", "explain /tmp/x", "isolation status", "isolation release --token bulwark-release-v1.good", "offboard",
 	"rules list", "rules check rules", "rules test whoami --rules rules --events rules/events.jsonl",
 }
 
@@ -168,7 +168,7 @@ func TestEveryAnswer(t *testing.T) {
 var readable = []string{
 	"version", "health", "config show", "config validate", "scan list", "scan status", "scan get", "definitions info", "definitions status", "definitions check", "definitions compile", "definitions explain", "rules list", "rules check", "rules test",
 	"threat list", "threat get", "threat allowed list", "threat policy list", "threat quarantine list", "exclusion list", "exclusion test",
-	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "log level get", "edr status", "isolation status", "coverage --last",
+	"network-protection exclusion list", "diagnostic real-time-protection-statistics", "connectivity test", "update check", "log level get", "edr status", "isolation status", "coverage --last",
 }
 
 func isReadable(command string) bool {

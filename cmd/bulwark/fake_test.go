@@ -356,6 +356,14 @@ func (f *fakeAgent) FollowEventStatistics(ctx context.Context, send func(api.Eve
 	}
 }
 
+func (f *fakeAgent) CheckProductUpdate(context.Context) (api.ProductUpdate, error) {
+	return api.ProductUpdate{
+		Installed: version, Latest: version, State: api.UpdateNone, Channel: "prod", Published: start.AddDate(0, 0, -3), Rollout: 100,
+		Source: "https://portal.example:8443/repo", Entry: "/etc/apt/sources.list.d/bulwark-prod.list",
+		Command: "apt-get update && apt-get install --only-upgrade bulwark", Expiry: api.ExpiryValid, Expires: start.AddDate(0, 8, 0), Checked: start,
+	}, nil
+}
+
 func (f *fakeAgent) TestConnectivity(_ context.Context, send func(api.ConnectivityResult) error) error {
 	if err := send(api.ConnectivityResult{URL: "https://portal.example:8443/", Purpose: "portal", OK: true, DurationMS: 12}); err != nil {
 		return err
@@ -556,7 +564,7 @@ func startDaemon(root string, licensed bool) (*daemon, func() error, error) {
 		Health:   health.Service{Registry: registry, Product: product},
 		Scans:    d.agent, Threats: threatsWithPolicy{manager, d.agent}, Quarantine: d.agent, Definitions: d.agent,
 		Config: manager, Exclusions: manager, Log: config.LogService{Manager: manager, Log: log},
-		Connectivity: d.agent, SelfTest: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
+		Connectivity: d.agent, SelfTest: d.agent, Updates: d.agent, Diagnostics: d.agent, Statistics: d.agent, Coverage: d.agent, EDR: fakeEDR{config.EDRSettings{Manager: manager}}, Events: d.agent,
 		EventCounts: d.agent, SensorEvents: d.agent, Explain: d.agent, Offboard: d.agent, Isolation: d.agent,
 	}, discard)
 	listener, err := control.Listen(dirs.Socket())

@@ -34,7 +34,7 @@ func run(ctx context.Context, name string, args []string, stdout, stderr io.Writ
 func (a *app) rootCommand() *cobra.Command {
 	root := a.group(a.name, "Endpoint protection and EDR for Linux",
 		a.versionCommand(), a.healthCommand(), a.configCommand(), a.scanCommand(), a.definitionsCommand(),
-		a.threatCommand(), a.exclusionCommand(), a.networkCommand(), a.connectivityCommand(), a.logCommand(), a.selftestCommand(),
+		a.threatCommand(), a.exclusionCommand(), a.networkCommand(), a.connectivityCommand(), a.logCommand(), a.selftestCommand(), a.productUpdateCommand(),
 		a.offboardCommand(), a.isolationCommand(), a.coverageCommand(), a.topCommand(), a.explainFileCommand(), a.diagnosticCommand(), a.edrCommand(), a.rulesCommand(), a.completionCommand(), a.manualCommand(),
 	)
 	root.Long = "Bulwark protects this host: " + a.name + " asks and directs its daemon.\n" +

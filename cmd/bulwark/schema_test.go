@@ -62,6 +62,7 @@ var outputs = []struct {
 	{"exclusion-test", api.ExclusionAnswer{}, "bulwark exclusion test", []string{"exclusion", "test", "--path", "/tmp", "--process", "/bin/cat"}},
 	{"connectivity", connectivity{}, "bulwark connectivity test", []string{"connectivity", "test"}},
 	{"log-level", api.LogLevel{}, "bulwark log level", []string{"log", "level", "get"}},
+	{"product-update", api.ProductUpdate{}, "bulwark update check", []string{"update", "check"}},
 	{"selftest", selfTest{}, "bulwark selftest", []string{"selftest"}},
 	{"diagnostic", api.Diagnostic{}, "bulwark diagnostic create", []string{"diagnostic", "create"}},
 	{"statistics", api.Statistics{}, "bulwark diagnostic real-time-protection-statistics", []string{"diagnostic", "real-time-protection-statistics"}},

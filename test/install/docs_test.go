@@ -43,8 +43,10 @@ func follow(t *testing.T, p *portal, h *host, page, kind string) {
 
 // TestPages follows the pages of docs/install literally.
 func TestPages(t *testing.T) {
+	t.Parallel()
 	p := thePortal(t)
 	t.Run("deb, updates, uninstall", func(t *testing.T) {
+		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
 		follow(t, p, h, "deb.md", "")
@@ -55,12 +57,14 @@ func TestPages(t *testing.T) {
 		h.gone("/etc/apt/sources.list.d/bulwark.sources", "/etc/cron.d", "/var/lib/apt", "/var/cache", "/root")
 	})
 	t.Run("script", func(t *testing.T) {
+		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
 		follow(t, p, h, "script.md", "")
 		h.wantVersion("deb", previous+"-1")
 	})
 	t.Run("golden images", func(t *testing.T) {
+		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
 		follow(t, p, h, "golden-images.md", "")
@@ -69,6 +73,7 @@ func TestPages(t *testing.T) {
 		}
 	})
 	t.Run("air-gapped", func(t *testing.T) {
+		t.Parallel()
 		h := newHost(t)
 		copied := filepath.Join(t.TempDir(), "copy")
 		p.portal(t, "repo", "export", "--to", copied, "--url", "file:///mnt/bulwark")
@@ -78,6 +83,7 @@ func TestPages(t *testing.T) {
 	})
 	for _, kind := range []string{"dnf", "zypper"} {
 		t.Run("rpm, "+kind, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			b, err := os.ReadFile(p.stub)
 			must(t, err)

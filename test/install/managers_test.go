@@ -3,12 +3,16 @@
 package install
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -18,6 +22,7 @@ const realTime = `{"antivirusEngine": {"enforcementLevel": "real_time"}}`
 // TestInstaller takes a host through install.sh: install, onboard, tag, verify,
 // upgrade, downgrade, remove, purge.
 func TestInstaller(t *testing.T) {
+	t.Parallel()
 	p, h := thePortal(t), newHost(t)
 	need.Command(t, "apt-get")
 	p.fetch(h, "install.sh", "/root/install.sh")
@@ -44,6 +49,7 @@ func TestInstaller(t *testing.T) {
 	contains(t, "onboard", script("--onboard", "/root/onboard.json", "--only-onboard", "--tag", "GROUP", "test hosts"), "belongs to organization")
 	contains(t, "tags", h.run("bulwark", "edr", "status"), "test hosts")
 	contains(t, "second installation", script("--install"), "is installed already; organization: ")
+	updateCheck(t, h)
 	stop()
 
 	t.Run("nothing newer", func(t *testing.T) {
@@ -72,8 +78,37 @@ func TestInstaller(t *testing.T) {
 	h.gone()
 }
 
+// updateCheck looks for newer versions in the channel of the host and in one that
+// has one.
+func updateCheck(t *testing.T, h *host) {
+	t.Helper()
+	const list = "etc/apt/sources.list.d/bulwark-prod.list"
+	var u control.ProductUpdate
+	must(t, json.Unmarshal([]byte(h.run("bulwark", "update", "check", "--output", "json")), &u))
+	seconds, err := strconv.ParseInt(strings.TrimSpace(tool(t, nil, "git", "log", "-1", "--format=%ct")), 10, 64)
+	must(t, err)
+	if want := time.Unix(seconds, 0).UTC().AddDate(0, 9, 0); !u.Expires.Equal(want) || u.Expiry == control.ExpiryNever {
+		t.Errorf("the build expires %v (%s), want %v", u.Expires, u.Expiry, want)
+	}
+	if u.State != control.UpdateNone || u.Installed != previous || u.Latest != previous || u.Channel != "prod" || u.Entry != "/"+list || !strings.HasPrefix(u.Source, "https://") {
+		t.Errorf("update check: %+v", u)
+	}
+	text := h.read(list)
+	h.write(list, strings.Replace(text, " prod ", " insiders-fast ", 1), 0o644)
+	if code, out := h.status("bulwark", "update", "check"); code != 1 || !strings.Contains(out, "Newest in channel insiders-fast: "+current) || !strings.Contains(out, "A newer version is available") {
+		t.Errorf("update check with a newer version: exit status %d\n%s", code, out)
+	}
+	// Without an answer, what apt fetched last counts.
+	h.write(list, strings.Replace(text, "https://localhost", "https://localhost.invalid", 1), 0o644)
+	if code, out := h.status("bulwark", "update", "check"); code != 0 || !strings.Contains(out, "Source: /var/lib/apt/lists/") {
+		t.Errorf("update check without a repository: exit status %d\n%s", code, out)
+	}
+	h.write(list, text, 0o644)
+}
+
 // TestInstallerRollsBack breaks the repository: the host must be as before.
 func TestInstallerRollsBack(t *testing.T) {
+	t.Parallel()
 	p, h := thePortal(t), newHost(t)
 	copied := filepath.Join(t.TempDir(), "copy")
 	p.portal(t, "repo", "export", "--to", copied, "--url", "file:///srv/copy")
@@ -116,8 +151,10 @@ func TestInstallerRollsBack(t *testing.T) {
 // TestByHand follows the steps for hosts without the installer, with the
 // entries that the portal publishes.
 func TestByHand(t *testing.T) {
+	t.Parallel()
 	p := thePortal(t)
 	t.Run("apt", func(t *testing.T) {
+		t.Parallel()
 		h := newHost(t)
 		p.fetch(h, "keys/bulwark.gpg", "/usr/share/keyrings/bulwark.gpg")
 		p.fetch(h, "keys/portal-ca.pem", "/usr/share/keyrings/bulwark-portal-ca.pem")
@@ -141,6 +178,7 @@ func TestByHand(t *testing.T) {
 		h.run("rpm", "-i", "--nodeps", "/root/stub.rpm")
 	}
 	t.Run("dnf", func(t *testing.T) {
+		t.Parallel()
 		need.Command(t, "dnf")
 		h := newHost(t)
 		rpm(h, "/etc/yum.repos.d", "config/rhel/9/insiders-fast.repo")
@@ -154,12 +192,14 @@ func TestByHand(t *testing.T) {
 		}
 		h.run("dnf", "-y", "--releasever=9", "downgrade", "bulwark")
 		h.wantVersion("rpm", previous+"-1")
+		h.write("var/opt/bulwark/state", "of the agent", 0o600)
 		h.run("dnf", "-y", "--releasever=9", "remove", "bulwark")
-		if h.exists("opt/bulwark/bin/bulwarkd") || !h.exists("var/opt/bulwark") {
+		if h.exists("opt/bulwark/bin/bulwarkd") || !h.exists("var/opt/bulwark/state") {
 			t.Error("a removal left programs or took the state")
 		}
 	})
 	t.Run("zypper", func(t *testing.T) {
+		t.Parallel()
 		need.Command(t, "zypper")
 		h := newHost(t)
 		rpm(h, "/etc/zypp/repos.d", "config/sles/15/prod.repo")

@@ -88,7 +88,14 @@ func startPortal(t *testing.T) {
 	}
 	p := &portal{bin: built, data: filepath.Join(dir, "data"), dist: filepath.Join(dir, "dist")}
 	for _, version := range []string{previous, current} {
-		tool(t, []string{"VERSION=" + version, "ARCHS=amd64", "DIST=" + filepath.Join(p.dist, version)}, "packaging/build.sh", "agent")
+		tool(t, []string{"VERSION=" + version, "ARCHS=amd64", "FAST=1", "DIST=" + filepath.Join(p.dist, version)}, "packaging/build.sh", "agent")
+	}
+	// Making a key takes long, and is tried elsewhere.
+	for from, to := range map[string]string{"signing-key.asc": "repository/signing-key.asc", "passphrase": "secrets/repository-passphrase"} {
+		b, err := os.ReadFile(filepath.Join(top, "portal/repository/testdata", from))
+		must(t, err)
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(p.data, to)), 0o700))
+		must(t, os.WriteFile(filepath.Join(p.data, to), b, 0o600))
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

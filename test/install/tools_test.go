@@ -20,6 +20,7 @@ func copyModule(h *host, from, to string) {
 }
 
 func TestPuppet(t *testing.T) {
+	t.Parallel()
 	need.Command(t, "puppet")
 	tool(t, nil, need.Command(t, "puppet-lint"), "--fail-on-warnings", "packaging/puppet/bulwark")
 	p, h := thePortal(t), newHost(t)
@@ -66,8 +67,10 @@ func TestPuppet(t *testing.T) {
 var recap = regexp.MustCompile(`changed=(\d+) .*failed=(\d+)`)
 
 func TestAnsible(t *testing.T) {
+	t.Parallel()
 	need.Command(t, "ansible-playbook")
 	t.Run("lint", func(t *testing.T) {
+		t.Parallel()
 		tool(t, nil, "sh", "-c", "cd packaging/ansible && exec "+need.Command(t, "ansible-lint")+" --offline -q .")
 	})
 	p, h := thePortal(t), newHost(t)
