@@ -311,6 +311,16 @@ func TestDefinitionsRefused(t *testing.T) {
 			t.Fatalf("byte %d: %v", i, err)
 		}
 	}
+	// Another version's file is refused by its number, before anything in it is read.
+	older := bytes.Clone(good)
+	older[8]--
+	if err := os.WriteFile(path, older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("format version %d, this engine reads %d", older[8], good[8])
+	if _, err := Open(path); !errors.Is(err, ErrDefinitions) || !strings.Contains(fmt.Sprint(err), want) {
+		t.Errorf("older version: %v, want %s", err, want)
+	}
 	for _, text := range []string{"", "x", strings.Repeat("foreign", 100), string(good[:len(good)-1])} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package scan
 import (
 	"archive/zip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -82,8 +83,15 @@ func TestEngine(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 
-	// Compiled definitions that are damaged on disk are compiled again.
-	if err := os.WriteFile(filepath.Join(p.cfg.Dir, currentFile), []byte("garbage"), 0o644); err != nil {
+	// Compiled definitions in the format of an earlier version are compiled again.
+	compiled := filepath.Join(p.cfg.Dir, currentFile)
+	data, err := os.ReadFile(compiled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := binary.LittleEndian.Uint32(data[8:])
+	binary.LittleEndian.PutUint32(data[8:], version-1)
+	if err := os.WriteFile(compiled, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	again, err := NewPool(p.cfg)
@@ -93,6 +101,9 @@ func TestEngine(t *testing.T) {
 	runPool(t, again)
 	if v, err := scan(t, again, "a yara-worm in here"); err != nil || !v.Infected() {
 		t.Errorf("%+v, %v", v, err)
+	}
+	if data, err = os.ReadFile(compiled); err != nil || binary.LittleEndian.Uint32(data[8:]) != version {
+		t.Errorf("%v: the file was not compiled again", err)
 	}
 }
 
