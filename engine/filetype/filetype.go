@@ -52,6 +52,7 @@ const (
 	CHM      = "chm"
 	SIS      = "sis"
 	ISO9660  = "iso9660"
+	UDF      = "udf"
 	Squashfs = "squashfs"
 	TNEF     = "tnef"
 	BinHex   = "binhex"
@@ -125,6 +126,9 @@ var table = []magic{
 	{4, "ftyp", "mp4"},
 	{257, "ustar", Tar},
 	{32769, "CD001", ISO9660},
+	{32769, "BEA01", UDF},
+	{32769, "NSR02", UDF},
+	{32769, "NSR03", UDF},
 	{8, "\x19\x04\x00\x10", SIS},
 	{0, "(This file must be converted with BinHex", BinHex},
 }

@@ -17,7 +17,8 @@ const (
 
 // uniso reads ISO 9660 images (ECMA-119), with the names of Joliet when there are
 // any. Extents are given as they lie in the image; files in several extents are
-// several members.
+// several members. Of an image with a UDF file system besides, which Windows prefers,
+// the files that only that one has are given, too.
 func uniso(w *Walker, o Object) error {
 	le := binary.LittleEndian
 	var root []byte
@@ -43,6 +44,7 @@ func uniso(w *Walker, o Object) error {
 	}
 	todo := []dir{{int64(le.Uint32(root[2:])) * isoSector, int64(le.Uint32(root[10:])), ""}}
 	seen := map[int64]bool{}
+	given := map[int64]int64{}
 	for len(todo) > 0 {
 		d := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -82,12 +84,18 @@ func uniso(w *Walker, o Object) error {
 					w.damaged()
 					continue
 				}
+				if len(given) < maxISODirs {
+					given[start] = size
+				}
 				if err := w.Section(d.path+name, o, start, size); err != nil {
 					return err
 				}
 			}
 			at += isoSector
 		}
+	}
+	if isUDF(o) {
+		return readUDF(w, o, given)
 	}
 	return nil
 }

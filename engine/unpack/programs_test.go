@@ -139,6 +139,8 @@ func TestRealPrograms(t *testing.T) {
 		"szdd":           {program: "mscompress", run: "mscompress $F; mv data.bi_ $O 2>/dev/null || mv data.bin_ $O"},
 		"iso":            {program: "genisoimage", run: "genisoimage -quiet -o $O $F"},
 		"iso joliet":     {program: "genisoimage", run: "genisoimage -quiet -J -R -o $O $F"},
+		"iso with udf":   {program: "genisoimage", run: "genisoimage -quiet -udf -o $O $F"},
+		"udf":            {program: "genisoimage", run: "mkdir -p d/sub/deep; cp $F d/sub/deep/; genisoimage -quiet -udf -o $O d; dd if=$O of=$O bs=2048 skip=18 seek=16 count=3 conv=notrunc status=none"},
 		"squashfs gzip":  {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp gzip"},
 		"squashfs xz":    {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp xz"},
 		"squashfs lzo":   {program: "mksquashfs", run: "mksquashfs $F $O -quiet -no-progress -comp lzo"},
