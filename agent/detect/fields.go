@@ -55,8 +55,9 @@ func ofParent(f func(*event.Process) string) getter {
 // getters of the fields that Linux rules use, by Sigma's (Sysmon's) names, and
 // under the names of our own columns.
 var getters = map[string]getter{
-	"Image":             text(func(e *event.Event) string { return subject(e).FolderPath }),
-	"CommandLine":       text(func(e *event.Event) string { return subject(e).CommandLine }),
+	"Image":             text(func(e *event.Event) string { return imageOf(subject(e)) }),
+	"CommandLine":       text(func(e *event.Event) string { return commandLineOf(subject(e)) }),
+	"FullCommandLine":   text(func(e *event.Event) string { return subject(e).CommandLine }),
 	"Script":            text(func(e *event.Event) string { return subject(e).Script }),
 	"CurrentDirectory":  text(func(e *event.Event) string { return subject(e).WorkingDir }),
 	"OriginalFileName":  text(func(e *event.Event) string { return subject(e).FileName }),
@@ -71,9 +72,9 @@ var getters = map[string]getter{
 	"ProcessId":         integer(func(e *event.Event) int64 { return subject(e).PID }),
 	"ParentProcessId":   integer(func(e *event.Event) int64 { return subject(e).ParentPID }),
 	"ParentName":        text(func(e *event.Event) string { return subject(e).ParentFileName }),
-	"ParentImage":       ofParent(func(p *event.Process) string { return p.FolderPath }),
+	"ParentImage":       ofParent(imageOf),
 	"ParentScript":      ofParent(func(p *event.Process) string { return p.Script }),
-	"ParentCommandLine": ofParent(func(p *event.Process) string { return p.CommandLine }),
+	"ParentCommandLine": ofParent(commandLineOf),
 	"ParentUser":        ofParent(func(p *event.Process) string { return p.AccountName }),
 	"md5":               text(func(e *event.Event) string { return hashes(e, func(m, _, _ string) string { return m }) }),
 	"sha1":              text(func(e *event.Event) string { return hashes(e, func(_, s, _ string) string { return s }) }),

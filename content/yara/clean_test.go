@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -78,6 +79,35 @@ func TestRepositoryIsClean(t *testing.T) {
 	}
 	skip := []string{".git", ".tools", "dist", "node_modules"}
 	expectClean(t, e, filesBelow(t, func(name string) bool { return slices.Contains(skip, name) }, root))
+}
+
+// TestProgramsAreClean scans the programs of the product, which hold the rules'
+// words in their own tables: those that the agent brings are built here, as
+// packages have them; the portal's, whose store takes minutes to link, is looked
+// at where it was built.
+func TestProgramsAreClean(t *testing.T) {
+	e, _ := compiled(t)
+	root, dir := filepath.Join("..", ".."), t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", dir, "./cmd/bulwark", "./cmd/bulwarkd", "./cmd/bulwark-guard")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	programs := filesBelow(t, func(string) bool { return false }, dir)
+	if len(programs) != 3 {
+		t.Fatalf("%q, want three programs", programs)
+	}
+	if portal := filepath.Join(root, "bin", "bulwark-portal"); exists(portal) {
+		programs = append(programs, portal)
+	} else {
+		t.Log("the portal is not built")
+	}
+	expectClean(t, e, programs)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // How much of the system one run looks at.
