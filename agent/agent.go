@@ -259,7 +259,6 @@ func (a *Agent) run(ctx context.Context) error {
 	a.parts.start(ctx, "isolation", a.isolation.Run)
 	a.parts.start(ctx, "indicators", a.indicators.Run)
 	a.parts.start(ctx, "scanner", a.pool.Run)
-	a.parts.start(ctx, "hashes", func(ctx context.Context) error { a.hasher.Run(ctx); return nil })
 	a.parts.start(ctx, "sensors", a.pipeline.Run)
 	a.parts.start(ctx, "real-time protection", a.realtime.run)
 	a.parts.start(ctx, "coverage check", a.covered.run)

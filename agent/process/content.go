@@ -11,6 +11,9 @@ const (
 	// maxFuzzySlow bounds files of few different pieces, whose fuzzy hash takes a
 	// second and slow look; larger ones of that kind have none.
 	maxFuzzySlow = 4 << 20
+	// maxFuzzy is the size of the largest file that has a fuzzy hash: it costs more
+	// than the three others together, and of large files it says little.
+	maxFuzzy = 8 << 20
 )
 
 // content looks at what is written to it: its first bytes, its entropy and its
@@ -19,10 +22,15 @@ type content struct {
 	header []byte
 	counts [4][256]uint32 // four, so that equal bytes in a row do not wait for each other
 	total  int64
-	fuzzy  *fuzzyPair
+	fuzzy  *fuzzyPair // nil: none is wanted
 }
 
-func newContent(size int64) *content { return &content{fuzzy: newFuzzyPair(size)} }
+func newContent(size int64) *content {
+	if size > maxFuzzy {
+		return &content{}
+	}
+	return &content{fuzzy: newFuzzyPair(size)}
+}
 
 // Write implements io.Writer.
 func (c *content) Write(p []byte) (int, error) {
@@ -32,6 +40,9 @@ func (c *content) Write(p []byte) (int, error) {
 	c.total += int64(len(p))
 	for i, b := range p {
 		c.counts[i&3][b]++
+	}
+	if c.fuzzy == nil {
+		return len(p), nil
 	}
 	return c.fuzzy.Write(p)
 }
@@ -58,6 +69,9 @@ func (c *content) entropy() float64 {
 // into completes h; again reads the file once more.
 func (c *content) into(h *Hashes, again io.Reader) error {
 	h.Header, h.Entropy, h.Read = hex.EncodeToString(c.header), c.entropy(), true
+	if c.fuzzy == nil {
+		return nil
+	}
 	var ok bool
 	if h.Fuzzy, ok = c.fuzzy.sum(); ok || c.total > maxFuzzySlow {
 		return nil

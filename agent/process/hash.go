@@ -46,7 +46,7 @@ type HasherOptions struct {
 	Cache   int   // results kept; 8192
 	Queue   int   // files waiting; 512
 	// Rate is how many bytes per second are read in the long run, so that a
-	// host that builds programs all the time is not slowed down by it; 64 MiB.
+	// host that builds programs all the time is not slowed down by it; 32 MiB.
 	// The first 256 MiB are free.
 	Rate int
 	// FileRate is the same for files that are no executables of processes, of
@@ -111,7 +111,7 @@ func NewHasher(procRoot string, opts HasherOptions) *Hasher {
 		opts.Queue = 512
 	}
 	if opts.Rate == 0 {
-		opts.Rate = 64 << 20
+		opts.Rate = 32 << 20
 	}
 	if opts.FileRate == 0 {
 		opts.FileRate = 8 << 20

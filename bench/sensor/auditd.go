@@ -84,7 +84,7 @@ end_of_event_timeout = 2
 			return err
 		}
 	}
-	a.daemon = exec.CommandContext(context.WithoutCancel(ctx), "auditd", "-f", "-c", a.conf(), "-s", "nochange")
+	a.daemon = exec.CommandContext(context.WithoutCancel(ctx), "auditd", "-n", "-c", a.conf(), "-s", "nochange")
 	log, err := os.Create(filepath.Join(a.root, "auditd.log"))
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (a *auditd) delivered(mark string) (n uint64, err error) {
 	s.Buffer(nil, 4<<20)
 	for s.Scan() {
 		line := s.Bytes()
-		if !bytes.Contains(line, []byte(mark)) {
+		if !bytes.Contains(line, []byte(mark+"-")) { // not the load itself
 			continue
 		}
 		// Of auditd the record with the arguments, or with the new file's name; of
