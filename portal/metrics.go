@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
@@ -23,6 +25,7 @@ type metrics struct {
 	alerts   *prometheus.CounterVec
 	lost     *prometheus.CounterVec
 	requests *prometheus.HistogramVec
+	runs     *prometheus.HistogramVec
 }
 
 func newMetrics() *metrics {
@@ -42,9 +45,21 @@ func newMetrics() *metrics {
 			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5, 30},
 		}, []string{"part", "status"}),
 	}
-	m.registry.MustRegister(m.batches, m.repeated, m.events, m.checkIns, m.alerts, m.lost, m.requests,
+	m.runs = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "bulwark_portal", Name: "custom_detection_run_seconds", Help: "Time of a run of a custom detection, by how it went.",
+		Buckets: []float64{.01, .05, .1, .5, 1, 5, 30, 60},
+	}, []string{"status"})
+	m.registry.MustRegister(m.runs, m.batches, m.repeated, m.events, m.checkIns, m.alerts, m.lost, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// observeRun counts a run of a custom detection and the alerts that it raised.
+func (m *metrics) observeRun(run detection.Run, raised []event.Alert) {
+	m.runs.WithLabelValues(run.Status()).Observe(run.Took.Seconds())
+	for _, a := range raised {
+		m.alerts.WithLabelValues(string(a.Severity)).Inc()
+	}
 }
 
 // lossClasses are the classes that have a counter of their own; an agent could

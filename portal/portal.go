@@ -21,10 +21,12 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/release"
+	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
@@ -51,6 +53,7 @@ type Control interface {
 	Actions() action.Store
 	Fleet() fleet.Store
 	Indicators() indicator.Store
+	Detections() detection.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -110,6 +113,7 @@ type Portal struct {
 	samples   *sample.Store // nil without
 	// indicators are the organisation's.
 	indicators *indicator.Service
+	detection  *detection.Service
 }
 
 // New puts a portal together.
@@ -168,10 +172,13 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}
 	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
-	p.api = rest.New(rest.Config{Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Indicators: p.indicators, Fleet: p.fleet, Logger: cfg.Logger, Now: cfg.Now})
+	p.detection = detection.New(detection.Config{
+		Store: cfg.Control.Detections(), Hunter: p.hunter, Alerts: p.alerts, Devices: p.inventory, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now, Observe: p.metrics.observeRun,
+	})
+	p.api = rest.New(rest.Config{Indicators: p.indicators, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Indicators: p.indicators, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -232,6 +239,9 @@ func timeOf(path string) time.Duration {
 	switch path {
 	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
 		return huntTime + pageTime
+	}
+	if strings.HasPrefix(path, "/detections/custom/") && (strings.HasSuffix(path, "/test") || strings.HasSuffix(path, "/run")) {
+		return 3*detection.Timeout + pageTime
 	}
 	if strings.HasSuffix(path, "/package") || strings.HasSuffix(path, "/sample") || strings.HasPrefix(path, "/library") || path == "/indicators/import" || path == "/indicators/export" {
 		return transferTime
@@ -329,6 +339,7 @@ func (p *Portal) Serve(ctx context.Context, listener, metricsListener net.Listen
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { p.maintain(ctx) })
+	wg.Go(func() { p.detection.Loop(ctx) })
 	wg.Go(func() {
 		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("serving on %s: %w", listener.Addr(), err))

@@ -269,8 +269,10 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.alert
 	case strings.Contains(path, "/indicators/"):
 		id = w.indicator
-	case strings.Contains(path, "/policies/"):
+	case strings.Contains(path, "/policies/"), strings.Contains(path, "/detections/custom/"):
 		id = "new"
+	case strings.Contains(path, "/detections/shipped/"):
+		id = "98b2951a-046c-50a1-be53-f2675b8cf72c"
 	case strings.Contains(path, "/actions/"), strings.Contains(path, "/machineactions/"):
 		id = w.action
 	}

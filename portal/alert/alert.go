@@ -125,6 +125,21 @@ type Arrival struct {
 	Arrived time.Time
 }
 
+// MaxDetectors bounds the groups of Store.AlertsByDetector.
+const MaxDetectors = 5000
+
+// DetectorCount is how often something detected.
+type DetectorCount struct {
+	DetectorID string
+	Source     string
+	Techniques []string
+	Count      int
+	Open       int // of them not resolved
+	False      int // of them classified as false positives
+	Devices    int
+	Last       time.Time
+}
+
 // Store keeps alerts. Implementations are safe for concurrent use.
 type Store interface {
 	// AddAlert stores an alert unless one with its id is there; it reports
@@ -142,6 +157,9 @@ type Store interface {
 	OpenAlertCounts(ctx context.Context) (map[string]int, error)
 	// AlertsPerDay counts alerts by UTC day since the given time.
 	AlertsPerDay(ctx context.Context, since time.Time) (map[time.Time]int, error)
+	// AlertsByDetector counts alerts since the given time, self-tests excepted, by
+	// detector and techniques; the most frequent first, at most MaxDetectors.
+	AlertsByDetector(ctx context.Context, since time.Time) ([]DetectorCount, error)
 	// SelfTestAlerts returns the arrivals of a device's self-test.
 	SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]Arrival, error)
 	// RemoveSelfTestAlerts removes them; with an empty deviceID, those of all
@@ -228,6 +246,11 @@ func (s *Service) Update(ctx context.Context, id string, c Change, by, address s
 // OpenCounts returns the number of open alerts by severity.
 func (s *Service) OpenCounts(ctx context.Context) (map[string]int, error) {
 	return s.store.OpenAlertCounts(ctx)
+}
+
+// ByDetector counts the alerts of the last days by what raised them.
+func (s *Service) ByDetector(ctx context.Context, days int) ([]DetectorCount, error) {
+	return s.store.AlertsByDetector(ctx, s.now().AddDate(0, 0, -days))
 }
 
 // PerDay returns the number of alerts of each of the last days, oldest first,

@@ -43,6 +43,9 @@ type Limits struct {
 	Rows    int           // 10,000
 	Bytes   int           // of the result; 64 MiB
 	Timeout time.Duration // 3 minutes
+	// Since bounds the tables of events to what arrived at the portal since then;
+	// zero for everything.
+	Since time.Time
 }
 
 func (l Limits) withDefaults() Limits {
@@ -142,7 +145,7 @@ func (h *Hunter) Run(ctx context.Context, user, query string, limits Limits) (*R
 	}
 	defer session.Close()
 
-	st, err := h.translate(ctx, q, session)
+	st, err := h.translate(ctx, q, session, limits.Since)
 	if err != nil {
 		return nil, err
 	}
@@ -201,8 +204,9 @@ func firstLine(s string) string {
 	return s
 }
 
-func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session) (statement, error) {
-	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond)}
+func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, since time.Time) (statement, error) {
+	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond), since: since}
+	t.arrives = func(name string) bool { _, elsewhere := h.loaded[name]; return !elsewhere }
 	present := map[string]bool{}
 	t.lookup = func(sql string) ([]string, error) {
 		if err := h.load(ctx, session, t.used, present); err != nil {
@@ -251,17 +255,25 @@ func (h *Hunter) load(ctx context.Context, session Session, used, present map[st
 
 // Check reports what is wrong with a query without running it.
 func (h *Hunter) Check(query string) error {
+	_, err := h.Describe(query)
+	return err
+}
+
+// Describe returns the columns of a query's result without running it, as far
+// as they do not depend on the data.
+func (h *Hunter) Describe(query string) ([]Column, error) {
 	q, err := kql.Parse(query)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now()}
 	// Which columns there are is not known here.
 	t.lookup = func(string) ([]string, error) { return []string{"Column"}, nil }
-	if _, err := t.translate(q); err != nil {
-		return err
+	st, wrong := t.translate(q)
+	if wrong != nil {
+		return nil, wrong
 	}
-	return nil
+	return st.columns, nil
 }
 
 // result makes a value of what the store returned.

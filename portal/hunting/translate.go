@@ -57,6 +57,9 @@ type translator struct {
 	tables map[string]Table
 	names  []string // of tables
 	now    time.Time
+	// since bounds tables whose rows arrive (arrives) by when they did.
+	since   time.Time
+	arrives func(table string) bool
 	// used are the tables that the statement reads.
 	used map[string]bool
 	// lookup runs a statement whose result decides the columns of another.
@@ -339,7 +342,25 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 		cols[i] = column{name: c.Name, id: t.id(), typ: c.Type, nullable: c.Type.textual()}
 		list[i] = quoteName(c.Name) + " AS " + cols[i].id
 	}
+	if !t.since.IsZero() && t.arrives(table.Name) {
+		bound := " WHERE " + arrival + " >= " + timestampSQL(t.since)
+		if table.Source == "" {
+			from += bound
+		} else {
+			// Made of another table of events: that one is bounded.
+			for _, name := range t.names {
+				from = strings.ReplaceAll(from, "FROM "+quoteName(name), "FROM (SELECT * FROM "+quoteName(name)+bound+")")
+			}
+		}
+	}
 	return t.rel(at, "(SELECT "+strings.Join(list, ", ")+" FROM "+from+")", cols)
+}
+
+// arrival is the column of the store that says when a row arrived.
+const arrival = `"IngestionTime"`
+
+func timestampSQL(t time.Time) string {
+	return "TIMESTAMP '" + t.UTC().Format("2006-01-02 15:04:05.000000") + "'"
 }
 
 func (t *translator) tableCall(x *kql.Call, s *scope) relation {

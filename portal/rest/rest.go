@@ -24,6 +24,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
@@ -47,6 +48,8 @@ type Config struct {
 	Accounts  *account.Service
 	Hunter    *hunting.Hunter
 	Actions   *action.Service
+	// Detections are custom detections.
+	Detections *detection.Service
 	// Files of actions; nil for none.
 	Files *action.Files
 	// Packages and PackageTokens make and keep onboarding packages.
@@ -109,6 +112,11 @@ func New(cfg Config) *API {
 		{"POST /api/indicators/BatchDelete", access.IndicatorWrite, a.deleteIndicators},
 		{"GET /api/indicators/{id}", access.IndicatorRead, a.indicator},
 		{"DELETE /api/indicators/{id}", access.IndicatorWrite, a.deleteIndicator},
+		{"GET /api/security/rules/detectionRules", access.DetectionRead, a.detections},
+		{"POST /api/security/rules/detectionRules", access.DetectionWrite, a.createDetection},
+		{"GET /api/security/rules/detectionRules/{id}", access.DetectionRead, a.detection},
+		{"PATCH /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.updateDetection},
+		{"DELETE /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.deleteDetection},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -250,6 +258,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var order *action.Invalid
 	var entry *indicator.Invalid
 	var option *odata.Error
+	var rule *detection.Invalid
 	var l *limited
 	switch {
 	case errors.As(err, &f):
@@ -261,6 +270,14 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = &failure{http.StatusBadRequest, "BadRequest", order.Message, order.Target}
 	case errors.As(err, &entry):
 		f = &failure{http.StatusBadRequest, "BadRequest", entry.Message, entry.Target}
+	case errors.As(err, &rule):
+		f = &failure{http.StatusBadRequest, "BadRequest", rule.Message, rule.Target}
+	case errors.Is(err, detection.ErrForbidden):
+		f = &failure{http.StatusForbidden, "Forbidden", "the token lacks the scope that the action of the custom detection needs", "responseActions"}
+	case errors.Is(err, detection.ErrTooMany):
+		f = &failure{http.StatusBadRequest, "BadRequest", err.Error(), ""}
+	case errors.Is(err, detection.ErrConflict):
+		f = &failure{http.StatusConflict, "Conflict", detection.ErrConflict.Error(), "id"}
 	case errors.Is(err, action.ErrRunning):
 		f = &failure{http.StatusBadRequest, "ActiveRequestAlreadyExists", action.ErrRunning.Error(), "id"}
 	case errors.Is(err, action.ErrStarted):
@@ -272,7 +289,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound), errors.Is(err, detection.ErrNotFound):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

@@ -11,13 +11,14 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/query"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 )
 
 // sources are the values of the filter "source".
-var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceIndicator, event.SourceSelfTest}
+var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceIndicator, detection.Source, event.SourceSelfTest}
 
 type alertsPage struct {
 	listing
@@ -26,7 +27,7 @@ type alertsPage struct {
 }
 
 func (s *Site) alerts(w http.ResponseWriter, r *http.Request) error {
-	l := newListing(r.URL, []string{"severity", "status", "source", "assigned"},
+	l := newListing(r.URL, []string{"severity", "status", "source", "assigned", "detector", "technique"},
 		[]string{"severity", "title", "status", "computerDnsName", "category", "firstEventTime", "assignedTo"}, "-firstEventTime")
 	var status query.Expr
 	if l.Filter("status") == "Open" {
@@ -36,6 +37,11 @@ func (s *Site) alerts(w http.ResponseWriter, r *http.Request) error {
 	}
 	filter := query.All(l.contains("title", "computerDnsName", "threatName", "fileName", "filePath", "sha256", "assignedTo", "id"),
 		l.equals("severity", "severity", alert.Severities()), status, l.equals("source", "detectionSource", sources), l.equals("assigned", "assignedTo", nil))
+	filter = query.All(filter, l.equals("detector", "detectorId", nil))
+	if t := l.Filter("technique"); t != "" {
+		// A technique includes its sub-techniques.
+		filter = query.All(filter, query.Or{Left: query.Any{Field: "mitreTechniques", Value: t}, Right: query.Any{Field: "mitreTechniques", Match: query.StartsWith, Value: t + "."}})
+	}
 	list, total, err := s.cfg.Alerts.List(r.Context(), l.query(filter))
 	if err != nil {
 		return err

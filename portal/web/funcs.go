@@ -16,7 +16,7 @@ import (
 
 // pageNames are the templates that are pages; each is parsed with the layout
 // and the shared parts.
-var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "indicators", "indicator", "indicators-import", "onboarding", "tokens", "audit", "problem"}
+var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "detections", "detection", "shipped", "shipped-rule", "attack", "indicators", "indicator", "indicators-import", "onboarding", "tokens", "audit", "problem"}
 
 func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	base, err := template.New("").Funcs(functions(now)).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -56,6 +56,10 @@ func functions(now func() time.Time) template.FuncMap {
 			return "https://attack.mitre.org/techniques/" + strings.ReplaceAll(url.PathEscape(id), ".", "/") + "/"
 		},
 		"isTechnique": isTechnique,
+		"span":        span,
+		"daysBack":    func() []int { return []int{1, 3, 7, 14, 30} },
+		"upper":       upperFirst,
+		"minutes":     func(d time.Duration) int { return int(d.Minutes()) },
 		"pid":         func(n int64) string { return strconv.FormatInt(n, 10) },
 		"has":         func(list []string, s string) bool { return slices.Contains(list, s) },
 		"sub":         func(a, b int) int { return a - b },
@@ -124,6 +128,27 @@ func ago(d time.Duration, t time.Time) string {
 		return unit(int(d.Hours()/24), "day")
 	}
 	return t.UTC().Format("2 Jan 2006")
+}
+
+// span is a length of time in words.
+func span(d time.Duration) string {
+	unit := func(n time.Duration, name string) string {
+		if n == 1 {
+			return "1 " + name
+		}
+		return strconv.FormatInt(int64(n), 10) + " " + name + "s"
+	}
+	switch {
+	case d >= 48*time.Hour && d%(24*time.Hour) == 0:
+		return unit(d/(24*time.Hour), "day")
+	case d >= time.Hour && d%time.Hour == 0:
+		return unit(d/time.Hour, "hour")
+	case d >= time.Minute && d%time.Minute == 0:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + " min"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	}
+	return d.Truncate(100 * time.Millisecond).String()
 }
 
 func healthLabel(status string) string {

@@ -32,6 +32,8 @@ type huntingPage struct {
 	User     string
 	CSRF     string
 	Result   *huntingResult
+	// MayDetect: a custom detection can be made of the query.
+	MayDetect bool
 }
 
 // huntingResult is a result as the page shows it.
@@ -69,6 +71,7 @@ func (s *Site) showHunting(w http.ResponseWriter, r *http.Request, status int, q
 	}
 	return s.render(w, r, status, "hunting", frame{Title: "Hunting", Section: "hunting", Page: huntingPage{
 		Query: q, Tables: s.cfg.Hunter.Tables(), Saved: saved, Examples: exampleQueries, User: user, CSRF: visitOf(r.Context()).session.CSRF, Result: result,
+		MayDetect: access.From(r.Context()).May(access.DetectionWrite),
 	}})
 }
 

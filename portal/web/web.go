@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/response"
@@ -26,6 +27,8 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/attack"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
@@ -80,6 +83,10 @@ type Config struct {
 	Fleet      *fleet.Service
 	Indicators *indicator.Service
 	Queries    hunting.Library
+	// Detections are custom detections, Rules the rules of behaviour that the
+	// product ships.
+	Detections *detection.Service
+	Rules      fs.FS
 	Version    string
 	Logger     *slog.Logger
 	// Now is time.Now outside of tests.
@@ -93,6 +100,9 @@ type Site struct {
 	static  http.Handler
 	pages   map[string]*template.Template
 	origins *http.CrossOriginProtection
+	attack  *attack.Table
+	// rules are read when a page asks for them first.
+	rules func() ([]detection.Shipped, error)
 }
 
 // New makes the pages.
@@ -102,6 +112,10 @@ func New(cfg Config) (*Site, error) {
 	if s.pages, err = parsePages(cfg.Now); err != nil {
 		return nil, fmt.Errorf("templates of the portal: %w", err)
 	}
+	if s.attack, err = attack.Read(); err != nil {
+		return nil, err
+	}
+	s.rules = sync.OnceValues(func() ([]detection.Shipped, error) { return detection.ReadShipped(cfg.Rules) })
 	static, err := fs.Sub(files, "static")
 	if err != nil {
 		return nil, fmt.Errorf("files of the portal: %w", err)
@@ -180,6 +194,17 @@ func (s *Site) routes() {
 	post("/hunting/export", access.HuntingRead, s.exportQuery)
 	post("/hunting/save", access.HuntingRead, s.saveQuery)
 	post("/hunting/saved/{id}/delete", access.HuntingRead, s.deleteQuery)
+	post("/hunting/detection", access.DetectionWrite, s.queryToDetection)
+	get("/detections", access.DetectionRead, s.detections)
+	get("/detections/shipped", access.DetectionRead, s.shipped)
+	get("/detections/shipped/{id}", access.DetectionRead, s.shippedRule)
+	get("/detections/custom/{id}", access.DetectionRead, s.customDetection)
+	post("/detections/custom/{id}", access.DetectionWrite, s.saveDetection)
+	post("/detections/custom/{id}/test", access.DetectionWrite, s.testDetection)
+	post("/detections/custom/{id}/state", access.DetectionWrite, s.switchDetection)
+	post("/detections/custom/{id}/run", access.DetectionWrite, s.runDetection)
+	post("/detections/custom/{id}/delete", access.DetectionWrite, s.deleteDetection)
+	get("/attack", access.AlertRead, s.attackMatrix)
 	get("/audit", access.AuditRead, s.audit)
 	s.indicatorRoutes(get, post)
 }
@@ -335,6 +360,10 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusNotFound, "There is no such action", "Actions go with their device.")
 	case errors.Is(err, action.ErrNoFile):
 		s.problem(w, r, http.StatusNotFound, "There is no file", "The device has not sent one, or it is no longer kept.")
+	case errors.Is(err, detection.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such custom detection", "Somebody may have deleted it. Its alerts are still there.")
+	case errors.Is(err, detection.ErrTooMany):
+		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, account.ErrNotFound), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, enroll.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.Is(err, context.Canceled):
@@ -350,7 +379,7 @@ var uploads = map[string]int64{"/library": response.MaxLibraryFile, "/indicators
 // form reads a form body within limits and checks its CSRF token.
 func (s *Site) form(w http.ResponseWriter, r *http.Request, session bool) error {
 	limit := int64(maxForm)
-	if strings.HasPrefix(r.URL.Path, "/hunting/") || strings.HasPrefix(r.URL.Path, "/policies/") {
+	if strings.HasPrefix(r.URL.Path, "/hunting/") || strings.HasPrefix(r.URL.Path, "/policies/") || strings.HasPrefix(r.URL.Path, "/detections/") {
 		limit = maxQueryForm
 	}
 	read := (*http.Request).ParseForm

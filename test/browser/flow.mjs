@@ -166,6 +166,43 @@ try {
   await page.waitForSelector(".hunting-side li a");
   expect(/From the browser/.test(await text(".hunting-side ul.plain")), "the query is saved");
 
+  // A custom detection out of a query: tested, kept, run; its alerts; the matrix.
+  await page.fill("#query", "DeviceProcessEvents\n| where FileName == 'ls' and ProcessCommandLine endswith '-30'");
+  await page.getByRole("button", { name: "Make a detection" }).click();
+  await page.waitForSelector("#rule");
+  await page.fill("input[name=name]", "Listing of site 30");
+  await page.fill("input[name=techniques]", "T1083, T1105");
+  await page.getByRole("button", { name: "Test", exact: true }).click();
+  await page.waitForSelector("#trial table tbody tr");
+  expect(/would have raised 1 alert on 1 device/.test(await text("#trial h2")), "the test says what it would have raised");
+  await shot("detection");
+  await page.fill("#query", "DeviceProcessEvents\n| where FileNme == 'ls'");
+  await page.getByRole("button", { name: "Test", exact: true }).click();
+  await page.waitForSelector("#trial .message.bad");
+  expect(/no column FileNme/.test(await text("#trial .message.bad")), "a wrong query is told beside");
+  await page.fill("#query", "DeviceProcessEvents\n| where FileName == 'ls' and ProcessCommandLine endswith '-30'");
+  await page.getByRole("button", { name: "Create" }).click();
+  await page.waitForURL("**/detections/custom/*");
+  await page.getByRole("button", { name: "Run now" }).click();
+  await page.waitForSelector("#runs .run.succeeded");
+  await shot("detection-runs");
+  const detectionPath = new URL(page.url()).pathname;
+  await page.goto(base + "/detections");
+  await shot("detections");
+  await page.locator("#main table a", { hasText: /^1$/ }).click();
+  await page.waitForSelector("#results tbody tr");
+  expect(/Listing of site 30/.test(await text("#results tbody")), "the alert of the detection is listed");
+  await page.goto(base + "/detections/shipped?q=reverse");
+  expect(await page.locator("#results tbody tr").count() > 0, "the rules on the devices are listed");
+  await shot("shipped");
+  await page.click("#results tbody a.row-link");
+  await page.waitForSelector("pre.source");
+  await shot("shipped-rule");
+  await page.goto(base + "/attack");
+  expect(await page.locator(".technique.seen").count() > 0 && await page.locator(".technique.covered").count() > 50, "the matrix shows what is covered and seen");
+  await page.locator(".technique.seen summary").first().click();
+  await shot("attack");
+
   // Onboarding: the package comes as a file and is listed; revoke it.
   await page.goto(base + "/onboarding");
   await page.fill("input[name=name]", "from the browser");
@@ -198,13 +235,13 @@ try {
 
   // Dark, narrow, and wide; no page scrolls sideways.
   await page.emulateMedia({ colorScheme: "dark" });
-  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"]]) {
+  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"], ["detections", "/detections"], ["detection", detectionPath], ["attack", "/attack"]]) {
     await page.goto(base + path);
     await shot("dark-" + name);
   }
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 760 });
-  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
+  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["attack", "/attack"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
     await page.goto(base + path);
     await shot("narrow-" + name);
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

@@ -204,6 +204,20 @@ func (s alertStore) AlertsPerDay(ctx context.Context, since time.Time) (map[time
 	return out, nil
 }
 
+func (s alertStore) AlertsByDetector(ctx context.Context, since time.Time) ([]alert.DetectorCount, error) {
+	return rows(ctx, s.read, func(r scanner) (c alert.DetectorCount, err error) {
+		var techniques string
+		var last int64
+		if err = r.Scan(&c.DetectorID, &c.Source, &techniques, &c.Count, &c.Open, &c.False, &c.Devices, &last); err != nil {
+			return c, err
+		}
+		c.Last = fromMicros(last)
+		c.Techniques, err = fromList(techniques)
+		return c, err
+	}, `SELECT detector_id, source, techniques, count(*) AS n, count(*) FILTER (WHERE status <> 'Resolved'), count(*) FILTER (WHERE classification = 'FalsePositive'),
+		count(DISTINCT device_id), max(time) FROM alerts WHERE time >= ? AND test_id = '' GROUP BY detector_id, source, techniques ORDER BY n DESC, detector_id LIMIT ?`, micros(since), alert.MaxDetectors)
+}
+
 func (s alertStore) SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]alert.Arrival, error) {
 	return rows(ctx, s.read, func(r scanner) (a alert.Arrival, err error) {
 		var at int64
