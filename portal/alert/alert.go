@@ -128,6 +128,19 @@ type Arrival struct {
 // MaxDetectors bounds the groups of Store.AlertsByDetector.
 const MaxDetectors = 5000
 
+// Threat is a file that was recognised, over the whole fleet.
+type Threat struct {
+	Name, Family, SHA256 string
+	// Path is where it was seen last, FileName its name there.
+	Path, FileName string
+	Alerts, Open   int
+	Devices        int
+	// Quarantined counts the alerts whose file was taken away, Allowed those whose
+	// file was left.
+	Quarantined, Allowed int
+	First, Last          time.Time
+}
+
 // DetectorCount is how often something detected.
 type DetectorCount struct {
 	DetectorID string
@@ -160,6 +173,10 @@ type Store interface {
 	// AlertsByDetector counts alerts since the given time, self-tests excepted, by
 	// detector and techniques; the most frequent first, at most MaxDetectors.
 	AlertsByDetector(ctx context.Context, since time.Time) ([]DetectorCount, error)
+	// Threats groups the alerts since the given time that name a threat by its name
+	// and the file's SHA-256; the last seen first, at most limit. A text restricts
+	// them to names, hashes, paths and devices that contain it.
+	Threats(ctx context.Context, since time.Time, text string, limit int) ([]Threat, error)
 	// SelfTestAlerts returns the arrivals of a device's self-test.
 	SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]Arrival, error)
 	// RemoveSelfTestAlerts removes them; with an empty deviceID, those of all
@@ -246,6 +263,11 @@ func (s *Service) Update(ctx context.Context, id string, c Change, by, address s
 // OpenCounts returns the number of open alerts by severity.
 func (s *Service) OpenCounts(ctx context.Context) (map[string]int, error) {
 	return s.store.OpenAlertCounts(ctx)
+}
+
+// Threats lists what was recognised within the last days.
+func (s *Service) Threats(ctx context.Context, days int, text string, limit int) ([]Threat, error) {
+	return s.store.Threats(ctx, s.now().AddDate(0, 0, -days), text, limit)
 }
 
 // ByDetector counts the alerts of the last days by what raised them.

@@ -64,6 +64,9 @@ type TimelineQuery struct {
 	Since, Until time.Time
 	// After continues behind the given row; nil for the newest.
 	After *Cursor
+	// Before gives the rows directly before the given row instead, that is the
+	// oldest of those that are newer; they too come newest first.
+	Before *Cursor
 	// Tables are the hunting tables to read; none for all.
 	Tables []string
 	// Text must occur, without regard to case, in a file name or path, a
@@ -82,6 +85,9 @@ func (q TimelineQuery) Check() error {
 	}
 	if q.Limit < 1 || q.Limit > MaxTimeline {
 		return fmt.Errorf("timeline: limit %d is not within 1 to %d", q.Limit, MaxTimeline)
+	}
+	if q.After != nil && q.Before != nil {
+		return errors.New("timeline: rows are wanted after a row or before one, not both")
 	}
 	if len(q.Text) > 512 {
 		return errors.New("timeline: the search text is longer than 512 bytes")

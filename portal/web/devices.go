@@ -4,15 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
-	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
@@ -117,63 +113,6 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	return s.render(w, r, http.StatusOK, "device", frame{Title: d.HostName, Section: "devices", Page: p})
 }
 
-// timelineRows is the number of rows that the timeline shows at first and
-// adds at a time.
-const timelineRows = 40
-
-type timelinePart struct {
-	Path   string
-	Search string
-	Table  string
-	Tables []string
-	Rows   []eventstore.Row
-	// More is the address of the rows behind these, empty at the end.
-	More string
-	// NoScript is the address of the page that shows them.
-	NoScript string
-}
-
-func (s *Site) readTimeline(r *http.Request, device string) (timelinePart, error) {
-	in := r.URL.Query()
-	p := timelinePart{Path: "/devices/" + device, Search: in.Get("q"), Table: in.Get("table"), Tables: eventstore.TableNames()}
-	q := eventstore.TimelineQuery{DeviceID: device, Limit: timelineRows + 1}
-	if len(p.Search) > 200 {
-		p.Search = p.Search[:200]
-	}
-	q.Text = p.Search
-	if slices.Contains(p.Tables, p.Table) {
-		q.Tables = []string{p.Table}
-	} else {
-		p.Table = ""
-	}
-	if us, err := strconv.ParseInt(in.Get("before"), 10, 64); err == nil && us > 0 {
-		report, err := strconv.ParseInt(in.Get("report"), 10, 64)
-		if err != nil {
-			report = 0
-		}
-		q.After = &eventstore.Cursor{Time: time.UnixMicro(us).UTC(), ReportID: report}
-	}
-	rows, err := s.cfg.Events.Timeline(r.Context(), q)
-	if err != nil {
-		return p, err
-	}
-	if len(rows) > timelineRows {
-		rows = rows[:timelineRows]
-		last := rows[timelineRows-1]
-		v := url.Values{"before": {strconv.FormatInt(last.Time.UnixMicro(), 10)}, "report": {strconv.FormatInt(last.ReportID, 10)}}
-		if p.Search != "" {
-			v.Set("q", p.Search)
-		}
-		if p.Table != "" {
-			v.Set("table", p.Table)
-		}
-		p.More = p.Path + "/timeline?" + v.Encode()
-		p.NoScript = p.Path + "?" + v.Encode() + "#timeline"
-	}
-	p.Rows = rows
-	return p, nil
-}
-
 // timeline answers with more rows, for htmx.
 func (s *Site) timeline(w http.ResponseWriter, r *http.Request) error {
 	d, err := s.cfg.Inventory.Get(r.Context(), r.PathValue("id"))
@@ -184,6 +123,7 @@ func (s *Site) timeline(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	p.Top = false
 	return s.fragment(w, "device", "timeline-rows", p)
 }
 

@@ -56,7 +56,11 @@ func (s *Store) Timeline(ctx context.Context, q eventstore.TimelineQuery) ([]eve
 		}
 		args = append(args, t.timeline(&b, q)...)
 	}
-	b.WriteString(") ORDER BY 1 DESC, 4 DESC LIMIT ?")
+	order := ") ORDER BY 1 DESC, 4 DESC LIMIT ?"
+	if q.Before != nil {
+		order = ") ORDER BY 1, 4 LIMIT ?"
+	}
+	b.WriteString(order)
 	args = append(args, q.Limit)
 	rows, err := s.db.QueryContext(ctx, b.String(), args...)
 	if err != nil {
@@ -77,6 +81,9 @@ func (s *Store) Timeline(ctx context.Context, q eventstore.TimelineQuery) ([]eve
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("event store: timeline of %s: %w", q.DeviceID, err)
+	}
+	if q.Before != nil {
+		slices.Reverse(out)
 	}
 	return out, nil
 }
@@ -118,6 +125,13 @@ func (t table) timeline(b *strings.Builder, q eventstore.TimelineQuery) []any {
 		at := q.After.Time.UTC().Truncate(time.Microsecond)
 		args = append(args, at, at, q.After.ReportID)
 	}
+	order := " ORDER BY Timestamp DESC, ReportId DESC LIMIT ?)"
+	if q.Before != nil {
+		b.WriteString(" AND Timestamp >= ? AND (Timestamp > ? OR ReportId > ?)")
+		at := q.Before.Time.UTC().Truncate(time.Microsecond)
+		args = append(args, at, at, q.Before.ReportID)
+		order = " ORDER BY Timestamp, ReportId LIMIT ?)"
+	}
 	if q.Text != "" {
 		b.WriteString(" AND (contains(lower(ActionType), ?)")
 		text := strings.ToLower(valid(q.Text))
@@ -128,7 +142,7 @@ func (t table) timeline(b *strings.Builder, q eventstore.TimelineQuery) []any {
 		}
 		b.WriteString(")")
 	}
-	b.WriteString(" ORDER BY Timestamp DESC, ReportId DESC LIMIT ?)")
+	b.WriteString(order)
 	return append(args, q.Limit)
 }
 

@@ -94,11 +94,15 @@ func (m *Memory) Timeline(_ context.Context, q eventstore.TimelineQuery) ([]even
 		}, "\n"))
 		return (!q.Since.IsZero() && r.Time.Before(q.Since)) || (!q.Until.IsZero() && !r.Time.Before(q.Until)) ||
 			(len(q.Tables) > 0 && !slices.Contains(q.Tables, r.Table)) || !strings.Contains(text, strings.ToLower(q.Text)) ||
-			(q.After != nil && (r.Time.After(q.After.Time) || (r.Time.Equal(q.After.Time) && r.ReportID >= q.After.ReportID)))
+			(q.After != nil && (r.Time.After(q.After.Time) || (r.Time.Equal(q.After.Time) && r.ReportID >= q.After.ReportID))) ||
+			(q.Before != nil && (r.Time.Before(q.Before.Time) || (r.Time.Equal(q.Before.Time) && r.ReportID <= q.Before.ReportID)))
 	})
 	slices.SortFunc(rows, func(a, b eventstore.Row) int {
 		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(b.ReportID, a.ReportID))
 	})
+	if q.Before != nil {
+		return rows[max(0, len(rows)-q.Limit):], nil
+	}
 	return rows[:min(len(rows), q.Limit)], nil
 }
 

@@ -187,6 +187,21 @@ func timeline(t *testing.T, s eventstore.Store) {
 			t.Errorf("query %+v was accepted", q)
 		}
 	}
+	// Upwards from a row in the middle, and down again: the same rows.
+	all := All(t, s, eventstore.TimelineQuery{DeviceID: DeviceA, Limit: 7})
+	middle := all[len(all)/2]
+	up, err := s.Timeline(t.Context(), eventstore.TimelineQuery{DeviceID: DeviceA, Limit: 3, Before: &eventstore.Cursor{Time: middle.Time, ReportID: middle.ReportID}})
+	if err != nil || len(up) != 3 {
+		t.Fatalf("%d rows before a row, %v", len(up), err)
+	}
+	for i, r := range up {
+		if want := all[len(all)/2-3+i]; r.ReportID != want.ReportID || r.Table != want.Table {
+			t.Errorf("row %d before is %d of %s, want %d of %s", i, r.ReportID, r.Table, want.ReportID, want.Table)
+		}
+	}
+	if _, err := s.Timeline(t.Context(), eventstore.TimelineQuery{DeviceID: DeviceA, Limit: 3, Before: &eventstore.Cursor{}, After: &eventstore.Cursor{}}); err == nil {
+		t.Error("rows before and after a row at once are not refused")
+	}
 }
 
 func hostile(t *testing.T, s eventstore.Store) {

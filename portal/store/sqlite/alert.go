@@ -218,6 +218,20 @@ func (s alertStore) AlertsByDetector(ctx context.Context, since time.Time) ([]al
 		count(DISTINCT device_id), max(time) FROM alerts WHERE time >= ? AND test_id = '' GROUP BY detector_id, source, techniques ORDER BY n DESC, detector_id LIMIT ?`, micros(since), alert.MaxDetectors)
 }
 
+func (s alertStore) Threats(ctx context.Context, since time.Time, text string, limit int) ([]alert.Threat, error) {
+	// SQLite takes the columns outside of aggregates from one of the rows.
+	return rows(ctx, s.read, func(r scanner) (t alert.Threat, err error) {
+		var first, last int64
+		err = r.Scan(&t.Name, &t.Family, &t.SHA256, &t.Path, &t.FileName, &t.Alerts, &t.Open, &t.Devices, &t.Quarantined, &t.Allowed, &first, &last)
+		t.First, t.Last = fromMicros(first), fromMicros(last)
+		return t, err
+	}, `SELECT threat_name, threat_family, sha256, file_path, file_name, count(*), count(*) FILTER (WHERE status <> 'Resolved'), count(DISTINCT device_id),
+		count(*) FILTER (WHERE action = 'quarantined'), count(*) FILTER (WHERE action IN ('allowed', 'none', '')), min(time), max(time)
+		FROM alerts WHERE threat_name <> '' AND test_id = '' AND time >= ?1
+		AND (?2 = '' OR instr(lower(threat_name || char(10) || sha256 || char(10) || file_path || char(10) || device_name), lower(?2)) > 0)
+		GROUP BY threat_name, sha256 ORDER BY max(time) DESC, threat_name LIMIT ?3`, micros(since), text, limit)
+}
+
 func (s alertStore) SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]alert.Arrival, error) {
 	return rows(ctx, s.read, func(r scanner) (a alert.Arrival, err error) {
 		var at int64
