@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 )
 
 // Feature is a kernel feature that can be switched off with Config.Without.
@@ -70,16 +72,13 @@ func probe(without []Feature) Capabilities {
 	defer unix.Close(fd)
 	c.Available = true
 
-	file, err := unix.MemfdCreate("bulwark-probe", unix.MFD_CLOEXEC)
+	anonymous, err := guard.AnonymousFile("bulwark-probe")
 	if err != nil {
-		// Before 3.17: a file that nobody else opens and that is always there.
-		file, err = unix.Open("/proc/self/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			c.Reason = fmt.Sprintf("no file to try fanotify marks on: %v", err)
-			return c
-		}
+		c.Reason = fmt.Sprintf("no file to try fanotify marks on: %v", err)
+		return c
 	}
-	defer unix.Close(file)
+	defer anonymous.Close()
+	file := int(anonymous.Fd())
 
 	// An inode mark that is added and removed; nobody opens this file between.
 	try := func(flags uint, mask uint64) error {

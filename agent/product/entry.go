@@ -3,15 +3,17 @@ package product
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/pierrec/lz4/v4"
 )
 
 // Limits of the package managers' files.
@@ -150,7 +152,8 @@ var ErrNoIndex = errors.New("the package manager has no index of the repository:
 // FromAptLists returns the newest version by what apt fetched last, below root,
 // and the file that says so.
 func FromAptLists(root string, e Entry, goarch string) (Version, string, error) {
-	pattern := "*_apt_dists_" + e.Channel + "_main_binary-" + goarch + "_Packages"
+	// apt may keep them compressed (Acquire::GzipIndexes).
+	pattern := "*_apt_dists_" + e.Channel + "_main_binary-" + goarch + "_Packages*"
 	files, err := filepath.Glob(filepath.Join(root, "var/lib/apt/lists", pattern))
 	if err != nil || len(files) == 0 {
 		return Version{}, "", ErrNoIndex
@@ -158,8 +161,8 @@ func FromAptLists(root string, e Entry, goarch string) (Version, string, error) 
 	var best Version
 	from := ""
 	for _, f := range files {
-		text, err := readFile(f, maxIndex)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		text, err := readIndex(f)
+		if err != nil {
 			return Version{}, "", fmt.Errorf("index of apt: %w", err)
 		}
 		if v := newestOfIndex(text); v.Version != "" && (best.Version == "" || Compare(v.Version, best.Version) > 0) {
@@ -170,6 +173,32 @@ func FromAptLists(root string, e Entry, goarch string) (Version, string, error) 
 		return best, "", ErrNone
 	}
 	return best, from, nil
+}
+
+// readIndex reads a Packages file, as it is or compressed with gzip or lz4.
+func readIndex(path string) ([]byte, error) {
+	text, err := readFile(path, maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	var in io.Reader
+	switch filepath.Ext(path) {
+	case ".gz":
+		if in, err = gzip.NewReader(bytes.NewReader(text)); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	case ".lz4":
+		in = lz4.NewReader(bytes.NewReader(text))
+	default:
+		return text, nil
+	}
+	if text, err = io.ReadAll(io.LimitReader(in, maxIndex+1)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(text) > maxIndex {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxIndex)
+	}
+	return text, nil
 }
 
 // newestOfIndex reads a Packages file of apt.

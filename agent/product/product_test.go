@@ -1,7 +1,10 @@
 package product
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -9,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pierrec/lz4/v4"
 
 	"github.com/bulwarkhq/bulwark/test/need"
 )
@@ -101,13 +106,35 @@ func TestFromAptLists(t *testing.T) {
 	}
 	file := filepath.Join(root, "var/lib/apt/lists/portal_repo_apt_dists_prod_main_binary-amd64_Packages")
 	text := "Package: bulwark\nVersion: 1.2-1\nDescription: x\n Version: 9\n\nPackage: bulwark\nVersion: 1.10-1\nPhased-Update-Percentage: 25\n\nPackage: bulwark-portal\nVersion: 7\n"
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if v, from, err := FromAptLists(root, e, "amd64"); err != nil || v.Version != "1.10-1" || v.Rollout != 25 || from != file {
-		t.Errorf("%+v of %s, %v", v, from, err)
+	for ending, write := range map[string]func(io.Writer) io.WriteCloser{
+		"":     func(w io.Writer) io.WriteCloser { return nopCloser{w} },
+		".gz":  func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
+		".lz4": func(w io.Writer) io.WriteCloser { return lz4.NewWriter(w) },
+	} {
+		var out bytes.Buffer
+		w := write(&out)
+		_, err := io.WriteString(w, text)
+		if err := errors.Join(err, w.Close(), os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file+ending, out.Bytes(), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if v, from, err := FromAptLists(root, e, "amd64"); err != nil || v.Version != "1.10-1" || v.Rollout != 25 || from != file+ending {
+			t.Errorf("%q: %+v of %s, %v", ending, v, from, err)
+		}
+		if err := os.WriteFile(file+ending, []byte("damaged\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if v, _, err := FromAptLists(root, e, "amd64"); err == nil {
+			t.Errorf("%q: a damaged index says %+v", ending, v)
+		}
+		if err := os.Remove(file + ending); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
 
 func TestFetch(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

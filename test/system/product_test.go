@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,6 +44,7 @@ type product struct {
 	dirs  layout.Dirs // of the agent
 	root  string      // folder that dirs is below
 	watch string      // mount point of the watched tmpfs
+	wrap  []string    // starts all programs of the agent; empty for nothing
 
 	portalData string
 	portalAddr string
@@ -111,6 +113,10 @@ func start(t *testing.T) *product {
 
 // TestMain makes the account of the scanner, which all products share.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == oldKernel || os.Args[1] == oldKernelProbe) {
+		fmt.Fprintln(os.Stderr, oldKernelProgram(os.Args[1:]))
+		os.Exit(1)
+	}
 	os.Exit(withAccount(m.Run))
 }
 
@@ -165,7 +171,8 @@ func (p *product) supervise(name string, flags []string, program string, args ..
 	}
 	argv = append(argv, flags...)
 	argv = append(argv, "--", filepath.Join(p.bin, program))
-	s.cmd = exec.Command("timeout", append(argv, args...)...)
+	argv = slices.Concat(p.wrap, []string{"timeout"}, argv, args)
+	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	started := make(chan error)
 	go func() {
@@ -264,7 +271,8 @@ func (p *product) run(args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var stdout, stderr strings.Builder
-	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "bulwark"), append([]string{"--root", p.root}, args...)...)
+	argv := slices.Concat(p.wrap, []string{filepath.Join(p.bin, "bulwark"), "--root", p.root}, args)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError

@@ -50,11 +50,11 @@ const maxSlots = 1 << 16
 // NewPage makes a page in an anonymous file, which it returns for the guard to
 // inherit. patience is how long the daemon may be silent.
 func NewPage(patience time.Duration) (*Page, *os.File, error) {
-	fd, err := unix.MemfdCreate("bulwark-guard", unix.MFD_CLOEXEC)
+	file, err := AnonymousFile("bulwark-guard")
 	if err != nil {
 		return nil, nil, fmt.Errorf("memory for the guard: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "bulwark-guard")
+	fd := int(file.Fd())
 	if err := unix.Ftruncate(fd, (header+maxSlots)*8); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("memory for the guard: %w", err), file.Close())
 	}
