@@ -30,7 +30,10 @@ func peType() *Type {
 		resource_timestamp:i resource_version:`+version+` number_of_resources:i
 		resources:[(rva:i offset:i length:i type:i id:i language:i type_string:s name_string:s language_string:s)]
 		pdb_path:s number_of_signatures:i
-		signatures:[(`+certificate+` number_of_certificates:i certificates:[(`+certificate+`)])]
+		is_signed:i
+		signatures:[(`+certificate+` number_of_certificates:i certificates:[(`+certificate+`)]
+			verified:i digest:s digest_alg:s file_digest:s
+			signer_info:(program_name:s digest:s digest_alg:s length_of_chain:i chain:[(`+certificate+`)]))]
 		imphash:s/- section_index:i/s/i exports:i/s/r/i exports_index:i/s/r/i imports:i/ss/si/s/rr/iss/isi/is/irr
 		import_rva:i/ss/si delayed_import_rva:i/ss/si locale:i/i language:i/i is_dll:i/- is_32bit:i/- is_64bit:i/-
 		calculate_checksum:i/- rva_to_offset:i/i`, peConstants)
@@ -341,7 +344,7 @@ func (p *peFile) lists() {
 				if made == nil {
 					made = compute()
 				}
-				return made[name]
+				return made.Get(name)
 			})
 		}
 	}
@@ -349,7 +352,7 @@ func (p *peFile) lists() {
 	together(p.delayedImports, "number_of_delayed_imports", "number_of_delayed_imported_functions", "delay_import_details", "delayed_import_details", "\x00delayed")
 	together(p.exports, "number_of_exports", "dll_name", "export_timestamp", "export_details", "\x00exports")
 	together(p.resources, "resource_timestamp", "resource_version", "number_of_resources", "resources", "version_info", "version_info_list", "number_of_version_infos")
-	together(p.signatures, "number_of_signatures", "signatures")
+	together(p.signatures, "number_of_signatures", "signatures", "is_signed")
 }
 
 func (p *peFile) section(i int) any {

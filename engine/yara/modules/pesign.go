@@ -2,6 +2,7 @@ package modules
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha1"
 	"encoding/asn1"
 	"encoding/hex"
@@ -19,14 +20,15 @@ const (
 )
 
 // signatures lists the certificates with which the file is signed
-// (Authenticode). Nothing is verified.
+// (Authenticode). What needs the file's digest is computed when it is asked for.
 func (p *peFile) signatures() Object {
-	o := Object{"number_of_signatures": int64(0)}
+	o := Object{"number_of_signatures": int64(0), "is_signed": int64(0)}
 	at, size, ok := p.directory(4)
 	if !ok || at == 0 || int64(at)+int64(size) > p.size {
 		return o
 	}
 	var all []any
+	fileDigest := p.digester()
 	end := int64(at) + int64(size)
 	for pos := int64(at); pos+8 <= end && !p.spent(64); {
 		h := p.bytes(pos, 8)
@@ -38,12 +40,20 @@ func (p *peFile) signatures() Object {
 			break
 		}
 		if le.Uint16(h[6:]) == 2 && n <= maxSignature { // PKCS#7
-			all = appendSigned(all, bytes.Clone(p.in.Slice(pos+8, int(n-8))), 0)
+			all = appendSigned(all, bytes.Clone(p.in.Slice(pos+8, int(n-8))), 0, fileDigest)
 		}
 		pos += (n + 7) &^ 7
 	}
 	o["number_of_signatures"] = int64(len(all))
 	o["signatures"] = list(all)
+	o["is_signed"] = Lazy(func() any {
+		for _, s := range all {
+			if s.(Object).Get("verified") == int64(1) {
+				return int64(1)
+			}
+		}
+		return int64(0)
+	})
 	return o
 }
 
@@ -52,6 +62,7 @@ type certificate struct {
 	issuer   asn1.RawValue
 	serial   []byte
 	subject  asn1.RawValue
+	key      []byte // SubjectPublicKeyInfo
 	version  int64
 	alg      string
 	from, to int64
@@ -103,7 +114,7 @@ func oid(v asn1.RawValue) string {
 
 // appendSigned adds the signers of a PKCS#7 message and those of the messages
 // nested in it.
-func appendSigned(all []any, msg []byte, depth int) []any {
+func appendSigned(all []any, msg []byte, depth int, fileDigest func(crypto.Hash) []byte) []any {
 	if depth > maxNested || len(all) >= maxSignatures {
 		return all
 	}
@@ -114,7 +125,8 @@ func appendSigned(all []any, msg []byte, depth int) []any {
 	s := d.enter().enter()
 	s.next() // version
 	s.next() // digest algorithms
-	s.next() // contents
+	var signed signer
+	signed.contents(s.next())
 	var certs []certificate
 	for {
 		class, tag := s.peekTag()
@@ -138,11 +150,15 @@ func appendSigned(all []any, msg []byte, depth int) []any {
 		info.next() // version
 		id := info.enter()
 		issuer, serial := id.next(), id.next()
+		who := signed
+		who.info(info)
 		for i := range certs {
 			if bytes.Equal(certs[i].issuer.FullBytes, issuer.FullBytes) && bytes.Equal(certs[i].serial, serial.Bytes) {
 				o := certs[i].object()
 				o["number_of_certificates"] = int64(len(listed))
 				o["certificates"] = list(listed)
+				who.certificate = &certs[i]
+				who.describe(o, certs, fileDigest)
 				all = append(all, o)
 				break
 			}
@@ -161,7 +177,7 @@ func appendSigned(all []any, msg []byte, depth int) []any {
 				}
 				values := a.enter()
 				for !values.bad && len(values.rest) > 0 {
-					all = appendSigned(all, values.next().FullBytes, depth+1)
+					all = appendSigned(all, values.next().FullBytes, depth+1, fileDigest)
 				}
 			}
 		}
@@ -189,8 +205,10 @@ func parseCertificate(v asn1.RawValue) (c certificate, ok bool) {
 	validity := t.enter()
 	c.from, c.to = asn1Time(validity.next()), asn1Time(validity.next())
 	c.subject = t.next()
+	ok = !t.bad
+	c.key = t.next().FullBytes
 	c.alg = oid(outer.enter().next())
-	return c, !t.bad && !outer.bad
+	return c, ok && !outer.bad
 }
 
 func asn1Time(v asn1.RawValue) int64 {
