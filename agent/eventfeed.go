@@ -13,6 +13,7 @@ import (
 // Bounds of what the local API shows of events.
 const (
 	recentEvents  = 1000 // kept in memory
+	recentBehaved = 200  // behaviours, kept longer than the flood of all events
 	feedQueue     = 4096 // of one who follows
 	maxFollowers  = 16
 	feedBytes     = 512 << 10 // of one answer, by rough size
@@ -26,9 +27,29 @@ type eventFeed struct {
 	a *Agent
 
 	mu        sync.Mutex
-	ring      []event.Event
-	next      int
+	all       ring // recentEvents
+	behaviors ring // recentBehaved
 	followers map[*follower]struct{}
+}
+
+// ring keeps the last events.
+type ring struct {
+	events []event.Event
+	next   int
+}
+
+func (r *ring) add(e *event.Event, size int) {
+	if len(r.events) < size {
+		r.events = append(r.events, *e)
+		return
+	}
+	r.events[r.next] = *e
+	r.next = (r.next + 1) % size
+}
+
+// newest gives the i-th event, counted from the newest.
+func (r *ring) newest(i int) *event.Event {
+	return &r.events[(r.next+len(r.events)-1-i)%len(r.events)]
 }
 
 type follower struct {
@@ -42,11 +63,9 @@ type follower struct {
 func (f *eventFeed) see(e *event.Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.ring) < recentEvents {
-		f.ring = append(f.ring, *e)
-	} else {
-		f.ring[f.next] = *e
-		f.next = (f.next + 1) % recentEvents
+	f.all.add(e, recentEvents)
+	if e.Class == event.ClassBehavior {
+		f.behaviors.add(e, recentBehaved)
 	}
 	for w := range f.followers {
 		if !chosen(&w.filter, e) {
@@ -118,8 +137,12 @@ func (f *eventFeed) RecentEvents(_ context.Context, filter api.EventFilter) (api
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	left := feedBytes
-	for i := range f.ring {
-		e := &f.ring[(f.next+len(f.ring)-1-i)%len(f.ring)]
+	from := &f.all
+	if filter.Category == string(event.CategoryBehavior) {
+		from = &f.behaviors
+	}
+	for i := range from.events {
+		e := from.newest(i)
 		if !chosen(&filter, e) {
 			continue
 		}

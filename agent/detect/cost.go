@@ -23,8 +23,8 @@ const (
 // its own.
 type cost struct {
 	evaluated, matched, skipped atomic.Uint64
-	samples, nanos              atomic.Uint64
-	paused                      atomic.Int64 // until when, in Unix nanoseconds; 0 is not
+	samples, nanos, top         atomic.Uint64 // top: nanoseconds of the dearest sample
+	paused                      atomic.Int64  // until when, in Unix nanoseconds; 0 is not
 	pauses                      atomic.Uint64
 
 	mu     sync.Mutex
@@ -34,13 +34,17 @@ type cost struct {
 	dearst time.Duration
 }
 
-// mean is what one evaluation took on average.
+// mean is what one evaluation took on average, but for the dearest sample, in
+// which the thread may have waited for a processor.
 func (c *cost) mean() time.Duration {
-	n := c.samples.Load()
-	if n == 0 {
+	n, nanos, top := c.samples.Load(), c.nanos.Load(), c.top.Load()
+	switch {
+	case n == 0:
 		return 0
+	case n > 1 && nanos >= top:
+		return time.Duration((nanos - top) / (n - 1))
 	}
-	return time.Duration(c.nanos.Load() / n)
+	return time.Duration(nanos / n)
 }
 
 // measure runs a rule with the clock and decides whether it may go on.
@@ -67,6 +71,8 @@ func (s *ruleset) measure(c *compiled, sc *scratch, out []Match) []Match {
 func (c *cost) sample(at time.Time, took time.Duration) {
 	c.samples.Add(1)
 	c.nanos.Add(uint64(max(took, 0)))
+	for old := c.top.Load(); uint64(max(took, 0)) > old && !c.top.CompareAndSwap(old, uint64(took)); old = c.top.Load() {
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if at.Sub(c.start) > costWindow {

@@ -43,6 +43,9 @@ func (a *app) rulesListCommand() *cobra.Command {
 		if a.json() {
 			return a.printJSON(list)
 		}
+		if cost && len(list.Rules) > 0 {
+			a.say("%10s %10s %10s %8s  %-8s %s", "TOTAL", "EACH", "EVALUATED", "MATCHED", "STATE", "RULE")
+		}
 		for _, r := range list.Rules {
 			if cost {
 				a.say("%10s %10s %10d %8d  %-8s %s", time.Duration(total(r)).Round(time.Microsecond), time.Duration(r.MeanNanoseconds), r.Evaluated, r.Matched, r.State, visible(r.Title))
@@ -54,12 +57,9 @@ func (a *app) rulesListCommand() *cobra.Command {
 			}
 			a.say("%-13s %-22s %-60s %s  %s", r.Severity, r.Stream, visible(r.Title), strings.Join(r.Techniques, ","), visible(text))
 		}
-		if cost && len(list.Rules) > 0 {
-			a.say("(columns: time in all, time of one evaluation, evaluations, matches, state, title)")
-		}
 		return nil
 	})
-	c.Flags().BoolVar(&cost, "cost", false, "what each rule has cost since the daemon started, the dearest first")
+	c.Flags().BoolVar(&cost, "cost", false, "what each rule has cost since the daemon started, the dearest first (estimated: one of 64 evaluations is timed)")
 	c.Flags().BoolVar(&all, "all", false, "also rules that no sensor here serves")
 	return c
 }
@@ -190,24 +190,29 @@ type ruleMatch struct {
 }
 
 // maxEventLine bounds one line of a file of events.
-const maxEventLine = 1 << 20
+const maxEventLine = 8 << 20
 
 func (a *app) rulesTestCommand() *cobra.Command {
 	var events, folder string
 	c := &cobra.Command{Use: "test RULE", Short: "Try a rule on events: those of a file, one JSON object a line, or of the standard input"}
 	c.Args = onePath(c, "the id, title or file of a rule")
-	c.Flags().StringVar(&events, "events", "-", "file of events as `bulwark edr events --output json` writes them; - is the standard input")
-	c.Flags().StringVar(&folder, "rules", "", "folder of rules; the shipped rules and /etc/opt/bulwark/rules when not given")
+	c.Flags().StringVar(&events, "events", "-", "`file` of events as bulwark edr events --output json writes them, with --follow or without; - is the standard input")
+	c.Flags().StringVar(&folder, "rules", "", "`folder` of rules; the shipped rules and /etc/opt/bulwark/rules when not given")
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		engine, err := a.engineFor(args[0], folder)
+		engine, unusable, err := a.engineFor(args[0], folder)
 		if err != nil {
 			return err
 		}
 		rule, err := findRule(engine, args[0])
-		if err != nil {
+		if err != nil && unusable {
+			return fmt.Errorf("no rule of %s can be used; its problems are above", args[0])
+		} else if err != nil {
 			return err
 		}
 		in := io.Reader(os.Stdin)
+		if st, err := os.Stdin.Stat(); events == "-" && err == nil && st.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintln(a.stderr, "Reading events from the standard input; --events names a file.")
+		}
 		if events != "-" {
 			f, err := os.Open(events)
 			if err != nil {
@@ -226,16 +231,23 @@ func (a *app) rulesTestCommand() *cobra.Command {
 		for _, m := range out.Matched {
 			a.say("line %d: %s %s %s %s", m.Line, m.Action, visible(m.Image), visible(m.CommandLine), visible(m.File))
 		}
-		a.say("%s: %d of %d events", visible(out.Rule), len(out.Matched), out.Events)
+		kind := ""
+		if (detect.Match{Rule: rule}).IsBehavior(&event.Event{}, nil) {
+			kind = " (recorded as behaviour, no alert)"
+		}
+		a.say("%s: %d of %d events%s", visible(out.Rule), len(out.Matched), out.Events, kind)
 		return nil
 	}
 	return c
 }
 
 // engineFor loads the rules among which the named one is looked for.
-func (a *app) engineFor(name, folder string) (*detect.Engine, error) {
+//
+// unusable says that the name is that of a file with problems.
+func (a *app) engineFor(name, folder string) (e *detect.Engine, unusable bool, err error) {
+	file := false
 	if st, err := os.Stat(name); err == nil && st.Mode().IsRegular() {
-		folder = name
+		folder, file = name, true
 	}
 	builtin := folder == ""
 	if builtin {
@@ -246,12 +258,12 @@ func (a *app) engineFor(name, folder string) (*detect.Engine, error) {
 	}
 	e, rep, err := rulesFrom(folder, builtin)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for _, p := range rep.Problems {
 		fmt.Fprintln(a.stderr, visible(p.Error()))
 	}
-	return e, nil
+	return e, file && len(rep.Problems) > 0, nil
 }
 
 func findRule(e *detect.Engine, name string) (*detect.Rule, error) {
@@ -278,23 +290,21 @@ func tryRule(e *detect.Engine, rule *detect.Rule, in io.Reader, out *rulesTest) 
 		if len(strings.TrimSpace(lines.Text())) == 0 {
 			continue
 		}
-		var ev event.Event
-		if err := json.Unmarshal(lines.Bytes(), &ev); err != nil {
+		var got struct {
+			event.Event
+			Events []event.Event `json:"events"` // the answer without --follow
+		}
+		if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		if ev.Action == "" {
-			return fmt.Errorf("line %d: is no event: it has no action", n)
+		if got.Events == nil {
+			got.Events = []event.Event{got.Event}
 		}
-		out.Events++
-		for _, m := range e.Evaluate(&ev) {
-			if m.Rule.ID != rule.ID {
-				continue
+		for i := range got.Events {
+			if got.Events[i].Action == "" {
+				return fmt.Errorf("line %d: is no event: it has no action", n)
 			}
-			p := ev.Process
-			if ev.Class != event.ClassProcess {
-				p = ev.Initiating
-			}
-			out.Matched = append(out.Matched, ruleMatch{n, ev.Time, ev.Action, p.FolderPath, p.CommandLine, ev.File.FolderPath})
+			tryEvent(e, rule, &got.Events[i], n, out)
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
@@ -303,4 +313,18 @@ func tryRule(e *detect.Engine, rule *detect.Rule, in io.Reader, out *rulesTest) 
 		return err
 	}
 	return nil
+}
+
+func tryEvent(e *detect.Engine, rule *detect.Rule, ev *event.Event, line int, out *rulesTest) {
+	out.Events++
+	for _, m := range e.Evaluate(ev) {
+		if m.Rule.ID != rule.ID {
+			continue
+		}
+		p := ev.Process
+		if ev.Class != event.ClassProcess && ev.Class != event.ClassBehavior {
+			p = ev.Initiating
+		}
+		out.Matched = append(out.Matched, ruleMatch{line, ev.Time, ev.Action, p.FolderPath, p.CommandLine, ev.File.FolderPath})
+	}
 }

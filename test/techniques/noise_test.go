@@ -77,13 +77,13 @@ if [ -x /usr/sbin/logrotate ]; then printf '`+dir+`/x.log { rotate 1\nsize 1\n}\
 }
 
 // everyday is a Debian system with the programs of a usual server.
-const everyday = "cron,rsync,nginx-light,openssh-server,sudo,postfix,mariadb-server,php-cli,redis-server,python3,vim-tiny,git,curl,unattended-upgrades,logrotate,rsyslog,chrony,bind9-host,dnsutils,tcpdump,at,zip,unzip,screen,tmux,htop,strace,gdb,make,gcc,fail2ban,ufw,iptables,nftables,postgresql,apache2-bin,haproxy,memcached,samba-common,nfs-common,smartmontools,lvm2,mdadm,cryptsetup,snmpd,openvpn,wireguard-tools,ca-certificates,locales,tzdata,bash-completion,man-db,iputils-ping,ansible-core,restic,debsums,aptitude,popularity-contest,bsdmainutils"
+const everyday = "cron,rsync,nginx-light,openssh-server,sudo,postfix,mariadb-server,php-cli,redis-server,python3,vim-tiny,git,curl,unattended-upgrades,logrotate,rsyslog,chrony,bind9-host,dnsutils,tcpdump,at,zip,unzip,screen,tmux,htop,strace,make,gcc,fail2ban,ufw,iptables,nftables,postgresql,apache2-bin,haproxy,memcached,samba-common,nfs-common,smartmontools,lvm2,mdadm,cryptsetup,snmpd,openvpn,wireguard-tools,ca-certificates,locales,tzdata,bash-completion,man-db,iputils-ping,restic,debsums,aptitude,popularity-contest,bsdmainutils"
 
 // workFolder is not a temporary one: programs in such are suspected, and the
 // system that is made there shall look like one.
 func workFolder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/lib", "bulwark-noise-")
+	dir, err := os.MkdirTemp("/var/lib", "everyday-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,9 @@ func workFolder(t *testing.T) string {
 func everything(t *testing.T, run func(name, script string), root string) {
 	need.Command(t, "debootstrap")
 	run("packages", `mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
-debootstrap --variant=minbase --include=`+everyday+` $(. /etc/os-release; echo $VERSION_CODENAME) system "$mirror" >debootstrap.log || { tail -n 20 debootstrap.log; exit 1; }`)
+debootstrap --variant=minbase --include=`+everyday+` $(. /etc/os-release; echo $VERSION_CODENAME) system "$mirror" >debootstrap.log || { tail -n 20 debootstrap.log; exit 1; }
+cp /etc/apt/apt.conf.d/* system/etc/apt/apt.conf.d/; cp /etc/resolv.conf system/etc/
+chroot system apt-get -qq update && chroot system apt-get -qq -y install --no-install-recommends ansible-core gdb nmap- >apt.log 2>&1 || { tail -n 20 apt.log; exit 1; }`)
 	playbook, err := filepath.Abs("testdata/playbook.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -110,9 +112,11 @@ debootstrap --variant=minbase --include=`+everyday+` $(. /etc/os-release; echo $
 trap 'umount system/proc' EXIT
 chroot system env LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local /play/playbook.yml
 chroot system env LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local /play/playbook.yml`)
-	run("cron day", `for f in /etc/cron.daily/*; do [ -x "$f" ] && "$f" || true; done
+	run("cron day", `echo 'APT::Periodic::RandomSleep "0";' | tee sleep.conf >system/etc/apt/apt.conf.d/99sleep # up to half an hour otherwise
+export APT_CONFIG=$PWD/sleep.conf
+for f in /etc/cron.daily/*; do [ -x "$f" ] && "$f" || true; done
 mount -t proc proc system/proc; trap 'umount system/proc' EXIT
-for when in hourly daily weekly monthly; do chroot system run-parts /etc/cron.$when || true; done`)
+for when in hourly daily weekly monthly; do env -u APT_CONFIG chroot system run-parts /etc/cron.$when || true; done`)
 	run("backups", `mkdir saved && rsync -aAXH --delete system/etc system/var system/root saved/ && rsync -aAXH --delete system/etc system/var system/root saved/
 export RESTIC_PASSWORD=x
 restic -q init -r repo && restic -q backup -r repo system/etc system/var && restic -q backup -r repo system/etc system/var && restic -q forget --prune --keep-last 1 -r repo && restic -q check -r repo && restic -q restore latest -r repo --target back
