@@ -23,14 +23,15 @@ const someHash = "00000000000000000000000000000000000000000000000000000000000000
 func main() {
 	events := flag.Int("events", 1_000_000, "how many events")
 	rounds := flag.Int("rounds", 3, "times that each query runs; the shortest counts")
+	only := flag.Bool("timeline", false, "measure the timeline of a device only")
 	flag.Parse()
-	if err := measure(*events, *rounds); err != nil {
+	if err := measure(*events, *rounds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "hunting:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(events, rounds int) error {
+func measure(events, rounds int, only bool) error {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "bulwark-bench-hunting-")
 	if err != nil {
@@ -50,6 +51,9 @@ func measure(events, rounds int) error {
 	took := time.Since(begin)
 	fmt.Printf("%d events of %d devices in %d hours, %d processors: stored in %.1f s (%.0f events/s)\n\n",
 		events, devices, hoursSpan, runtime.NumCPU(), took.Seconds(), float64(events)/took.Seconds())
+	if only {
+		return timelines(ctx, store, rounds)
+	}
 	fmt.Printf("%-16s %10s %10s %7s\n", "query", "KQL ms", "SQL ms", "ratio")
 	h := hunting.New(store, now)
 	for _, q := range queries {
@@ -81,7 +85,7 @@ func measure(events, rounds int) error {
 		}
 		fmt.Printf("%-16s %10.1f %10.1f %7.2f\n", q.name, kql, sql, kql/sql)
 	}
-	return nil
+	return timelines(ctx, store, rounds)
 }
 
 // shortest runs f and returns the shortest time in ms.
