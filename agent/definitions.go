@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/update"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
@@ -178,9 +180,16 @@ func (a *Agent) changedSince(before uint64) bool {
 func (a *Agent) loadDefinitions(ctx context.Context, folders []string) error {
 	before := a.pool.Generation()
 	_, err := a.pool.ReloadFrom(ctx, a.sourcesWith(folders))
-	if err == nil && a.changedSince(before) {
+	e := &event.Event{Time: time.Now(), Class: event.ClassDevice, Action: event.AntivirusDefinitionsUpdated}
+	switch {
+	case err != nil && ctx.Err() == nil:
+		e.Action, e.Additional = event.AntivirusDefinitionsUpdateFailed, map[string]string{"Reason": err.Error()}
+		a.report(e)
+	case err == nil && a.changedSince(before):
 		s := a.pool.Status()
 		a.announce("definitions", fmt.Sprintf("Definitions %s loaded: %d signatures", s.Info.Definitions, s.Info.Total), nil)
+		e.Additional = map[string]string{"DefinitionsVersion": s.Info.Definitions, "SignatureCount": strconv.FormatInt(int64(s.Info.Total), 10)}
+		a.report(e)
 		a.uplink.CheckInSoon()
 	}
 	return err

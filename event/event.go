@@ -127,9 +127,15 @@ const (
 
 	AntivirusDetection     = "AntivirusDetection"
 	AntivirusScanCompleted = "AntivirusScanCompleted"
-	AgentStarted           = "AgentStarted"
-	AgentStopped           = "AgentStopped"
-	EventsLost             = "EventsLost"
+
+	// Sets of definitions that an update brought (DeviceEvents); AdditionalFields:
+	// DefinitionsVersion and SignatureCount, or Reason: why they did not load.
+	AntivirusDefinitionsUpdated      = "AntivirusDefinitionsUpdated"
+	AntivirusDefinitionsUpdateFailed = "AntivirusDefinitionsUpdateFailed"
+
+	AgentStarted = "AgentStarted"
+	AgentStopped = "AgentStopped"
+	EventsLost   = "EventsLost"
 )
 
 // Event is one thing that happened on a device. Members that do not apply to

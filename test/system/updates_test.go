@@ -120,6 +120,18 @@ func TestDefinitionsUpdate(t *testing.T) {
 		t.Errorf("health says nothing about it:\n%s", text)
 	}
 
+	hunt := newHunt(p)
+	p.until("the portal has the events of the updates", func() error {
+		found := hunt.find(&stimuli{}, p, []observed{
+			{name: "updated", table: "DeviceEvents", where: `ActionType == "AntivirusDefinitionsUpdated" and AdditionalFields has "SignatureCount"`},
+			{name: "refused", table: "DeviceEvents", where: `ActionType == "AntivirusDefinitionsUpdateFailed" and AdditionalFields has "known to be clean"`},
+		})
+		if len(found) != 2 {
+			return fmt.Errorf("it has %v", found)
+		}
+		return nil
+	})
+
 	// Back to the package, and forward again.
 	p.must("definitions", "restore")
 	if got := open(t, p.file("third.txt", marker)); got != allowed {
