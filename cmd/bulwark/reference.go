@@ -68,7 +68,7 @@ var reference = []struct {
 	{"definitions update", extended, "the answer says what was loaded"},
 	{"definitions restore", extended, "as definitions update"},
 	{"definitions path set --path /srv/definitions", same, "loads at once; bulwark definitions path reset goes back"},
-	{"threat list", extended, "process and user"},
+	{"threat list", extended, "process and user; JSON in the reference's shape as `mdatp`, ours as `bulwark`"},
 	{"threat get --id 3f2a", extended, "signature, process, history"},
 	{"threat quarantine list", same, ""},
 	{"threat quarantine add --id 3f2a", same, ""},

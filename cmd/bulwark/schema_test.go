@@ -41,6 +41,7 @@ var outputs = []struct {
 	{"scan-details", api.ScanDetails{}, "bulwark scan get", []string{"scan", "get", "--id", "s1"}},
 	{"scan-list", api.ScanList{}, "bulwark scan list", []string{"scan", "list"}},
 	{"scan-status", api.ScanProgress{}, "bulwark scan status", []string{"scan", "status"}},
+	{"mdatp-threat-list", theirThreats{}, "mdatp threat list", []string{"threat", "list"}},
 	{"threat-list", api.ThreatList{}, "bulwark threat list", []string{"threat", "list"}},
 	{"threat", api.Threat{}, "bulwark threat get", []string{"threat", "get", "--id", "3f2a"}},
 	{"threat-allowed", api.AllowedThreats{}, "bulwark threat allowed list", []string{"threat", "allowed", "list"}},
@@ -215,8 +216,12 @@ func TestOutputsSatisfySchemas(t *testing.T) {
 		case "scan-state":
 			continue // of scan cancel: an api.Scan as in scan-list
 		}
+		program := "bulwark"
+		if strings.HasPrefix(o.name, referenceName) {
+			program = referenceName
+		}
 		var stdout, stderr bytes.Buffer
-		run(t.Context(), "bulwark", append([]string{"--root", strings.TrimSuffix(d.dirs.Run, "/run/bulwark"), "--output", "json"}, args...), &stdout, &stderr)
+		run(t.Context(), program, append([]string{"--root", strings.TrimSuffix(d.dirs.Run, "/run/bulwark"), "--output", "json"}, args...), &stdout, &stderr)
 		out := &stdout
 		if errorOutput {
 			out = &stderr

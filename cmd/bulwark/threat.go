@@ -37,7 +37,10 @@ func (a *app) threatList(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.json() {
+	switch {
+	case a.json() && a.reference():
+		return a.printJSON(inTheirShape(list))
+	case a.json():
 		return a.printJSON(list)
 	}
 	if len(list.Threats) == 0 {
