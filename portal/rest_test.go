@@ -3,17 +3,21 @@ package portal
 import (
 	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/bulwarkhq/bulwark/api/openapi"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/rest"
 )
 
@@ -142,6 +146,29 @@ func TestREST(t *testing.T) {
 	}
 	if status, m := get("/api/machines/{id}", "/api/machines/"+w.device); status != 200 || m["agentHealth"].(map[string]any)["events_waiting"] != float64(3) || m["riskScore"] != "High" {
 		t.Errorf("machine: %d %v", status, m)
+	}
+	// The ledger: a batch that comes again counts once.
+	batch := &ingest.Batch{DeviceID: w.device, SpoolID: "ledger", Sequence: 7, Received: time.Now(), Lost: map[string]uint64{"file": 4}, Events: []event.Event{
+		{Time: time.Now(), Class: event.ClassProcess, Action: event.ProcessCreated, ReportID: 901}, {Time: time.Now(), Class: event.ClassProcess, Action: event.ProcessTerminated, ReportID: 902},
+	}}
+	ledger := func() (process, file map[string]any) {
+		_, m := get("/api/machines/{id}", "/api/machines/"+w.device)
+		all, _ := m["eventLedger"].(map[string]any)
+		process, _ = all["process"].(map[string]any)
+		file, _ = all["file"].(map[string]any)
+		return process, file
+	}
+	number := func(m map[string]any, key string) float64 { n, _ := m[key].(float64); return n }
+	process, file := ledger()
+	store := newSink(w.cfg.Events, w.alerts, w.inventory, slog.New(slog.DiscardHandler), w.metrics)
+	for range 2 {
+		if err := store.StoreBatch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process2, file2 := ledger()
+	if number(process2, "stored") != number(process, "stored")+2 || number(file2, "lost") != number(file, "lost")+4 {
+		t.Errorf("the ledger was %v, %v and is %v, %v", process, file, process2, file2)
 	}
 	if status, _ := get("/api/machines", "/api/v1.0/machines"); status != 200 {
 		t.Errorf("/api/v1.0: %d", status)

@@ -46,9 +46,34 @@ type Store interface {
 	Timeline(ctx context.Context, q TimelineQuery) ([]Row, error)
 	// Lost returns how many events a device lost since the given time, by class.
 	Lost(ctx context.Context, deviceID string, since time.Time) (map[string]uint64, error)
+	// Receipts returns the ledger of a device since the portal knows it, by class:
+	// what is in every event's table once, or was when it came.
+	Receipts(ctx context.Context, deviceID string) (map[string]Receipt, error)
 	// Stats returns sizes for the metrics.
 	Stats(ctx context.Context) (Stats, error)
 	Close() error
+}
+
+// Receipt is the portal's side of the ledger of one class of a device's events.
+// What the agent has as delivered is Stored here, and what it dropped is Lost, as
+// soon as the batch is acknowledged; a batch that came twice counts once.
+type Receipt struct{ Stored, Lost uint64 }
+
+// Receipts makes the receipts of a batch.
+func (b *Batch) Receipts() map[string]Receipt {
+	out := map[string]Receipt{}
+	for i := range b.Events {
+		class := b.Events[i].Class.String()
+		r := out[class]
+		r.Stored++
+		out[class] = r
+	}
+	for class, n := range b.Lost {
+		r := out[class]
+		r.Lost += n
+		out[class] = r
+	}
+	return out
 }
 
 // Cursor is a position in a timeline: the last row that was read.

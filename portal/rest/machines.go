@@ -51,6 +51,14 @@ type machine struct {
 	LoggedOnUsers         []string    `json:"loggedOnUsers"`
 	// AgentHealth is the agent's own report; only for a single machine.
 	AgentHealth json.RawMessage `json:"agentHealth,omitempty"`
+	// EventLedger is what the portal has stored of each class of the device's
+	// events, and what the device lost; only for a single machine.
+	EventLedger map[string]eventReceipt `json:"eventLedger,omitempty"`
+}
+
+type eventReceipt struct {
+	Stored uint64 `json:"stored"`
+	Lost   uint64 `json:"lost"`
 }
 
 type ipAddress struct {
@@ -136,6 +144,16 @@ func (a *API) machine(w http.ResponseWriter, r *http.Request) error {
 	}
 	m := toMachine(d)
 	m.AgentHealth = d.Health
+	if a.cfg.Receipts != nil {
+		receipts, err := a.cfg.Receipts(r.Context(), d.ID)
+		if err != nil {
+			return err
+		}
+		m.EventLedger = make(map[string]eventReceipt, len(receipts))
+		for class, n := range receipts {
+			m.EventLedger[class] = eventReceipt(n)
+		}
+	}
 	a.write(w, http.StatusOK, m)
 	return nil
 }

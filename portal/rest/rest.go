@@ -25,6 +25,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/detection"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
@@ -57,7 +58,9 @@ type Config struct {
 	PackageTokens PackageTokens
 	Indicators    *indicator.Service
 	Fleet         *fleet.Service
-	Logger        *slog.Logger
+	// Receipts is the ledger of a device's events by class; nil: it is not told.
+	Receipts func(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error)
+	Logger   *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }

@@ -3,12 +3,15 @@ package web
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
@@ -48,6 +51,9 @@ type devicePage struct {
 	Alerts   []alert.Alert
 	AlertsOf int
 	Lost     uint64
+	// Received is the portal's ledger: what of each class is stored and what the
+	// device lost, since the portal knows it.
+	Received []receivedClass
 	Timeline timelinePart
 	CSRF     string
 	MayTag   bool
@@ -58,6 +64,20 @@ type devicePage struct {
 	Pending  bool // the policy is not applied yet
 	// Indicators is the list that it should have and has.
 	Indicators indicator.Applied
+}
+
+type receivedClass struct {
+	Class string
+	eventstore.Receipt
+}
+
+// received lists the ledger in the order of the classes' names.
+func received(of map[string]eventstore.Receipt) []receivedClass {
+	out := make([]receivedClass, 0, len(of))
+	for _, class := range slices.Sorted(maps.Keys(of)) {
+		out = append(out, receivedClass{class, of[class]})
+	}
+	return out
 }
 
 func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
@@ -107,6 +127,11 @@ func (s *Site) device(w http.ResponseWriter, r *http.Request) error {
 	for _, n := range lost {
 		p.Lost += n
 	}
+	receipts, err := s.cfg.Events.Receipts(ctx, d.ID)
+	if err != nil {
+		return err
+	}
+	p.Received = received(receipts)
 	if p.Timeline, err = s.readTimeline(r, d.ID); err != nil {
 		return err
 	}

@@ -311,6 +311,11 @@ func (s *Store) commit(group []*request) (err error) {
 			}
 		}
 	}
+	if q, args := receipts(fresh); len(args) > 0 {
+		if err := exec(q, named(args...)...); err != nil {
+			return err
+		}
+	}
 	if err := exec("COMMIT"); err != nil {
 		return err
 	}
@@ -320,6 +325,24 @@ func (s *Store) commit(group []*request) (err error) {
 		s.marks[k] = seq
 	}
 	return nil
+}
+
+// receipts adds the events of the batches to their devices' ledgers, each line
+// once.
+func receipts(batches []*eventstore.Batch) (q string, args []any) {
+	type line struct{ device, class string }
+	sums := map[line]eventstore.Receipt{}
+	for _, b := range batches {
+		for class, r := range b.Receipts() {
+			k := line{b.DeviceID, valid(class)}
+			sums[k] = eventstore.Receipt{Stored: sums[k].Stored + r.Stored, Lost: sums[k].Lost + r.Lost}
+		}
+	}
+	for k, r := range sums {
+		args = append(args, k.device, k.class, r.Stored, r.Lost)
+	}
+	return "INSERT INTO receipts VALUES " + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?),", len(sums)), ",") +
+		" ON CONFLICT (device_id, class) DO UPDATE SET stored = stored + excluded.stored, lost = lost + excluded.lost", args
 }
 
 func named(values ...any) []driver.NamedValue {

@@ -165,6 +165,25 @@ func (s *Store) Lost(ctx context.Context, deviceID string, since time.Time) (map
 	return out, rows.Err()
 }
 
+// Receipts implements eventstore.Store.
+func (s *Store) Receipts(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT class, stored, lost FROM receipts WHERE device_id = ?`, deviceID)
+	if err != nil {
+		return nil, fmt.Errorf("event store: receipts of %s: %w", deviceID, err)
+	}
+	defer rows.Close()
+	out := map[string]eventstore.Receipt{}
+	for rows.Next() {
+		var class string
+		var r eventstore.Receipt
+		if err := rows.Scan(&class, &r.Stored, &r.Lost); err != nil {
+			return nil, fmt.Errorf("event store: receipts of %s: %w", deviceID, err)
+		}
+		out[class] = r
+	}
+	return out, rows.Err()
+}
+
 // Stats implements eventstore.Store.
 func (s *Store) Stats(ctx context.Context) (eventstore.Stats, error) {
 	var st eventstore.Stats

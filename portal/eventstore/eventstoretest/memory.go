@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,11 +22,13 @@ type Memory struct {
 	marks map[[2]string]uint64
 	rows  map[string][]eventstore.Row
 	lost  map[string]map[string]uint64
+	// receipts by device and class
+	receipts map[string]map[string]eventstore.Receipt
 }
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{marks: map[[2]string]uint64{}, rows: map[string][]eventstore.Row{}, lost: map[string]map[string]uint64{}}
+	return &Memory{marks: map[[2]string]uint64{}, rows: map[string][]eventstore.Row{}, lost: map[string]map[string]uint64{}, receipts: map[string]map[string]eventstore.Receipt{}}
 }
 
 // Append implements eventstore.Store.
@@ -48,6 +51,13 @@ func (m *Memory) Append(ctx context.Context, b *eventstore.Batch) error {
 	}
 	for class, n := range b.Lost {
 		m.lost[b.DeviceID][class] += n
+	}
+	if m.receipts[b.DeviceID] == nil {
+		m.receipts[b.DeviceID] = map[string]eventstore.Receipt{}
+	}
+	for class, r := range b.Receipts() {
+		sum := m.receipts[b.DeviceID][class]
+		m.receipts[b.DeviceID][class] = eventstore.Receipt{Stored: sum.Stored + r.Stored, Lost: sum.Lost + r.Lost}
 	}
 	return nil
 }
@@ -115,6 +125,13 @@ func (m *Memory) Lost(_ context.Context, deviceID string, _ time.Time) (map[stri
 		out[class] = n
 	}
 	return out, nil
+}
+
+// Receipts implements eventstore.Store.
+func (m *Memory) Receipts(_ context.Context, deviceID string) (map[string]eventstore.Receipt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.receipts[deviceID]), nil
 }
 
 // Stats implements eventstore.Store.

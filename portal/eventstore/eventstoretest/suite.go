@@ -3,6 +3,7 @@ package eventstoretest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,7 @@ func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
 	t.Run("timeline", func(t *testing.T) { timeline(t, open(t)) })
 	t.Run("hostile", func(t *testing.T) { hostile(t, open(t)) })
 	t.Run("lost", func(t *testing.T) { lost(t, open(t)) })
+	t.Run("receipts", func(t *testing.T) { receipts(t, open(t)) })
 }
 
 func appendAll(t *testing.T, s eventstore.Store, bs ...*eventstore.Batch) {
@@ -244,5 +246,57 @@ func lost(t *testing.T, s eventstore.Store) {
 	got, err := s.Lost(t.Context(), DeviceA, Start)
 	if err != nil || got["process"] != 7 || got["file"] != 1 {
 		t.Errorf("Lost = %v, %v, want process 7, file 1", got, err)
+	}
+}
+
+// receipts: however often and however concurrently a batch comes, its events are
+// in the ledger as often as they are stored.
+func receipts(t *testing.T, s eventstore.Store) {
+	want := map[string]uint64{}
+	var batches []*eventstore.Batch
+	for seq := range uint64(6) {
+		b := Batch(DeviceA, seq+1, int(seq)*50, 50)
+		b.Lost = map[string]uint64{"file": 2}
+		for i := range b.Events {
+			want[b.Events[i].Class.String()]++
+		}
+		batches = append(batches, b)
+	}
+	other := Batch(DeviceB, 1, 0, 7)
+	appendAll(t, s, other)
+	for _, b := range batches {
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				again := *b
+				again.Events = slices.Clone(b.Events)
+				if err := s.Append(t.Context(), &again); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		appendAll(t, s, b)
+	}
+	got, err := s.Receipts(t.Context(), DeviceA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum uint64
+	for class, n := range want {
+		if got[class].Stored != n {
+			t.Errorf("%s: %d stored, want %d", class, got[class].Stored, n)
+		}
+		sum += n
+	}
+	rows, err := s.Timeline(t.Context(), eventstore.TimelineQuery{DeviceID: DeviceA, Limit: 1000})
+	if err != nil || uint64(len(rows)) != sum {
+		t.Errorf("%d rows (%v), the ledger has %d", len(rows), err, sum)
+	}
+	if got["file"].Lost != 12 {
+		t.Errorf("%d file events lost, want 12", got["file"].Lost)
+	}
+	if nobody, err := s.Receipts(t.Context(), "0000000000000000000000000000000000000000"); err != nil || len(nobody) != 0 {
+		t.Errorf("a device without events: %v, %v", nobody, err)
 	}
 }
