@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
@@ -25,7 +26,7 @@ func timelines(ctx context.Context, s *duckdb.Store, rounds int) error {
 		}
 	}
 	middle := eventstore.Cursor{Time: until.Add(-hoursSpan / 2 * time.Hour), ReportID: 1 << 40}
-	fmt.Printf("\n%-44s %10s %6s\n", "timeline of a device", "ms", "rows")
+	fmt.Printf("\n%-44s %10s %10s %6s\n", "timeline of a device", "ms", "CPU ms", "rows")
 	for _, q := range []struct {
 		name string
 		eventstore.TimelineQuery
@@ -40,14 +41,26 @@ func timelines(ctx context.Context, s *duckdb.Store, rounds int) error {
 		{"text that nothing has, within an hour", eventstore.TimelineQuery{Text: "no such text", Since: middle.Time.Add(-time.Hour), Until: middle.Time}},
 	} {
 		q.DeviceID, q.Limit = device, limit
+		used := 1e9 // of the round that used least
 		ms, rows, err := shortest(rounds, func() (int, error) {
+			begin := cpu()
 			list, err := s.Timeline(ctx, q.TimelineQuery)
+			used = min(used, cpu()-begin)
 			return len(list), err
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", q.name, err)
 		}
-		fmt.Printf("%-44s %10.1f %6d\n", q.name, ms, rows)
+		fmt.Printf("%-44s %10.1f %10.1f %6d\n", q.name, ms, used, rows)
 	}
 	return nil
+}
+
+// cpu is the processor time that the program has used, in ms.
+func cpu() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e6
 }

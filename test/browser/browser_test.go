@@ -103,7 +103,7 @@ func TestPages(t *testing.T) {
 	if shots == "" {
 		shots = filepath.Join(t.TempDir(), "screenshots")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "flow.mjs")
 	cmd.Env = append(os.Environ(), "PORTAL_URL="+url, "PORTAL_PASSWORD="+password, "SCREENSHOT_DIR="+shots, "PROFILE_DIR="+t.TempDir(), "CHROMIUM="+chromium,

@@ -90,6 +90,29 @@ try {
   await page.waitForFunction(() => document.querySelectorAll(".timeline .event").length > 40);
   expect(true, "older events come without leaving the page");
 
+  // Around the event of an alert, the processes around it, and the way to hunting.
+  await page.fill("#tq", "AntivirusDetection");
+  await page.waitForFunction(() => document.querySelectorAll(".timeline .event").length === 1);
+  expect(/Eicar/.test(await text(".timeline .event .flag")), "the event of an alert is flagged");
+  await page.click(".timeline .event details summary");
+  await page.getByRole("link", { name: "Around this event" }).click();
+  await page.waitForSelector("#here");
+  expect(await page.locator(".timeline .event").count() > 30, "the timeline shows what is around the event");
+  await shot("timeline-around");
+  const aroundPath = new URL(page.url()).pathname + new URL(page.url()).search;
+  await page.locator("#here").getByRole("link", { name: "Processes" }).click();
+  await page.waitForSelector(".tree .subject");
+  expect(/curl/.test(await text(".tree")), "the tree shows the process of the event");
+  await shot("process");
+  const processPath = new URL(page.url()).pathname + new URL(page.url()).search;
+  await page.goto(base + "/threats");
+  await page.click("a.row-link:has-text('Eicar-Test-Signature')");
+  await page.waitForSelector("#devices tbody tr");
+  await shot("threats");
+  const threatPath = new URL(page.url()).pathname + new URL(page.url()).search;
+  await page.goto(base + "/devices?q=" + deviceName);
+  await page.click("#results tbody a.row-link");
+
   // A scan is ordered, and cancelled in the list of actions.
   await page.fill("#actions input[name=comment]", "from the browser");
   await page.getByRole("button", { name: "Run the scan" }).click();
@@ -235,15 +258,15 @@ try {
 
   // Dark, narrow, and wide; no page scrolls sideways.
   await page.emulateMedia({ colorScheme: "dark" });
-  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"], ["detections", "/detections"], ["detection", detectionPath], ["attack", "/attack"]]) {
+  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"], ["detections", "/detections"], ["detection", detectionPath], ["attack", "/attack"], ["threats", threatPath], ["timeline-around", aroundPath]]) {
     await page.goto(base + path);
-    await shot("dark-" + name);
+    await shot("dark-" + name, name !== "timeline-around");
   }
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 360, height: 760 });
-  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["attack", "/attack"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
+  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["threats", threatPath], ["timeline-around", aroundPath], ["process", processPath], ["attack", "/attack"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
     await page.goto(base + path);
-    await shot("narrow-" + name);
+    await shot("narrow-" + name, !["shipped", "attack", "timeline-around"].includes(name));
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     expect(over <= 0, `${path} fits 360 pixels (${over} over)`);
   }
