@@ -103,7 +103,7 @@ func everything(t *testing.T, run func(name, script string), root string) {
 	run("packages", `mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
 debootstrap --variant=minbase --include=`+everyday+` $(. /etc/os-release; echo $VERSION_CODENAME) system "$mirror" >debootstrap.log || { tail -n 20 debootstrap.log; exit 1; }
 cp /etc/apt/apt.conf.d/* system/etc/apt/apt.conf.d/; cp /etc/resolv.conf system/etc/
-chroot system apt-get -qq update && chroot system apt-get -qq -y install --no-install-recommends ansible-core gdb nmap- >apt.log 2>&1 || { tail -n 20 apt.log; exit 1; }`)
+chroot system apt-get -qq update && chroot system apt-get -qq -y install --no-install-recommends ansible-core python3-apt gdb >apt.log 2>&1 || { tail -n 20 apt.log; exit 1; }`)
 	playbook, err := filepath.Abs("testdata/playbook.yml")
 	if err != nil {
 		t.Fatal(err)
