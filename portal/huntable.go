@@ -47,13 +47,13 @@ func huntable(alerts *alert.Service, devices *inventory.Service) []hunting.Loade
 	return []hunting.Loaded{
 		{
 			Table: hunting.Table{Name: "AlertInfo", Columns: cols(col("Timestamp", hunting.DateTime),
-				strs("AlertId", "Title", "Category", "Severity", "ServiceSource", "DetectionSource", "AttackTechniques", "Status", "Classification", "Determination", "AssignedTo"))},
+				strs("AlertId", "Title", "Category", "Severity", "ServiceSource", "DetectionSource", "AttackTechniques", "Status", "Classification", "Determination", "AssignedTo"), col("IncidentId", hunting.Long))},
 			Rows: func(ctx context.Context) ([][]any, error) {
 				list, err := newest(ctx)
 				rows := make([][]any, len(list))
 				for i, a := range list {
 					d := a.Detection
-					rows[i] = []any{d.Time.UTC(), d.ID, clean(d.Title), d.Category, string(d.Severity), "Bulwark", d.Source, jsonList(d.Techniques), a.Status, a.Classification, a.Determination, a.AssignedTo}
+					rows[i] = []any{d.Time.UTC(), d.ID, clean(d.Title), d.Category, string(d.Severity), "Bulwark", d.Source, jsonList(d.Techniques), a.Status, a.Classification, a.Determination, a.AssignedTo, incidentID(a)}
 				}
 				return rows, err
 			},
@@ -61,7 +61,7 @@ func huntable(alerts *alert.Service, devices *inventory.Service) []hunting.Loade
 		{
 			Table: hunting.Table{Name: "AlertEvidence", Columns: cols(col("Timestamp", hunting.DateTime),
 				strs("AlertId", "Title", "Categories", "AttackTechniques", "ServiceSource", "DetectionSource", "EntityType", "EvidenceRole", "Severity", "DeviceId", "DeviceName", "FileName", "FolderPath", "SHA1", "SHA256"),
-				col("FileSize", hunting.Long), strs("ThreatFamily", "AccountName"), col("ProcessId", hunting.Long), strs("ProcessCommandLine"))},
+				col("FileSize", hunting.Long), strs("ThreatFamily", "AccountName"), col("ProcessId", hunting.Long), strs("ProcessCommandLine"), col("IncidentId", hunting.Long))},
 			Rows: func(ctx context.Context) ([][]any, error) {
 				list, err := newest(ctx)
 				var rows [][]any
@@ -98,7 +98,7 @@ func evidence(a alert.Alert) [][]any {
 	row := func(entity, role string, f event.File, account string, pid any, command string) []any {
 		return []any{
 			d.Time.UTC(), d.ID, clean(d.Title), jsonList([]string{d.Category}), jsonList(d.Techniques), "Bulwark", d.Source, entity, role, string(d.Severity), a.DeviceID, a.DeviceName,
-			clean(f.FileName), clean(f.FolderPath), f.SHA1, f.SHA256, f.Size, d.ThreatFamily, clean(account), pid, clean(command),
+			clean(f.FileName), clean(f.FolderPath), f.SHA1, f.SHA256, f.Size, d.ThreatFamily, clean(account), pid, clean(command), incidentID(a),
 		}
 	}
 	rows := [][]any{row("Machine", "Impacted", event.File{}, "", nil, "")}
@@ -110,6 +110,14 @@ func evidence(a alert.Alert) [][]any {
 		rows = append(rows, row("Process", "Related", image, p.AccountName, p.PID, p.CommandLine))
 	}
 	return rows
+}
+
+// incidentID is null for an alert of no incident.
+func incidentID(a alert.Alert) any {
+	if a.IncidentID == 0 {
+		return nil
+	}
+	return a.IncidentID
 }
 
 func jsonList(list []string) string {

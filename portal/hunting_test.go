@@ -30,11 +30,15 @@ func TestHunting(t *testing.T) {
 		{"DeviceInfo | project DeviceId, DeviceType", fmt.Sprintf(`[{"DeviceId":%q,"DeviceType":"Server"}]`, w.device)},
 		{"DeviceProcessEvents | where Timestamp > datetime(1970-01-01) | summarize dcount(DeviceId), take_any(isnotempty(FileName))", `[{"dcount_DeviceId":1,"isnotempty":true}]`},
 		{"DeviceEvents | where AdditionalFields.nothing == 'x' | count", `[{"Count":0}]`},
-		{"BehaviorInfo | project BehaviorId, ActionType, t = parse_json(AttackTechniques)[0], EndTime >= StartTime, tostring(AdditionalFields.Tactic)",
-			fmt.Sprintf(`[{"ActionType":"SystemInformation","AdditionalFields_Tactic":"Discovery","BehaviorId":%q,"Column4":true,"t":"T1082"}]`, w.alert)},
-		{"BehaviorEntities | where BehaviorId in ((BehaviorInfo | project BehaviorId)) | summarize Known = countif(isnotempty(FolderPath)), Addresses = make_set(RemoteIP), Size = max(FileSize) by EntityType | order by EntityType asc",
+		{
+			"BehaviorInfo | project BehaviorId, ActionType, t = parse_json(AttackTechniques)[0], EndTime >= StartTime, tostring(AdditionalFields.Tactic)",
+			fmt.Sprintf(`[{"ActionType":"SystemInformation","AdditionalFields_Tactic":"Discovery","BehaviorId":%q,"Column4":true,"t":"T1082"}]`, w.alert),
+		},
+		{
+			"BehaviorEntities | where BehaviorId in ((BehaviorInfo | project BehaviorId)) | summarize Known = countif(isnotempty(FolderPath)), Addresses = make_set(RemoteIP), Size = max(FileSize) by EntityType | order by EntityType asc",
 			`[{"Addresses":[""],"EntityType":"File","Known":1,"Size":3},{"Addresses":["192.0.2.7"],"EntityType":"Ip","Known":0,"Size":null},{"Addresses":[""],"EntityType":"Machine","Known":0,"Size":null},` +
-				`{"Addresses":[""],"EntityType":"Process","Known":1,"Size":null},{"Addresses":[""],"EntityType":"User","Known":0,"Size":null}]`},
+				`{"Addresses":[""],"EntityType":"Process","Known":1,"Size":null},{"Addresses":[""],"EntityType":"User","Known":0,"Size":null}]`,
+		},
 		{"AlertInfo | project t = parse_json(AttackTechniques)[0]", `[{"t":"T1059.004"}]`},
 	} {
 		status, answer := ask(tc.query)

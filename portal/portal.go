@@ -31,6 +31,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -54,6 +55,7 @@ type Control interface {
 	Fleet() fleet.Store
 	Indicators() indicator.Store
 	Detections() detection.Store
+	Incidents() incident.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -114,6 +116,7 @@ type Portal struct {
 	// indicators are the organisation's.
 	indicators *indicator.Service
 	detection  *detection.Service
+	incidents  *incident.Service
 }
 
 // New puts a portal together.
@@ -140,6 +143,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p := &Portal{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
 	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now)
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
+	p.incidents = incident.New(cfg.Control.Incidents(), p.alerts, cfg.Now)
 	p.inventory = inventory.New(cfg.Control.Inventory(), cfg.Thresholds, cfg.Now)
 	var root func() ([]byte, error)
 	if cfg.Definitions != nil {
@@ -175,10 +179,10 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.detection = detection.New(detection.Config{
 		Store: cfg.Control.Detections(), Hunter: p.hunter, Alerts: p.alerts, Devices: p.inventory, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now, Observe: p.metrics.observeRun,
 	})
-	p.api = rest.New(rest.Config{Receipts: cfg.Events.Receipts, Indicators: p.indicators, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -407,6 +411,7 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 		{"sessions", func(ctx context.Context) error { _, err := p.accounts.Sweep(ctx); return err }},
 		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
 		{"indicators", func(ctx context.Context) error { _, err := p.indicators.Sweep(ctx); return err }},
+		{"incidents", p.incidents.Sweep},
 		{"files of actions", func(ctx context.Context) error {
 			if p.files == nil {
 				return nil

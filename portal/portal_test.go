@@ -269,6 +269,8 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.alert
 	case strings.Contains(path, "/indicators/"):
 		id = w.indicator
+	case strings.Contains(path, "/incidents/"):
+		id = "1"
 	case strings.Contains(path, "/policies/"), strings.Contains(path, "/detections/custom/"):
 		id = "new"
 	case strings.Contains(path, "/detections/shipped/"):

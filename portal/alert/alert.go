@@ -73,6 +73,8 @@ type Alert struct {
 	AssignedTo     string
 	Classification string
 	Determination  string
+	// IncidentID is the incident that it belongs to; 0 for none.
+	IncidentID int64
 	// Comments, oldest first; filled by Store.Alert, not in lists.
 	Comments []Comment
 }

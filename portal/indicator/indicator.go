@@ -345,8 +345,10 @@ func (s *Service) PutAll(ctx context.Context, list []Indicator, who Who) ([]Resu
 	if len(good) == 0 {
 		return results, nil
 	}
-	n := Note{Time: now, Actor: who.Name, Address: who.Address, Action: "indicator.update", Target: good[0].Type + " " + good[0].Value,
-		Detail: fmt.Sprintf("%s, %q, groups %v", good[0].Action, good[0].Title, good[0].Groups)}
+	n := Note{
+		Time: now, Actor: who.Name, Address: who.Address, Action: "indicator.update", Target: good[0].Type + " " + good[0].Value,
+		Detail: fmt.Sprintf("%s, %q, groups %v", good[0].Action, good[0].Title, good[0].Groups),
+	}
 	if !good[0].Expires.IsZero() {
 		n.Detail += ", until " + good[0].Expires.Format(time.RFC3339)
 	}

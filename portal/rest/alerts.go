@@ -83,7 +83,7 @@ type Evidence struct {
 func toAlert(a alert.Alert, expand bool) alertObject {
 	d := &a.Detection
 	o := alertObject{
-		ID: d.ID, InvestigationState: "UnsupportedAlertType", AssignedTo: present(a.AssignedTo), Severity: string(d.Severity), Status: a.Status,
+		ID: d.ID, IncidentID: number(a.IncidentID), InvestigationState: "UnsupportedAlertType", AssignedTo: present(a.AssignedTo), Severity: string(d.Severity), Status: a.Status,
 		Classification: present(a.Classification), Determination: present(a.Determination), DetectionSource: d.Source, DetectorID: d.DetectorID,
 		Category: d.Category, ThreatFamilyName: present(d.ThreatFamily), ThreatName: present(d.ThreatName), Title: d.Title, Description: d.Description,
 		Action: d.Action, ActionDetail: d.ActionDetail, AlertCreationTime: a.Received, FirstEventTime: d.Time, LastEventTime: d.Time,

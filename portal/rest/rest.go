@@ -28,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/rest/odata"
@@ -57,6 +58,7 @@ type Config struct {
 	Packages      Packages
 	PackageTokens PackageTokens
 	Indicators    *indicator.Service
+	Incidents     *incident.Service
 	Fleet         *fleet.Service
 	// Receipts is the ledger of a device's events by class; nil: it is not told.
 	Receipts func(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error)
@@ -109,6 +111,9 @@ func New(cfg Config) *API {
 		{"GET /api/onboarding/packages", access.OnboardingRead, a.onboardingPackages},
 		{"POST /api/onboarding/packages", access.Onboarding, a.createOnboardingPackage},
 		{"POST /api/onboarding/packages/{id}/revoke", access.Onboarding, a.revokeOnboardingPackage},
+		{"GET /api/incidents", access.IncidentRead, a.incidents},
+		{"GET /api/incidents/{id}", access.IncidentRead, a.incident},
+		{"PATCH /api/incidents/{id}", access.IncidentWrite, a.updateIncident},
 		{"GET /api/indicators", access.IndicatorRead, a.indicators},
 		{"POST /api/indicators", access.IndicatorWrite, a.putIndicator},
 		{"POST /api/indicators/import", access.IndicatorWrite, a.importIndicators},
@@ -292,7 +297,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound), errors.Is(err, detection.ErrNotFound):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound), errors.Is(err, incident.ErrNotFound), errors.Is(err, detection.ErrNotFound):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

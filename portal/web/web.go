@@ -33,6 +33,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/sample"
@@ -82,6 +83,7 @@ type Config struct {
 	Samples    *sample.Store
 	Fleet      *fleet.Service
 	Indicators *indicator.Service
+	Incidents  *incident.Service
 	Queries    hunting.Library
 	// Detections are custom detections, Rules the rules of behaviour that the
 	// product ships.
@@ -209,6 +211,7 @@ func (s *Site) routes() {
 	get("/attack", access.AlertRead, s.attackMatrix)
 	get("/audit", access.AuditRead, s.audit)
 	s.indicatorRoutes(get, post)
+	s.incidentRoutes(get, post)
 }
 
 // Routes returns the routes and the permission that each needs.
@@ -344,6 +347,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, indicator.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such indicator", "Somebody else may have removed it.")
+	case errors.Is(err, incident.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such incident", "The address may be mistyped.")
 	case errors.Is(err, fleet.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
 	case errors.As(err, &inv):

@@ -50,9 +50,12 @@ func (s alertStore) AddAlert(ctx context.Context, a alert.Alert) (bool, error) {
 			d.Category, d.Source, d.DetectorID, d.ThreatName, d.ThreatFamily, list(d.Techniques), d.Action, d.File.FileName, d.File.FolderPath,
 			d.File.SHA256, d.TestID, string(raw), a.Status)
 		n, err := count(res, err)
-		if err != nil || n == 1 {
-			added = n == 1
+		if err != nil {
 			return err
+		}
+		if n == 1 {
+			added = true
+			return correlate(ctx, tx, &a)
 		}
 		var owner string
 		if err := tx.QueryRowContext(ctx, `SELECT device_id FROM alerts WHERE id = ?`, d.ID).Scan(&owner); err != nil {
@@ -69,13 +72,13 @@ func (s alertStore) AddAlert(ctx context.Context, a alert.Alert) (bool, error) {
 	return added, nil
 }
 
-const alertColumns = `id, device_id, device_name, received, updated, resolved, status, assigned_to, classification, determination, detection`
+const alertColumns = `id, device_id, device_name, received, updated, resolved, status, assigned_to, classification, determination, incident_id, detection`
 
 func scanAlert(r scanner) (alert.Alert, error) {
 	var a alert.Alert
 	var id, raw string
 	var received, updated, resolved int64
-	err := r.Scan(&id, &a.DeviceID, &a.DeviceName, &received, &updated, &resolved, &a.Status, &a.AssignedTo, &a.Classification, &a.Determination, &raw)
+	err := r.Scan(&id, &a.DeviceID, &a.DeviceName, &received, &updated, &resolved, &a.Status, &a.AssignedTo, &a.Classification, &a.Determination, &a.IncidentID, &raw)
 	if errors.Is(err, sql.ErrNoRows) {
 		return a, alert.ErrNotFound
 	}
@@ -103,8 +106,8 @@ func (s alertStore) Alert(ctx context.Context, id string) (alert.Alert, error) {
 	return a, err
 }
 
-// alertFields maps the fields of alert.Fields. No alert belongs to an incident
-// or an investigation yet.
+// alertFields maps the fields of alert.Fields. No alert belongs to an
+// investigation yet.
 func alertFields() map[string]column {
 	return map[string]column{
 		"id": {sql: "id"}, "title": {sql: "title"}, "severity": {sql: "severity", order: "severity_rank"}, "status": {sql: "status"},
@@ -113,7 +116,7 @@ func alertFields() map[string]column {
 		"classification": {sql: "classification"}, "determination": {sql: "determination"}, "machineId": {sql: "device_id"},
 		"computerDnsName": {sql: "device_name", order: "device_name COLLATE NOCASE"}, "alertCreationTime": {sql: "received"},
 		"firstEventTime": {sql: "time"}, "lastEventTime": {sql: "time"}, "lastUpdateTime": {sql: "updated"},
-		"resolvedTime": {sql: "resolved"}, "incidentId": {sql: "(0 + 0)"}, "investigationId": {sql: "(0 + 0)"}, "fileName": {sql: "file_name"},
+		"resolvedTime": {sql: "resolved"}, "incidentId": {sql: "incident_id"}, "investigationId": {sql: "(0 + 0)"}, "fileName": {sql: "file_name"},
 		"filePath": {sql: "file_path"}, "sha256": {sql: "sha256"}, "action": {sql: "action"}, "mitreTechniques": {sql: "techniques"},
 	}
 }
