@@ -23,11 +23,12 @@
 package agentv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -1952,38 +1953,41 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
-var file_api_agent_v1_agent_proto_goTypes = []any{
-	(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
-	(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
-	(*EnrollResponse)(nil),                 // 2: bulwark.agent.v1.EnrollResponse
-	(*PingRequest)(nil),                    // 3: bulwark.agent.v1.PingRequest
-	(*PingResponse)(nil),                   // 4: bulwark.agent.v1.PingResponse
-	(*DeviceInfo)(nil),                     // 5: bulwark.agent.v1.DeviceInfo
-	(*Tag)(nil),                            // 6: bulwark.agent.v1.Tag
-	(*DeliverRequest)(nil),                 // 7: bulwark.agent.v1.DeliverRequest
-	(*DeliverResponse)(nil),                // 8: bulwark.agent.v1.DeliverResponse
-	(*CheckInRequest)(nil),                 // 9: bulwark.agent.v1.CheckInRequest
-	(*CheckInResponse)(nil),                // 10: bulwark.agent.v1.CheckInResponse
-	(*FetchIndicatorsRequest)(nil),         // 11: bulwark.agent.v1.FetchIndicatorsRequest
-	(*FetchIndicatorsResponse)(nil),        // 12: bulwark.agent.v1.FetchIndicatorsResponse
-	(*CommandsRequest)(nil),                // 13: bulwark.agent.v1.CommandsRequest
-	(*Command)(nil),                        // 14: bulwark.agent.v1.Command
-	(*CompleteCommandRequest)(nil),         // 15: bulwark.agent.v1.CompleteCommandRequest
-	(*CompleteCommandResponse)(nil),        // 16: bulwark.agent.v1.CompleteCommandResponse
-	(*FinishSelfTestRequest)(nil),          // 17: bulwark.agent.v1.FinishSelfTestRequest
-	(*FinishSelfTestResponse)(nil),         // 18: bulwark.agent.v1.FinishSelfTestResponse
-	(*SendFileRequest)(nil),                // 19: bulwark.agent.v1.SendFileRequest
-	(*SendFileResponse)(nil),               // 20: bulwark.agent.v1.SendFileResponse
-	(*FetchFileRequest)(nil),               // 21: bulwark.agent.v1.FetchFileRequest
-	(*FetchFileResponse)(nil),              // 22: bulwark.agent.v1.FetchFileResponse
-	(*SendSampleRequest)(nil),              // 23: bulwark.agent.v1.SendSampleRequest
-	(*SendSampleResponse)(nil),             // 24: bulwark.agent.v1.SendSampleResponse
-	(*LeaveRequest)(nil),                   // 25: bulwark.agent.v1.LeaveRequest
-	(*LeaveResponse)(nil),                  // 26: bulwark.agent.v1.LeaveResponse
-	nil,                                    // 27: bulwark.agent.v1.DeliverRequest.LostEntry
-	(*FinishSelfTestResponse_Arrival)(nil), // 28: bulwark.agent.v1.FinishSelfTestResponse.Arrival
-}
+var (
+	file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+	file_api_agent_v1_agent_proto_goTypes  = []any{
+		(*ErrorDetail)(nil),                    // 0: bulwark.agent.v1.ErrorDetail
+		(*EnrollRequest)(nil),                  // 1: bulwark.agent.v1.EnrollRequest
+		(*EnrollResponse)(nil),                 // 2: bulwark.agent.v1.EnrollResponse
+		(*PingRequest)(nil),                    // 3: bulwark.agent.v1.PingRequest
+		(*PingResponse)(nil),                   // 4: bulwark.agent.v1.PingResponse
+		(*DeviceInfo)(nil),                     // 5: bulwark.agent.v1.DeviceInfo
+		(*Tag)(nil),                            // 6: bulwark.agent.v1.Tag
+		(*DeliverRequest)(nil),                 // 7: bulwark.agent.v1.DeliverRequest
+		(*DeliverResponse)(nil),                // 8: bulwark.agent.v1.DeliverResponse
+		(*CheckInRequest)(nil),                 // 9: bulwark.agent.v1.CheckInRequest
+		(*CheckInResponse)(nil),                // 10: bulwark.agent.v1.CheckInResponse
+		(*FetchIndicatorsRequest)(nil),         // 11: bulwark.agent.v1.FetchIndicatorsRequest
+		(*FetchIndicatorsResponse)(nil),        // 12: bulwark.agent.v1.FetchIndicatorsResponse
+		(*CommandsRequest)(nil),                // 13: bulwark.agent.v1.CommandsRequest
+		(*Command)(nil),                        // 14: bulwark.agent.v1.Command
+		(*CompleteCommandRequest)(nil),         // 15: bulwark.agent.v1.CompleteCommandRequest
+		(*CompleteCommandResponse)(nil),        // 16: bulwark.agent.v1.CompleteCommandResponse
+		(*FinishSelfTestRequest)(nil),          // 17: bulwark.agent.v1.FinishSelfTestRequest
+		(*FinishSelfTestResponse)(nil),         // 18: bulwark.agent.v1.FinishSelfTestResponse
+		(*SendFileRequest)(nil),                // 19: bulwark.agent.v1.SendFileRequest
+		(*SendFileResponse)(nil),               // 20: bulwark.agent.v1.SendFileResponse
+		(*FetchFileRequest)(nil),               // 21: bulwark.agent.v1.FetchFileRequest
+		(*FetchFileResponse)(nil),              // 22: bulwark.agent.v1.FetchFileResponse
+		(*SendSampleRequest)(nil),              // 23: bulwark.agent.v1.SendSampleRequest
+		(*SendSampleResponse)(nil),             // 24: bulwark.agent.v1.SendSampleResponse
+		(*LeaveRequest)(nil),                   // 25: bulwark.agent.v1.LeaveRequest
+		(*LeaveResponse)(nil),                  // 26: bulwark.agent.v1.LeaveResponse
+		nil,                                    // 27: bulwark.agent.v1.DeliverRequest.LostEntry
+		(*FinishSelfTestResponse_Arrival)(nil), // 28: bulwark.agent.v1.FinishSelfTestResponse.Arrival
+	}
+)
+
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 0: bulwark.agent.v1.EnrollRequest.device:type_name -> bulwark.agent.v1.DeviceInfo
 	6,  // 1: bulwark.agent.v1.DeviceInfo.tags:type_name -> bulwark.agent.v1.Tag

@@ -21,12 +21,13 @@
 package agentv1connect
 
 import (
-	connect "connectrpc.com/connect"
 	context "context"
 	errors "errors"
-	v1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	http "net/http"
 	strings "strings"
+
+	connect "connectrpc.com/connect"
+	v1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 )
 
 // This is a compile-time assertion to ensure that this generated file and the connect package are
