@@ -231,6 +231,10 @@ func TestExclusions(t *testing.T) {
 	if _, err := m.RemoveExclusion(ctx, api.Exclusion{Type: "folder", Path: api.Path(link), Scopes: []string{"global"}}); !errors.Is(err, &api.Error{Code: api.NotFound}) {
 		t.Errorf("remove with another scope: %v", err)
 	}
+	var e *api.Error
+	if _, err := m.RemoveExclusion(ctx, api.Exclusion{Type: "folder", Path: api.Path(real)}); !errors.As(err, &e) || !strings.Contains(e.Hint, link) {
+		t.Errorf("remove by where the link leads: %v, hint %q", err, e.Hint)
+	}
 	if _, err := m.RemoveExclusion(ctx, api.Exclusion{Type: "folder", Path: api.Path(link)}); err != nil {
 		t.Error(err)
 	}

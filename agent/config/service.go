@@ -272,15 +272,19 @@ func (m *Manager) RemoveExclusion(_ context.Context, x api.Exclusion) (api.Exclu
 	}
 	err = m.changeLocal(func(s *policy.LocalStore) error { _, err := s.RemoveExclusion(remove); return err })
 	if errors.Is(err, policy.ErrNoSuch) {
+		hint := "bulwark exclusion list shows them; the scope must be the one it was added with"
 		for _, now := range m.Current().Exclusions().All() {
 			if now.Same(remove) && now.Origin.Administrative() {
 				return x, managed("this exclusion", now.Origin)
+			}
+			if now.Type == remove.Type && now.Value != remove.Value && now.Resolved() == remove.Value {
+				hint = fmt.Sprintf("the exclusion of %q leads there: remove it by that name", now.Value)
 			}
 		}
 		return x, &api.Error{
 			Code:    api.NotFound,
 			Message: fmt.Sprintf("there is no %s exclusion of %q with the scope %s", remove.Type, remove.Value, strings.Join(remove.Scopes.Names(), ", ")),
-			Hint:    "bulwark exclusion list shows them; the scope must be the one it was added with",
+			Hint:    hint,
 		}
 	}
 	if err != nil {
