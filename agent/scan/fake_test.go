@@ -150,7 +150,7 @@ func newTestPool(t *testing.T, change func(*Config)) (*Pool, string) {
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Dir: filepath.Join(base, "state"), Sources: []string{sources},
 		Program: exe, Env: []string{scannerVariable + "=1"}, User: "nobody",
-		CancelGrace: 200 * time.Millisecond,
+		CancelGrace: 5 * time.Second,
 	}
 	if need.RaceDetector { // it reserves more memory than any limit of ours
 		cfg.MemoryLimit = 1 << 50

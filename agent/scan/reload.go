@@ -103,7 +103,9 @@ func (p *Pool) compileAndSwitch(ctx context.Context) (Report, error) {
 	}
 	// In use; now for the next start.
 	path := func(name string) string { return filepath.Join(p.cfg.Dir, name) }
-	if err := os.Rename(path(currentFile), path(previousFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// A second name first: there is no moment without the file.
+	_ = os.Remove(path(previousFile))
+	if err := os.Link(path(currentFile), path(previousFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		p.log.Warn("cannot keep the previous definitions", "error", err)
 	}
 	if err := os.Rename(fresh.Name(), path(currentFile)); err != nil {
