@@ -28,6 +28,8 @@ func SelfTestID(commandLine string) string {
 // reported for the process, one of its parents or one of its siblings within
 // the window: then it is the same happening, and only counted.
 //
+// Nor is it true for an informational rule that alerted often enough today.
+//
 // ancestry is the chain of parents of the event's subject, nearest first.
 func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (alert event.Alert, report bool) {
 	r := m.Rule
@@ -59,9 +61,17 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 		return alert, true
 	}
 	if ev.Class == event.ClassBehavior {
-		return alert, e.dedupe.once(treeKey{rule: r.ID, tree: ev.Additional[event.BehaviorTree]})
+		report = e.dedupe.once(treeKey{rule: r.ID, tree: ev.Additional[event.BehaviorTree]})
+	} else {
+		report = e.dedupe.first(r.ID, p, ancestry)
 	}
-	return alert, e.dedupe.first(r.ID, p, ancestry)
+	if report && r.Alerts {
+		var note string
+		if note, report = e.rare.take(r.ID); note != "" {
+			alert.Description = strings.TrimSpace(alert.Description + "\n" + note)
+		}
+	}
+	return alert, report
 }
 
 func newID() string {

@@ -240,3 +240,78 @@ func TestBehaviorActions(t *testing.T) {
 		t.Error(len(a))
 	}
 }
+
+// What is rare by nature is a behaviour and an Informational alert, as long as
+// it is rare; what is expected is never an alert.
+func TestRareAlerts(t *testing.T) {
+	w := newBehaviorWorld(t, 0, "")
+	files := fstest.MapFS{}
+	for i := range 8 {
+		files[fmt.Sprintf("r%d.yml", i)] = &fstest.MapFile{Data: fmt.Appendf(nil,
+			"title: Rare %d\nid: r%d\nlevel: informational\nalert: true\nexpected_from: packages\nlogsource: {product: linux, category: process_creation}\ndetection:\n  s: {Image: /b/%d}\n  condition: s\n", i, i, i)}
+	}
+	if rep := w.Load(Source{Name: "m", FS: files}); len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	pid := int64(1000)
+	try := func(rule int, ancestry ...event.Process) (a event.Alert, alerts, reported bool) {
+		pid++
+		ev := event.Event{Time: w.now, Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(pid, 1, fmt.Sprint("/b/", rule))}
+		ms := w.Evaluate(&ev)
+		if len(ms) != 1 || !ms[0].IsBehavior(&ev, ancestry) {
+			t.Fatalf("rule %d: %v", rule, ms)
+		}
+		if !ms[0].AlertsToo(&ev, ancestry) {
+			return a, false, false
+		}
+		a, reported = w.Alert(ms[0], &ev, ancestry)
+		return a, true, reported
+	}
+	dpkg := event.Process{PID: 50, ParentPID: 1, FolderPath: "/usr/bin/dpkg", CommandLine: "dpkg -i x.deb"}
+	if _, alerts, _ := try(0, dpkg); alerts {
+		t.Error("an alert of what is expected")
+	}
+	// One rule: so often in a day, the last says that it is.
+	for i := range maxRareOfRule + 3 {
+		a, _, reported := try(0)
+		if reported != (i < maxRareOfRule) {
+			t.Errorf("alert %d: %v", i, reported)
+		}
+		if reported && a.Severity != event.SeverityInformational {
+			t.Errorf("alert %d is %s", i, a.Severity)
+		}
+		if strings.Contains(a.Description, "behaviours only") != (i == maxRareOfRule-1) {
+			t.Errorf("alert %d: %q", i, a.Description)
+		}
+	}
+	// All together: not more than a person reads.
+	n := maxRareOfRule
+	for i := range 7 * maxRareOfRule {
+		a, _, reported := try(1 + i%7)
+		if !reported {
+			continue
+		}
+		if n++; strings.Contains(a.Description, "of this host") != (n == maxRareOfHost) {
+			t.Errorf("alert %d: %q", n, a.Description)
+		}
+	}
+	if n != maxRareOfHost {
+		t.Errorf("%d alerts of a day", n)
+	}
+	w.now = w.now.Add(rarePeriod)
+	if _, _, reported := try(0); !reported {
+		t.Error("no alert the day after")
+	}
+	for text, want := range map[string]string{
+		"level: low\nalert: true": "raise alerts anyway", "level: high\nalert: false": "has the level informational",
+		"level: informational\nalert: perhaps": "perhaps", "level: informational\nalert: [true]": "neither",
+	} {
+		_, problems := ParseRules("x.yml", []byte("title: T\n"+text+"\nlogsource: {category: process_creation}\ndetection: {s: {Image: /x}, condition: s}\n"))
+		if len(problems) != 1 || problems[0].Line != 3 || !strings.Contains(problems[0].Err.Error(), want) {
+			t.Errorf("%q: %v", text, problems)
+		}
+	}
+	if rules, problems := ParseRules("x.yml", []byte("title: T\nlevel: informational\nalert: false\nlogsource: {category: process_creation}\ndetection: {s: {Image: /x}, condition: s}\n")); len(problems) > 0 || rules[0].Alerts {
+		t.Errorf("%v", problems)
+	}
+}

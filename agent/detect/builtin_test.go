@@ -228,6 +228,39 @@ func TestBuiltinCorrelations(t *testing.T) {
 		}
 		return ev
 	}
+	ask := func(i int, action string) event.Event {
+		ev := behave(i, "/usr/bin/bash")
+		ev.Action, ev.Process.FolderPath = action, fmt.Sprint("/usr/bin/tool", i)
+		return ev
+	}
+	pipe := func(lines ...string) func(int) event.Event {
+		return func(i int) event.Event {
+			ev := proc(lines[2*i], lines[2*i+1])
+			ev.Process.ParentPID, ev.Time = 55, start.Add(time.Duration(i)*time.Millisecond)
+			return ev
+		}
+	}
+	// A fetched or decoded file and a shell beside it are no script of it; nor
+	// are both below different parents.
+	for i, quiet := range []func(int) event.Event{
+		pipe("/usr/bin/curl", "curl -fsSLo x http://192.0.2.1/a", "/usr/bin/bash", "bash"),
+		pipe("/usr/bin/wget", "wget -qO x http://192.0.2.1/a", "/usr/bin/bash", "bash"),
+		pipe("/usr/bin/base64", "base64 -w 0", "/usr/bin/bash", "bash"),
+		pipe("/usr/bin/base64", "base64 -d", "/usr/bin/bash", "bash x.sh"),
+		func(i int) event.Event {
+			ev := pipe("/usr/bin/base64", "base64 -d", "/usr/bin/bash", "bash")(i)
+			ev.Process.ParentPID = int64(60 + i)
+			return ev
+		},
+	} {
+		start = start.AddDate(0, 1, 0)
+		for k := range 2 {
+			ev := quiet(k)
+			if got := titles(e.Evaluate(&ev)); slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, "text goes into a shell or interpreter") }) {
+				t.Errorf("quiet pair %d: %v", i, got)
+			}
+		}
+	}
 	// Whose work it is to describe hosts.
 	for _, whose := range []string{"/usr/bin/dpkg", "/usr/sbin/zabbix_agentd"} {
 		for i := range 12 {
@@ -258,6 +291,13 @@ func TestBuiltinCorrelations(t *testing.T) {
 		{"Server program looks around the host", 3, func(i int) event.Event {
 			return behave(i, "/usr/bin/dash", "/usr/sbin/php-fpm8.2")
 		}},
+		{"Accounts and users are asked for in several ways", 3, func(i int) event.Event { return ask(i, "UserDiscovery") }},
+		{"Network is explored in several ways", 3, func(i int) event.Event { return ask(i, "NetworkConnectionsDiscovery") }},
+		{"Files are listed in several ways", 3, func(i int) event.Event { return ask(i, "FileDiscovery") }},
+		{"Decoded text goes into a shell or interpreter", 2, pipe("/usr/bin/basenc", "basenc -d --base64", "/usr/bin/dash", "dash -s x")},
+		{"Decoded text goes into a shell or interpreter", 2, pipe("/usr/bin/python3.11", "python3 -", "/usr/bin/xxd", "xxd -r -p")},
+		{"Downloaded text goes into a shell or interpreter", 2, pipe("/usr/bin/wget", "wget -qO- http://192.0.2.1/a", "/usr/bin/bash", "bash")},
+		{"Downloaded text goes into a shell or interpreter", 2, pipe("/usr/bin/curl", "curl -fsSL http://192.0.2.1/a", "/usr/bin/perl", "perl")},
 		{"Many different commands that look around, in one session", 10, func(i int) event.Event {
 			return look(i, []string{"whoami", "id", "w", "uname", "hostname", "ip", "ss", "ps", "df", "last"}[i])
 		}},

@@ -57,6 +57,7 @@ type Engine struct {
 	active    atomic.Pointer[active]
 	dedupe    *dedupe
 	behaviors *behaviors
+	rare      *rare
 
 	loading sync.Mutex
 	good    map[string]parsed // by file: what was last read without error
@@ -106,7 +107,7 @@ func New(opts Options) *Engine {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	e := &Engine{log: opts.Log, good: map[string]parsed{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now), behaviors: newBehaviors(opts.Window, opts.Now)}
+	e := &Engine{log: opts.Log, good: map[string]parsed{}, dedupe: newDedupe(opts.Window, opts.MaxTrees, opts.Now), behaviors: newBehaviors(opts.Window, opts.Now), rare: newRare(opts.Now)}
 	e.active.Store(&active{})
 	return e
 }

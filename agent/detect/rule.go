@@ -37,6 +37,9 @@ type Rule struct {
 	Responses []Response
 	// ExpectedFrom are those from whom what the rule finds is no alert.
 	ExpectedFrom []string
+	// Alerts is for informational rules about what is rare by nature: what they
+	// find is a behaviour and, a few times a day, an Informational alert.
+	Alerts bool
 
 	// cond is nil for correlations of other rules.
 	cond *expr
@@ -179,6 +182,9 @@ func parseRule(n *node) (*Rule, error) {
 		return r, err
 	}
 	if err := r.parseExpected(n.get("expected_from")); err != nil {
+		return r, err
+	}
+	if err := r.parseAlerts(n.get("alert")); err != nil {
 		return r, err
 	}
 	if c := n.get("correlation"); c != nil {

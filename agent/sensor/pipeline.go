@@ -268,7 +268,9 @@ func (p *Pipeline) detect(ev *event.Event) {
 	for _, m := range matches {
 		if m.IsBehavior(ev, ancestry) {
 			p.behavior(m, ev, ancestry)
-			continue
+			if !m.AlertsToo(ev, ancestry) {
+				continue
+			}
 		}
 		p.alert(m, ev, ancestry)
 	}
@@ -289,7 +291,7 @@ func (p *Pipeline) behavior(m detect.Match, ev *event.Event, ancestry []event.Pr
 		p.OnBehavior(&b)
 	}
 	for _, m := range p.Detect.Evaluate(&b) {
-		if !m.IsBehavior(&b, ancestry) { // else it would feed itself
+		if !m.IsBehavior(&b, ancestry) || m.AlertsToo(&b, ancestry) { // a behaviour of it would feed itself
 			p.alert(m, &b, ancestry)
 		}
 	}

@@ -234,6 +234,9 @@ func (a *app) rulesTestCommand() *cobra.Command {
 		kind := ""
 		if (detect.Match{Rule: rule}).IsBehavior(&event.Event{}, nil) {
 			kind = " (recorded as behaviour, no alert)"
+			if rule.Alerts {
+				kind = " (recorded as behaviour, and an Informational alert the first times of a day)"
+			}
 		}
 		a.say("%s: %d of %d events%s", visible(out.Rule), len(out.Matched), out.Events, kind)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -52,6 +53,9 @@ var (
 	needsInternet = regexp.MustCompile(`https?://|git clone|docker build|stratus|terraform|kubectl`)
 )
 
+// makesProgram finds the program that a prerequisite compiles.
+var makesProgram = regexp.MustCompile(`\b(?:g?cc|clang|make)\b.* -o +(\S+)`)
+
 func (a *atomic) notRunnable() string {
 	command := a.text(a.Executor.Command)
 	switch {
@@ -66,7 +70,61 @@ func (a *atomic) notRunnable() string {
 	case needsInternet.MatchString(command) && !regexp.MustCompile(`\b(?:curl|wget)\b`).MatchString(command):
 		return "needs the Internet"
 	}
+	for _, d := range a.Dependencies { // what the command then starts or loads is not there
+		p := a.text(d.Prereq)
+		if m := makesProgram.FindStringSubmatch(p); m != nil && needsPayload.MatchString(p) && strings.Contains(command, m[1]) {
+			return "its programs are not in the data"
+		}
+	}
 	return ""
+}
+
+// asRoot takes the place of sudo, which cannot work in the box: it runs its
+// command. The tests are started by root anyway.
+const asRoot = `package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	args := os.Args[1:]
+	for len(args) > 0 && (strings.HasPrefix(args[0], "-") || strings.Contains(args[0], "=")) {
+		if args[0] == "-u" || args[0] == "-g" {
+			args = args[1:]
+		}
+		args = args[min(1, len(args)):]
+	}
+	if len(args) == 0 {
+		return
+	}
+	path, err := exec.LookPath(args[0])
+	if err == nil {
+		err = syscall.Exec(path, args, os.Environ())
+	}
+	if err != nil {
+		os.Exit(1)
+	}
+}
+`
+
+// buildSudo compiles asRoot and gives its path.
+func buildSudo(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(asRoot), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "sudo")
+	cmd := exec.Command("go", "build", "-o", out, filepath.Join(dir, "main.go"))
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return out
 }
 
 func atomics(t *testing.T) []*atomic {
@@ -104,6 +162,7 @@ func TestAtomics(t *testing.T) {
 		return
 	}
 	sandbox.Need(t)
+	sudo := buildSudo(t)
 	w := startWatch(t)
 	ran, alerted, recorded := 0, 0, 0
 	severities := map[event.Severity]int{}
@@ -121,9 +180,17 @@ func TestAtomics(t *testing.T) {
 		}
 		script.WriteString("touch /tmp/evil-binary /tmp/evilBinary; exec </dev/null\n")
 		script.WriteString(a.text(a.Executor.Command))
+		script.WriteString("\nsleep 0.5\n") // what it left in the background starts
 		box := sandbox.Box{StandIns: standIns, Time: 12 * time.Second}
 		got, events := w.during(t, inBox, func() {
-			if _, err := box.Run(t.Context(), t.TempDir(), script.String()); err != nil {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "bin"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Link(sudo, filepath.Join(dir, "bin", "sudo")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := box.Run(t.Context(), dir, script.String()); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -152,7 +219,7 @@ func TestAtomics(t *testing.T) {
 	}
 	t.Logf("of %d tests that can run here %d raise an alert (%.0f %%), %d are recorded as behaviour only, %d neither; by gravest: %v", ran, alerted,
 		100*float64(alerted)/float64(ran), recorded, ran-alerted-recorded, severities)
-	if (alerted+recorded)*100 < ran*80 {
-		t.Errorf("less than 80 %% are seen")
+	if alerted*100 < ran*75 {
+		t.Errorf("less than 75 %% raise an alert")
 	}
 }

@@ -107,8 +107,13 @@ func (w *watch) see(ev *event.Event) {
 		}
 		b, recorded := w.engine.Behavior(m, ev, ancestry)
 		w.found = append(w.found, found{m.Rule, *ev, true, recorded})
+		if m.AlertsToo(ev, ancestry) {
+			w.found = append(w.found, found{rule: m.Rule, event: *ev})
+		}
 		for _, m := range w.engine.Evaluate(&b) {
-			w.found = append(w.found, found{rule: m.Rule, event: b})
+			if !m.IsBehavior(&b, ancestry) || m.AlertsToo(&b, ancestry) {
+				w.found = append(w.found, found{rule: m.Rule, event: b})
+			}
 		}
 	}
 }

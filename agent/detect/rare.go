@@ -1,0 +1,84 @@
+package detect
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/event"
+)
+
+// Bounds of the Informational alerts that rules with the key "alert" raise on a
+// host. Over them nobody would read any: what happens so often is not rare
+// there, and stays a behaviour.
+const (
+	maxRareOfRule = 10
+	maxRareOfHost = 60
+	rarePeriod    = 24 * time.Hour
+)
+
+func (r *Rule) parseAlerts(n *node) error {
+	if n == nil || n.kind == nullNode {
+		return nil
+	}
+	switch v := textOf(n); v {
+	case "true":
+		if r.Severity != event.SeverityInformational {
+			return atLine(n.line, "alert: only for rules of the level informational, others raise alerts anyway")
+		}
+		r.Alerts = true
+	case "false":
+		if r.Severity != event.SeverityInformational {
+			return atLine(n.line, "alert: a rule that shall raise no alert has the level informational")
+		}
+	default:
+		return atLine(n.line, "alert: %.64q is neither true nor false", v)
+	}
+	return nil
+}
+
+// AlertsToo reports whether a match that is a behaviour raises an Informational
+// alert besides. What comes from whom the rule expects it from does not.
+//
+// ancestry is the chain of parents of the event's subject, nearest first.
+func (m Match) AlertsToo(ev *event.Event, ancestry []event.Process) bool {
+	r := m.Rule
+	return r.Alerts && (len(r.ExpectedFrom) == 0 || m.expectedFrom(ev, ancestry) == "")
+}
+
+// rare counts the Informational alerts of a day.
+type rare struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	begin time.Time
+	host  int
+	rules map[string]int
+}
+
+func newRare(now func() time.Time) *rare { return &rare{now: now, rules: map[string]int{}} }
+
+// take counts one more alert of a rule, if there may be one. note tells the
+// reader when it is the last for now.
+func (s *rare) take(rule string) (note string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if d := now.Sub(s.begin); d >= rarePeriod || d < 0 {
+		s.begin, s.host = now, 0
+		clear(s.rules)
+	}
+	if s.host >= maxRareOfHost || s.rules[rule] >= maxRareOfRule {
+		return "", false
+	}
+	s.host++
+	s.rules[rule]++
+	until := s.begin.Add(rarePeriod).UTC().Format(time.RFC3339)
+	switch {
+	case s.host == maxRareOfHost:
+		note = fmt.Sprintf("This is Informational alert number %d of this host: until %s further ones are recorded as behaviours only.", s.host, until)
+	case s.rules[rule] == maxRareOfRule:
+		note = fmt.Sprintf("This is number %d of this rule on this host: until %s further ones are recorded as behaviours only.", maxRareOfRule, until)
+	}
+	return note, true
+}
