@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"os/user"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/bulwarkhq/bulwark/agent/scan/wire"
 	"golang.org/x/sys/unix"
@@ -262,10 +264,23 @@ func (t *tail) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// String is what was kept in one line that may be logged: its lines with " | "
+// between, without the spaces, tabs and ends of lines that stack traces have, and
+// without what is left of a character that the cut went through.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return wire.Clean(string(t.buf))
+	b := t.buf
+	for len(t.buf) == tailSize && len(b) > 0 && len(t.buf)-len(b) < utf8.UTFMax-1 && !utf8.RuneStart(b[0]) {
+		b = b[1:]
+	}
+	var lines []string
+	for line := range strings.Lines(string(b)) {
+		if words := strings.Fields(line); len(words) > 0 {
+			lines = append(lines, strings.Join(words, " "))
+		}
+	}
+	return wire.Clean(strings.Join(lines, " | "))
 }
 
 // unprivilegedUser finds the numbers to run as.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
 // The runs that are found by leaping are those found by looking at every byte.
@@ -14,7 +16,7 @@ func TestEncodedRunsAgainstMeaning(t *testing.T) {
 	r := rand.New(rand.NewSource(5))
 	pick := func(s string) byte { return s[r.Intn(len(s))] }
 	decoded := 0
-	for i := range 3000 {
+	for i := range need.Rounds(3000, 600) {
 		var b strings.Builder
 		for range 1 + r.Intn(12) {
 			n := r.Intn(200)

@@ -15,6 +15,7 @@ func dotnetType() *Type {
 		number_of_assembly_refs:i assembly_refs:[(version:` + version + ` public_key_or_token:s name:s)]
 		assembly:(version:` + version + ` name:s culture:s)
 		number_of_modulerefs:i modulerefs:[s]
+		` + netClassType + `
 		number_of_user_strings:i user_strings:[s]
 		typelib:s number_of_constants:i constants:[s]
 		number_of_field_offsets:i field_offsets:[i]`)
@@ -416,6 +417,8 @@ func (n *netFile) values(resources int64) {
 		}
 	})
 	set(0x28, "resources", res)
+	o["classes"] = Lazy(func() any { return n.classes() })
+	o["number_of_classes"] = Lazy(func() any { return int64(o.Get("classes").(List).N) })
 }
 
 // typelib is the argument of the assembly's GuidAttribute.

@@ -37,7 +37,7 @@ func elfType() *Type {
 		segments:[(type:i flags:i offset:i virtual_address:i physical_address:i file_size:i memory_size:i alignment:i)]
 		dynamic_section_entries:i dynamic:[(type:i val:i)]
 		symtab_entries:i symtab:`+symbols+` dynsym_entries:i dynsym:`+symbols+`
-		import_md5:s/-`, elfConstants)
+		import_md5:s/- telfhash:s/-`, elfConstants)
 }
 
 const (
@@ -50,6 +50,9 @@ const (
 	maxName    = 4096
 	// maxSymbols bounds what the hashes over symbols look at.
 	maxSymbols = 1 << 20
+	// maxNames bounds the sum of the names in such a hash, in bytes: a million
+	// symbols may all have the same long name.
+	maxNames = 16 << 20
 )
 
 type elfFile struct {
@@ -148,6 +151,8 @@ func (f *elfFile) header(h []byte) {
 	}
 	o["import_md5"] = Func(func([]any) any { return o.Get("\x00import_md5") })
 	o["\x00import_md5"] = Lazy(f.importMD5)
+	o["telfhash"] = Func(func([]any) any { return o.Get("\x00telfhash") })
+	o["\x00telfhash"] = Lazy(f.telfhash)
 }
 
 func (f *elfFile) section(i int) (s elfSection, ok bool) {
@@ -367,42 +372,75 @@ func (f *elfFile) dynamic(off uint64) {
 	}}
 }
 
-// imported lists the names of the symbols for which keep is true, of the
-// dynamic symbols or, in files without, of the others.
-func (f *elfFile) imported(t *elfSymbols, keep func(s *elfSymbol) bool) []string {
+// names are the names of the symbols for which keep is true, of the dynamic
+// symbols or, in files without, of the others: in lower case, sorted and with
+// commas between. It is "" where there
+// are none, or more than anybody links.
+func (f *elfFile) names(keep func(s *elfSymbol) bool) string {
+	t := f.dynsym
+	if t == nil {
+		t = f.symtab
+	}
 	if !f.valid(t) {
-		return nil
+		return ""
 	}
 	var out []string
+	room := maxNames
 	for i := range min(int(t.size/f.symbolSize()), maxSymbols) {
 		if i&0xfff == 0 && f.in.Stop() {
-			return nil
+			return ""
 		}
 		if s, ok := f.symbol(t, i); ok && s.named && s.name != "" && keep(&s) {
-			out = append(out, s.name)
+			if room -= len(s.name) + 1; room < 0 {
+				return ""
+			}
+			out = append(out, lower(s.name))
 		}
 	}
-	return out
+	f.in.Spend(maxNames - room)
+	slices.Sort(out)
+	return strings.Join(out, ",")
+}
+
+// lower is a name with small letters; what is not ASCII stays.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c | 0x20
+		}
+	}
+	return string(b)
 }
 
 // importMD5 is the MD5 of the sorted lower-case names of undefined symbols with
 // commas between.
 func (f *elfFile) importMD5() any {
-	t := f.dynsym
-	if t == nil {
-		t = f.symtab
-	}
-	if t == nil {
+	names := f.names(func(s *elfSymbol) bool { return s.shndx == 0 })
+	if names == "" {
 		return nil
 	}
-	names := f.imported(t, func(s *elfSymbol) bool { return s.shndx == 0 })
-	if len(names) == 0 {
-		return nil
-	}
-	for i, n := range names {
-		names[i] = strings.ToLower(n)
-	}
-	slices.Sort(names)
-	sum := md5.Sum([]byte(strings.Join(names, ",")))
+	sum := md5.Sum([]byte(names))
 	return hex.EncodeToString(sum[:])
+}
+
+// telfhash is the TLSH of the sorted lower-case names of the global functions
+// that anybody sees (Trend Micro, "Grouping Linux IoT Malware Samples With Trend
+// Micro ELF Hash", 2020), in upper case as in libyara. What compilers and C
+// libraries add differently for each machine does not count.
+func (f *elfFile) telfhash() any {
+	names := f.names(func(s *elfSymbol) bool {
+		const globalFunction, visibility = 1<<4 | 2, 3
+		if s.info != globalFunction || s.other&visibility != 0 || strings.ContainsRune("._", rune(s.name[0])) {
+			return false
+		}
+		if strings.HasPrefix(s.name, "str") || strings.HasPrefix(s.name, "mem") || strings.HasSuffix(s.name, "64") {
+			return false
+		}
+		return !slices.Contains([]string{"main", "abort", "cachectl", "cacheflush", "puts", "atol", "malloc_trim"}, s.name)
+	})
+	if names == "" {
+		return nil
+	}
+	return tlsh([]byte(names))
 }

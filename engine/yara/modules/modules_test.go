@@ -163,6 +163,9 @@ func FuzzModules(f *testing.F) {
 	copy(head[64:], "PE\x00\x00\x4c\x01\x02\x00")
 	head[84] = 0xe0
 	f.Add(head)
+	if classes, err := os.ReadFile("testdata/classes.exe"); err == nil {
+		f.Add(classes)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 1<<16 {
 			return
