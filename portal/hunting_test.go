@@ -73,7 +73,7 @@ func TestHunting(t *testing.T) {
 	}
 }
 
-func (w *world) token(t *testing.T, scope access.Permission) string {
+func (w *world) token(t testing.TB, scope access.Permission) string {
 	t.Helper()
 	_, secret, err := w.accounts.CreateToken(t.Context(), string(scope), []access.Permission{scope}, 0, "test", "")
 	if err != nil {

@@ -182,4 +182,18 @@ func incidentPages(t *testing.T, w *world, first, other, bad int64) {
 	if _, text := w.get(t, c, "/incidents?status=Open&q=host-d1&sort=-alertsCount"); strings.Contains(text, `href="`+at(first)+`"`) {
 		t.Error("a resolved incident is among the open ones")
 	}
+	// The overview counts them, and those that nobody has taken.
+	_, open, err := w.incidents.List(t.Context(), query.Query{Filter: incident.Open(), Count: true})
+	if err != nil || open < 3 {
+		t.Fatalf("open: %d, %v", open, err)
+	}
+	_, text = w.get(t, c, "/")
+	for _, want := range []string{fmt.Sprintf(`<a href="/incidents?status=Open">%d</a>`, open), fmt.Sprintf(`assigned=-">%d unassigned</a>`, open-1)} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the overview lacks %s", want)
+		}
+	}
+	if _, text := w.get(t, c, "/incidents?status=Open&assigned=-"); strings.Contains(text, `href="`+at(bad)+`"`) || !strings.Contains(text, fmt.Sprintf("of %d<", open-1)) {
+		t.Error("the list of those that nobody has taken is another one")
+	}
 }

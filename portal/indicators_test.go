@@ -24,7 +24,7 @@ import (
 
 // checkIn is a check-in of the world's device with a list of indicators; it
 // returns the version that the device should have.
-func (w *world) checkIn(t *testing.T, reported string, count int) string {
+func (w *world) checkIn(t testing.TB, reported string, count int) string {
 	t.Helper()
 	s := newSink(w.cfg.Events, w.alerts, w.inventory, slog.New(slog.DiscardHandler), w.metrics)
 	s.fleet, s.indicators = w.fleet, w.indicators

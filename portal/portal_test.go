@@ -55,7 +55,7 @@ type world struct {
 	stop      func() error
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	dir := t.TempDir()
 	control, err := sqlite.Open(t.Context(), filepath.Join(dir, "control.db"))
@@ -107,7 +107,7 @@ func newWorld(t *testing.T) *world {
 }
 
 // seed adds a device, an alert and events, all with hostile text.
-func (w *world) seed(t *testing.T, events eventstore.Store) {
+func (w *world) seed(t testing.TB, events eventstore.Store) {
 	t.Helper()
 	addDevice(t, w.control, w.device, "host"+hostileText)
 	s := newSink(events, w.alerts, w.inventory, slog.New(slog.DiscardHandler), w.metrics)
@@ -149,7 +149,7 @@ func (w *world) seed(t *testing.T, events eventstore.Store) {
 
 // seedAction adds an action that has ended and left a file, all with hostile
 // text.
-func (w *world) seedAction(t *testing.T) {
+func (w *world) seedAction(t testing.TB) {
 	t.Helper()
 	a, err := w.actions.Order(t.Context(), action.Request{Device: w.device, Type: response.CollectInvestigationPackage, Comment: hostileText, By: hostileText})
 	if err != nil {
@@ -193,7 +193,7 @@ func mustJSON(s any) string {
 }
 
 // client is a browser: cookies, no redirects.
-func (w *world) client(t *testing.T) *http.Client {
+func (w *world) client(t testing.TB) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -204,7 +204,7 @@ func (w *world) client(t *testing.T) *http.Client {
 	return &http.Client{Jar: jar, Transport: tr, Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func (w *world) do(t *testing.T, c *http.Client, method, path string, body io.Reader, header map[string]string) (*http.Response, string) {
+func (w *world) do(t testing.TB, c *http.Client, method, path string, body io.Reader, header map[string]string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, w.url+path, body)
 	if err != nil {
@@ -225,11 +225,11 @@ func (w *world) do(t *testing.T, c *http.Client, method, path string, body io.Re
 	return resp, string(text)
 }
 
-func (w *world) get(t *testing.T, c *http.Client, path string) (*http.Response, string) {
+func (w *world) get(t testing.TB, c *http.Client, path string) (*http.Response, string) {
 	return w.do(t, c, http.MethodGet, path, nil, nil)
 }
 
-func (w *world) post(t *testing.T, c *http.Client, path string, form url.Values) (*http.Response, string) {
+func (w *world) post(t testing.TB, c *http.Client, path string, form url.Values) (*http.Response, string) {
 	return w.do(t, c, http.MethodPost, path, strings.NewReader(form.Encode()), map[string]string{"Content-Type": "application/x-www-form-urlencoded"})
 }
 
@@ -239,7 +239,7 @@ var csrfField = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 
 // signIn makes an account of the role and signs a client in; it returns the
 // session's CSRF token too.
-func (w *world) signIn(t *testing.T, name string, role access.Role) (*http.Client, string) {
+func (w *world) signIn(t testing.TB, name string, role access.Role) (*http.Client, string) {
 	t.Helper()
 	oneTime, err := w.accounts.CreateUser(t.Context(), name, role, "test", "")
 	if err != nil {

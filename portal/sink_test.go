@@ -83,7 +83,7 @@ func TestSink(t *testing.T) {
 }
 
 // addDevice enrols a device as the EnrollmentService would.
-func addDevice(t *testing.T, control *sqlite.Store, id, host string) {
+func addDevice(t testing.TB, control *sqlite.Store, id, host string) {
 	t.Helper()
 	now := time.Now()
 	err := control.Enroll().Enroll(t.Context(), enroll.Enrollment{

@@ -1,6 +1,7 @@
 package indicator
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -20,6 +21,8 @@ const (
 	MaxCSV = 64 << 20 // bytes
 	// MaxProblems is how many lines that are wrong a report names.
 	MaxProblems = 1000
+
+	byteOrderMark = "\ufeff"
 )
 
 // Columns of the CSV form, as the reference product has them. Category and
@@ -84,19 +87,26 @@ func (s *Service) Import(ctx context.Context, r io.Reader, check bool, who Who) 
 
 // parseCSV reads the lines; those that cannot be read are in the report.
 func parseCSV(r io.Reader) (list []Indicator, lines []int, report Report, err error) {
-	in := csv.NewReader(io.LimitReader(r, MaxCSV))
+	text := bufio.NewReader(io.LimitReader(r, MaxCSV+1))
+	// Before the reader of CSV, which wants a quote to be the first of a field.
+	if bom, _ := text.Peek(len(byteOrderMark)); string(bom) == byteOrderMark {
+		_, _ = text.Discard(len(bom)) // what was peeked is there
+	}
+	in := csv.NewReader(text)
 	in.FieldsPerRecord, in.ReuseRecord = -1, true
 	header, err := in.Read()
 	if err != nil {
 		return nil, nil, report, invalid("", "the file has no header that can be read: %v", err)
 	}
 	header = slices.Clone(header)
-	header[0] = strings.TrimPrefix(header[0], "\ufeff")
 	at := map[string]int{}
 	for n, name := range header {
 		name = strings.ToLower(strings.TrimSpace(name))
 		if !slices.ContainsFunc(Columns(), func(c string) bool { return strings.EqualFold(c, name) }) {
 			return nil, nil, report, invalid("", "the column %.64q is unknown: the columns are %s", header[n], strings.Join(Columns(), ", "))
+		}
+		if _, ok := at[name]; ok {
+			return nil, nil, report, invalid("", "the column %.64q is there twice", header[n])
 		}
 		at[name] = n
 	}
@@ -107,13 +117,21 @@ func parseCSV(r io.Reader) (list []Indicator, lines []int, report Report, err er
 	}
 	for {
 		record, err := in.Read()
+		// Never a part of a file: who imports it believes that all of it is there.
+		if in.InputOffset() > MaxCSV {
+			return nil, nil, report, invalid("", "the file is larger than %d MiB", MaxCSV>>20)
+		}
 		if errors.Is(err, io.EOF) {
 			return list, lines, report, nil
 		}
 		var broken *csv.ParseError
 		if errors.As(err, &broken) {
 			report.Read++
-			report.wrong(broken.Line, "", "%v", broken.Err)
+			if broken.Line > broken.StartLine {
+				report.wrong(broken.StartLine, "", "%v: the lines %d to %d were taken for one", broken.Err, broken.StartLine, broken.Line)
+			} else {
+				report.wrong(broken.StartLine, "", "%v", broken.Err)
+			}
 			continue
 		}
 		if err != nil {
@@ -174,21 +192,39 @@ func fromCSV(get func(string) string) (Indicator, error) {
 }
 
 // Spreadsheets take a field that begins so for a formula: it gets an apostrophe
-// in front, which an import takes away again.
+// in front, which an import takes away again. So does text that looks like that
+// already, so that it comes back as it was.
 const formulas = "=+-@"
 
+func formula(s string) bool {
+	s = strings.TrimLeft(s, "'")
+	return s != "" && strings.IndexByte(formulas, s[0]) >= 0
+}
+
 func guard(s string) string {
-	if s != "" && strings.ContainsRune(formulas, rune(s[0])) {
+	if formula(s) {
 		return "'" + s
 	}
 	return s
 }
 
 func unguard(s string) string {
-	if len(s) > 1 && s[0] == '\'' && strings.ContainsRune(formulas, rune(s[1])) {
+	if strings.HasPrefix(s, "'") && formula(s) {
 		return s[1:]
 	}
 	return s
+}
+
+// record is the line of an indicator in the order of Columns.
+func record(i *Indicator, groups []fleet.Group) []string {
+	expires := ""
+	if !i.Expires.IsZero() {
+		expires = i.Expires.Format(time.RFC3339)
+	}
+	return []string{
+		i.Type, guard(i.Value), expires, i.Action, i.Severity, guard(i.Title), guard(i.Description), guard(i.Recommended),
+		guard(strings.Join(GroupNames(i.Groups, groups), ";")), "", "", fmt.Sprint(i.Alerts),
+	}
 }
 
 // Export writes the indicators that a filter holds for as CSV.
@@ -202,14 +238,7 @@ func (s *Service) Export(ctx context.Context, filter query.Expr, w io.Writer) er
 		return err
 	}
 	err = s.Each(ctx, filter, func(i *Indicator) error {
-		expires := ""
-		if !i.Expires.IsZero() {
-			expires = i.Expires.Format(time.RFC3339)
-		}
-		return out.Write([]string{
-			i.Type, guard(i.Value), expires, i.Action, i.Severity, guard(i.Title), guard(i.Description), guard(i.Recommended),
-			guard(strings.Join(GroupNames(i.Groups, groups), ";")), "", "", fmt.Sprint(i.Alerts),
-		})
+		return out.Write(record(i, groups))
 	})
 	out.Flush()
 	return errors.Join(err, out.Error())

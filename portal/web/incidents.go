@@ -22,6 +22,15 @@ type incidentsPage struct {
 	listing
 	Severities, Statuses []string
 	Incidents            []incident.Incident
+	Me                   string
+}
+
+// nobody is the value of the filter "assigned" for incidents of nobody, which
+// no account has for its name.
+const nobody = "-"
+
+func unassigned() query.Expr {
+	return query.Compare{Field: "assignedTo", Op: query.Eq, Value: ""}
 }
 
 func (s *Site) incidents(w http.ResponseWriter, r *http.Request) error {
@@ -38,14 +47,18 @@ func (s *Site) incidents(w http.ResponseWriter, r *http.Request) error {
 	if t := l.Filter("tag"); t != "" {
 		tag = query.Any{Field: "tags", Value: t}
 	}
-	filter := query.All(l.contains("incidentName", "assignedTo"), l.equals("severity", "severity", alert.Severities()), status, l.equals("assigned", "assignedTo", nil), tag)
+	assigned := l.equals("assigned", "assignedTo", nil)
+	if l.Filter("assigned") == nobody {
+		assigned = unassigned()
+	}
+	filter := query.All(l.contains("incidentName", "assignedTo"), l.equals("severity", "severity", alert.Severities()), status, assigned, tag)
 	list, total, err := s.cfg.Incidents.List(r.Context(), l.query(filter))
 	if err != nil {
 		return err
 	}
 	l.Total, l.Shown = total, len(list)
 	return s.render(w, r, http.StatusOK, "incidents", frame{Title: "Incidents", Section: "incidents", Page: incidentsPage{
-		l, alert.Severities(), append([]string{"Open"}, append(incident.Statuses(), incident.Redirected)...), list,
+		l, alert.Severities(), append([]string{"Open"}, append(incident.Statuses(), incident.Redirected)...), list, visitOf(r.Context()).user.Name,
 	}})
 }
 

@@ -1,10 +1,13 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
 )
@@ -14,10 +17,35 @@ type overviewPage struct {
 	Health          []slice
 	Open            int
 	Severities      []slice
-	Bars            []bar
-	BarsTotal       int
-	Recent          []alert.Alert
-	Attention       []inventory.Device
+	// Incidents is nil for who may not read them.
+	Incidents *openIncidents
+	Bars      []bar
+	BarsTotal int
+	Recent    []alert.Alert
+	Attention []inventory.Device
+}
+
+// openIncidents are those that nobody has resolved.
+type openIncidents struct {
+	Open, Unassigned int
+	Severities       []slice
+}
+
+func (s *Site) openIncidents(ctx context.Context) (*openIncidents, error) {
+	counts, err := s.cfg.Incidents.OpenCounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &openIncidents{}
+	for _, severity := range alert.Severities() {
+		p.Severities = append(p.Severities, slice{Name: severity, Count: counts[severity]})
+		p.Open += counts[severity]
+	}
+	spread(p.Severities, p.Open)
+	_, p.Unassigned, err = s.cfg.Incidents.List(ctx, query.Query{
+		Filter: query.And{Left: incident.Open(), Right: unassigned()}, Top: 1, Count: true,
+	})
+	return p, err
 }
 
 // slice is a part of a stacked bar that is 1000 units wide.
@@ -58,6 +86,11 @@ func (s *Site) overview(w http.ResponseWriter, r *http.Request) error {
 		p.Open += open[severity]
 	}
 	spread(p.Severities, p.Open)
+	if access.From(ctx).May(access.IncidentRead) {
+		if p.Incidents, err = s.openIncidents(ctx); err != nil {
+			return err
+		}
+	}
 	days, err := s.cfg.Alerts.PerDay(ctx, chartDays)
 	if err != nil {
 		return err

@@ -181,7 +181,10 @@ type page struct {
 }
 
 // compile turns a query into SQL. tieBreak is the unique column that makes the
-// order total, fallback the order when none is asked for.
+// order total, fallback the order when none is asked for. Ties have the
+// direction of what they are ties of: so an index of that column, which ends
+// with the rowid, has the whole order, also where 100,000 rows are of one import
+// and its time.
 func compile(q query.Query, schema query.Schema, columns map[string]column, fallback, tieBreak string) (page, error) {
 	w := where{schema: schema, columns: columns}
 	if q.Filter != nil {
@@ -211,6 +214,9 @@ func compile(q query.Query, schema query.Schema, columns map[string]column, fall
 	}
 	if len(q.Order) == 0 {
 		order.WriteString(fallback + ", ")
+	}
+	if strings.HasSuffix(order.String(), " DESC, ") {
+		tieBreak += " DESC"
 	}
 	p.tail = " ORDER BY " + order.String() + tieBreak + " LIMIT ? OFFSET ?"
 	p.tailArgs = append(p.tailArgs, q.Limit(), q.Skip)
