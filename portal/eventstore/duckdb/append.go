@@ -1,104 +1,156 @@
 package duckdb
 
 import (
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
-
-	duckdb "github.com/duckdb/duckdb-go/v2"
 
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 )
 
+// writer adds events to the hot tables, column by column. It belongs to the
+// goroutine that writes.
+type writer struct {
+	*native
+	tables []tableWriter
+	byName map[string]*tableWriter
+}
+
+type tableWriter struct {
+	table
+	names []string // of the columns, ingestionTime first
+	chunk *chunk
+	rows  []row // that wait; the room is used again
+}
+
+// row is an event and the batch that brought it.
+type row struct {
+	batch *eventstore.Batch
+	event *event.Event
+}
+
+func newWriter(n *native, tables []table) *writer {
+	w := &writer{native: n, tables: make([]tableWriter, len(tables)), byName: map[string]*tableWriter{}}
+	for i, t := range tables {
+		names, types := []string{ingestionTime}, []event.Type{event.DateTime}
+		for _, c := range t.stored {
+			names, types = append(names, c.Name), append(types, c.Type)
+		}
+		w.tables[i] = tableWriter{table: t, names: names, chunk: newChunk(types)}
+		w.byName[t.Name] = &w.tables[i]
+	}
+	return w
+}
+
+func (w *writer) close() {
+	for i := range w.tables {
+		w.tables[i].chunk.close()
+	}
+	w.native.close()
+}
+
 // append adds the events of the batches to the hot tables, within the
-// transaction that is open on the writing connection.
-func (s *Store) append(batches []*eventstore.Batch) (err error) {
-	byName := map[string]*appender{}
+// transaction that is open.
+func (w *writer) append(batches []*eventstore.Batch) error {
 	defer func() {
-		for _, a := range byName {
-			err = errors.Join(err, a.Close())
+		for i := range w.tables {
+			t := &w.tables[i]
+			clear(t.rows) // the events are borrowed
+			if t.rows = t.rows[:0]; cap(t.rows) > 2*groupEvents {
+				t.rows = nil
+			}
 		}
 	}()
 	for _, b := range batches {
-		received := b.Received.UTC()
 		for i := range b.Events {
 			e := &b.Events[i]
-			name := e.Class.TableName()
-			a := byName[name]
-			if a == nil {
-				if a, err = s.newAppender(name); err != nil {
-					return err
-				}
-				byName[name] = a
+			t := w.byName[e.Class.TableName()]
+			if t == nil {
+				return fmt.Errorf("device %s, event %d: there is no table %s", b.DeviceID, e.ReportID, e.Class.TableName())
 			}
-			a.row[0] = received
-			if err := a.add(b, e); err != nil {
-				return fmt.Errorf("device %s, event %d: %w", b.DeviceID, e.ReportID, err)
-			}
+			t.rows = append(t.rows, row{b, e})
+		}
+	}
+	for i := range w.tables {
+		t := &w.tables[i]
+		rest := t.rows
+		if len(rest) == 0 {
+			continue
+		}
+		err := w.appendChunks(t.hot(), t.names, t.chunk, func() int {
+			n := min(len(rest), t.chunk.size)
+			t.fill(rest[:n])
+			rest = rest[n:]
+			return n
+		})
+		if err != nil {
+			return fmt.Errorf("table %s: %w", t.Name, err)
 		}
 	}
 	return nil
 }
 
-type appender struct {
-	*duckdb.Appender
-	columns []event.Column
-	row     []driver.Value
-}
-
-func (s *Store) newAppender(name string) (*appender, error) {
-	for _, t := range s.tables {
-		if t.Name != name {
-			continue
-		}
-		columns := make([]string, 0, len(t.stored)+1)
-		columns = append(columns, ingestionTime)
-		for _, c := range t.stored {
-			columns = append(columns, c.Name)
-		}
-		a, err := duckdb.NewAppenderWithColumns(s.writer, "", "", t.hot(), columns)
-		if err != nil {
-			return nil, fmt.Errorf("table %s: %w", name, err)
-		}
-		return &appender{a, t.stored, make([]driver.Value, len(columns))}, nil
+// fill writes the rows, not more than fit, into the table's chunk.
+func (t *tableWriter) fill(rows []row) {
+	received := values[int64](&t.chunk.vectors[0])
+	for i, r := range rows {
+		received[i] = r.batch.Received.UnixMicro()
 	}
-	return nil, fmt.Errorf("there is no table %s", name)
-}
-
-func (a *appender) add(b *eventstore.Batch, e *event.Event) error {
-	for i := range a.columns {
-		c, to := &a.columns[i], &a.row[i+1]
-		*to = nil
+	for i := range t.stored {
+		c, v := &t.stored[i], &t.chunk.vectors[i+1]
 		switch {
 		case c.Text != nil:
-			*to = valid(c.Text(e))
-		case c.Number != nil:
-			v, ok := c.Number(e)
-			switch {
-			case !ok:
-			case c.Type == event.Int:
-				*to = int32(v)
-			default:
-				*to = v
-			}
-		case c.Flag != nil:
-			if v, ok := c.Flag(e); ok {
-				*to = v
-			}
-		case c.When != nil:
-			if t := c.When(e); !t.IsZero() {
-				*to = t.UTC()
-			}
+			t.texts(v, rows, func(r row) string { return c.Text(r.event) })
 		case c.Name == event.ColumnDeviceID:
-			*to = b.DeviceID
+			t.texts(v, rows, func(r row) string { return r.batch.DeviceID })
 		case c.Name == event.ColumnDeviceName:
-			*to = valid(b.DeviceName)
+			t.texts(v, rows, func(r row) string { return r.batch.DeviceName })
+		case c.Number != nil && c.Type == event.Int:
+			fill(v, rows, func(r row) (int32, bool) {
+				n, ok := c.Number(r.event)
+				return int32(n), ok
+			})
+		case c.Number != nil:
+			fill(v, rows, func(r row) (int64, bool) { return c.Number(r.event) })
+		case c.Flag != nil:
+			fill(v, rows, func(r row) (bool, bool) { return c.Flag(r.event) })
+		case c.When != nil:
+			fill(v, rows, func(r row) (int64, bool) {
+				at := c.When(r.event)
+				return at.UnixMicro(), !at.IsZero()
+			})
 		}
 	}
-	return a.AppendRow(a.row...)
+}
+
+// fill writes a column of values that may be absent.
+func fill[T bool | int32 | int64](v *vector, rows []row, get func(row) (T, bool)) {
+	out := values[T](v)
+	v.allValid()
+	for i, r := range rows {
+		value, ok := get(r)
+		if !ok {
+			v.null(i)
+			continue
+		}
+		out[i] = value
+	}
+}
+
+// texts writes a column of text.
+func (t *tableWriter) texts(v *vector, rows []row, get func(row) string) {
+	out := values[stringT](v)
+	last := ""
+	for i, r := range rows {
+		s := get(r)
+		if i > 0 && s == last {
+			out[i] = out[i-1]
+			continue
+		}
+		last = s
+		out[i] = t.chunk.text.put(valid(s))
+	}
 }
 
 // valid makes text what DuckDB takes: UTF-8.

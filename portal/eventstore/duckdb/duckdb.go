@@ -14,7 +14,6 @@ package duckdb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +59,7 @@ type Store struct {
 	tables    []table
 	connector *duckdb.Connector
 	db        *sql.DB
-	writer    driver.Conn
+	writer    *writer
 	// writing is held by whoever changes the database.
 	writing sync.Mutex
 
@@ -82,6 +81,24 @@ type request struct {
 	batch   *eventstore.Batch
 	claimed atomic.Bool
 	reply   chan error
+}
+
+// checkpointBytes is how large DuckDB's write-ahead log may become before what it
+// says goes into the tables: each time, the rows since the last time are
+// compressed anew with those of their row group, which costs more than the
+// storing when it happens often (DuckDB's own choice, 16 MB, doubled the CPU time
+// per event). What it says is in memory too, so a quarter of that is the limit.
+const checkpointBytes = 256 << 20
+
+// options are DuckDB's settings, for all connections alike.
+func (cfg *Config) options() map[string]string {
+	return map[string]string{
+		"autoinstall_known_extensions": "false",
+		"autoload_known_extensions":    "false",
+		"threads":                      strconv.Itoa(max(1, min(runtime.NumCPU(), 16))),
+		"memory_limit":                 strconv.FormatInt(cfg.MemoryLimit>>20, 10) + "MiB",
+		"checkpoint_threshold":         strconv.FormatInt(min(checkpointBytes, cfg.MemoryLimit/4)>>20, 10) + "MiB",
+	}
 }
 
 // Open opens or creates the store.
@@ -106,8 +123,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "segments"), 0o700); err != nil {
 		return nil, fmt.Errorf("event store: %w", err)
 	}
-	dsn := filepath.Join(dir, "events.duckdb") + "?autoinstall_known_extensions=false&autoload_known_extensions=false" +
-		"&threads=" + strconv.Itoa(max(1, min(runtime.NumCPU(), 16))) + "&memory_limit=" + strconv.FormatInt(cfg.MemoryLimit>>20, 10) + "MiB"
+	path, options := filepath.Join(dir, "events.duckdb"), cfg.options()
+	dsn := path + "?"
+	for name, value := range options {
+		dsn += name + "=" + value + "&"
+	}
 	connector, err := duckdb.NewConnector(dsn, nil)
 	if err != nil {
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
@@ -116,7 +136,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
 		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{},
 	}
+	n, err := connectNative(path, options)
+	if err != nil {
+		s.db.Close()
+		connector.Close()
+		return nil, fmt.Errorf("event store %s: %w", dir, err)
+	}
+	s.writer = newWriter(n, s.tables)
 	if err := s.prepare(ctx); err != nil {
+		s.writer.close()
 		s.db.Close()
 		connector.Close()
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
@@ -157,8 +185,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("reading the batches' marks: %w", err)
 	}
-	s.writer, err = s.connector.Connect(ctx)
-	return err
+	return nil
 }
 
 // Close waits for the writer and closes the database. Closing again does
@@ -167,7 +194,8 @@ func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.stop)
 		<-s.done
-		err = errors.Join(s.writer.Close(), s.db.Close(), s.connector.Close())
+		s.writer.close()
+		err = errors.Join(s.db.Close(), s.connector.Close())
 	})
 	return err
 }
@@ -268,10 +296,7 @@ func (s *Store) commit(group []*request) (err error) {
 	defer s.writing.Unlock()
 	// What callers want stored is stored also while they give up.
 	ctx := context.Background()
-	exec := func(q string, args ...driver.NamedValue) error {
-		_, err := s.writer.(driver.ExecerContext).ExecContext(ctx, q, args)
-		return err
-	}
+	exec := s.writer.exec
 	if err := exec("BEGIN"); err != nil {
 		return fmt.Errorf("event store: %w", err)
 	}
@@ -295,24 +320,19 @@ func (s *Store) commit(group []*request) (err error) {
 		marks[k] = b.Sequence
 		fresh = append(fresh, b)
 	}
-	if err := s.append(fresh); err != nil {
+	if err := s.writer.append(fresh); err != nil {
 		return err
 	}
-	now := s.cfg.Now().UTC()
-	for k, seq := range marks {
-		if err := exec(`INSERT OR REPLACE INTO spools VALUES (?, ?, ?, ?)`, named(k.device, k.id, seq, now)...); err != nil {
-			return err
+	for _, add := range []func() (string, []any){
+		func() (string, []any) { return spoolRows(marks, s.cfg.Now()) },
+		func() (string, []any) { return lossRows(fresh) },
+		func() (string, []any) { return receiptRows(fresh) },
+	} {
+		q, args := add()
+		if len(args) == 0 {
+			continue
 		}
-	}
-	for _, b := range fresh {
-		for class, n := range b.Lost {
-			if err := exec(`INSERT INTO losses VALUES (?, ?, ?, ?)`, named(b.DeviceID, b.Received.UTC(), valid(class), n)...); err != nil {
-				return err
-			}
-		}
-	}
-	if q, args := receipts(fresh); len(args) > 0 {
-		if err := exec(q, named(args...)...); err != nil {
+		if err := exec(q, args...); err != nil {
 			return err
 		}
 	}
@@ -327,9 +347,27 @@ func (s *Store) commit(group []*request) (err error) {
 	return nil
 }
 
-// receipts adds the events of the batches to their devices' ledgers, each line
-// once.
-func receipts(batches []*eventstore.Batch) (q string, args []any) {
+// spoolRows is the statement that keeps the marks.
+func spoolRows(marks map[spool]uint64, now time.Time) (q string, args []any) {
+	for k, seq := range marks {
+		args = append(args, k.device, k.id, seq, now)
+	}
+	return "INSERT OR REPLACE INTO spools VALUES " + marksOf(args), args
+}
+
+// lossRows is the statement that keeps what the devices lost.
+func lossRows(batches []*eventstore.Batch) (q string, args []any) {
+	for _, b := range batches {
+		for class, n := range b.Lost {
+			args = append(args, b.DeviceID, b.Received, valid(class), n)
+		}
+	}
+	return "INSERT INTO losses VALUES " + marksOf(args), args
+}
+
+// receiptRows is the statement that adds the events of the batches to their
+// devices' ledgers, each line once.
+func receiptRows(batches []*eventstore.Batch) (q string, args []any) {
 	type line struct{ device, class string }
 	sums := map[line]eventstore.Receipt{}
 	for _, b := range batches {
@@ -341,16 +379,13 @@ func receipts(batches []*eventstore.Batch) (q string, args []any) {
 	for k, r := range sums {
 		args = append(args, k.device, k.class, r.Stored, r.Lost)
 	}
-	return "INSERT INTO receipts VALUES " + strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?),", len(sums)), ",") +
+	return "INSERT INTO receipts VALUES " + marksOf(args) +
 		" ON CONFLICT (device_id, class) DO UPDATE SET stored = stored + excluded.stored, lost = lost + excluded.lost", args
 }
 
-func named(values ...any) []driver.NamedValue {
-	out := make([]driver.NamedValue, len(values))
-	for i, v := range values {
-		out[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
-	}
-	return out
+// marksOf are the parameter marks of rows of four columns.
+func marksOf(args []any) string {
+	return strings.TrimSuffix(strings.Repeat("(?, ?, ?, ?),", len(args)/4), ",")
 }
 
 var (

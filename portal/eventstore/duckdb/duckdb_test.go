@@ -157,20 +157,3 @@ func TestPathThatIsAPattern(t *testing.T) {
 		t.Error("a path with * was accepted")
 	}
 }
-
-func BenchmarkAppend(b *testing.B) {
-	s, err := Open(b.Context(), Config{Dir: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	const n = 5000
-	batch := eventstoretest.Batch(eventstoretest.DeviceA, 0, 0, n)
-	for b.Loop() {
-		batch.Sequence++
-		if err := s.Append(b.Context(), batch); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "events/s")
-}
