@@ -3,6 +3,7 @@ package unpack_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,13 +103,13 @@ func TestClamAVTestFiles(t *testing.T) {
 	}
 	e := clamEngine(t)
 	for _, f := range entries {
+		if st, err := f.Info(); err == nil && st.Size() > int64(need.Rounds(math.MaxInt32, 200_000)) {
+			continue // half of the time under the race detector is that of six
+		}
 		t.Run(f.Name(), func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(testFiles, f.Name()))
 			if err != nil {
 				t.Fatal(err)
-			}
-			if len(data) > 200_000 && need.Rounds(1, 0) == 0 {
-				t.Skip("large: without the race detector only")
 			}
 			v, err := e.Scan(context.Background(), bytes.NewReader(data), int64(len(data)), engine.Options{Name: f.Name(), Archives: true})
 			if err != nil {
