@@ -12,6 +12,7 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
 
@@ -126,4 +127,56 @@ func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
 	return mux
+}
+
+// exportGauges are the states of the export destinations, by name.
+type exportGauges struct {
+	exports                                     *export.Service
+	waiting, failures, success, delivered, left *prometheus.Desc
+}
+
+func newExportGauges(e *export.Service) *exportGauges {
+	d := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("bulwark_portal_export_"+name, help, []string{"destination", "type"}, nil)
+	}
+	return &exportGauges{
+		e, d("waiting", "Records that a destination has yet to get; counted up to 100,000."), d("failures", "Failed deliveries in a row."),
+		d("last_success_timestamp_seconds", "Time of the last delivery, 0 for none."), d("delivered_total", "Records that were delivered."),
+		d("refused_total", "Records that the receiver refused and that were left out."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *exportGauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.waiting, g.failures, g.success, g.delivered, g.left} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *exportGauges) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	list, err := g.exports.List(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(g.waiting, err)
+		return
+	}
+	for i := range list {
+		d := &list[i]
+		n, err := g.exports.Waiting(ctx, d)
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(g.waiting, err)
+			return
+		}
+		success := 0.0
+		if !d.LastSuccess.IsZero() {
+			success = float64(d.LastSuccess.UnixMicro()) / 1e6
+		}
+		ch <- prometheus.MustNewConstMetric(g.waiting, prometheus.GaugeValue, float64(n), d.Name, d.Kind)
+		ch <- prometheus.MustNewConstMetric(g.failures, prometheus.GaugeValue, float64(d.Failures), d.Name, d.Kind)
+		ch <- prometheus.MustNewConstMetric(g.success, prometheus.GaugeValue, success, d.Name, d.Kind)
+		ch <- prometheus.MustNewConstMetric(g.delivered, prometheus.CounterValue, float64(d.Delivered), d.Name, d.Kind)
+		ch <- prometheus.MustNewConstMetric(g.left, prometheus.CounterValue, float64(d.Refused), d.Name, d.Kind)
+	}
 }

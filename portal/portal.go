@@ -29,6 +29,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/incident"
@@ -56,6 +57,7 @@ type Control interface {
 	Indicators() indicator.Store
 	Detections() detection.Store
 	Incidents() incident.Store
+	Exports() export.Store
 }
 
 // Events is what the portal needs of the event store.
@@ -88,7 +90,8 @@ type Config struct {
 	Thresholds      inventory.Thresholds // zero for the defaults
 	HashCost        account.HashCost     // zero for the default
 	// FilesDir is the folder for what devices send for actions and for the
-	// library of live response; empty for a portal without.
+	// library of live response, and for the key of the secrets of exports; empty
+	// for a portal without.
 	FilesDir string
 	Logger   *slog.Logger
 	// Now is the clock; time.Now when nil.
@@ -117,6 +120,7 @@ type Portal struct {
 	indicators *indicator.Service
 	detection  *detection.Service
 	incidents  *incident.Service
+	exports    *export.Service // nil without
 }
 
 // New puts a portal together.
@@ -161,6 +165,12 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 			return nil, err
 		}
 		taken = samples{p.samples, p.alerts}
+		key, err := export.OpenKey(filepath.Join(cfg.FilesDir, "export.key"))
+		if err != nil {
+			return nil, err
+		}
+		p.exports = export.New(export.Config{Store: cfg.Control.Exports(), Key: key, URL: strings.TrimSuffix(cfg.URL, "/"), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now})
+		p.metrics.registry.MustRegister(newExportGauges(p.exports))
 	}
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
 	p.fleet = fleet.New(cfg.Control.Fleet(), p.inventory, cfg.Now)
@@ -179,10 +189,10 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.detection = detection.New(detection.Config{
 		Store: cfg.Control.Detections(), Hunter: p.hunter, Alerts: p.alerts, Devices: p.inventory, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now, Observe: p.metrics.observeRun,
 	})
-	p.api = rest.New(rest.Config{Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Exports: p.exports, Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -344,6 +354,9 @@ func (p *Portal) Serve(ctx context.Context, listener, metricsListener net.Listen
 	var wg sync.WaitGroup
 	wg.Go(func() { p.maintain(ctx) })
 	wg.Go(func() { p.detection.Loop(ctx) })
+	if p.exports != nil {
+		wg.Go(func() { p.exports.Loop(ctx) })
+	}
 	wg.Go(func() {
 		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			fail(fmt.Errorf("serving on %s: %w", listener.Addr(), err))

@@ -271,7 +271,7 @@ func (w *world) fill(pattern string) (method, path string) {
 		id = w.indicator
 	case strings.Contains(path, "/incidents/"):
 		id = "1"
-	case strings.Contains(path, "/policies/"), strings.Contains(path, "/detections/custom/"):
+	case strings.Contains(path, "/policies/"), strings.Contains(path, "/detections/custom/"), strings.HasPrefix(path, "/exports/"):
 		id = "new"
 	case strings.Contains(path, "/detections/shipped/"):
 		id = "98b2951a-046c-50a1-be53-f2675b8cf72c"

@@ -55,13 +55,15 @@ const (
 	IndicatorWrite Permission = "Ti.ReadWrite.All"
 	IncidentRead   Permission = "Incident.Read.All"
 	IncidentWrite  Permission = "Incident.ReadWrite.All"
+	// ExportManage is for where alerts and the audit log are sent.
+	ExportManage Permission = "Export.ReadWrite.All"
 )
 
 // Scopes are the permissions that an API token may carry.
 var scopes = []Permission{
 	MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, MachineLive,
 	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite, OnboardingRead, Onboarding,
-	IndicatorRead, IndicatorWrite, IncidentRead, IncidentWrite,
+	IndicatorRead, IndicatorWrite, IncidentRead, IncidentWrite, ExportManage,
 }
 
 // Scopes returns the permissions that an API token may carry.
@@ -107,7 +109,7 @@ func ParseRole(name string) (Role, error) {
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite)
+		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite, ExportManage)
 	case Responder:
 		return append(Analyst.Permissions(), MachineLive, IndicatorWrite)
 	case Analyst:

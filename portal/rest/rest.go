@@ -26,6 +26,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/incident"
@@ -60,6 +61,8 @@ type Config struct {
 	Indicators    *indicator.Service
 	Incidents     *incident.Service
 	Fleet         *fleet.Service
+	// Exports are the destinations of exports; nil for none.
+	Exports *export.Service
 	// Receipts is the ledger of a device's events by class; nil: it is not told.
 	Receipts func(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error)
 	Logger   *slog.Logger
@@ -125,6 +128,13 @@ func New(cfg Config) *API {
 		{"GET /api/security/rules/detectionRules/{id}", access.DetectionRead, a.detection},
 		{"PATCH /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.updateDetection},
 		{"DELETE /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.deleteDetection},
+		{"GET /api/exports", access.ExportManage, a.exports},
+		{"POST /api/exports", access.ExportManage, a.createExport},
+		{"GET /api/exports/{id}", access.ExportManage, a.export},
+		{"PATCH /api/exports/{id}", access.ExportManage, a.updateExport},
+		{"DELETE /api/exports/{id}", access.ExportManage, a.deleteExport},
+		{"POST /api/exports/{id}/test", access.ExportManage, a.testExport},
+		{"POST /api/exports/{id}/skip", access.ExportManage, a.skipExport},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {
@@ -268,8 +278,13 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var option *odata.Error
 	var rule *detection.Invalid
 	var l *limited
+	var setting *export.Invalid
 	switch {
 	case errors.As(err, &f):
+	case errors.As(err, &setting):
+		f = &failure{http.StatusBadRequest, "BadRequest", setting.Message, setting.Target}
+	case errors.Is(err, export.ErrTooMany), errors.Is(err, export.ErrTaken), errors.Is(err, export.ErrConflict):
+		f = conflictOfExport(err)
 	case errors.As(err, &option):
 		f = &failure{http.StatusBadRequest, "BadRequest", option.Message, option.Option}
 	case errors.As(err, &invalid):
@@ -297,7 +312,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &l):
 		w.Header().Set("Retry-After", strconv.Itoa(l.seconds()))
 		f = &failure{http.StatusTooManyRequests, "TooManyRequests", l.Error(), ""}
-	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound), errors.Is(err, incident.ErrNotFound), errors.Is(err, detection.ErrNotFound):
+	case errors.Is(err, inventory.ErrNotFound), errors.Is(err, alert.ErrNotFound), errors.Is(err, action.ErrNotFound), errors.Is(err, action.ErrNoFile), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, indicator.ErrNotFound), errors.Is(err, incident.ErrNotFound), errors.Is(err, detection.ErrNotFound), errors.Is(err, export.ErrNotFound):
 		f = &failure{http.StatusNotFound, "ResourceNotFound", err.Error(), "id"}
 	case errors.Is(err, context.Canceled):
 		return

@@ -31,6 +31,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/incident"
@@ -84,7 +85,9 @@ type Config struct {
 	Fleet      *fleet.Service
 	Indicators *indicator.Service
 	Incidents  *incident.Service
-	Queries    hunting.Library
+	// Exports are the destinations of exports; nil for none.
+	Exports *export.Service
+	Queries hunting.Library
 	// Detections are custom detections, Rules the rules of behaviour that the
 	// product ships.
 	Detections *detection.Service
@@ -212,6 +215,7 @@ func (s *Site) routes() {
 	get("/audit", access.AuditRead, s.audit)
 	s.indicatorRoutes(get, post)
 	s.incidentRoutes(get, post)
+	s.exportRoutes(get, post)
 }
 
 // Routes returns the routes and the permission that each needs.
@@ -347,6 +351,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, indicator.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such indicator", "Somebody else may have removed it.")
+	case errors.Is(err, export.ErrNotFound):
+		s.problem(w, r, http.StatusNotFound, "There is no such export destination", "Somebody else may have deleted it.")
 	case errors.Is(err, incident.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such incident", "The address may be mistyped.")
 	case errors.Is(err, fleet.ErrNotFound):
