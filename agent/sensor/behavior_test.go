@@ -40,7 +40,7 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 	stop := start(t, p)
 	r.wait(t, "the last event and its alert", func() bool { return len(r.events) == 4 && len(r.alerts) > 1 })
 	stop()
-	if len(behaviors.events) != 3 || behaviors.events[0].Action != "SystemInformation" || behaviors.events[0].Class != event.ClassBehavior || behaviors.events[0].ReportID != 1 {
+	if len(behaviors.events) != 2 || behaviors.events[0].Action != "SystemInformation" || behaviors.events[0].Class != event.ClassBehavior || behaviors.events[0].ReportID != 1 {
 		t.Errorf("behaviours: %+v", behaviors.events)
 	}
 	for _, a := range r.alerts {
@@ -48,7 +48,7 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 			t.Errorf("alert %s about %+v", a.Title, a.Process)
 		}
 	}
-	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 3, Repeated: 1}) {
+	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 2, Repeated: 1}) {
 		t.Errorf("%+v", st)
 	}
 }

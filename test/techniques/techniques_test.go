@@ -44,7 +44,7 @@ var standIns = []string{
 	"fswebcam", "gdb", "gcore", "getcap", "gpg", "gzexe", "host", "hostnamectl", "hydra", "ifconfig", "insmod", "iptables", "john", "journalctl", "kubectl",
 	"last", "ldapsearch", "locale", "locate", "losetup", "lsattr", "lsmod", "lsof", "lspci", "lsusb", "lua", "modprobe", "nc", "ncat", "netstat", "nmap",
 	"nmcli", "nslookup", "dig", "nsenter", "openssl", "php", "ping", "pip3", "rclone", "rsync", "setarch", "setcap", "setfattr", "shred", "socat",
-	"sshpass", "ssh", "ss", "steghide", "strace", "sudo", "systemctl", "systemd-run", "tcpdump", "telnet", "tshark", "ufw", "unzip", "update-ca-certificates",
+	"sshpass", "ssh", "ss", "steghide", "strace", "sudo", "systemctl", "systemd-detect-virt", "systemd-run", "tcpdump", "telnet", "tshark", "ufw", "unzip", "update-ca-certificates",
 	"virsh", "vim", "wget", "wipefs", "wmctrl", "xclip", "xinput", "xwd", "xxd", "zip", "evtest", "logkeys", "dmesg", "showmount", "smbclient", "scrot", "useradd",
 	"usermod", "userdel", "chpasswd", "chsh", "gpasswd", "crontab", "sysctl", "chage", "reboot", "shutdown", "halt", "poweroff",
 }
