@@ -152,14 +152,26 @@ func ShortLived(t testing.TB, table *process.Table, sink *Sink, n int, strict bo
 		return e.Action == event.ProcessTerminated && e.Process.PID == int64(shell) && e.Additional["ExitCode"] == "7"
 	})
 	byMark := make(map[string]event.Event)
-	for _, e := range sink.Find(func(e *event.Event) bool { return e.Action == event.ProcessCreated }) {
-		if strings.HasPrefix(e.Process.CommandLine, "/bin/true "+mark) || strings.HasPrefix(e.Process.CommandLine, "/bin/false "+mark) {
-			byMark[e.Process.CommandLine] = e
-		}
-	}
 	exits := make(map[string]string)
-	for _, e := range sink.Find(func(e *event.Event) bool { return e.Action == event.ProcessTerminated }) {
-		exits[fmt.Sprint(e.Process.PID, e.Process.StartTime, e.Process.FileName)] = e.Additional["ExitCode"]
+	ended := func(p *event.Process) string { return fmt.Sprint(p.PID, p.StartTime, p.FileName) }
+	// What ended on other processors may be told after the end of the shell.
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		for _, e := range sink.Find(func(e *event.Event) bool { return e.Action == event.ProcessCreated }) {
+			if strings.HasPrefix(e.Process.CommandLine, "/bin/true "+mark) || strings.HasPrefix(e.Process.CommandLine, "/bin/false "+mark) {
+				byMark[e.Process.CommandLine] = e
+			}
+		}
+		for _, e := range sink.Find(func(e *event.Event) bool { return e.Action == event.ProcessTerminated }) {
+			exits[ended(&e.Process)] = e.Additional["ExitCode"]
+		}
+		all := len(byMark) == n+(n+2)/3
+		for _, e := range byMark {
+			_, ok := exits[ended(&e.Process)]
+			all = all && ok
+		}
+		if all || !strict || time.Now().After(end) {
+			break
+		}
 	}
 	complete := 0
 	check := func(line, name, code string) {
@@ -192,7 +204,7 @@ func ShortLived(t testing.TB, table *process.Table, sink *Sink, n int, strict bo
 				problem = fmt.Sprintf("ancestry %v", chain)
 			}
 		}
-		if got := exits[fmt.Sprint(p.PID, p.StartTime, p.FileName)]; problem == "" && got != code {
+		if got := exits[ended(&p)]; problem == "" && got != code {
 			problem = "exit code " + got
 		}
 		if problem != "" {
