@@ -96,7 +96,7 @@ func TestMakeUpAndDown(t *testing.T) {
 	}
 	t.Cleanup(killInstalled)
 	// It builds everything three times, on a host that may be busy.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*deadman)
+	ctx, cancel := context.WithTimeout(context.Background(), deadman)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "private", "bash", "-c", makeUpScript, "make-up", t.TempDir())
 	cmd.Dir = top

@@ -29,9 +29,9 @@ import (
 const (
 	// patience is how long a test waits for what must happen. It is no
 	// statement about speed.
-	patience = 90 * time.Second
+	patience = 4 * time.Minute
 	// deadman ends every process of a product.
-	deadman = 5 * time.Minute
+	deadman = 15 * time.Minute
 	// opening is how long one file access of a test may take. It is far above
 	// the agent's deadline: who waits longer has been forgotten.
 	opening = 30 * time.Second
