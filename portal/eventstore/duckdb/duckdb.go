@@ -160,6 +160,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := s.sweepFiles(ctx); err != nil {
 		return err
 	}
+	if err := s.completeSpans(ctx); err != nil {
+		return err
+	}
 	for _, t := range s.tables {
 		files, err := s.segmentFiles(ctx, s.db, t.Name)
 		if err != nil {

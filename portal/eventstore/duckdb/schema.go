@@ -2,9 +2,10 @@ package duckdb
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/event"
@@ -25,6 +26,15 @@ type table struct {
 }
 
 func (t table) hot() string { return "hot_" + t.Name }
+
+// fingerprint stands for the columns that a file has which is written now.
+func (t table) fingerprint() string {
+	h := sha256.New()
+	for _, c := range t.stored {
+		fmt.Fprintf(h, "%s %s\n", c.Name, sqlType(c.Type))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
 
 func tables() []table {
 	var out []table
@@ -63,6 +73,10 @@ CREATE TABLE IF NOT EXISTS spools (device_id VARCHAR, spool_id VARCHAR, sequence
 CREATE TABLE IF NOT EXISTS losses (device_id VARCHAR, received TIMESTAMP, class VARCHAR, lost UBIGINT);
 CREATE TABLE IF NOT EXISTS receipts (device_id VARCHAR, class VARCHAR, stored UBIGINT, lost UBIGINT, PRIMARY KEY (device_id, class));
 CREATE TABLE IF NOT EXISTS segments (table_name VARCHAR, hour TIMESTAMP, file VARCHAR PRIMARY KEY, row_count BIGINT, bytes BIGINT);
+ALTER TABLE segments ADD COLUMN IF NOT EXISTS first_event TIMESTAMP;
+ALTER TABLE segments ADD COLUMN IF NOT EXISTS last_event TIMESTAMP;
+ALTER TABLE segments ADD COLUMN IF NOT EXISTS "columns" VARCHAR;
+ALTER TABLE segments ADD COLUMN IF NOT EXISTS devices UINTEGER[];
 `
 
 // createSchema makes what is missing, also columns that a newer version of the
@@ -110,14 +124,8 @@ func (t table) viewSQL(dir string, files []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE OR REPLACE VIEW %s AS SELECT %s FROM (SELECT %s FROM %s", quote(t.Name), &all, &stored, quote(t.hot()))
 	if len(files) > 0 {
-		b.WriteString(" UNION ALL BY NAME SELECT * FROM read_parquet([")
-		for i, f := range files {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString(literal(filepath.Join(dir, f)))
-		}
-		b.WriteString("], union_by_name = true)")
+		b.WriteString(" UNION ALL BY NAME SELECT * FROM ")
+		readFiles(&b, dir, files, true)
 	}
 	b.WriteString(")")
 	return b.String()

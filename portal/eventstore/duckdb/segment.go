@@ -142,9 +142,14 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 	bounds := fmt.Sprintf("%s >= TIMESTAMP %s AND %s < TIMESTAMP %s", quote(ingestionTime), literal(hour.Format(time.DateTime)),
 		quote(ingestionTime), literal(hour.Add(time.Hour).Format(time.DateTime)))
 	var rowCount int64
+	var first, last time.Time
 	err := s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (SELECT * FROM %s WHERE %s ORDER BY DeviceId, Timestamp) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
 		quote(t.hot()), bounds, literal(tmp))).Scan(&rowCount)
 	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	if first, last, err = span(ctx, s.db, tmp); err != nil {
 		os.Remove(tmp)
 		return err
 	}
@@ -160,7 +165,8 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 		if n, err := res.RowsAffected(); err != nil || n != rowCount {
 			return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", rowCount, n))
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO segments VALUES (?, ?, ?, ?, ?)`, t.Name, hour, file, rowCount, size); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (`+devicesOf(path)+`))`,
+			t.Name, hour, file, rowCount, size, first, last, t.fingerprint()); err != nil {
 			return err
 		}
 		return s.replaceView(ctx, tx, t)
@@ -170,6 +176,54 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 		return err
 	}
 	s.cfg.Logger.Info("closed an hour of events", "table", t.Name, "hour", hour, "events", rowCount, "bytes", size)
+	return nil
+}
+
+// span is the time of the first and of the last event of a file: those are the
+// device's times, which may be far from the hour in which they arrived. Parquet's
+// statistics have them.
+func span(ctx context.Context, q querier, path string) (first, last time.Time, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT coalesce(min(Timestamp), TIMESTAMP '1970-01-01'), coalesce(max(Timestamp), TIMESTAMP '1970-01-01') FROM read_parquet("+literal(path)+")")
+	if err != nil {
+		return first, last, err
+	}
+	defer rows.Close()
+	if rows.Next() {
+		err = rows.Scan(&first, &last)
+	}
+	return first.UTC(), last.UTC(), errors.Join(err, rows.Err())
+}
+
+// mostDevices is how many devices a file may have for them to be listed: where
+// there are more, a timeline looks into the file.
+const mostDevices = 1000
+
+// deviceKey is an expression for what stands for a device in that list: 32 bits
+// that do not depend on DuckDB's version. Two devices that share them cost a look
+// into a file in vain.
+func deviceKey(id string) string { return "(md5_number_lower(" + id + ") % 4294967296)::UINTEGER" }
+
+// devicesOf is the SELECT of the list of a file's devices, NULL for too many.
+func devicesOf(path string) string {
+	return fmt.Sprintf("SELECT CASE WHEN count(*) <= %d THEN list(d) END FROM (SELECT DISTINCT %s AS d FROM read_parquet(%s))", mostDevices, deviceKey("DeviceId"), literal(path))
+}
+
+// completeSpans fills in the times of the segments that an older version listed
+// without them.
+func (s *Store) completeSpans(ctx context.Context) error {
+	files, err := column[string](ctx, s.db, `SELECT file FROM segments WHERE first_event IS NULL OR last_event IS NULL`)
+	if err != nil {
+		return fmt.Errorf("reading the segments: %w", err)
+	}
+	for _, f := range files {
+		first, last, err := span(ctx, s.db, filepath.Join(s.segmentDir(), f))
+		if err != nil {
+			return fmt.Errorf("segment %s: %w", f, err)
+		}
+		if _, err := s.db.ExecContext(ctx, `UPDATE segments SET first_event = ?, last_event = ? WHERE file = ?`, first, last, f); err != nil {
+			return fmt.Errorf("segment %s: %w", f, err)
+		}
+	}
 	return nil
 }
 
