@@ -165,7 +165,8 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 		if n, err := res.RowsAffected(); err != nil || n != rowCount {
 			return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", rowCount, n))
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (`+devicesOf(path)+`))`,
+		insert := `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (` + devicesOf(path) + `))` //nolint:gosec // a quoted path and constants
+		if _, err := tx.ExecContext(ctx, insert,
 			t.Name, hour, file, rowCount, size, first, last, t.fingerprint()); err != nil {
 			return err
 		}
