@@ -132,13 +132,18 @@ func (w *watch) mine(ev *event.Event) bool {
 		if w.of > 0 && (ev.Initiating.PID == w.of || ev.Process.ParentPID == w.of) || w.started[pidOf(&ev.Initiating)] || w.started[parentOf(&ev.Process)] {
 			w.started[pidOf(&ev.Process)] = true
 		}
+		if !w.started[pidOf(&ev.Process)] && w.below(&ev.Process) { // a copy of the shell stands between, which started nothing itself
+			w.started[pidOf(&ev.Process)] = true
+		}
 		return w.started[pidOf(&ev.Process)] && ev.Process.PID != w.of
 	}
-	if w.started[pidOf(&ev.Initiating)] || w.started[parentOf(&ev.Initiating)] {
-		return true
-	}
-	for _, p := range w.table.AncestryOf(ev.Initiating) {
-		if w.started[pidOf(&p)] {
+	return w.started[pidOf(&ev.Initiating)] || w.started[parentOf(&ev.Initiating)] || w.below(&ev.Initiating)
+}
+
+// below reports whether a process has an ancestor in the watched tree.
+func (w *watch) below(p *event.Process) bool {
+	for _, a := range w.table.AncestryOf(*p) {
+		if w.started[pidOf(&a)] || w.of > 0 && a.PID == w.of {
 			return true
 		}
 	}
