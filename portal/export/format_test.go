@@ -52,12 +52,12 @@ func TestCEF(t *testing.T) {
 		`\|`:                     `CEF:0|Bulwark|Bulwark|1.2.3|Eicar-Test|\\\|`,
 		strings.Repeat("x", 600): "CEF:0|Bulwark|Bulwark|1.2.3|Eicar-Test|" + strings.Repeat("x", 509) + "…",
 	} {
-		got := alertRecord(title, "h").cef(testPortal, maxFrame)
+		got := alertRecord(title, "h").cef(testPortal, maxMessage)
 		if !strings.HasPrefix(got, want+tail+"h ") {
 			t.Errorf("title %q:\n got %s\nwant %s", title, got, want+tail)
 		}
 	}
-	got := alertRecord("t", "a=b\\c|d\r\ne\nf\rg").cef(testPortal, maxFrame)
+	got := alertRecord("t", "a=b\\c|d\r\ne\nf\rg").cef(testPortal, maxMessage)
 	want := `CEF:0|Bulwark|Bulwark|1.2.3|Eicar-Test|t` + tail + `a\=b\\c|d\ne\nf\rg deviceExternalId=` + strings.Repeat("ab", 20) +
 		` fname=a\=b.sh filePath=/tmp/a\=b\\c|d.sh fileHash=` + strings.Repeat("0", 64) + ` suser=root spid=42 sproc=/bin/sh cs1Label=threatName cs1=Eicar` +
 		` cs2Label=mitreTechniques cs2=T1204,T1059.004 cs3Label=detectionSource cs3=Antivirus cs4Label=processCommandLine cs4=sh -c x\=1` +
@@ -65,7 +65,7 @@ func TestCEF(t *testing.T) {
 	if got != want {
 		t.Errorf("the extension:\n got %s\nwant %s", got, want)
 	}
-	got = auditRecord().cef(testPortal, maxFrame)
+	got = auditRecord().cef(testPortal, maxMessage)
 	if want := `CEF:0|Bulwark|Bulwark|1.2.3|alert.update|alert.update by ann|1|externalId=audit-9 rt=1772597167089 suser=ann src=192.0.2.1 act=alert.update cs1Label=target cs1=x cs2Label=hash cs2=ff msg=status: "New" to "Resolved"`; got != want {
 		t.Errorf("an entry of the audit log:\n got %s\nwant %s", got, want)
 	}
@@ -80,7 +80,7 @@ func TestSyslogMessage(t *testing.T) {
 		{"a\n<1>1 - evil", "web1", `title="a <1>1 - evil"]`},
 		{"t", `x"] [y@1 z="`, `title="t"]`},
 	} {
-		got, err := alertRecord(c.title, c.device).message(testPortal, d, maxFrame)
+		got, err := alertRecord(c.title, c.device).message(testPortal, d, maxMessage)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestSyslogMessage(t *testing.T) {
 		}
 	}
 	d.Format, d.Facility = JSON, 4
-	got, err := auditRecord().message(testPortal, d, maxFrame)
+	got, err := auditRecord().message(testPortal, d, maxMessage)
 	want := `<38>1 2026-03-04T04:06:07.089012Z portal.example.org bulwark-portal - audit ` + origin + `[audit@32473 id="9" action="alert.update" actor="ann"] ` +
 		`{"type":"audit","version":1,"id":"audit-9","time":"2026-03-04T04:06:07.089012Z","portal":"https://portal.example.org:8443","product":"Bulwark 1.2.3","audit":{"id":9,"time":"2026-03-04T04:06:07.089012Z","actor":"ann","address":"192.0.2.1","action":"alert.update","target":"x","detail":"status: \"New\" to \"Resolved\"","hash":"ff"}}`
 	if err != nil || string(got) != want {
@@ -104,7 +104,7 @@ func TestSyslogMessage(t *testing.T) {
 	for severity, want := range map[event.Severity]string{"High": "<130>", "Medium": "<132>", "Low": "<133>", "Informational": "<134>"} {
 		r := alertRecord("t", "h")
 		r.Alert.Detection.Severity, d.Facility = severity, 16
-		if got, _ := r.message(testPortal, d, maxFrame); !strings.HasPrefix(string(got), want) {
+		if got, _ := r.message(testPortal, d, maxMessage); !strings.HasPrefix(string(got), want) {
 			t.Errorf("%s: %.10s, want %s", severity, got, want)
 		}
 	}
@@ -228,7 +228,7 @@ func FuzzEscaping(f *testing.F) {
 		a := &r.Alert.Detection
 		a.Description, a.DetectorID, a.File.FolderPath, a.Process.CommandLine = text, title, text, title
 		for _, format := range Formats() {
-			for _, most := range []int{maxDatagram, maxFrame} {
+			for _, most := range []int{maxMessage, maxBody} {
 				m, err := r.message(testPortal, &Destination{Settings: Settings{Format: format, Facility: 1}}, most)
 				if err != nil {
 					t.Fatal(err)
@@ -325,7 +325,7 @@ func TestEncodeFits(t *testing.T) {
 	for range 100 {
 		r.Alert.Detection.Techniques = append(r.Alert.Detection.Techniques, strings.Repeat("T", 500))
 	}
-	for _, most := range []int{4 << 10, maxDatagram, maxFrame} {
+	for _, most := range []int{4 << 10, maxMessage, maxBody} {
 		b, err := r.encode(testPortal, most)
 		if err != nil || len(b) > most || !json.Valid(b) {
 			t.Errorf("%d bytes of at most %d, %v", len(b), most, err)
@@ -335,7 +335,7 @@ func TestEncodeFits(t *testing.T) {
 		t.Errorf("cut: %q", got)
 	}
 	r.Time = time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)
-	if b, err := r.encode(testPortal, maxFrame); err != nil || !strings.Contains(string(b), `"time":"1970-01-01T00:00:00Z"`) {
+	if b, err := r.encode(testPortal, maxMessage); err != nil || !strings.Contains(string(b), `"time":"1970-01-01T00:00:00Z"`) {
 		t.Errorf("a time out of range: %v %.200s", err, b)
 	}
 }

@@ -63,7 +63,7 @@ func (s *syslogSender) datagrams(ctx context.Context, list []Record) error {
 	defer c.Close()
 	defer bound(ctx, c)()
 	for i := range list {
-		m, err := list[i].message(s.portal, s.d, maxDatagram)
+		m, err := list[i].message(s.portal, s.d, maxMessage)
 		if err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (s *syslogSender) stream(ctx context.Context, list []Record) error {
 		c = t
 	}
 	for i := range list {
-		m, err := list[i].message(s.portal, s.d, maxFrame)
+		m, err := list[i].message(s.portal, s.d, maxMessage)
 		if err != nil {
 			return err
 		}

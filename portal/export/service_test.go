@@ -378,10 +378,12 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("a redirect: %d requests elsewhere, %q", elsewhere.Load(), x.LastError)
 	}
 	// Of an endless answer a little is read.
+	written := 0
 	set(func(_ int, w http.ResponseWriter, r *http.Request) int {
 		w.WriteHeader(http.StatusInternalServerError)
 		for r.Context().Err() == nil {
-			if _, err := w.Write(bytes.Repeat([]byte("x\n\x1b"), 1000)); err != nil {
+			n, err := w.Write(bytes.Repeat([]byte("x\n\x1b"), 1000))
+			if written += n; err != nil {
 				break
 			}
 		}
@@ -389,6 +391,11 @@ func TestAnswers(t *testing.T) {
 	})
 	d.later()
 	d.deliver()
+	h.mu.Lock()           // the answer has ended
+	if written > 64<<20 { // what the buffers between take
+		t.Errorf("%d bytes of an answer were taken", written)
+	}
+	h.mu.Unlock()
 	if x = d.state(x.ID, 2, 2, 6); len(x.LastError) > 500 || strings.ContainsAny(x.LastError, "\n\x1b") || !strings.Contains(x.LastError, "500") {
 		t.Errorf("an endless answer: %q", x.LastError)
 	}

@@ -5,12 +5,9 @@ import (
 	"strings"
 )
 
-// Sizes of a message in bytes. RFC 5424 section 6.1 lets receivers cut what is
-// longer than 2,048; those in use take these.
-const (
-	maxDatagram = 8 << 10
-	maxFrame    = 64 << 10
-)
+// maxMessage bounds a message in bytes. RFC 5424 section 6.1 lets receivers cut
+// what is longer than 2,048; rsyslog takes 8 KiB unless it is told otherwise.
+const maxMessage = 8000
 
 // syslogTime is the TIMESTAMP of RFC 5424 section 6.2.3, with microseconds.
 const syslogTime = "2006-01-02T15:04:05.000000Z07:00"
