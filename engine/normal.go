@@ -35,7 +35,7 @@ func (w *worker) isTarget(t int) bool {
 // which it knows no more.
 func isOther(fileType string) bool {
 	switch fileType {
-	case filetype.Data, filetype.AR, filetype.RPM, filetype.LZ4, filetype.LZMA, filetype.Lzip, filetype.Squashfs, filetype.Zstd,
+	case filetype.Data, filetype.AR, filetype.RPM, filetype.LZ4, filetype.LZMA, filetype.Lzip, filetype.Squashfs, filetype.WIM, filetype.Zstd,
 		"flac", "installshield", "mp4", "wasm":
 		return true
 	}

@@ -54,6 +54,7 @@ const (
 	ISO9660  = "iso9660"
 	UDF      = "udf"
 	Squashfs = "squashfs"
+	WIM      = "wim"
 	TNEF     = "tnef"
 	BinHex   = "binhex"
 	Compress = "compress"
@@ -107,6 +108,7 @@ var table = []magic{
 	{0, "FWS", "swf"},
 	{0, "CWS", "swf"},
 	{0, "ZWS", "swf"},
+	{0, "MSWIM\x00\x00\x00", WIM},
 	{0, "hsqs", Squashfs},
 	{0, "sqsh", Squashfs},
 	{0, "ITSF", CHM},

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// lzx decodes the LZX coding of cabinets and of compiled HTML help (Microsoft's
+// lzx decodes the LZX coding of cabinets, compiled HTML help and Windows images (Microsoft's
 // "LZX Data Compression Format", and [MS-PATCH] section 2): blocks of literals
 // and references, three recent distances, and afterwards the translation of the
 // targets of x86 call instructions in frames of 32 KB.
@@ -27,6 +27,8 @@ type lzx struct {
 	pending int // second byte of a word of an uncompressed block, or -1
 	end     int64
 	frames  []lzxTranslated
+	imaging bool  // the form of WIM files
+	base    int64 // there, where the chunk begins: references reach no further
 }
 
 // lzxTranslated is a frame whose calls are translated. As references are to the
@@ -107,7 +109,14 @@ func (z *lzx) frame(n int64) error {
 
 func (z *lzx) block() error {
 	z.kind = z.b.take(3)
-	z.left = int64(z.b.take(16)<<8 | z.b.take(8))
+	switch {
+	case z.imaging && z.b.take(1) == 1:
+		z.left = lzxFrame
+	case z.imaging && z.window < 1<<16:
+		z.left = int64(z.b.take(16))
+	default:
+		z.left = int64(z.b.take(16)<<8 | z.b.take(8))
+	}
 	var err error
 	switch z.kind {
 	case 2:
@@ -256,7 +265,7 @@ func (z *lzx) symbols(stop int64) error {
 		if err != nil {
 			return err
 		}
-		if back > z.window {
+		if back > z.window || back > z.out.size()-z.base {
 			return fmt.Errorf("%w: LZX distance %d", errDamaged, back)
 		}
 		if err := z.out.copy(back, n, 0); err != nil {
@@ -300,11 +309,14 @@ func (z *lzx) finish() {
 	m := z.out.m
 	for _, f := range z.frames {
 		end := min(f.start+lzxFrame, m.size)
+		if z.imaging {
+			end = m.size
+		}
 		for i := f.start; i < end-10; i++ {
 			if m.at(i) != 0xe8 {
 				continue
 			}
-			cur := int32(i)
+			cur := int32(i - z.base)
 			v := int32(uint32(m.at(i+1)) | uint32(m.at(i+2))<<8 | uint32(m.at(i+3))<<16 | uint32(m.at(i+4))<<24)
 			if v >= -cur && v < f.fileLen {
 				if v >= 0 {

@@ -136,6 +136,8 @@ func formatOf(fileType string) format {
 		return uniso
 	case filetype.UDF:
 		return unudf
+	case filetype.WIM:
+		return unwim
 	case filetype.Squashfs:
 		return unsquash
 	case filetype.Compress:
