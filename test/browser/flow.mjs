@@ -292,7 +292,7 @@ try {
     ["indicators", "/indicators"], ["indicator", indicatorPath], ["indicator-new", "/indicators/new"], ["indicators-import", "/indicators/import"],
     ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["shipped-rule", shippedPath], ["attack", "/attack"],
     ["policies", "/policies"], ["policy", "/policies/new"], ["groups", "/groups"],
-    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["audit", "/audit"], ["password", "/account/password"], ["no-such-page", "/nothing"],
+    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["exports", "/exports"], ["export-new", "/exports/new"], ["audit", "/audit"], ["password", "/account/password"], ["no-such-page", "/nothing"],
   ];
   const walked = pages.map(([, path]) => path.split("?")[0]);
   for (const href of await page.locator(".side a").evaluateAll((all) => all.map((a) => a.pathname))) expect(walked.includes(href), `the walk has ${href} of the menu`);
