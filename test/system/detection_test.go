@@ -56,17 +56,28 @@ func TestKnownBadFileIsDenied(t *testing.T) {
 		{"exec", func(t *testing.T, path string) access { return try(t, path) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := prepare(t)
-			bad := filepath.Join(p.watch, "before.com")
-			if err := os.WriteFile(bad, eicar(), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			p.startPortal()
-			p.onboard()
-			p.startAgent()
-			p.untilHealthy()
-			if got := tc.try(t, bad); got != denied {
-				t.Errorf("%s of a bad file: %v", tc.name, got)
+			var p *product
+			var bad string
+			for n := 1; ; n++ {
+				p = prepare(t)
+				bad = filepath.Join(p.watch, "before.com")
+				if err := os.WriteFile(bad, eicar(), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				p.startPortal()
+				p.onboard()
+				p.startAgent()
+				p.untilHealthy()
+				got := tc.try(t, bad)
+				if got == denied {
+					break
+				}
+				// The agents of tests beside this one see the file being made and
+				// hash it; it is taken from them then, before it is tried here.
+				if got != absent || n == 3 {
+					t.Fatalf("%s of a bad file: %v", tc.name, got)
+				}
+				p.threat(bad, "quarantined")
 			}
 			p.threat(bad, "quarantined")
 			if got := tc.try(t, bad); got != absent {
