@@ -2,7 +2,6 @@ package detect
 
 import (
 	"container/list"
-	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,7 +63,7 @@ func newBehaviors(window time.Duration, now func() time.Time) *behaviors {
 // evaluated by rules about behaviours.
 //
 // ancestry is the chain of parents of the event's subject, nearest first.
-func (e *Engine) Behavior(m Match, ev *event.Event, ancestry []event.Process) (b event.Event, record bool) {
+func (e *Engine) Behavior(m Match, o Outcome, ev *event.Event, ancestry []event.Process) (b event.Event, record bool) {
 	r, p := m.Rule, *subject(ev)
 	tree := treeOf(&p, ancestry)
 	b = event.Event{
@@ -82,7 +81,7 @@ func (e *Engine) Behavior(m Match, ev *event.Event, ancestry []event.Process) (b
 	set(event.BehaviorTactic, r.Tactic)
 	if r.Severity != event.SeverityInformational {
 		set("Severity", string(r.Severity)) // that an alert would have
-		set("ExpectedFrom", m.expectedFrom(ev, ancestry))
+		set("ExpectedFrom", o.ExpectedFrom)
 	}
 	set(event.BehaviorTechniques, strings.Join(r.Techniques, ","))
 	if ev.Class == event.ClassProcess {
@@ -194,36 +193,12 @@ func (e *Engine) BehaviorStats() BehaviorStats {
 	return e.behaviors.stats
 }
 
-// spawners start what does not belong together: the sessions of an ssh server
-// are as many trees. They count only from init downwards, so that a program of
-// such a name does not divide the tree that it is in.
-var spawners = []string{
-	"systemd", "init", "sshd", "sshd-session", "sshd-auth", "dropbear", "cron", "crond", "anacron", "atd", "login", "agetty", "xinetd", "inetd",
-	"containerd", "containerd-shim", "containerd-shim-runc-v2", "dockerd", "conmon", "crio", "kubelet", "runc", "crun", "docker-init", "tini", "dumb-init", "catatonit",
-	"runsvdir", "runsv", "s6-svscan", "s6-supervise", "supervisord", "tmux", "screen", "gdm3", "gdm", "lightdm", "sddm", "gnome-shell", "bulwarkd",
-}
-
-func isSpawner(p *event.Process) bool {
-	if p.PID <= 2 {
-		return true
-	}
-	name := p.FileName
-	if name == "" {
-		name = path.Base(p.FolderPath)
-	}
-	for _, s := range spawners {
-		if s == name {
-			return true
-		}
-	}
-	return false
-}
-
 // treeOf names the process tree that p is in: by the oldest ancestor that only
-// init and spawners stand above.
+// spawners stand above. They count from init downwards only, so that a program of
+// such a name does not divide the tree that it is in.
 func treeOf(p *event.Process, ancestry []event.Process) string {
 	top := len(ancestry) - 1
-	for top >= 0 && isSpawner(&ancestry[top]) {
+	for top >= 0 && ancestry[top].Spawns() {
 		top--
 	}
 	if top >= 0 {

@@ -46,10 +46,10 @@ func (w *behaviorWorld) show(t *testing.T, n int, pid int64, ancestry ...event.P
 	t.Helper()
 	ev := event.Event{Time: w.now, Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(pid, 2, fmt.Sprint("/b/", n))}
 	ms := w.Evaluate(&ev)
-	if len(ms) != 1 || !ms[0].IsBehavior(&ev, ancestry) {
+	if len(ms) != 1 || !ms[0].Outcome(&ev, ancestry).Behavior {
 		t.Fatalf("program %d: %v", n, ms)
 	}
-	b, recorded = w.Behavior(ms[0], &ev, ancestry)
+	b, recorded = w.Behavior(ms[0], ms[0].Outcome(&ev, ancestry), &ev, ancestry)
 	for _, m := range w.Evaluate(&b) {
 		if a, ok := w.Alert(m, &b, ancestry); ok {
 			alerts = append(alerts, a)
@@ -217,11 +217,11 @@ func TestExpectedFrom(t *testing.T) {
 	} {
 		ev := event.Event{Class: event.ClassFile, Action: event.FileCreated, File: event.File{FolderPath: "/etc/x"}, Initiating: tt.chain[0]}
 		ms := e.Evaluate(&ev)
-		if len(ms) != 1 || ms[0].IsBehavior(&ev, tt.chain[1:]) != (tt.want != "") || ms[0].expectedFrom(&ev, tt.chain[1:]) != tt.want {
+		if len(ms) != 1 || ms[0].Outcome(&ev, tt.chain[1:]).Behavior != (tt.want != "") || ms[0].Outcome(&ev, tt.chain[1:]).ExpectedFrom != tt.want {
 			t.Errorf("%s: %v, want %q", name, ms, tt.want)
 			continue
 		}
-		if b, _ := e.Behavior(ms[0], &ev, tt.chain[1:]); tt.want != "" && (b.Additional["ExpectedFrom"] != tt.want || b.Additional["Severity"] != "Medium") {
+		if b, _ := e.Behavior(ms[0], ms[0].Outcome(&ev, tt.chain[1:]), &ev, tt.chain[1:]); tt.want != "" && (b.Additional["ExpectedFrom"] != tt.want || b.Additional["Severity"] != "Medium") {
 			t.Errorf("%s: %v", name, b.Additional)
 		}
 	}
@@ -258,10 +258,10 @@ func TestRareAlerts(t *testing.T) {
 		pid++
 		ev := event.Event{Time: w.now, Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(pid, 1, fmt.Sprint("/b/", rule))}
 		ms := w.Evaluate(&ev)
-		if len(ms) != 1 || !ms[0].IsBehavior(&ev, ancestry) {
+		if len(ms) != 1 || !ms[0].Outcome(&ev, ancestry).Behavior {
 			t.Fatalf("rule %d: %v", rule, ms)
 		}
-		if !ms[0].AlertsToo(&ev, ancestry) {
+		if !ms[0].Outcome(&ev, ancestry).Alert {
 			return a, false, false
 		}
 		a, reported = w.Alert(ms[0], &ev, ancestry)

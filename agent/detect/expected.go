@@ -39,23 +39,37 @@ func (r *Rule) parseExpected(n *node) error {
 	return nil
 }
 
-// IsBehavior reports whether a match is recorded as a behaviour instead of
-// raising an alert: its rule is informational, or what it found comes from
-// whom the rule expects it from. Self-tests, and rules that ask for something
-// to be done, always alert.
+// Outcome is what becomes of a match.
+type Outcome struct {
+	// Behavior: it is recorded as a behaviour, because its rule is informational
+	// or because what it found comes from whom the rule expects it from.
+	Behavior bool
+	// Alert: it raises an alert, of a behaviour an Informational one.
+	Alert bool
+	// ExpectedFrom says whom it comes from, of those that the rule names.
+	ExpectedFrom string
+}
+
+// Outcome decides. Self-tests, and rules that ask for something to be done,
+// always alert.
 //
 // ancestry is the chain of parents of the event's subject, nearest first.
-func (m Match) IsBehavior(ev *event.Event, ancestry []event.Process) bool {
+func (m Match) Outcome(ev *event.Event, ancestry []event.Process) Outcome {
 	r := m.Rule
 	if r.SelfTest || len(r.Responses) > 0 {
-		return false
+		return Outcome{Alert: true}
 	}
-	return r.Severity == event.SeverityInformational || len(r.ExpectedFrom) > 0 && m.expectedFrom(ev, ancestry) != ""
+	who := m.expectedFrom(ev, ancestry)
+	behavior := r.Severity == event.SeverityInformational || who != ""
+	return Outcome{Behavior: behavior, Alert: !behavior || r.Alerts && who == "", ExpectedFrom: who}
 }
 
 // expectedFrom says whom what was found comes from, of those that the rule
 // expects it from.
 func (m Match) expectedFrom(ev *event.Event, ancestry []event.Process) string {
+	if len(m.Rule.ExpectedFrom) == 0 {
+		return ""
+	}
 	chain := append([]event.Process{*subject(ev)}, ancestry...)
 	for _, who := range m.Rule.ExpectedFrom {
 		for i := range chain {

@@ -40,15 +40,6 @@ func (r *Rule) parseAlerts(n *node) error {
 	return nil
 }
 
-// AlertsToo reports whether a match that is a behaviour raises an Informational
-// alert besides. What comes from whom the rule expects it from does not.
-//
-// ancestry is the chain of parents of the event's subject, nearest first.
-func (m Match) AlertsToo(ev *event.Event, ancestry []event.Process) bool {
-	r := m.Rule
-	return r.Alerts && (len(r.ExpectedFrom) == 0 || m.expectedFrom(ev, ancestry) == "")
-}
-
 // rare counts the Informational alerts of a day.
 type rare struct {
 	now func() time.Time

@@ -21,8 +21,9 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 		t.Fatal(rep.Problems)
 	}
 	var r, behaviors results
+	started := time.Now() // one process is the same in both of its events
 	run := func(pid int64, image, line string) event.Event {
-		p := event.Process{PID: pid, ParentPID: 4_000_001, StartTime: time.Now(), FolderPath: image, CommandLine: line}
+		p := event.Process{PID: pid, ParentPID: 4_000_001, StartTime: started, FolderPath: image, CommandLine: line}
 		return event.Event{Time: time.Now(), Class: event.ClassProcess, Action: event.ProcessCreated, Process: p, Initiating: event.Process{PID: 4_000_001, FolderPath: "/usr/bin/bash", CommandLine: "bash"}}
 	}
 	p := &sensor.Pipeline{

@@ -266,13 +266,13 @@ func (p *Pipeline) detect(ev *event.Event) {
 	}
 	ancestry := p.Table.AncestryOf(subject)
 	for _, m := range matches {
-		if m.IsBehavior(ev, ancestry) {
-			p.behavior(m, ev, ancestry)
-			if !m.AlertsToo(ev, ancestry) {
-				continue
-			}
+		o := m.Outcome(ev, ancestry)
+		if o.Behavior {
+			p.behavior(m, o, ev, ancestry)
 		}
-		p.alert(m, ev, ancestry)
+		if o.Alert {
+			p.alert(m, ev, ancestry)
+		}
 	}
 }
 
@@ -285,13 +285,13 @@ func (p *Pipeline) alert(m detect.Match, ev *event.Event, ancestry []event.Proce
 
 // behavior records what a rule recognised and nobody need be woken for. Rules
 // about behaviours see it also when it is not recorded because it repeats.
-func (p *Pipeline) behavior(m detect.Match, ev *event.Event, ancestry []event.Process) {
-	b, record := p.Detect.Behavior(m, ev, ancestry)
+func (p *Pipeline) behavior(m detect.Match, o detect.Outcome, ev *event.Event, ancestry []event.Process) {
+	b, record := p.Detect.Behavior(m, o, ev, ancestry)
 	if record && p.OnBehavior != nil {
 		p.OnBehavior(&b)
 	}
 	for _, m := range p.Detect.Evaluate(&b) {
-		if !m.IsBehavior(&b, ancestry) || m.AlertsToo(&b, ancestry) { // a behaviour of it would feed itself
+		if m.Outcome(&b, ancestry).Alert { // a behaviour of it would feed itself
 			p.alert(m, &b, ancestry)
 		}
 	}

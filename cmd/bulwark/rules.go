@@ -232,7 +232,7 @@ func (a *app) rulesTestCommand() *cobra.Command {
 			a.say("line %d: %s %s %s %s", m.Line, m.Action, visible(m.Image), visible(m.CommandLine), visible(m.File))
 		}
 		kind := ""
-		if (detect.Match{Rule: rule}).IsBehavior(&event.Event{}, nil) {
+		if (detect.Match{Rule: rule}).Outcome(&event.Event{}, nil).Behavior {
 			kind = " (recorded as behaviour, no alert)"
 			if rule.Alerts {
 				kind = " (recorded as behaviour, and an Informational alert the first times of a day)"

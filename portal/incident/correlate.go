@@ -44,14 +44,6 @@ const (
 	maxKeys = 40
 )
 
-// brokers are programs whose descendants have nothing to do with each other:
-// they start sessions, services, jobs and containers of everybody.
-var brokers = []string{
-	"systemd", "init", "sshd", "sshd-session", "cron", "crond", "atd", "anacron", "login", "su", "sudo", "containerd", "containerd-shim",
-	"containerd-shim-runc-v2", "dockerd", "conmon", "crio", "podman", "runc", "kubelet", "supervisord", "runit", "runsv", "openrc-init",
-	"tmux: server", "tmux", "screen", "dbus-daemon", "agetty", "gdm-session-worker", "sddm-helper", "lightdm", "xinetd", "inetd",
-}
-
 // Key is what an alert can have in common with others.
 type Key struct {
 	Kind  Kind
@@ -72,7 +64,7 @@ func Keys(a *alert.Alert) []Key {
 			}
 			break
 		}
-		if n > 0 && slices.Contains(brokers, p.FileName) {
+		if n > 0 && p.Spawns() {
 			break
 		}
 		out = append(out, Key{Tree, a.DeviceID + " " + strconv.FormatInt(p.PID, 10) + " " + strconv.FormatInt(p.StartTime.UnixMicro(), 10)})

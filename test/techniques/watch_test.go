@@ -101,17 +101,17 @@ func (w *watch) see(ev *event.Event) {
 	}
 	ancestry := w.table.AncestryOf(subject)
 	for _, m := range matches {
-		if !m.IsBehavior(ev, ancestry) {
+		o := m.Outcome(ev, ancestry)
+		if o.Alert {
 			w.found = append(w.found, found{rule: m.Rule, event: *ev})
+		}
+		if !o.Behavior {
 			continue
 		}
-		b, recorded := w.engine.Behavior(m, ev, ancestry)
+		b, recorded := w.engine.Behavior(m, o, ev, ancestry)
 		w.found = append(w.found, found{m.Rule, *ev, true, recorded})
-		if m.AlertsToo(ev, ancestry) {
-			w.found = append(w.found, found{rule: m.Rule, event: *ev})
-		}
 		for _, m := range w.engine.Evaluate(&b) {
-			if !m.IsBehavior(&b, ancestry) || m.AlertsToo(&b, ancestry) {
+			if m.Outcome(&b, ancestry).Alert {
 				w.found = append(w.found, found{rule: m.Rule, event: b})
 			}
 		}
