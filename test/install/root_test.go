@@ -71,7 +71,7 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = h.holder.Process.Kill()
+		h.end()
 		_ = h.holder.Wait() // it was killed
 	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
@@ -79,6 +79,26 @@ func newHost(t *testing.T) *host {
 	}
 	h.upper = filepath.Join("/proc", strconv.Itoa(h.holder.Process.Pid), "root", dir, "upper")
 	return h
+}
+
+// end kills every process of the host: dnf, for one, leaves a gpg-agent behind,
+// which would keep the mounts.
+func (h *host) end() {
+	space := func(pid string) string {
+		link, _ := os.Readlink(filepath.Join("/proc", pid, "ns/mnt"))
+		return link
+	}
+	holder := strconv.Itoa(h.holder.Process.Pid)
+	own := space(holder)
+	if own != "" && own != space("self") {
+		processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+		for _, dir := range processes {
+			if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && space(filepath.Base(dir)) == own {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+	_ = h.holder.Process.Kill()
 }
 
 // path is a file of the host, as this process can open it.
