@@ -38,6 +38,17 @@ type netClasses struct {
 	enclosing  map[uint32]uint32   // nested class -> the class around it
 	interfaces map[uint32][]uint32 // class -> coded indexes
 	generics   map[uint32][]string // TypeOrMethodDef index -> names of parameters
+	given      uint32              // methods looked at, of all classes
+}
+
+// label is a name of the heap. Its length counts as work, as that of types does:
+// many rows may have one long name.
+func (n *netClasses) label(index uint32) (string, bool) {
+	name, ok := n.heapText(index)
+	if n.spent(len(name) / 16) {
+		return "", false
+	}
+	return name, ok
 }
 
 // netScope are the names that stand for the parameters of generic classes and
@@ -48,7 +59,7 @@ type netScope struct{ class, method []string }
 // rule asks for it.
 func (n *netFile) classes() List {
 	n.budget = maxNetWork
-	c := &netClasses{n, map[uint32]uint32{}, map[uint32][]uint32{}, map[uint32][]string{}}
+	c := &netClasses{netFile: n, enclosing: map[uint32]uint32{}, interfaces: map[uint32][]uint32{}, generics: map[uint32][]string{}}
 	n.each(netNestedClass, func(r []byte) {
 		inner := n.column(netNestedClass, r, 0)
 		if _, have := c.enclosing[inner]; !have {
@@ -62,7 +73,7 @@ func (n *netFile) classes() List {
 	broken := map[uint32]bool{}
 	n.each(netGenericParam, func(r []byte) {
 		owner := n.column(netGenericParam, r, 2)
-		name, _ := n.heapText(n.column(netGenericParam, r, 3))
+		name, _ := c.label(n.column(netGenericParam, r, 3))
 		if broken[owner] = broken[owner] || name == ""; broken[owner] {
 			delete(c.generics, owner)
 			return
@@ -75,7 +86,7 @@ func (n *netFile) classes() List {
 		if r == nil {
 			break
 		}
-		name, _ := n.heapText(n.column(netTypeDef, r, 1))
+		name, _ := c.label(n.column(netTypeDef, r, 1))
 		if short, _, _ := strings.Cut(name, "`"); short != "" && name != "<Module>" {
 			all = append(all, c.class(i+1, r, name, short))
 		}
@@ -93,7 +104,7 @@ func (n *netClasses) class(index uint32, r []byte, name, short string) Object {
 	if flags&0x20 != 0 {
 		o["type"] = "interface"
 	}
-	namespace, known := n.heapText(n.column(netTypeDef, r, 2))
+	namespace, known := n.label(n.column(netTypeDef, r, 2))
 	if netNested(flags) {
 		namespace = netFullName(namespace, n.around(index, 1))
 		known = namespace != ""
@@ -161,11 +172,11 @@ func (n *netClasses) around(index uint32, depth int) string {
 	if r == nil {
 		return ""
 	}
-	name, _ := n.heapText(n.column(netTypeDef, r, 1))
+	name, _ := n.label(n.column(netTypeDef, r, 1))
 	if name == "<Module>" {
 		return ""
 	}
-	namespace, _ := n.heapText(n.column(netTypeDef, r, 2))
+	namespace, _ := n.label(n.column(netTypeDef, r, 2))
 	if netNested(le.Uint32(r)) && outer != index {
 		namespace = netFullName(namespace, n.around(outer, depth+1))
 	}
@@ -173,7 +184,8 @@ func (n *netClasses) around(index uint32, depth int) string {
 }
 
 // methods are those of the class of row number index: up to the first of the
-// class behind it.
+// class behind it. A method belongs to one class: where those of classes overlap
+// they are given until there are as many as the file has.
 func (n *netClasses) methods(index uint32, class []byte, scope netScope) []any {
 	first, end := n.column(netTypeDef, class, 5), n.rows[netMethodDef]+1
 	if index < n.rows[netTypeDef] {
@@ -184,7 +196,8 @@ func (n *netClasses) methods(index uint32, class []byte, scope netScope) []any {
 		end = min(end, n.column(netTypeDef, next, 5))
 	}
 	var all []any
-	for i := max(first, 1); first > 0 && i < end; i++ {
+	for i := max(first, 1); first > 0 && i < end && n.given < n.rows[netMethodDef]; i++ {
+		n.given++
 		r := n.row(netMethodDef, i-1)
 		if r == nil {
 			break
@@ -199,7 +212,7 @@ func (n *netClasses) methods(index uint32, class []byte, scope netScope) []any {
 
 // method describes a method; nil where its name or signature (II.23.2.1) is none.
 func (n *netClasses) method(r []byte, scope netScope) any {
-	name, _ := n.heapText(n.column(netMethodDef, r, 3))
+	name, _ := n.label(n.column(netMethodDef, r, 3))
 	s := n.signature(n.column(netMethodDef, r, 4))
 	if name == "" || len(s.b) < 3 {
 		return nil
@@ -233,7 +246,7 @@ func (n *netClasses) method(r []byte, scope netScope) any {
 		p := Object{"name": "P_" + decimal(int64(i))}
 		if row := n.row(netParam, first-1+i); row != nil {
 			delete(p, "name")
-			if text, ok := n.heapText(n.column(netParam, row, 2)); ok {
+			if text, ok := n.label(n.column(netParam, row, 2)); ok {
 				p["name"] = text
 			}
 		}

@@ -127,3 +127,43 @@ func TestClassesBudget(t *testing.T) {
 		t.Errorf("%q, %d left", got, n.budget)
 	}
 }
+
+// Classes that all claim the same methods get as many as the file has, and a long
+// name costs more than a short one.
+func TestMethodsOfOneClass(t *testing.T) {
+	data, err := os.ReadFile("testdata/classes.exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := parsePE(whole(data))
+	n := &netFile{peFile: p, heaps: map[string]netHeap{}}
+	p.o = Object{}
+	va, _, _ := p.directory(14)
+	cli := p.bytes(p.offset(uint64(va)), 72)
+	n.root = p.offset(uint64(le.Uint32(cli[8:])))
+	n.streams(n.root + 16 + int64(le.Uint32(p.bytes(n.root+12, 4))) + 2)
+	n.tables(n.heaps["#~"], 0)
+	methods := func() (sum int) {
+		l := open("dotnet", data).Get("classes").(List)
+		for i := range l.N {
+			sum += l.At(i).(Object).Get("methods").(List).N
+		}
+		return sum
+	}
+	had, width := methods(), n.width[netTypeDef]
+	for i := range int(n.rows[netTypeDef]) {
+		column := data[int(n.at[netTypeDef])+i*width+n.cols[netTypeDef][5]:]
+		le.PutUint16(column, []uint16{1, uint16(n.rows[netMethodDef] + 1)}[i%2])
+	}
+	if got := methods(); had == 0 || had > int(n.rows[netMethodDef]) || got > int(n.rows[netMethodDef]) || got < 1 {
+		t.Errorf("%d methods of classes that overlap, %d of those that do not; the file has %d", got, had, n.rows[netMethodDef])
+	}
+
+	c := &netClasses{netFile: &netFile{peFile: &peFile{in: whole([]byte(strings.Repeat("n", 800) + "\x00")), size: 801, budget: 99}, heaps: map[string]netHeap{"#Strings": {0, 801}}}}
+	if name, ok := c.label(0); !ok || len(name) != 800 || c.budget != 49 {
+		t.Errorf("a name of %d bytes: %v, %d left", len(name), ok, c.budget)
+	}
+	if name, ok := c.label(0); ok || name != "" {
+		t.Errorf("%q beyond the budget: %d left", name, c.budget)
+	}
+}

@@ -232,8 +232,8 @@ func (n *netClasses) typeName(coded uint32, scope netScope, depth int) (string, 
 	if table == netTypeSpec {
 		return n.signature(n.column(table, r, 0)).typ(netScope{class: scope.class}, depth)
 	}
-	name, _ := n.heapText(n.column(table, r, 1))
-	namespace, _ := n.heapText(n.column(table, r, 2))
+	name, _ := n.label(n.column(table, r, 1))
+	namespace, _ := n.label(n.column(table, r, 2))
 	if table == netTypeDef && netNested(le.Uint32(r)) {
 		namespace = netFullName(namespace, n.around(index, 1))
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -154,11 +155,11 @@ func appendSigned(all []any, msg []byte, depth int, fileDigest func(crypto.Hash)
 		who.info(info)
 		for i := range certs {
 			if bytes.Equal(certs[i].issuer.FullBytes, issuer.FullBytes) && bytes.Equal(certs[i].serial, serial.Bytes) {
-				o := certs[i].object()
+				o := maps.Clone(listed[i].(Object))
 				o["number_of_certificates"] = int64(len(listed))
 				o["certificates"] = list(listed)
-				who.certificate = &certs[i]
-				who.describe(o, certs, fileDigest)
+				who.certificate, who.key = i, certs[i].key
+				who.describe(o, certs, listed, fileDigest)
 				all = append(all, o)
 				break
 			}

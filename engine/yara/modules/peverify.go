@@ -9,6 +9,7 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"unicode/utf16"
 
 	_ "crypto/md5" // the algorithms of old signatures
@@ -27,6 +28,13 @@ const (
 	oidSpcOpusInfo     = "1.3.6.1.4.1.311.2.1.12"
 	oidMessageDigest   = "1.2.840.113549.1.9.4"
 	maxChain           = 16
+	// maxKeyBits is the largest RSA modulus whose signatures are verified: the
+	// work grows with its square, and cannot be interrupted. It is OpenSSL's limit
+	// (OPENSSL_RSA_MAX_MODULUS_BITS).
+	maxKeyBits = 16384
+	// maxKey is the longest SubjectPublicKeyInfo that is read, of any kind of key:
+	// such a modulus, an exponent and what is around them.
+	maxKey = maxKeyBits/8 + 1024
 )
 
 // digests are the algorithms by their identifiers, with OpenSSL's names.
@@ -52,7 +60,8 @@ type signer struct {
 	messageDigest []byte
 	program       string
 	signature     []byte
-	certificate   *certificate
+	certificate   int    // its place among those that came along
+	key           []byte // its SubjectPublicKeyInfo
 }
 
 // contents reads the signed contents: the digest of the file.
@@ -109,8 +118,9 @@ func programName(info *der) string {
 	return string(utf16.Decode(u))
 }
 
-// describe adds to a signature what is known of the signer.
-func (s *signer) describe(o Object, certs []certificate, fileDigest func(crypto.Hash) []byte) {
+// describe adds to a signature what is known of the signer; listed are the
+// descriptions of certs.
+func (s *signer) describe(o Object, certs []certificate, listed []any, fileDigest func(crypto.Hash) []byte) {
 	alg := digests[s.digestAlg]
 	if alg.name != "" {
 		o["digest_alg"] = alg.name
@@ -141,26 +151,21 @@ func (s *signer) describe(o Object, certs []certificate, fileDigest func(crypto.
 	if s.program != "" {
 		info["program_name"] = s.program
 	}
-	chain := chainOf(s.certificate, certs)
+	chain := chainOf(s.certificate, certs, listed)
 	info["length_of_chain"], info["chain"] = int64(len(chain)), list(chain)
 	o["signer_info"] = info
 }
 
-// chainOf is a certificate and those of its issuers that are among others.
-func chainOf(c *certificate, others []certificate) (chain []any) {
-	for c != nil && len(chain) < maxChain {
-		chain = append(chain, c.object())
+// chainOf is the certificate at certs[i] and those of its issuers that are among
+// the others, as they are described in listed.
+func chainOf(i int, certs []certificate, listed []any) (chain []any) {
+	for i >= 0 && len(chain) < maxChain {
+		chain = append(chain, listed[i])
+		c := &certs[i]
 		if bytes.Equal(c.issuer.FullBytes, c.subject.FullBytes) {
 			break
 		}
-		var next *certificate
-		for i := range others {
-			if bytes.Equal(others[i].subject.FullBytes, c.issuer.FullBytes) {
-				next = &others[i]
-				break
-			}
-		}
-		c = next
+		i = slices.IndexFunc(certs, func(o certificate) bool { return bytes.Equal(o.subject.FullBytes, c.issuer.FullBytes) })
 	}
 	return chain
 }
@@ -168,7 +173,7 @@ func chainOf(c *certificate, others []certificate) (chain []any) {
 // signed reports whether the key of the certificate signed the contents.
 func (s *signer) signed() bool {
 	alg := digests[s.signerAlg]
-	if alg.hash == 0 || s.certificate == nil || s.contentType != oidSpcIndirectData || len(s.attributes) == 0 {
+	if alg.hash == 0 || len(s.key) == 0 || len(s.key) > maxKey || s.contentType != oidSpcIndirectData || len(s.attributes) == 0 {
 		return false
 	}
 	h := alg.hash.New()
@@ -181,13 +186,13 @@ func (s *signer) signed() bool {
 	h.Write([]byte{asn1.TagSet | 0x20})
 	h.Write(s.attributes[1:])
 	sum := h.Sum(nil)
-	key, err := x509.ParsePKIXPublicKey(s.certificate.key)
+	key, err := x509.ParsePKIXPublicKey(s.key)
 	if err != nil {
 		return false
 	}
 	switch key := key.(type) {
 	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(key, alg.hash, sum, s.signature) == nil
+		return key.N.BitLen() <= maxKeyBits && rsa.VerifyPKCS1v15(key, alg.hash, sum, s.signature) == nil
 	case *ecdsa.PublicKey:
 		return ecdsa.VerifyASN1(key, sum, s.signature)
 	}

@@ -8,8 +8,10 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"math/big"
@@ -195,5 +197,41 @@ func TestSeedIsVerified(t *testing.T) {
 	}
 	if len(sum) != 32 {
 		t.Errorf("digest %x", sum)
+	}
+}
+
+// A key of OpenSSL's limit verifies; a larger one, as right as that is, does not.
+// The modulus is the difference of a cube and of what was to be signed, so that
+// the cube's root is the signature by the exponent 3.
+func TestKeySizes(t *testing.T) {
+	sign := func(keyBits int, root *big.Int) *signer {
+		s := &signer{content: asn1.RawValue{Bytes: []byte("content")}, contentType: oidSpcIndirectData, signerAlg: "2.16.840.1.101.3.4.2.1", attributes: []byte{0xa0, 0}}
+		message := sha256.Sum256(s.content.Bytes)
+		s.messageDigest = message[:]
+		sum := sha256.Sum256([]byte{asn1.TagSet | 0x20, 0})
+		info := append([]byte("\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"), sum[:]...)
+		padded := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, keyBits/8-len(info)-3)...)
+		padded = append(append(padded, 0), info...)
+		root.Or(root, big.NewInt(1))
+		if sum[31]&1 == 1 { // for an odd modulus
+			root.Sub(root, big.NewInt(1))
+		}
+		n := new(big.Int).Exp(root, big.NewInt(3), nil)
+		if n.Sub(n, new(big.Int).SetBytes(padded)); n.BitLen() != keyBits || n.Bit(0) == 0 {
+			t.Fatalf("a modulus of %d bits that ends with %d", n.BitLen(), n.Bit(0))
+		}
+		s.signature = root.FillBytes(make([]byte, keyBits/8))
+		key, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.key = key
+		return s
+	}
+	if !sign(maxKeyBits, new(big.Int).Lsh(big.NewInt(5), 5459)).signed() {
+		t.Error("a key of 16,384 bits does not verify")
+	}
+	if sign(20_000, new(big.Int).Lsh(big.NewInt(3), 6665)).signed() {
+		t.Error("a key of 20,000 bits verifies")
 	}
 }
