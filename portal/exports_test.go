@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +87,12 @@ func TestExports(t *testing.T) {
 	// What was not named stays, also the secrets.
 	if status, got := call("PATCH", one, at, `{"displayName":"siem 2","auditLog":true}`); status != 200 || got["displayName"] != "siem 2" || got["signed"] != true || got["minSeverity"] != "Medium" || got["target"] != server.URL+"/…" {
 		t.Errorf("PATCH: %d %v", status, got)
+	}
+	if status, got := call("PATCH", one, at, `{"url":"http://127.0.0.1:1/"}`); status != 400 || !strings.Contains(mustJSON(got), `"target":"secret"`) {
+		t.Errorf("another URL without the secret: %d %v", status, got)
+	}
+	if status, got := call("PATCH", one, at, `{"url":"`+server.URL+path+`/2","secret":"`+key+`"}`); status != 200 || got["signed"] != true {
+		t.Errorf("another URL with the secret: %d %v", status, got)
 	}
 	if status, got := call("PATCH", one, at, `{"type":"slack"}`); status != 400 {
 		t.Errorf("another type: %d %v", status, got)
@@ -169,6 +176,27 @@ func (w *world) exportPages(t *testing.T, id string) string {
 	// The version in the form keeps a change of somebody else.
 	if resp, _ := w.post(t, c, chat, form(url.Values{"url": {""}, "version": {"7"}})); resp.StatusCode != 409 {
 		t.Errorf("an old form: %s", resp.Status)
+	}
+	if resp, _ := w.post(t, c, chat, form(url.Values{"url": {""}})); resp.StatusCode != 400 {
+		t.Errorf("a form without a version: %s", resp.Status)
+	}
+	hook := "/exports/" + id
+	at := func(more url.Values) url.Values {
+		v, err := w.exports.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := form(url.Values{"kind": {"webhook"}, "name": {v.Name}, "audit": {"1"}, "severity": {"Medium"}, "url": {v.URL + "/3"}, "version": {strconv.Itoa(v.Version)}})
+		for k, v := range more {
+			f[k] = v
+		}
+		return f
+	}
+	if resp, text := w.post(t, c, hook, at(nil)); resp.StatusCode != 400 || !strings.Contains(text, "The URL is another one") {
+		t.Errorf("another URL without the secret: %s", resp.Status)
+	}
+	if resp, _ := w.post(t, c, hook, at(url.Values{"secret": {"a-secret-of-the-signature"}})); resp.StatusCode != 303 {
+		t.Errorf("another URL with the secret: %s", resp.Status)
 	}
 	// An empty field leaves the secret.
 	if resp, _ := w.post(t, c, chat, form(url.Values{"url": {""}, "version": {"1"}, "severity": {"Low"}})); resp.StatusCode != 303 {

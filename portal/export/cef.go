@@ -23,15 +23,20 @@ func plainLine(s string, breaks bool) string {
 	}, s)
 }
 
+var (
+	cefHeaderEscaper = strings.NewReplacer(`\`, `\\`, `|`, `\|`)
+	cefValueEscaper  = strings.NewReplacer(`\`, `\\`, `=`, `\=`, "\r\n", `\n`, "\n", `\n`, "\r", `\r`)
+)
+
 // cefHeader escapes a field of the header: \ and | (Common Event Format, "Using
 // CEF without syslog": character encoding). A header has no line breaks.
 func cefHeader(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `|`, `\|`).Replace(plainLine(s, false))
+	return cefHeaderEscaper.Replace(plainLine(s, false))
 }
 
 // cefValue escapes a value of the extension: \, = and line breaks; a | stays.
 func cefValue(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `=`, `\=`, "\r\n", `\n`, "\n", `\n`, "\r", `\r`).Replace(plainLine(s, true))
+	return cefValueEscaper.Replace(plainLine(s, true))
 }
 
 // cefSeverity is the severity of 0 to 10.

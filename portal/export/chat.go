@@ -63,10 +63,12 @@ func (r *Record) chat(p portal) (head string, facts []fact, text, link string) {
 	return shown(head, maxChatHead), facts, shown(text, maxChatText), link
 }
 
+var slackEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
 // slackText escapes text for a place where Slack would otherwise see links and
 // mentions (<!channel>).
 func slackText(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
+	return slackEscaper.Replace(s)
 }
 
 type object map[string]any

@@ -106,6 +106,9 @@ type Destination struct {
 	MinSeverity   event.Severity
 	Settings
 	Secrets
+	// Given says which of the Secrets somebody has entered with a change: for Put
+	// only, and not kept.
+	Given Given
 	// Sealed are the Secrets as they are stored.
 	Sealed                 []byte
 	Created, Updated       time.Time
@@ -139,6 +142,24 @@ type Secrets struct {
 	// Secret is the key of the signature, Authorization the value of that header.
 	Secret        string `json:"secret,omitempty"`
 	Authorization string `json:"authorization,omitempty"`
+}
+
+// Given are the secrets that were entered anew, be it with the value they had.
+type Given struct{ Secret, Authorization bool }
+
+// checkMoved refuses a change that would send secrets to another receiver than
+// they were entered for: who may change destinations may not see them.
+func checkMoved(d, before *Destination) error {
+	if d.URL == before.URL {
+		return nil
+	}
+	if d.Secret != "" && d.Secret == before.Secret && !d.Given.Secret {
+		return invalid("secret", "the URL is another one: enter the secret of the signature again, or remove it")
+	}
+	if d.Authorization != "" && d.Authorization == before.Authorization && !d.Given.Authorization {
+		return invalid("authorization", "the URL is another one: enter the Authorization header again, or remove it")
+	}
+	return nil
 }
 
 // Target is where it goes, without secrets: only scheme and host of a URL.

@@ -392,6 +392,8 @@ func TestCheck(t *testing.T) {
 		{"url", hook(func(d *Destination) { d.URL = "https://user:password@x.example/" })},
 		{"url", hook(func(d *Destination) { d.URL = "http://169.254.169.254/latest/meta-data" })},
 		{"url", hook(func(d *Destination) { d.URL = "http://[::ffff:169.254.169.254]/" })},
+		{"url", hook(func(d *Destination) { d.URL = "http://[fd00:ec2::254]/latest/meta-data" })},
+		{"url", hook(func(d *Destination) { d.URL = "http://100.100.100.200/latest/meta-data" })},
 		{"url", hook(func(d *Destination) { d.URL = "https://x.example:0/" })},
 		{"url", hook(func(d *Destination) { d.Kind, d.URL, d.Secret = Slack, "http://x.example/", "" })},
 		{"secret", hook(func(d *Destination) { d.Kind = Teams })},

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net/url"
 	"runtime/debug"
 	"sync"
@@ -60,7 +58,23 @@ type Service struct {
 
 	mu      sync.Mutex
 	running map[string]bool
+	held    map[string]hold    // by destination
+	refused map[string]refused // by destination and log
 	wg      sync.WaitGroup
+}
+
+// hold is the wait of a destination whose last delivery ended by a fault of the
+// portal: the store, in which its failures are otherwise kept, cannot be relied on.
+type hold struct {
+	version, failures int
+	until             time.Time
+}
+
+// refused counts how often the first record of a log was refused under the
+// settings of a version. It begins anew when the portal does.
+type refused struct {
+	version, times int
+	record         string
 }
 
 // New makes the service. Loop delivers.
@@ -69,7 +83,7 @@ func New(cfg Config) *Service {
 	if u, err := url.Parse(cfg.URL); err == nil && u.Hostname() != "" {
 		p.host = u.Hostname()
 	}
-	return &Service{cfg: cfg, portal: p, running: map[string]bool{}}
+	return &Service{cfg: cfg, portal: p, running: map[string]bool{}, held: map[string]hold{}, refused: map[string]refused{}}
 }
 
 // Who changes something.
@@ -137,6 +151,14 @@ func (s *Service) Put(ctx context.Context, d Destination, by Who) (Destination, 
 		var b [16]byte
 		rand.Read(b[:]) // never fails
 		action, d.ID, d.Version, d.Created, d.CreatedBy = "export.create", hex.EncodeToString(b[:]), 0, now, by.Name
+	} else {
+		before, err := s.Get(ctx, d.ID)
+		if err != nil {
+			return d, err
+		}
+		if err := checkMoved(&d, &before); err != nil {
+			return d, err
+		}
 	}
 	d.Version++
 	d.Updated, d.UpdatedBy = now, by.Name
@@ -156,7 +178,16 @@ func (s *Service) Delete(ctx context.Context, id string, by Who) error {
 	if err != nil {
 		return err
 	}
-	return s.cfg.Store.DeleteDestination(ctx, id, s.entry(by, "export.delete", id, describe(&d)))
+	if err := s.cfg.Store.DeleteDestination(ctx, id, s.entry(by, "export.delete", id, describe(&d))); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, id)
+	for _, kind := range []string{typeAlert, typeAudit} {
+		delete(s.refused, id+kind)
+	}
+	return nil
 }
 
 // Skip leaves out what waits and begins with what comes now.
@@ -186,6 +217,11 @@ func (s *Service) Test(ctx context.Context, id string, by Who) error {
 		return err
 	}
 	failed := s.test(ctx, &d, by)
+	if failed == nil {
+		s.mu.Lock()
+		delete(s.held, id)
+		s.mu.Unlock()
+	}
 	detail := d.Name + ": delivered"
 	if failed != nil {
 		detail = d.Name + ": " + failed.Error()
@@ -244,190 +280,39 @@ func (s *Service) start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range list {
-		if !d.Enabled || d.Next.After(s.cfg.Now()) || s.running[d.ID] {
+		h := s.held[d.ID]
+		if !d.Enabled || d.Next.After(s.cfg.Now()) || s.running[d.ID] || h.version == d.Version && h.until.After(s.cfg.Now()) {
 			continue
 		}
 		s.running[d.ID] = true
 		s.wg.Go(func() {
-			defer func() {
-				if v := recover(); v != nil {
-					s.cfg.Logger.ErrorContext(ctx, "an export panicked", "destination", d.ID, "panic", v, "stack", string(debug.Stack()))
-				}
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				delete(s.running, d.ID)
-			}()
-			if err := s.deliver(ctx, d.ID); err != nil && ctx.Err() == nil {
-				s.cfg.Logger.ErrorContext(ctx, "an export stopped; it is tried again", "destination", d.ID, "error", err)
+			err := s.deliverSafely(ctx, d.ID)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.running, d.ID)
+			if err == nil || ctx.Err() != nil {
+				delete(s.held, d.ID)
+				return
 			}
+			if h.version != d.Version {
+				h = hold{version: d.Version}
+			}
+			h.failures++
+			wait := delay(h.failures, jitter())
+			h.until = s.cfg.Now().Add(wait)
+			s.held[d.ID] = h
+			s.cfg.Logger.ErrorContext(ctx, "an export stopped; it is tried again", "destination", d.ID, "in", wait.Round(time.Second).String(), "error", err)
 		})
 	}
 	return nil
 }
 
-// deliver sends batch after batch until nothing waits, a delivery fails or the
-// settings change. The error is of the store only.
-func (s *Service) deliver(ctx context.Context, id string) error {
-	var out sender
-	var with Destination
+// deliverSafely is deliver, and turns a panic into an error.
+func (s *Service) deliverSafely(ctx context.Context, id string) (err error) {
 	defer func() {
-		if out != nil {
-			out.close()
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	for ctx.Err() == nil {
-		d, err := s.cfg.Store.Destination(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err != nil || !d.Enabled || d.Next.After(s.cfg.Now()) {
-			return err
-		}
-		list, idle, err := s.next(ctx, &d)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			if idle > d.AlertCursor+idleStep {
-				return s.cfg.Store.Advance(ctx, id, Progress{AlertCursor: idle})
-			}
-			return nil
-		}
-		if out == nil || with.Version != d.Version {
-			if out != nil {
-				out.close()
-				out = nil
-			}
-			if d.Secrets, err = s.cfg.Key.open(id, d.Sealed); err == nil {
-				out, err = newSender(&d, s.portal, s.cfg.Now)
-			}
-			if err != nil {
-				return s.failed(ctx, &d, Progress{}, err)
-			}
-			with = d
-		}
-		failed, err := s.sendBatch(ctx, &d, out, list)
-		if failed || err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// next are the records to send: alerts first, then the audit log. idle is the
-// end of the log of alerts when nothing of it waits.
-func (s *Service) next(ctx context.Context, d *Destination) (list []Record, idle int64, err error) {
-	limit := batchOther
-	if d.Kind == Syslog && d.Transport != UDP {
-		limit = batchStream
-	}
-	if d.Alerts {
-		queued, end, err := s.cfg.Store.NextAlerts(ctx, d.AlertCursor, d.MinSeverity, limit)
-		if err != nil {
-			return nil, 0, err
-		}
-		for _, q := range queued {
-			list = append(list, Record{Seq: q.Seq, Type: typeAlert, Time: q.Alert.Detection.Time, Alert: &q.Alert})
-		}
-		if len(list) > 0 {
-			return list, 0, nil
-		}
-		idle = end
-	}
-	if d.Audit {
-		entries, err := s.cfg.Store.NextAudit(ctx, d.AuditCursor, limit)
-		if err != nil {
-			return nil, 0, err
-		}
-		for _, e := range entries {
-			list = append(list, Record{Seq: e.ID, Type: typeAudit, Time: e.Time, Audit: &e})
-		}
-	}
-	return list, idle, nil
-}
-
-// cursor sets the cursor of a record's log to it.
-func (p *Progress) cursor(r *Record) {
-	if r.Type == typeAlert {
-		p.AlertCursor = r.Seq
-	} else {
-		p.AuditCursor = r.Seq
-	}
-}
-
-// sendBatch sends and keeps how it went. failed says that it is over for now, err
-// is of the store.
-func (s *Service) sendBatch(ctx context.Context, d *Destination, out sender, list []Record) (failed bool, err error) {
-	n, sendErr := out.send(ctx, list)
-	var p Progress
-	if n > 0 {
-		p.cursor(&list[n-1])
-		p.Delivered = int64(n)
-	}
-	var refused *refusal
-	if errors.As(sendErr, &refused) && n == 0 && d.Failures+1 >= refuseAfter && len(list) > 1 {
-		// The receiver has refused this record again and again. If it takes the
-		// next one, it is the record that is wrong, and it must not hold up all
-		// others; if not, it is the settings.
-		if _, err := out.send(ctx, list[1:2]); err == nil {
-			s.cfg.Logger.WarnContext(ctx, "an export destination refuses a record, which is left out", "destination", d.Name, "record", list[0].ID(), "error", sendErr)
-			p.cursor(&list[1])
-			p.Delivered, p.Refused, sendErr = 1, 1, nil
-		}
-	}
-	if sendErr != nil {
-		return true, s.failed(ctx, d, p, sendErr)
-	}
-	p.Version, p.Tried = d.Version, s.cfg.Now()
-	return false, s.advance(ctx, d.ID, p)
-}
-
-// failed keeps a failure and sets the time of the next try.
-func (s *Service) failed(ctx context.Context, d *Destination, p Progress, err error) error {
-	if ctx.Err() != nil { // the portal stops: that is no failure of the receiver
-		if p.Delivered == 0 {
-			return nil
-		}
-		return s.advance(ctx, d.ID, p)
-	}
-	p.Version, p.Tried, p.Error = d.Version, s.cfg.Now(), inventory.Clean(err.Error(), maxError)
-	p.Failures = d.Failures + 1
-	if p.Delivered > 0 {
-		p.Failures = 1 // it works, but not always
-	}
-	wait := delay(p.Failures, jitter())
-	var l *later
-	if errors.As(err, &l) {
-		wait = max(wait, l.wait)
-	}
-	p.Next = p.Tried.Add(wait)
-	s.cfg.Logger.WarnContext(ctx, "an export failed; it is tried again", "destination", d.Name, "failures", p.Failures, "in", wait.Round(time.Second).String(), "error", p.Error)
-	return s.advance(ctx, d.ID, p)
-}
-
-// advance also keeps what was delivered while the portal stops.
-func (s *Service) advance(ctx context.Context, id string, p Progress) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
-	defer cancel()
-	return s.cfg.Store.Advance(ctx, id, p)
-}
-
-// delay is the wait after so many failures in a row: exponential, and between
-// half and all of that by a number from 0 to 1, so that what failed together does
-// not come back together.
-func delay(failures int, random float64) time.Duration {
-	d := MaxDelay
-	if n := max(failures, 1) - 1; n < 10 {
-		d = min(BaseDelay<<n, MaxDelay)
-	}
-	return d/2 + time.Duration(random*float64(d/2))
-}
-
-func jitter() float64 {
-	const steps = 1 << 20
-	n, err := rand.Int(rand.Reader, big.NewInt(steps))
-	if err != nil { // never
-		return 1
-	}
-	return float64(n.Int64()) / steps
+	return s.deliver(ctx, id)
 }

@@ -409,12 +409,31 @@ func TestAnswers(t *testing.T) {
 	if x = d.state(x.ID, 2, 2, 7); !x.Next.Equal(d.clock().Add(30 * time.Minute)) {
 		t.Errorf("after Retry-After: %s, next %s", d.clock(), x.Next)
 	}
-	// It refuses everything: nothing is left out, those are the settings.
+	// A date is the other form.
+	set(func(_ int, w http.ResponseWriter, _ *http.Request) int {
+		w.Header().Set("Retry-After", d.clock().Add(20*time.Minute).Format(http.TimeFormat))
+		return 503
+	})
+	d.later()
+	d.deliver()
+	if x = d.state(x.ID, 2, 2, 8); !x.Next.Equal(d.clock().Add(20 * time.Minute)) {
+		t.Errorf("after Retry-After: %s, next %s", d.clock(), x.Next)
+	}
+	// Refused once, after failures of other kinds: nothing is left out. It refuses
+	// everything: nothing is left out, those are the settings.
+	set(func(n int, _ http.ResponseWriter, _ *http.Request) int {
+		return map[bool]int{true: 422, false: 202}[n == 1]
+	})
+	d.later()
+	d.deliver()
+	if x = d.state(x.ID, 2, 2, 9); x.Refused != 0 {
+		t.Errorf("refused: %d after one refusal", x.Refused)
+	}
 	set(func(int, http.ResponseWriter, *http.Request) int { return 400 })
-	for i := range 4 {
+	for i := range 8 {
 		d.later()
 		d.deliver()
-		d.state(x.ID, 2, 2, 8+i)
+		d.state(x.ID, 2, 2, 10+i)
 	}
 	// It refuses one record and takes the next: that one is left out.
 	set(func(n int, _ http.ResponseWriter, _ *http.Request) int {

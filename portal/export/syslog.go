@@ -40,10 +40,12 @@ func headerField(s string, limit int) string {
 	return s[:min(len(s), limit)]
 }
 
+var parameterEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`)
+
 // paramValue escapes a PARAM-VALUE: ", \ and ] (RFC 5424 section 6.3.3). Line
 // breaks become spaces: the RFC allows them, many receivers do not.
 func paramValue(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`).Replace(plainLine(s, false))
+	return parameterEscaper.Replace(plainLine(s, false))
 }
 
 // enterprise is the number in the names of our structured data. We have none of

@@ -69,6 +69,10 @@ func refuseAddress(ip netip.Addr) error {
 	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Errorf("%s is a link-local, multicast or unspecified address: nothing is exported there", ip)
 	}
+	switch ip.WithZone("").String() {
+	case "fd00:ec2::254", "100.100.100.200": // of AWS and Alibaba Cloud, which are not link-local
+		return fmt.Errorf("%s is the metadata service of a cloud: nothing is exported there", ip)
+	}
 	return nil
 }
 
@@ -197,8 +201,12 @@ func (s *webhookSender) problem(resp *http.Response, text string) error {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 		return &refusal{err}
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if n, e := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32); e == nil {
+		after := resp.Header.Get("Retry-After") // seconds or a date: RFC 9110, section 10.2.3
+		if n, e := strconv.ParseUint(after, 10, 32); e == nil {
 			return &later{err, min(time.Duration(n)*time.Second, maxRetryAfter)}
+		}
+		if at, e := http.ParseTime(after); e == nil {
+			return &later{err, min(max(at.Sub(s.now()), 0), maxRetryAfter)}
 		}
 	}
 	if resp.StatusCode/100 == 3 {

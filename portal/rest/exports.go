@@ -43,13 +43,6 @@ type exportDestination struct {
 	LastModifiedTime time.Time  `json:"lastModifiedDateTime"`
 }
 
-func optional(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 func (a *API) toExport(r *http.Request, d *export.Destination) (exportDestination, error) {
 	waiting, err := a.cfg.Exports.Waiting(r.Context(), d)
 	if err != nil {
@@ -58,11 +51,11 @@ func (a *API) toExport(r *http.Request, d *export.Destination) (exportDestinatio
 	out := exportDestination{
 		ID: d.ID, DisplayName: d.Name, Type: d.Kind, IsEnabled: d.Enabled, Alerts: d.Alerts, AuditLog: d.Audit, MinSeverity: string(d.MinSeverity),
 		Target: d.Target(), Address: d.Address, Transport: d.Transport, Format: d.Format, CACertificates: d.CA, Signed: d.Secret != "", Authorization: d.Authorization != "",
-		State: d.State(), Waiting: waiting, Delivered: d.Delivered, Refused: d.Refused, Failures: d.Failures, LastSuccess: optional(d.LastSuccess),
-		LastTried: optional(d.LastTried), LastError: d.LastError, CreatedBy: d.CreatedBy, CreatedTime: d.Created, LastModifiedBy: d.UpdatedBy, LastModifiedTime: d.Updated,
+		State: d.State(), Waiting: waiting, Delivered: d.Delivered, Refused: d.Refused, Failures: d.Failures, LastSuccess: moment(d.LastSuccess),
+		LastTried: moment(d.LastTried), LastError: d.LastError, CreatedBy: d.CreatedBy, CreatedTime: d.Created, LastModifiedBy: d.UpdatedBy, LastModifiedTime: d.Updated,
 	}
 	if d.Failures > 0 {
-		out.NextTry = optional(d.Next)
+		out.NextTry = moment(d.Next)
 	}
 	if d.Kind == export.Syslog {
 		out.Facility = &d.Facility
@@ -107,6 +100,7 @@ func (b *exportBody) apply(d *export.Destination) error {
 	set(&d.URL, b.URL)
 	set(&d.Secret, b.Secret)
 	set(&d.Authorization, b.Authorization)
+	d.Given = export.Given{Secret: b.Secret != nil, Authorization: b.Authorization != nil}
 	set(&d.Address, b.Address)
 	set(&d.Transport, b.Transport)
 	set(&d.Format, b.Format)

@@ -144,9 +144,11 @@ func (s *Site) saveExport(w http.ResponseWriter, r *http.Request) error {
 		}
 		// What somebody else has changed since the form was shown is not
 		// overwritten.
-		if version, err := strconv.Atoi(form.Get("version")); err == nil {
-			d.Version = version
+		version, err := strconv.Atoi(form.Get("version"))
+		if err != nil {
+			return &invalid{http.StatusBadRequest, "The form is incomplete: load the page again."}
 		}
+		d.Version = version
 	}
 	d.Name, d.Enabled, d.Alerts, d.Audit = form.Get("name"), form.Get("enabled") != "", form.Get("alerts") != "", form.Get("audit") != ""
 	d.MinSeverity, d.CA = event.Severity(form.Get("severity")), form.Get("ca")
@@ -167,6 +169,7 @@ func (s *Site) saveExport(w http.ResponseWriter, r *http.Request) error {
 			*f.to = ""
 		}
 	}
+	d.Given = export.Given{Secret: form.Get("secret") != "", Authorization: form.Get("authorization") != ""}
 	kept, err := s.cfg.Exports.Put(r.Context(), d, exportWho(r))
 	var wrong *export.Invalid
 	switch {
