@@ -36,21 +36,27 @@ func (p *Pipeline) manage(ctx context.Context, wg *sync.WaitGroup) {
 	}
 }
 
-// failure is how often a sensor has failed, and when it did last.
+// failure is how often in a row a sensor has failed, when it did last, and
+// whether it was attached in that row.
 type failure struct {
-	times int
-	last  time.Time
+	times  int
+	last   time.Time
+	worked bool
 }
 
 // rests reports whether it is too early to try the sensor again. Each failure
-// doubles the time: attaching may be dear, above all where it takes so long that
-// it is given up.
-func (f failure) rests(now time.Time) bool {
-	return f.times > 0 && now.Sub(f.last) < min(retryInterval<<min(f.times-1, 10), retryLimit)
+// doubles the time up to limit: attaching may be dear, above all where it takes
+// so long that it is given up.
+func (f failure) rests(now time.Time, limit time.Duration) bool {
+	return f.times > 0 && now.Sub(f.last) < min(retryInterval<<min(f.times-1, 10), limit)
 }
 
-func (p *Pipeline) hasFailed(s Sensor) {
-	p.failed[s] = failure{p.failed[s].times + 1, time.Now()}
+// again is the failure after one more. Long after the last one a new row begins.
+func (f failure) again(now time.Time, worked bool) failure {
+	if now.Sub(f.last) > 2*retryLimit {
+		f = failure{}
+	}
+	return failure{f.times + 1, now, f.worked || worked}
 }
 
 func (p *Pipeline) release(running map[Sensor][]event.Category, e ended) {
@@ -60,16 +66,25 @@ func (p *Pipeline) release(running map[Sensor][]event.Category, e ended) {
 		p.accounts[c].source = ""
 	}
 	delete(running, e.sensor)
-	p.hasFailed(e.sensor)
+	p.failed[e.sensor] = p.failed[e.sensor].again(time.Now(), true)
 	p.Log.Error("sensor ended", "sensor", e.sensor.Name(), "err", e.err)
 }
 
 func (p *Pipeline) cover(ctx context.Context, wg *sync.WaitGroup, running map[Sensor][]event.Category, ends chan ended) {
+	p.coverWith(ctx, wg, running, ends, func(f failure) bool { return !f.rests(time.Now(), retryLimit) })
+	// What nobody sees now must not wait for hours for a sensor that can see it;
+	// one that never could is not worth the cost of attaching it.
+	p.coverWith(ctx, wg, running, ends, func(f failure) bool { return f.worked && !f.rests(time.Now(), blindLimit) })
+}
+
+// coverWith starts the sensors that may be tried for the categories that have
+// none.
+func (p *Pipeline) coverWith(ctx context.Context, wg *sync.WaitGroup, running map[Sensor][]event.Category, ends chan ended, may func(failure) bool) {
 	for _, s := range p.Sensors {
 		if ctx.Err() != nil {
 			return
 		}
-		if running[s] != nil || p.failed[s].rests(time.Now()) {
+		if running[s] != nil || !may(p.failed[s]) {
 			continue
 		}
 		var want []event.Category
@@ -106,7 +121,7 @@ func (p *Pipeline) cover(ctx context.Context, wg *sync.WaitGroup, running map[Se
 		}
 		p.mu.Unlock()
 		if err != nil {
-			p.hasFailed(s)
+			p.failed[s] = p.failed[s].again(time.Now(), false)
 			p.Log.Warn("sensor cannot be used on this host", "sensor", s.Name(), "err", err)
 			continue
 		}

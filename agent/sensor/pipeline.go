@@ -23,6 +23,7 @@ const (
 	readyTimeout    = 30 * time.Second
 	retryInterval   = time.Minute // after the first failure
 	retryLimit      = 2 * time.Hour
+	blindLimit      = 5 * time.Minute // for a sensor that worked and whose categories have no other
 )
 
 // Pipeline runs the sensors and passes on what they see: each event gets its
