@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/zstd"
@@ -11,6 +12,42 @@ import (
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/indicator"
 )
+
+// A list that cannot be applied is fetched again after firstRefusal, and each
+// time after a pause that doubles up to mostRefusal: it is large, and all devices
+// have it.
+const (
+	firstRefusal = time.Minute
+	mostRefusal  = time.Hour
+)
+
+// refusal is a version of the list that could not be applied.
+type refusal struct {
+	version string
+	times   int
+	until   time.Time
+}
+
+// due reports whether the version may be fetched: another one at once.
+func (r *refusal) due(version string, now time.Time) bool {
+	// A clock that was set back must not make the pause longer than it can be.
+	return r.version != version || !now.Before(r.until) || r.until.Sub(now) > mostRefusal
+}
+
+// add notes why the version could not be applied, and returns the pause: none
+// where the portal did not give it.
+func (r *refusal) add(version string, why error, now time.Time) time.Duration {
+	if call := (*connect.Error)(nil); errors.As(why, &call) {
+		return 0
+	}
+	if r.version != version {
+		*r = refusal{version: version}
+	}
+	pause := min(firstRefusal<<min(r.times, 10), mostRefusal)
+	r.times++
+	r.until = now.Add(pause)
+	return pause
+}
 
 // indicators fetches the list of a version and puts it in force. Then the
 // portal is told at once, so that it can show who has it.

@@ -290,12 +290,13 @@ func (s *session) checkIns(ctx context.Context) error {
 				s.u.opts.Log.Error("the portal's policy cannot be applied", "version", m.PolicyVersion, "error", err)
 			}
 		}
-		if m.IndicatorsVersion != "" && m.IndicatorsVersion != version {
-			if err := s.indicators(ctx, m.IndicatorsVersion); err != nil {
+		if v := m.IndicatorsVersion; v != "" && v != version && s.u.refused.due(v, s.u.opts.Now()) {
+			if err := s.indicators(ctx, v); err != nil {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				s.u.opts.Log.Error("the portal's indicators cannot be applied; the next check-in tries again", "version", m.IndicatorsVersion, "error", err)
+				pause := s.u.refused.add(v, err, s.u.opts.Now())
+				s.u.opts.Log.Error("the portal's indicators cannot be applied; a check-in after the pause tries again", "version", v, "pause", pause, "error", err)
 			}
 		}
 		if m.CommandsPending {

@@ -108,6 +108,8 @@ type Uplink struct {
 	current *session
 	seen    map[string]bool // commands that were begun
 	checkIn chan struct{}
+	// refused is of the loop of check-ins.
+	refused refusal
 }
 
 // New returns an Uplink; Run makes it work.
