@@ -258,7 +258,7 @@ func (s *Set) url(line string) *api.Indicator {
 }
 
 // Alert makes the alert for an indicator that an event has; nil for one that
-// says to allow.
+// says to allow or is silent.
 func Alert(i *api.Indicator, ev *event.Event, id string) *event.Alert {
 	if i.Action == api.Allow || i.Silent {
 		return nil

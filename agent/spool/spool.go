@@ -105,18 +105,14 @@ const maxBuffer = 1 << 20
 // queue is the buffers of one rank; the last one takes what comes.
 type queue []*buffer
 
-// open returns the buffer to add to; a new one takes room from spare.
-func (q *queue) open(spare *[][]byte) *buffer {
+// open returns the buffer to add to.
+func (q *queue) open() *buffer {
 	if n := len(*q); n > 0 {
 		if b := (*q)[n-1]; b.bytes < maxBuffer && b.counts.total() < batchEvents && b.counts[alertCount] < batchAlerts {
 			return b
 		}
 	}
 	b := &buffer{}
-	if n := len(*spare); n > 0 {
-		b.data = (*spare)[n-1]
-		*spare = (*spare)[:n-1]
-	}
 	*q = append(*q, b)
 	return b
 }
@@ -308,7 +304,10 @@ func (s *Spool) AddEvent(e *event.Event) {
 		s.lose(e.Class.String(), 1)
 		return
 	}
-	b := s.pending[r].open(&s.spare)
+	b := s.pending[r].open()
+	if n := len(s.spare); b.data == nil && n > 0 {
+		b.data, s.spare = s.spare[n-1], s.spare[:n-1]
+	}
 	before := len(b.data)
 	b.data = event.AppendEvent(b.data, e)
 	n := len(b.data) - before
@@ -335,7 +334,7 @@ func (s *Spool) AddAlert(a event.Alert) error {
 		s.lose("alert", 1)
 		return fmt.Errorf("spool: alert %s is lost: no room in memory and the disk does not take more", a.ID)
 	}
-	b := s.pending[alert].open(new([][]byte))
+	b := s.pending[alert].open()
 	b.alerts = append(b.alerts, text)
 	b.bytes += len(text)
 	s.bytes += len(text)

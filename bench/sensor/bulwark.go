@@ -123,10 +123,8 @@ func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 		note = fmt.Sprintf("still on the way: %.0f processes, %.0f files", v["on_the_way_process"], v["on_the_way_file"])
 	}
 	lost := 0.0
-	for name, n := range v {
-		if strings.HasPrefix(name, "lost_process") || strings.HasPrefix(name, "lost_file") || strings.HasPrefix(name, "spool_lost_process") || strings.HasPrefix(name, "spool_lost_file") {
-			lost += n - b.before[name]
-		}
+	for _, name := range []string{"lost_process", "lost_file", "spool_lost_process", "spool_lost_file"} {
+		lost += v[name] - b.before[name]
 	}
 	others := v["events_process"] - b.before["events_process"]
 	return uint64(lost), strings.TrimSpace(fmt.Sprintf("%.0f process and %.0f file events in all; %s", others, v["events_file"]-b.before["events_file"], note)), nil
