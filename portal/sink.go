@@ -166,13 +166,9 @@ func (s *sink) CheckIn(ctx context.Context, c *ingest.CheckIn) (ingest.CheckInRe
 	if s.fleet == nil {
 		return ingest.CheckInReply{}, nil
 	}
-	document, version, err := s.fleet.CheckIn(ctx, c.DeviceID, c.PolicyVersion)
-	reply := ingest.CheckInReply{Policy: document, PolicyVersion: version}
+	a, document, err := s.fleet.CheckIn(ctx, c.DeviceID, c.PolicyVersion)
+	reply := ingest.CheckInReply{Policy: document, PolicyVersion: a.Wanted}
 	if err != nil || s.indicators == nil {
-		return reply, err
-	}
-	a, err := s.fleet.Assignment(ctx, c.DeviceID)
-	if err != nil {
 		return reply, err
 	}
 	reply.IndicatorsVersion, err = s.indicators.CheckIn(ctx, c.DeviceID, a.GroupID, c.IndicatorsVersion, c.IndicatorsCount)

@@ -231,28 +231,29 @@ func (s *Service) GroupOf(ctx context.Context, device string) (Group, error) {
 	return Group{}, nil
 }
 
-// CheckIn says what a device should apply when it differs from what it reports:
-// nil for no change.
-func (s *Service) CheckIn(ctx context.Context, device, reported string) (document []byte, version string, err error) {
+// CheckIn says what a device should have, and what it should apply when that
+// differs from what it reports: nil for no change.
+func (s *Service) CheckIn(ctx context.Context, device, reported string) (a Assignment, document []byte, err error) {
 	g, err := s.GroupOf(ctx, device)
 	if err != nil {
-		return nil, "", err
+		return a, nil, err
 	}
 	n, err := s.snapshot(ctx)
 	if err != nil {
-		return nil, "", err
+		return a, nil, err
 	}
-	document, version, err = merge(n.policies, g.ID)
+	document, version, err := merge(n.policies, g.ID)
 	if err != nil {
-		return nil, "", err
+		return a, nil, err
 	}
-	if err := s.store.PutAssignment(ctx, Assignment{DeviceID: device, GroupID: g.ID, Wanted: version, Reported: reported, Changed: s.now().UTC()}); err != nil {
-		return nil, "", err
+	a = Assignment{DeviceID: device, GroupID: g.ID, Wanted: version, Reported: reported, Changed: s.now().UTC()}
+	if err := s.store.PutAssignment(ctx, a); err != nil {
+		return Assignment{}, nil, err
 	}
 	if version == reported {
-		return nil, version, nil
+		return a, nil, nil
 	}
-	return document, version, nil
+	return a, document, nil
 }
 
 // NoPolicy is the version of the empty policy that a device gets which had one.

@@ -25,12 +25,13 @@ const (
 	byteOrderMark = "\ufeff"
 )
 
-// Columns of the CSV form, as the reference product has them. Category and
-// MitreTechniques are read over.
+// Columns of the CSV form, as the reference product has them, and Application and
+// EducateUrl: what is exported is all that is kept. Category and MitreTechniques
+// are read over.
 func Columns() []string {
 	return []string{
 		"IndicatorType", "IndicatorValue", "ExpirationTime", "Action", "Severity", "Title", "Description", "RecommendedActions", "RbacGroups",
-		"Category", "MitreTechniques", "GenerateAlert",
+		"Category", "MitreTechniques", "GenerateAlert", "Application", "EducateUrl",
 	}
 }
 
@@ -166,7 +167,7 @@ func parseCSV(r io.Reader) (list []Indicator, lines []int, report Report, err er
 func fromCSV(get func(string) string) (Indicator, error) {
 	i := Indicator{
 		Type: get("indicatortype"), Value: get("indicatorvalue"), Action: get("action"), Severity: get("severity"), Title: get("title"),
-		Description: get("description"), Recommended: get("recommendedactions"), Alerts: true,
+		Description: get("description"), Recommended: get("recommendedactions"), Application: get("application"), EducateURL: get("educateurl"), Alerts: true,
 	}
 	for g := range strings.SplitSeq(get("rbacgroups"), ";") {
 		if g = strings.TrimSpace(g); g != "" {
@@ -223,7 +224,7 @@ func record(i *Indicator, groups []fleet.Group) []string {
 	}
 	return []string{
 		i.Type, guard(i.Value), expires, i.Action, i.Severity, guard(i.Title), guard(i.Description), guard(i.Recommended),
-		guard(strings.Join(GroupNames(i.Groups, groups), ";")), "", "", fmt.Sprint(i.Alerts),
+		guard(strings.Join(GroupNames(i.Groups, groups), ";")), "", "", fmt.Sprint(i.Alerts), guard(i.Application), guard(i.EducateURL),
 	}
 }
 

@@ -91,6 +91,7 @@ func FuzzCSV(f *testing.F) {
 	full := strings.Join(Columns(), ",") + "\n"
 	for _, s := range []string{
 		full + "IpAddress,192.0.2.1,2099-01-01,Block,High,'=t,\"two\nlines\",r,web;db,c,T1059,false\n",
+		full + "IpAddress,192.0.2.1,2099-01-01,Audit,High,t,d,r,web,,,true,=app,https://intern.example/why\n",
 		full + "FileMd5,d41d8cd98f00b204e9800998ecf8427e,2099-01-01T10:00:00Z,Allowed,,-t,''@d,,,,,\n",
 		"\ufeff" + csvHeader + "DomainName,*.evil.example,Warn,\"a\"b\nUrl,http://x.example/y,Audit,t\n",
 		csvHeader + "FilePath,/tmp/*,Audit,\"x\nIpAddress,::1,Block,t,,,\n", "", "\"", "a,b\n",

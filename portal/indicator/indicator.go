@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	api "github.com/bulwarkhq/bulwark/api/indicator"
@@ -154,7 +153,7 @@ type Service struct {
 	groups Groups
 	now    func() time.Time
 
-	mu       sync.Mutex // one builds lists at a time
+	building chan struct{} // has room for the one that reads or builds the lists
 	revision int64
 	scoped   []string
 	lists    map[string]*list // by group
@@ -164,7 +163,7 @@ type Service struct {
 
 // New makes the service; now is time.Now outside of tests.
 func New(store Store, groups Groups, now func() time.Time) *Service {
-	return &Service{store: store, groups: groups, now: now, revision: -1}
+	return &Service{store: store, groups: groups, now: now, building: make(chan struct{}, 1), revision: -1}
 }
 
 // List returns a page of indicators and, when asked, how many match in all.
@@ -203,8 +202,8 @@ func parseID(id string) (int64, error) {
 	return n, nil
 }
 
-// wire is the form in which devices get it.
-func (i *Indicator) wire() api.Indicator {
+// Wire is the form in which devices get it, without the id.
+func (i *Indicator) Wire() api.Indicator {
 	return api.Indicator{
 		Type: i.Type, Value: i.Value, Action: i.Action, Title: i.Title, Description: i.Description, Severity: i.Severity,
 		Expires: i.Expires, Silent: !i.Alerts,
@@ -234,7 +233,7 @@ func (i *Indicator) normalize(now time.Time, groups []fleet.Group) error {
 	if i.Title == "" {
 		return invalid("title", "a title is wanted: it is the title of the alerts")
 	}
-	w := i.wire()
+	w := i.Wire()
 	w.Silent = false
 	if err := w.Normalize(); err != nil {
 		what, _, _ := strings.Cut(err.Error(), ":")
@@ -273,7 +272,7 @@ func (i *Indicator) normalize(now time.Time, groups []fleet.Group) error {
 		return err
 	}
 	i.Groups = ids
-	w = i.wire()
+	w = i.Wire()
 	data, err := json.Marshal(w)
 	if err != nil {
 		return invalid("", "%v", err)

@@ -70,10 +70,15 @@ func (s *Service) listOf(ctx context.Context, group string, bytes bool) (list, e
 	if err != nil {
 		return list{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	select {
+	case s.building <- struct{}{}:
+		defer func() { <-s.building }()
+	case <-ctx.Done():
+		return list{}, fmt.Errorf("waiting for the list of indicators: %w", ctx.Err())
+	}
 	now := s.now()
-	if revision != s.revision && !now.Before(s.rest) {
+	// Who has waited may have read an older one than the lists are of.
+	if revision > s.revision && !now.Before(s.rest) {
 		if s.scoped, err = s.store.ScopedGroups(ctx); err != nil {
 			return list{}, err
 		}
@@ -90,7 +95,7 @@ func (s *Service) listOf(ctx context.Context, group string, bytes bool) (list, e
 	if err != nil {
 		return list{}, err
 	}
-	if took := time.Since(start) * restFactor; took > time.Second {
+	if took := time.Since(start) * restFactor; took > time.Second && now.Add(took).After(s.rest) {
 		s.rest = now.Add(took)
 	}
 	l := &list{version: version, packed: packed, made: start}
@@ -151,7 +156,7 @@ func (s *Service) build(ctx context.Context, group string) (version string, pack
 			if !i.Expires.IsZero() && !now.Before(i.Expires) {
 				return nil
 			}
-			data, err := json.Marshal(i.wire())
+			data, err := json.Marshal(i.Wire())
 			if err != nil {
 				return err
 			}

@@ -278,10 +278,9 @@ func (s *Site) exportIndicators(w http.ResponseWriter, r *http.Request) error {
 func (s *Site) exportJSON(w http.ResponseWriter, r *http.Request, filter query.Expr) error {
 	list := api.List{Indicators: []api.Indicator{}}
 	err := s.cfg.Indicators.Each(r.Context(), filter, func(i *indicator.Indicator) error {
-		list.Indicators = append(list.Indicators, api.Indicator{
-			ID: strconv.FormatInt(i.ID, 10), Type: i.Type, Value: i.Value, Action: i.Action, Title: i.Title, Description: i.Description,
-			Severity: i.Severity, Expires: i.Expires, Silent: !i.Alerts,
-		})
+		w := i.Wire()
+		w.ID = strconv.FormatInt(i.ID, 10)
+		list.Indicators = append(list.Indicators, w)
 		return nil
 	})
 	if err != nil {
