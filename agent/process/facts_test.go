@@ -1,12 +1,14 @@
 package process
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/bulwarkhq/bulwark/agent/process/rpmdb"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -91,6 +93,14 @@ func TestRPMPackageOwners(t *testing.T) {
 	write(t, root, "var/lib/rpm/rpmdb.sqlite", string(db[:600]))
 	if err := p.Load(t.Context()); err == nil || p.Owner("/usr/bin/a") != "pkg 1-2" {
 		t.Errorf("a damaged database takes away what was known: %v", err)
+	}
+	// The one that can be read is, from the first time on, and again when it changed.
+	p = NewHostPackages(root)
+	if err := p.Load(t.Context()); !errors.Is(err, rpmdb.ErrDamaged) || p.Owner("/usr/bin/d") != "d 7" || p.Owner("/usr/bin/a") != "" {
+		t.Errorf("with a damaged database of rpm: %q and %q, %v", p.Owner("/usr/bin/d"), p.Owner("/usr/bin/a"), err)
+	}
+	if p.modified != p.state() {
+		t.Error("a damaged database that did not change is read again")
 	}
 }
 

@@ -20,28 +20,6 @@ func (t *Table) Lookup(pid int) (event.Process, bool) {
 	return event.Process{}, false
 }
 
-// recentlyEnded is how many ended processes are asked for one that has gone. It
-// is far below the smallest number of pids that the kernel gives before it gives
-// one again.
-const recentlyEnded = 4096
-
-// ended gives the last process with this pid, if it ended a moment ago: who wrote
-// a file may be gone before anybody asks.
-func (t *Table) ended(pid int) (p event.Process, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var last *entry
-	for el, n := t.exited.Back(), 0; el != nil && n < recentlyEnded; el, n = el.Prev(), n+1 {
-		if e := el.Value.(*entry); e.key.PID == pid && (last == nil || e.key.Start > last.key.Start) {
-			last = e
-		}
-	}
-	if last == nil {
-		return event.Process{}, false
-	}
-	return last.proc, true
-}
-
 // Get gives the process that is identified by pid and start time, also after
 // it ended.
 func (t *Table) Get(pid int64, start time.Time) (event.Process, bool) {
@@ -126,10 +104,8 @@ func (t *Table) Describe(pid int) (event.Process, []event.Process) {
 func (t *Table) current(pid int) event.Process {
 	st, err := t.Stat(pid)
 	if err != nil {
-		if p, ok := t.Lookup(pid); ok {
-			return p
-		}
-		if p, ok := t.ended(pid); ok {
+		// Who wrote a file may be gone before anybody asks.
+		if p, ok := t.Recent(pid); ok {
 			return p
 		}
 		return unknown(pid)

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,9 +34,9 @@ type Packages struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	files    []ownedFile // sorted by hash
-	names    []string    // "name version"
-	modified string      // state of the databases that were read
+	dpkg     owned
+	rpm      owned
+	modified string // state of the databases that were read, or could not be
 	checked  time.Time
 	loading  bool
 }
@@ -89,11 +91,7 @@ func (p *Packages) Owner(name string) string {
 		}
 	}
 	want := p.hash(name)
-	i, ok := slices.BinarySearchFunc(p.files, want, func(f ownedFile, h uint64) int { return cmp.Compare(f.hash, h) })
-	if !ok {
-		return ""
-	}
-	return p.names[p.files[i].name]
+	return cmp.Or(p.dpkg.owner(want), p.rpm.owner(want))
 }
 
 // hash is of the path without /usr: with merged folders a package lists
@@ -102,7 +100,8 @@ func (p *Packages) hash(name string) uint64 {
 	return maphash.String(p.seed, strings.TrimPrefix(name, "/usr"))
 }
 
-// Load reads the database now.
+// Load reads the databases now. What is known of one that cannot be read stays;
+// it is not read again before it changes.
 func (p *Packages) Load(ctx context.Context) error {
 	defer func() {
 		p.mu.Lock()
@@ -110,30 +109,58 @@ func (p *Packages) Load(ctx context.Context) error {
 		p.loading = false
 	}()
 	state := p.state()
-	var found owned
-	debErr := p.readDpkg(ctx, &found)
-	if db, ok := rpmdb.Path(p.root); p.root != "" && ok {
-		if err := p.readRPM(ctx, db, &found); err != nil {
-			return err
-		}
-	} else if debErr != nil {
-		return debErr
+	dpkg, rpm := owned{most: maxOwnedFiles}, owned{}
+	debErr := p.readDpkg(ctx, &dpkg)
+	dpkg.order()
+	rpm.most = maxOwnedFiles - len(dpkg.files)
+	var rpmErr error
+	db, hasRPM := rpmdb.Path(p.root)
+	if hasRPM = hasRPM && p.root != ""; hasRPM {
+		rpmErr = p.readRPM(ctx, db, &rpm)
+		rpm.order()
 	}
-	slices.SortFunc(found.files, func(a, b ownedFile) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name)) })
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("reading the package databases: %w", err)
+	}
+	if hasRPM && errors.Is(debErr, fs.ErrNotExist) {
+		debErr = nil // a host of rpm alone
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.files, p.names, p.modified = slices.Clip(found.files), found.names, state
-	return nil
+	p.modified = state
+	if debErr == nil {
+		p.dpkg = dpkg
+	}
+	if rpmErr == nil {
+		p.rpm = rpm
+	}
+	p.rpm.files = p.rpm.files[:min(len(p.rpm.files), maxOwnedFiles-len(p.dpkg.files))]
+	return errors.Join(debErr, rpmErr)
 }
 
-// owned is what the databases say.
+// owned is what a database says.
 type owned struct {
-	files []ownedFile
-	names []string
+	files []ownedFile // sorted by hash
+	names []string    // "name version"
+	most  int         // files that are kept
+}
+
+func (o *owned) order() {
+	slices.SortFunc(o.files, func(a, b ownedFile) int { return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name)) })
+	o.files = slices.Clip(o.files)
+}
+
+// owner is the package of the file with that hash; empty for none.
+func (o *owned) owner(hash uint64) string {
+	i, ok := slices.BinarySearchFunc(o.files, hash, func(f ownedFile, h uint64) int { return cmp.Compare(f.hash, h) })
+	if !ok {
+		return ""
+	}
+	return o.names[o.files[i].name]
 }
 
 func (p *Packages) add(o *owned, path string) {
-	if len(o.files) < maxOwnedFiles && mayRun(path) {
+	if len(o.files) < o.most && mayRun(path) {
 		o.files = append(o.files, ownedFile{p.hash(path), uint32(len(o.names) - 1)})
 	}
 }

@@ -423,3 +423,45 @@ func FuzzProc(f *testing.F) {
 		}
 	})
 }
+
+// Recent gives the one that ended last, also where an earlier one of the same pid
+// was kept longer for its child; nobody whose pid may be another's by now.
+func TestRecent(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	table := newTable(t, Options{ProcRoot: t.TempDir(), MaxAge: time.Minute, Now: func() time.Time { return now }})
+	recent := func(pid int) string {
+		p, _ := table.Recent(pid)
+		return p.CommandLine
+	}
+	run(table, 77, 5, 1, 1, "parent")
+	run(table, 78, 6, 77, 5, "child")
+	table.Exit(Key{77, 5})
+	now = now.Add(40 * time.Second)
+	run(table, 77, 9, 1, 1, "later")
+	if got := recent(77); got != "later" {
+		t.Errorf("while it lives: %q", got)
+	}
+	table.Exit(Key{77, 9})
+	now = now.Add(30 * time.Second)
+	run(table, 79, 10, 1, 1, "other") // the parent is aged: it goes to the end of the list
+	if got := recent(77); got != "later" || table.Stats().Exited != 2 {
+		t.Errorf("after its end: %q, %+v", got, table.Stats())
+	}
+	now = now.Add(40 * time.Second)
+	run(table, 80, 11, 1, 1, "other")
+	if got := recent(77); got == "later" || table.Stats().Exited != 1 {
+		t.Errorf("forgotten, and %q: %+v", got, table.Stats())
+	}
+	run(table, 81, 12, 1, 1, "before many")
+	table.Exit(Key{81, 12})
+	for i := range maxLookBack {
+		if got := recent(81); got != "before many" {
+			t.Fatalf("%q after %d", got, i)
+		}
+		run(table, 1000+i, uint64(100+i), 1, 1, "many")
+		table.Exit(Key{1000 + i, uint64(100 + i)})
+	}
+	if got := recent(81); got != "" {
+		t.Errorf("%q ended too long ago", got)
+	}
+}

@@ -51,7 +51,9 @@ type Table struct {
 	mu      sync.Mutex
 	live    map[int]*entry
 	byKey   map[Key]*entry
-	exited  *list.List // of *entry, oldest first
+	exited  *list.List     // of *entry, oldest first
+	last    map[int]*entry // of exited: the one of each pid that began last
+	ends    uint64         // processes that ended so far
 	bytes   int
 	evicted uint64
 }
@@ -65,6 +67,7 @@ type entry struct {
 	image    bool
 	exitedAt time.Time
 	elem     *list.Element // in exited; nil while it lives
+	end      uint64        // how many had ended when it did
 	size     int
 	// children counts the entries that name this one as their parent: while
 	// there are any, age alone does not remove it.
@@ -108,7 +111,7 @@ func New(opts Options) (*Table, error) {
 	return &Table{
 		opts: opts, clock: clock, users: NewUsers(opts.PasswdFile),
 		slots: make(chan struct{}, 4),
-		live:  make(map[int]*entry), byKey: make(map[Key]*entry), exited: list.New(),
+		live:  make(map[int]*entry), byKey: make(map[Key]*entry), exited: list.New(), last: make(map[int]*entry),
 	}, nil
 }
 
@@ -442,11 +445,6 @@ func (t *Table) retire(e *entry) {
 	t.shrink()
 }
 
-func (t *Table) retireList(e *entry) {
-	e.exitedAt = t.opts.Now()
-	e.elem = t.exited.PushBack(e)
-}
-
 // shrink gives up the oldest ended processes until the table fits.
 func (t *Table) shrink() {
 	oldest := t.opts.Now().Add(-t.opts.MaxAge)
@@ -480,6 +478,9 @@ func (t *Table) shrink() {
 func (t *Table) forget(e *entry) {
 	if e.elem != nil {
 		t.exited.Remove(e.elem)
+		if t.last[e.key.PID] == e {
+			delete(t.last, e.key.PID)
+		}
 	}
 	t.uncount(e)
 	if t.byKey[e.key] == e {

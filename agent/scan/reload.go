@@ -20,7 +20,6 @@ import (
 // Files in Config.Dir.
 const (
 	currentFile     = "definitions.compiled"
-	previousFile    = "definitions.previous"
 	fingerprintFile = "definitions.sources" // what currentFile was made from
 	newPrefix       = ".new-"
 )
@@ -103,11 +102,6 @@ func (p *Pool) compileAndSwitch(ctx context.Context) (Report, error) {
 	}
 	// In use; now for the next start.
 	path := func(name string) string { return filepath.Join(p.cfg.Dir, name) }
-	// A second name first: there is no moment without the file.
-	_ = os.Remove(path(previousFile))
-	if err := os.Link(path(currentFile), path(previousFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		p.log.Warn("cannot keep the previous definitions", "error", err)
-	}
 	if err := os.Rename(fresh.Name(), path(currentFile)); err != nil {
 		return report, fmt.Errorf("the definitions are in use, but will have to be compiled again at the next start: %w", err)
 	}
@@ -255,8 +249,10 @@ func (p *Pool) upToDate() bool {
 	return err == nil && string(then) == now
 }
 
-// removeLeftovers deletes what a crash in the middle of a compilation left.
+// removeLeftovers deletes what a crash in the middle of a compilation left, and
+// the second copy that earlier versions kept.
 func removeLeftovers(dir string) {
+	_ = os.Remove(filepath.Join(dir, "definitions.previous"))
 	old, err := filepath.Glob(filepath.Join(dir, newPrefix+"*"))
 	if err != nil {
 		return

@@ -23,7 +23,9 @@ const (
 	maxHeader   = 64 << 20 // bytes of one package's header
 	maxPackages = 50_000
 	maxTags     = 4096
-	maxFiles    = 2 << 20 // of one package
+	maxFiles    = 2 << 20   // of one package
+	maxPath     = 4096      // bytes: PATH_MAX; files with longer ones are left out
+	maxPaths    = 256 << 20 // bytes of all paths of a database
 )
 
 // ErrDamaged is wrapped by errors about what cannot be a database.
@@ -35,6 +37,7 @@ type Package struct {
 	// Version is version-release, with the epoch before a colon where there is one.
 	Version string
 	header  header
+	left    *int // bytes of paths that the database may still give
 }
 
 // Path gives the database of rpm below the root of a file system, and whether
@@ -85,7 +88,7 @@ func (db *database) packages(each func(*Package) error) error {
 	if err != nil {
 		return err
 	}
-	n := 0
+	n, left := 0, maxPaths
 	return db.walk(root, func(row []byte) error {
 		blob, ok := lastBlob(row)
 		if !ok {
@@ -98,14 +101,20 @@ func (db *database) packages(each func(*Package) error) error {
 		if err != nil {
 			return err
 		}
-		p := Package{header: h, Name: h.text(tagName), Version: h.text(tagVersion) + "-" + h.text(tagRelease)}
+		p := Package{header: h, left: &left, Name: h.text(tagName), Version: h.text(tagVersion) + "-" + h.text(tagRelease)}
 		if e, ok := h.numbers(tagEpoch); ok && len(e) >= 4 {
 			p.Version = fmt.Sprintf("%d:%s", binary.BigEndian.Uint32(e), p.Version)
 		}
 		if p.Name == "" || p.Name == "gpg-pubkey" {
 			return nil // a key, and what has no name
 		}
-		return each(&p)
+		if err := each(&p); err != nil {
+			return err
+		}
+		if left < 0 {
+			return fmt.Errorf("%w: more than %d bytes of paths", ErrDamaged, maxPaths)
+		}
+		return nil
 	})
 }
 
@@ -215,8 +224,13 @@ func (p *Package) Files(each func(path string)) {
 			return
 		}
 		names = rest
-		if d := binary.BigEndian.Uint32(indexes[i*4:]); uint64(d) < uint64(len(dirs)) {
-			each(dirs[d] + s)
+		d := binary.BigEndian.Uint32(indexes[i*4:])
+		if uint64(d) >= uint64(len(dirs)) || len(dirs[d])+len(s) > maxPath {
+			continue
 		}
+		if *p.left -= len(dirs[d]) + len(s) + 1; *p.left < 0 {
+			return // Read tells
+		}
+		each(dirs[d] + s)
 	}
 }

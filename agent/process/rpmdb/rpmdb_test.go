@@ -186,17 +186,81 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// hugePaths is a database with one package of many files in one folder with a
+// name of so many bytes. Its header stands on overflow pages.
+func hugePaths(folder, files int) []byte {
+	var h []byte
+	put := func(v ...int) {
+		for _, x := range v {
+			h = binary.BigEndian.AppendUint32(h, uint32(x))
+		}
+	}
+	data := "pkg\x001\x002\x00" + strings.Repeat("d", folder) + "\x00" + strings.Repeat("f\x00", files) + strings.Repeat("\x00", 4*files)
+	put(6, len(data))
+	put(1000, 6, 0, 1, 1001, 6, 4, 1, 1002, 6, 6, 1, 1118, 8, 8, 1, 1117, 8, 9+folder, files, 1116, 4, 9+folder+2*files, files)
+	h = append(h, data...)
+	varint := func(v int) (b []byte) {
+		for shift := 28; shift >= 0; shift -= 7 {
+			b = append(b, byte(0x80|v>>shift&0x7f))
+		}
+		b[4] &= 0x7f
+		return b
+	}
+	row := append([]byte{7, 0}, varint(12+2*len(h))...)
+	row = append(row, h...)
+	db := sample()
+	clear(db[512:])
+	db[512] = 13
+	binary.BigEndian.PutUint16(db[512+3:], 1)
+	binary.BigEndian.PutUint16(db[512+8:], 16)
+	least := (512-12)*32/255 - 23
+	local := least + (len(row)-least)%(512-4)
+	if local > 512-35 {
+		local = least
+	}
+	cell := append(append(varint(len(row)), 1), row[:local]...)
+	copy(db[512+16:], binary.BigEndian.AppendUint32(cell, 3))
+	for row = row[local:]; len(row) > 0; row = row[min(508, len(row)):] {
+		page := make([]byte, 512)
+		binary.BigEndian.PutUint32(page, uint32(len(db)/512+2))
+		copy(page[4:], row)
+		db = append(db, page...)
+	}
+	return db
+}
+
+// A long name of a folder is not put before that of each of many files without
+// end.
+func TestPathsAreBounded(t *testing.T) {
+	for _, tt := range []struct {
+		folder, files, want int
+		damaged             bool
+	}{{100, 1000, 1000, false}, {4095, 10, 10, false}, {4096, 10, 0, false}, {1 << 20, 1000, 0, false}, {4000, 70_000, rpmdb.MaxPaths / 4002, true}} {
+		n := 0
+		err := rpmdb.ReadData(hugePaths(tt.folder, tt.files), nil, func(p *rpmdb.Package) error {
+			p.Files(func(string) { n++ })
+			return nil
+		})
+		if n != tt.want || errors.Is(err, rpmdb.ErrDamaged) != tt.damaged || !tt.damaged && err != nil {
+			t.Errorf("%d files below a name of %d bytes: %d, %v; want %d", tt.files, tt.folder, n, err, tt.want)
+		}
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add(sample(), walLog(sample(), 2))
 	f.Add(sample()[:600], []byte("x"))
 	f.Fuzz(func(t *testing.T, db, wal []byte) {
-		n := 0
+		n, most, sum := 0, 0, 0
 		_ = rpmdb.ReadData(db, wal, func(p *rpmdb.Package) error {
-			p.Files(func(string) { n++ })
+			p.Files(func(path string) { n, most, sum = n+1, max(most, len(path)), sum+len(path) })
 			return nil
 		})
 		if n > len(db)+len(wal) {
 			t.Errorf("%d files of %d bytes", n, len(db)+len(wal))
+		}
+		if most > rpmdb.MaxPath || sum > rpmdb.MaxPaths {
+			t.Errorf("paths of up to %d bytes, %d in all", most, sum)
 		}
 	})
 }
