@@ -48,7 +48,7 @@ func (p productUpdates) CheckProductUpdate(ctx context.Context) (api.ProductUpda
 		out.Detail = "by the package manager's index, because the repository does not answer: " + network.Explain(err)
 	}
 	out.Latest, out.Published, out.Rollout, out.Source = product.Upstream(v.Version), v.Published, v.Rollout, source
-	switch c := product.Compare(out.Installed, out.Latest); {
+	switch c := product.Compare(product.AsPackaged(out.Installed), out.Latest); {
 	case c == 0:
 		out.State = api.UpdateNone
 	case c > 0:

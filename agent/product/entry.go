@@ -3,6 +3,7 @@ package product
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sys/unix"
 )
 
 // Limits of the package managers' files.
@@ -60,20 +62,29 @@ func FindEntry(root string) Entry {
 	return e
 }
 
+// readFile reads a regular file of at most so many bytes.
 func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	// Without blocking: what another put there may be a pipe.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names the file
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file: %w", path, err)
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("%s is larger than %d bytes", path, most)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	return text, err
+	if int64(len(text)) > most {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, most)
+	}
+	return text, nil
 }
 
 // aptEntry is the entry of a base address and a suite of apt.
@@ -150,7 +161,8 @@ func parseRepo(text []byte) (Entry, bool) {
 var ErrNoIndex = errors.New("the package manager has no index of the repository: apt-get update")
 
 // FromAptLists returns the newest version by what apt fetched last, below root,
-// and the file that says so.
+// and the file that says so. Files that cannot be read are an error only where
+// none of the others has a version.
 func FromAptLists(root string, e Entry, goarch string) (Version, string, error) {
 	// apt may keep them compressed (Acquire::GzipIndexes).
 	pattern := "*_apt_dists_" + e.Channel + "_main_binary-" + goarch + "_Packages*"
@@ -159,20 +171,33 @@ func FromAptLists(root string, e Entry, goarch string) (Version, string, error) 
 		return Version{}, "", ErrNoIndex
 	}
 	var best Version
+	var unread []error
 	from := ""
 	for _, f := range files {
-		text, err := readIndex(f)
+		v, err := newestOfFile(f)
 		if err != nil {
-			return Version{}, "", fmt.Errorf("index of apt: %w", err)
+			unread = append(unread, fmt.Errorf("index of apt: %w", err))
 		}
-		if v := newestOfIndex(text); v.Version != "" && (best.Version == "" || Compare(v.Version, best.Version) > 0) {
+		if v.Version != "" && (best.Version == "" || Compare(v.Version, best.Version) > 0) {
 			best, from = v, f
 		}
 	}
 	if best.Version == "" {
-		return best, "", ErrNone
+		return best, "", cmp.Or(errors.Join(unread...), ErrNone)
 	}
 	return best, from, nil
+}
+
+func newestOfFile(path string) (Version, error) {
+	text, err := readIndex(path)
+	if err != nil {
+		return Version{}, err
+	}
+	v, err := newestOfIndex(text)
+	if err != nil {
+		return Version{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return v, nil
 }
 
 // readIndex reads a Packages file, as it is or compressed with gzip or lz4.
@@ -202,7 +227,7 @@ func readIndex(path string) ([]byte, error) {
 }
 
 // newestOfIndex reads a Packages file of apt.
-func newestOfIndex(text []byte) Version {
+func newestOfIndex(text []byte) (Version, error) {
 	var best Version
 	v, ours := Version{Rollout: 100}, false
 	in := bufio.NewScanner(bytes.NewReader(append(text, '\n', '\n')))
@@ -226,5 +251,5 @@ func newestOfIndex(text []byte) Version {
 			}
 		}
 	}
-	return best
+	return best, in.Err()
 }

@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -106,12 +105,11 @@ func Fetch(ctx context.Context, client *http.Client, address, userAgent string) 
 		return nil, fmt.Errorf("address of the repository: %w", err)
 	}
 	if u.Scheme == "file" {
-		f, err := os.Open(filepath.Clean(u.Path))
+		text, err := readFile(filepath.Clean(u.Path), maxVersions)
 		if err != nil {
 			return nil, fmt.Errorf("repository: %w", err)
 		}
-		defer f.Close()
-		return readAll(f)
+		return text, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -156,6 +154,18 @@ func Upstream(version string) string {
 		version = version[:i]
 	}
 	return version
+}
+
+// AsPackaged is a version of a program as its package has it: the packages of
+// 1.2.0-rc1 are of 1.2.0~rc1 (nfpm, "version_schema: semver"), which is before
+// 1.2.0. Text after a "+" is no part of the order and stays.
+func AsPackaged(version string) string {
+	version = strings.TrimPrefix(version, "v")
+	number, rest, pre := strings.Cut(version, "-")
+	if !pre || strings.Contains(number, "+") {
+		return version
+	}
+	return number + "~" + rest
 }
 
 // Compare orders versions as dpkg does (deb-version(7)): text and numbers in

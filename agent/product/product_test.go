@@ -1,6 +1,7 @@
 package product
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/pierrec/lz4/v4"
+	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/test/need"
 )
@@ -32,6 +34,18 @@ func TestCompare(t *testing.T) {
 			if got, back := Compare(a, b), Compare(b, a); got != want || back != -want {
 				t.Errorf("Compare(%s, %s) is %d and %d, dpkg says %d", a, b, got, back, want)
 			}
+		}
+	}
+	// What is installed is named as Go programs are, what is published as packages.
+	for _, tt := range []struct {
+		installed, published string
+		want                 int
+	}{
+		{"1.2.0-rc1", "1.2.0~rc1-1", 0}, {"1.2.0-rc1", "1.2.0-1", -1}, {"1.2.0-rc2", "1.2.0~rc1-1", 1}, {"1.2.0-rc1", "1.1.9-1", 1},
+		{"1.2.0", "1.2.0~rc1-1", 1}, {"v1.2.0", "1.2.0-1", 0}, {"1.2.0-rc1.beta-2", "1.2.0~rc1.beta-2-1", 0}, {"1.2.0+a-b", "1.2.0+a-b-1", 0},
+	} {
+		if got := Compare(AsPackaged(tt.installed), Upstream(tt.published)); got != tt.want {
+			t.Errorf("%s is installed, %s published: %d, want %d", tt.installed, tt.published, got, tt.want)
 		}
 	}
 	if got := Upstream("1:1.2.3-rc-1"); got != "1.2.3-rc" {
@@ -132,6 +146,50 @@ func TestFromAptLists(t *testing.T) {
 	}
 }
 
+// A file that cannot be read does not end the search, and no pipe is waited for.
+func TestDamagedAptLists(t *testing.T) {
+	root := t.TempDir()
+	e := Entry{Channel: "prod", Format: Deb}
+	lists := filepath.Join(root, "var/lib/apt/lists")
+	file := func(host string) string {
+		return filepath.Join(lists, host+"_apt_dists_prod_main_binary-amd64_Packages")
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(lists, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(file("a"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := FromAptLists(root, e, "amd64"); err == nil || errors.Is(err, ErrNone) || !strings.Contains(err.Error(), file("a")+" is no regular file") {
+		t.Errorf("a pipe: %v", err)
+	}
+	write(file("b"), "Package: bulwark\nVersion: 9-1\nDescription: "+strings.Repeat("x", maxEntryFile)+"\n")
+	if v, _, err := FromAptLists(root, e, "amd64"); !errors.Is(err, bufio.ErrTooLong) || !strings.Contains(err.Error(), file("b")) {
+		t.Errorf("a line too long: %+v, %v", v, err)
+	}
+	write(file("c")+".gz", "damaged")
+	write(file("d"), "Package: bulwark\nVersion: 1.2-1\n")
+	if v, from, err := FromAptLists(root, e, "amd64"); err != nil || v.Version != "1.2-1" || from != file("d") {
+		t.Errorf("with others that are damaged: %+v of %s, %v", v, from, err)
+	}
+	pipe := filepath.Join(root, "versions.json")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Fetch(t.Context(), nil, "file://"+root, "x"); err == nil || !strings.Contains(err.Error(), pipe+" is no regular file") {
+		t.Errorf("a pipe for versions.json: %v", err)
+	}
+	if _, err := readFile(root, 10); err == nil || strings.Contains(err.Error(), "%!") {
+		t.Errorf("a folder: %v", err)
+	}
+}
+
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
@@ -179,7 +237,7 @@ func FuzzEntries(f *testing.F) {
 				t.Errorf("channel %q", e.Channel)
 			}
 		}
-		if v := newestOfIndex([]byte(text)); v.Version != "" && !formOfVersion.MatchString(v.Version) {
+		if v, _ := newestOfIndex([]byte(text)); v.Version != "" && !formOfVersion.MatchString(v.Version) {
 			t.Errorf("version %q", v.Version)
 		}
 		_, _ = Newest([]byte(text), Entry{Channel: "prod", Format: Deb}, "amd64")
