@@ -3,6 +3,7 @@ package unpack
 import (
 	"encoding/binary"
 	"fmt"
+	"sort"
 	"strings"
 	"unicode/utf16"
 )
@@ -246,30 +247,32 @@ func (u *udf) metadata(last int, places ...uint32) error {
 	return fmt.Errorf("%w: UDF metadata file", errDamaged)
 }
 
-// place is where a block of a partition lies in the image; negative if nowhere.
-func (u *udf) place(a udfAddress) int64 {
+// place is where a block of a partition lies in the image, and how many bytes of
+// the partition follow each other there; negative and 0 if nowhere.
+func (u *udf) place(a udfAddress) (at, rest int64) {
 	if int(a.partition) >= len(u.maps) {
-		return -1
+		return -1, 0
 	}
 	m := &u.maps[a.partition]
 	off := int64(a.block) * u.block
 	if m.file == nil {
 		if int64(a.block) >= m.count {
-			return -1
+			return -1, 0
 		}
-		return m.start*u.block + off
+		return m.start*u.block + off, (m.count - int64(a.block)) * u.block
 	}
-	for _, p := range m.file.pieces {
-		if off >= p.at && off-p.at < p.size {
-			return p.stored + off - p.at
-		}
+	pieces := m.file.pieces
+	i := sort.Search(len(pieces), func(i int) bool { return pieces[i].at+pieces[i].size > off })
+	if i == len(pieces) || pieces[i].at > off {
+		return -1, 0
 	}
-	return -1
+	from := off - pieces[i].at
+	return pieces[i].stored + from, pieces[i].size - from
 }
 
 // read is a block of a partition.
 func (u *udf) read(a udfAddress) []byte {
-	at := u.place(a)
+	at, _ := u.place(a)
 	if at < 0 {
 		return nil
 	}
@@ -308,7 +311,8 @@ func (u *udf) node(at udfAddress) (n udfNode, err error) {
 	kind := le.Uint16(d[34:]) & 7
 	if kind == 3 { // the contents themselves
 		n.file.size = min(n.file.size, length)
-		return n, n.file.add(0, n.file.size, u.place(at)+from)
+		stored, _ := u.place(at)
+		return n, n.file.add(0, n.file.size, stored+from)
 	}
 	return n, u.extents(n.file, d[from:from+length], kind, at.partition)
 }
@@ -368,7 +372,7 @@ func (u *udf) piece(f *holes, at, n int64, a udfAddress) error {
 		return fmt.Errorf("%w: UDF partition %d", errDamaged, a.partition)
 	}
 	if u.maps[a.partition].file == nil {
-		stored := u.place(a)
+		stored, _ := u.place(a)
 		if stored < 0 {
 			u.w.damaged() // what is missing reads as zeros
 			return nil
@@ -376,17 +380,21 @@ func (u *udf) piece(f *holes, at, n int64, a udfAddress) error {
 		return f.add(at, n, stored)
 	}
 	for n > 0 {
-		k := min(n, u.block)
-		stored := u.place(a)
+		if err := u.w.check(); err != nil {
+			return err
+		}
+		stored, rest := u.place(a)
 		if stored < 0 {
 			u.w.damaged()
 			return nil
 		}
+		// A block that ends in another piece is read where it begins.
+		k := min(n, max(rest/u.block, 1)*u.block)
 		if err := f.add(at, k, stored); err != nil {
 			return err
 		}
 		at, n = at+k, n-k
-		a.block++
+		a.block += uint32(k / u.block)
 	}
 	return nil
 }

@@ -257,3 +257,40 @@ func FuzzUDF(f *testing.F) {
 		}
 	})
 }
+
+// A metadata partition of as many pieces as may be, of which a file takes one
+// piece after the other, again and again: the place of each is found without
+// looking at all of them, whole pieces are taken at once, and the deadline ends
+// what is left.
+func TestUDFMetadataPieces(t *testing.T) {
+	const block = 512
+	newUDF := func(deadline time.Time) (*udf, *[]verdict.Limit) {
+		limits := new([]verdict.Limit)
+		u := &udf{block: block, maps: []udfMap{{count: 1 << 22}, {file: &holes{size: maxUDFExtents * 2 * block}}}}
+		u.w = &Walker{ctx: t.Context(), budget: NewBudget(1<<20, 1000, 100<<20, 250, deadline), note: func(l verdict.Limit) { *limits = append(*limits, l) }}
+		for k := range int64(maxUDFExtents) { // two blocks each, and a gap behind
+			must(t, u.maps[1].file.add(k*2*block, 2*block, k*3*block))
+		}
+		return u, limits
+	}
+	u, limits := newUDF(time.Time{})
+	pieces := u.maps[1].file.pieces
+	for _, at := range []uint32{0, 1, 2, 77_777, 2*maxUDFExtents - 1} {
+		stored, rest := u.place(udfAddress{at, 1})
+		if want := int64(at/2*3+at%2) * block; stored != want || rest != int64(2-at%2)*block {
+			t.Errorf("block %d is at %d, %d follow; want %d", at, stored, rest, want)
+		}
+	}
+	if at, _ := u.place(udfAddress{2 * maxUDFExtents, 1}); at >= 0 {
+		t.Errorf("a block behind the last is at %d", at)
+	}
+	f := &holes{size: maxUDFExtents * 2 * block}
+	if err := u.piece(f, 0, f.size, udfAddress{0, 1}); err != nil || len(f.pieces) != len(pieces) || len(*limits) > 0 {
+		t.Errorf("%d pieces, limits %v, error %v", len(f.pieces), *limits, err)
+	}
+	u, limits = newUDF(time.Now().Add(-time.Second))
+	f = &holes{size: maxUDFExtents * 2 * block}
+	if err := u.piece(f, 0, f.size, udfAddress{0, 1}); err == nil || len(f.pieces) > 0 || !slices.Contains(*limits, verdict.LimitTime) {
+		t.Errorf("after the deadline: %d pieces, limits %v, error %v", len(f.pieces), *limits, err)
+	}
+}

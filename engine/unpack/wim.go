@@ -14,6 +14,10 @@ const (
 	maxWIMMeta  = 64 << 20 // bytes of the description of one image
 	maxWIMChunk = 1 << 21
 	maxWIMTable = 1 << 20 // resources
+	// maxWIMNames is how many bytes of paths and hashes are kept for all images;
+	// wimEntry is what one takes besides.
+	maxWIMNames = maxWIMMeta
+	wimEntry    = 64
 )
 
 // Flags of the header and of resources.
@@ -32,6 +36,7 @@ type wim struct {
 	flags uint32
 	chunk int64
 	names map[string]string // SHA-1 -> the first path
+	kept  int64             // bytes of names, and of the folders of the image that is read
 }
 
 // wimResource is where something is stored.
@@ -205,6 +210,8 @@ func (i *wim) directories(r wimResource) error {
 	// Directories follow those that name them: one pass over the entries knows
 	// the path of each and cannot run in circles.
 	paths := map[int64]string{}
+	var folders int64 // what they take
+	defer func() { i.kept -= folders }()
 	folder := ""
 	for at := (max(8, int64(le.Uint32(security))) + 7) &^ 7; at+8 <= m.size && len(i.names) < maxWIMTable; {
 		if err := i.w.check(); err != nil {
@@ -230,12 +237,18 @@ func (i *wim) directories(r wimResource) error {
 		}
 		const directory = 0x10
 		if sub := int64(le.Uint64(e[16:])); le.Uint32(e[8:])&directory != 0 && sub > at && len(paths) < maxWIMTable {
+			if !i.keep(len(name) + 1) {
+				return nil
+			}
+			folders += int64(len(name)+1) + wimEntry
 			paths[sub] = name
 			if name != "" {
 				paths[sub] += "/"
 			}
 		}
-		i.note(string(e[64:84]), name)
+		if !i.note(string(e[64:84]), name) {
+			return nil
+		}
 		at += (length + 7) &^ 7
 		for range le.Uint16(e[96:]) { // further streams
 			s := piece(at, 38)
@@ -246,17 +259,36 @@ func (i *wim) directories(r wimResource) error {
 			if n := int(le.Uint16(s[36:])); n > 0 {
 				stream += ":" + text(at+38, n)
 			}
-			i.note(string(s[16:36]), stream)
+			if !i.note(string(s[16:36]), stream) {
+				return nil
+			}
 			at += (int64(le.Uint64(s)) + 7) &^ 7
 		}
 	}
 	return nil
 }
 
-func (i *wim) note(hash, name string) {
-	if _, have := i.names[hash]; !have {
-		i.names[hash] = name
+// note keeps the first path of a content; false if there is no room for it.
+func (i *wim) note(hash, name string) bool {
+	if _, have := i.names[hash]; have {
+		return true
 	}
+	if !i.keep(len(hash) + len(name)) {
+		return false
+	}
+	i.names[hash] = name
+	return true
+}
+
+// keep counts what is to be kept. Contents without a path are named by their
+// hashes, so nothing is lost but names.
+func (i *wim) keep(n int) bool {
+	if size := int64(n) + wimEntry; i.kept+size <= maxWIMNames {
+		i.kept += size
+		return true
+	}
+	i.w.damaged()
+	return false
 }
 
 // wimLZXChunk decodes a chunk. Its LZX differs from that of cabinets: blocks have

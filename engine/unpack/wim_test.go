@@ -90,3 +90,49 @@ func TestWIMDamage(t *testing.T) {
 		}
 	}
 }
+
+// Directories whose entries all have the longest path end at the bytes that are
+// kept, though they are far fewer than may be.
+func TestWIMNamesAreBounded(t *testing.T) {
+	le := binary.LittleEndian
+	const nameBytes = 512
+	entry := func(hash, attributes uint32, sub int64) []byte {
+		e := make([]byte, (102+nameBytes+7)&^7)
+		le.PutUint64(e, uint64(len(e)))
+		le.PutUint32(e[8:], attributes)
+		le.PutUint64(e[16:], uint64(sub))
+		le.PutUint32(e[64:], hash)
+		le.PutUint16(e[100:], nameBytes)
+		for k := 102; k < 102+nameBytes; k += 2 {
+			le.PutUint16(e[k:], 'n')
+		}
+		return e
+	}
+	meta := make([]byte, 8)
+	le.PutUint32(meta, 8)
+	// Folder in folder, to a path of 4,096 bytes; then files of the last one.
+	for depth := range 16 {
+		e := entry(uint32(depth), 0x10, 0)
+		le.PutUint64(e[16:], uint64(len(meta)+len(e)+8))
+		meta = append(append(meta, e...), make([]byte, 8)...)
+	}
+	const files = 20_000
+	for k := range uint32(files) {
+		meta = append(meta, entry(1000+k, 0, 0)...)
+	}
+	i := &wim{names: map[string]string{}}
+	o := Object{Data: bytes.NewReader(meta), Size: int64(len(meta))}
+	var limits []verdict.Limit
+	i.w = &Walker{ctx: t.Context(), budget: budget(meta), note: func(l verdict.Limit) { limits = append(limits, l) }}
+	i.o = o
+	if err := i.directories(wimResource{size: int64(len(meta))}); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for hash, name := range i.names {
+		sum += len(hash) + len(name)
+	}
+	if sum > maxWIMNames || sum < maxWIMNames/2 || int64(sum) > i.kept || len(i.names) >= files || !slices.Contains(limits, verdict.Damaged) {
+		t.Errorf("%d names of %d bytes (%d kept), limits %v", len(i.names), sum, i.kept, limits)
+	}
+}
