@@ -14,16 +14,19 @@ import (
 // 40 rows of one of the devices.
 func timelines(ctx context.Context, s *duckdb.Store, rounds int) error {
 	const limit = 41
-	device := ""
+	device, most := "", 0
 	for i := range devices { // with few events, not every device has some
 		device = fmt.Sprintf("%040x", i+1)
 		newest, err := s.Timeline(ctx, eventstore.TimelineQuery{DeviceID: device, Limit: limit})
 		if err != nil {
 			return err
 		}
-		if len(newest) == limit {
+		if most = max(most, len(newest)); len(newest) == limit {
 			break
 		}
+	}
+	if most < limit {
+		return fmt.Errorf("no device has the %d events of a page, at most %d: measure with more events", limit, most)
 	}
 	middle := eventstore.Cursor{Time: until.Add(-hoursSpan / 2 * time.Hour), ReportID: 1 << 40}
 	fmt.Printf("\n%-44s %10s %10s %6s\n", "timeline of a device", "ms", "CPU ms", "rows")

@@ -6,7 +6,7 @@ import "strings"
 // the process that showed it, its account, and the file and the address where
 // there are. Its rows are made of the hidden columns of BehaviorInfo.
 func behaviorEntities() Table {
-	t := Table{Name: "BehaviorEntities"}
+	t := Table{Name: "BehaviorEntities", Of: "BehaviorInfo"}
 	type entity struct{ kind, role, detailed, where string }
 	entities := []entity{
 		{"Machine", "Impacted", "", ""},
@@ -97,7 +97,7 @@ func behaviorEntities() Table {
 				t.Columns = append(t.Columns, Column{v.name, typ})
 			}
 		}
-		b.WriteString(" FROM " + quoteName("BehaviorInfo"))
+		b.WriteString(" FROM " + sourceRows)
 		if e.where != "" {
 			b.WriteString(" WHERE " + e.where)
 		}

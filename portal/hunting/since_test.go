@@ -14,7 +14,7 @@ func TestSince(t *testing.T) {
 	h := New(nil, time.Now, Loaded{Table: Table{Name: "AlertInfo", Columns: []Column{{"AlertId", String}}}})
 	since := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 	for query, want := range map[string]int{
-		"DeviceProcessEvents | count": 1, "union DeviceProcessEvents, DeviceFileEvents": 2, "AlertInfo": 0, "DeviceEvents | join AlertInfo on $left.FileName == $right.AlertId": 1,
+		"DeviceProcessEvents | count": 1, "union DeviceProcessEvents, DeviceFileEvents": 2, "BehaviorEntities": 5, "BehaviorEntities | where AdditionalFields == 'FROM \"BehaviorInfo\"'": 5, "AlertInfo": 0, "DeviceEvents | join AlertInfo on $left.FileName == $right.AlertId": 1,
 	} {
 		q, err := kql.Parse(query)
 		if err != nil {

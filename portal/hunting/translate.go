@@ -332,9 +332,9 @@ func (t *translator) named(x *kql.Name, s *scope) relation {
 
 func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relation {
 	t.used[table.Name] = true
-	from := table.Source
-	if from == "" {
-		from = quoteName(table.Name)
+	from := quoteName(table.Name)
+	if table.Source != "" {
+		from = quoteName(table.Of)
 	}
 	cols := make([]column, len(table.Columns))
 	list := make([]string, len(table.Columns))
@@ -343,15 +343,10 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 		list[i] = quoteName(c.Name) + " AS " + cols[i].id
 	}
 	if !t.since.IsZero() && t.arrives(table.Name) {
-		bound := " WHERE " + arrival + " >= " + timestampSQL(t.since)
-		if table.Source == "" {
-			from += bound
-		} else {
-			// Made of another table of events: that one is bounded.
-			for _, name := range t.names {
-				from = strings.ReplaceAll(from, "FROM "+quoteName(name), "FROM (SELECT * FROM "+quoteName(name)+bound+")")
-			}
-		}
+		from += " WHERE " + arrival + " >= " + timestampSQL(t.since)
+	}
+	if table.Source != "" {
+		from = strings.ReplaceAll(table.Source, sourceRows, "(SELECT * FROM "+from+")")
 	}
 	return t.rel(at, "(SELECT "+strings.Join(list, ", ")+" FROM "+from+")", cols)
 }

@@ -101,9 +101,13 @@ type Column struct {
 type Table struct {
 	Name    string
 	Columns []Column
-	// Source is what SQL reads the rows from; the quoted name when empty.
-	Source string
+	// Source is what SQL reads the rows from; the table itself when empty. In it
+	// sourceRows stands, any number of times, for the rows of the table Of.
+	Source, Of string
 }
+
+// sourceRows is a placeholder that SQL cannot contain.
+const sourceRows = "\x00"
 
 // EventTables lists the tables of events, as they are in the event store.
 func EventTables() []Table {

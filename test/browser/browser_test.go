@@ -54,7 +54,7 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 			}
 		case <-time.After(2 * time.Minute):
 			cmd.Process.Kill()
-			t.Errorf("the portal did not stop in 30 s")
+			t.Errorf("the portal did not stop in 2 minutes")
 		}
 	})
 	for range 300 {
