@@ -22,7 +22,7 @@ type graph struct {
 	Width, Height int
 	Boxes         []*box
 	Lines         []line
-	// Left is how many processes are not drawn.
+	// Left is how many processes and files are not drawn.
 	Left int
 }
 
@@ -47,12 +47,12 @@ type line struct{ X1, Y1, X2, Y2, Mid int }
 func graphOf(alerts []alert.Alert) graph {
 	var g graph
 	var roots []*box
-	boxes := map[string]*box{}
+	boxes, left := map[string]*box{}, map[string]bool{}
 	node := func(key string, parent *box) *box {
 		b := boxes[key]
 		if b == nil {
 			if len(boxes) >= maxNodes {
-				g.Left++
+				left[key] = true
 				return nil
 			}
 			b = &box{}
@@ -77,7 +77,8 @@ func graphOf(alerts []alert.Alert) graph {
 			}
 			b := node(a.DeviceID+"\x00"+strconv.FormatInt(p.PID, 10)+"\x00"+strconv.FormatInt(p.StartTime.UnixMicro(), 10)+"\x00"+p.FolderPath, last)
 			if b == nil {
-				break
+				last = nil // what comes behind it may be there already
+				continue
 			}
 			b.Label, b.Command, b.Device = p.FileName, p.CommandLine, a.DeviceName
 			if b.Label == "" {
@@ -99,6 +100,7 @@ func graphOf(alerts []alert.Alert) graph {
 			f.mark(d)
 		}
 	}
+	g.Left = len(left)
 	row := 0
 	for _, r := range roots {
 		row = g.place(r, 0, row)
@@ -135,10 +137,14 @@ func (g *graph) place(b *box, depth, row int) int {
 	next := row
 	for n, c := range b.children {
 		if n > 0 || depth >= maxChain {
-			next = max(next, row+n)
+			next = max(next, row+1)
 		}
 		next = g.place(c, min(depth+1, maxChain), next)
-		g.Lines = append(g.Lines, line{b.X + boxWidth, b.Y + boxHeight/2, c.X, c.Y + boxHeight/2, b.X + boxWidth + (columnStep-boxWidth)/2})
+		end := c.X
+		if depth >= maxChain {
+			end += boxWidth // in the same column, below: the line comes back to its right side
+		}
+		g.Lines = append(g.Lines, line{b.X + boxWidth, b.Y + boxHeight/2, end, c.Y + boxHeight/2, b.X + boxWidth + (columnStep-boxWidth)/2})
 	}
 	return max(next, row+1)
 }
