@@ -162,6 +162,8 @@ type Store interface {
 	AddAlert(ctx context.Context, a Alert) (bool, error)
 	// Alert returns the alert with its comments, or ErrNotFound.
 	Alert(ctx context.Context, id string) (Alert, error)
+	// KnownAlerts returns those of the ids that alerts have.
+	KnownAlerts(ctx context.Context, ids []string) ([]string, error)
 	// Alerts returns the page and, when asked, the number of all that match.
 	Alerts(ctx context.Context, q query.Query) ([]Alert, int, error)
 	// UpdateAlert changes the handling, adds the comment if there is one, and
@@ -215,6 +217,19 @@ func (s *Service) Get(ctx context.Context, id string) (Alert, error) {
 		return Alert{}, ErrNotFound
 	}
 	return s.store.Alert(ctx, strings.ToLower(id))
+}
+
+// Known tells which of the ids (in lower case) alerts have.
+func (s *Service) Known(ctx context.Context, ids []string) (map[string]bool, error) {
+	list, err := s.store.KnownAlerts(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]bool, len(list))
+	for _, id := range list {
+		out[id] = true
+	}
+	return out, nil
 }
 
 // List returns a page of alerts and, when asked, how many match in all.

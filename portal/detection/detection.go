@@ -42,10 +42,25 @@ type Service struct {
 	cfg Config
 	// running is held by whoever runs a rule: one at a time.
 	running sync.Mutex
+	// tables are the tables of events that a match may come from, columns the
+	// names of the columns of all.
+	tables  []string
+	columns map[string]bool
 }
 
 // New makes the service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	s := &Service{cfg: cfg, columns: map[string]bool{}}
+	for _, t := range hunting.EventTables() {
+		for _, c := range t.Columns {
+			s.columns[c.Name] = true
+		}
+		if checkColumns(t.Columns) == nil {
+			s.tables = append(s.tables, t.Name)
+		}
+	}
+	return s
+}
 
 // ErrForbidden means that a rule would do what its author may not.
 var ErrForbidden = errors.New("your role does not include the action of this custom detection")
@@ -118,12 +133,15 @@ func (s *Service) Put(ctx context.Context, r Rule, who access.Principal) (Rule, 
 		if before, err = s.Get(ctx, r.ID); err != nil {
 			return Rule{}, err
 		}
-		r.Created, r.CreatedBy, r.Next = before.Created, before.CreatedBy, before.Next
+		r.Created, r.CreatedBy, r.Next, r.Covered = before.Created, before.CreatedBy, before.Next, before.Covered
 	}
 	r.Version++
 	r.Updated, r.UpdatedBy = now, who.Name
 	if r.Enabled && (!before.Enabled || before.Every != r.Every || before.Query != r.Query) {
 		r.Next = now
+	}
+	if r.Enabled && !before.Enabled {
+		r.Covered = now // nobody asked for what happened while it was off
 	}
 	state := "disabled"
 	if r.Enabled {
@@ -245,31 +263,63 @@ func (s *Service) runIfDue(ctx context.Context, id string) error {
 	if err != nil || !r.Enabled || r.Next.After(s.cfg.Now()) {
 		return err
 	}
-	_, err = s.run(ctx, r)
+	if _, err = s.run(ctx, r); errors.Is(err, hunting.ErrBusy) {
+		return s.cfg.Store.Postpone(ctx, r.ID, s.cfg.Now().Add(time.Minute))
+	}
 	return err
 }
 
-// Run runs a rule now and keeps how it went. The error is of the store only;
-// what is wrong with the rule is in the Run.
+// Run runs a rule now, for at most MaxRun, and keeps how it went, also when
+// whoever asked for it does not wait. The error is of the store, or (wrapped)
+// hunting.ErrBusy when another rule runs or too many queries do; what is wrong
+// with the rule is in the Run.
 func (s *Service) Run(ctx context.Context, r Rule) (Run, error) {
-	s.running.Lock()
+	if !s.running.TryLock() {
+		return Run{}, fmt.Errorf("a custom detection runs already: %w", hunting.ErrBusy)
+	}
 	defer s.running.Unlock()
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), MaxRun, errors.New("the run took too long"))
+	defer cancel()
 	return s.run(ctx, r)
+}
+
+// committed is how much later than it arrived an event may be seen in the
+// store: batches wait in its queue.
+const committed = time.Minute
+
+// since is how far back a run reads that starts now, and from when on something
+// is left out that was never looked at; zero for nothing.
+func (r Rule) since(now time.Time) (since, left time.Time) {
+	since = now.Add(-r.Lookback)
+	oldest := now.Add(-MaxLookback)
+	if from := r.Covered.Add(-committed); r.Enabled && !r.Covered.IsZero() && from.Before(since) {
+		// The portal was away, or runs failed.
+		if r.Failures < MaxCatchUps {
+			since = from
+		} else if r.Covered.Before(since) {
+			left = r.Covered
+		}
+	}
+	if since.Before(oldest) {
+		left, since = since, oldest
+	}
+	return since, left
 }
 
 func (s *Service) run(ctx context.Context, r Rule) (run Run, err error) {
 	start := s.cfg.Now().UTC()
-	run = Run{Started: start, Since: start.Add(-r.Lookback)}
-	if c := r.Last.Started; !c.IsZero() && r.Failures == 0 && c.Before(run.Since) {
-		// The portal was away: what arrived since the last run was never looked at.
-		run.Since = c
-	}
-	if oldest := start.Add(-MaxLookback); run.Since.Before(oldest) {
-		run.Since = oldest
-	}
-	raised, err := s.execute(ctx, r, &run)
+	run = Run{Started: start}
+	var left time.Time
+	run.Since, left = r.since(start)
+	raised, err := s.execute(ctx, r, &run, left)
 	if errors.Is(err, hunting.ErrBusy) {
-		return run, s.cfg.Store.Postpone(ctx, r.ID, start.Add(time.Minute))
+		return run, err
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if err != nil {
+			err = context.Cause(ctx)
+		}
+		ctx = context.WithoutCancel(ctx) // how it went is kept
 	}
 	if ended(ctx) {
 		return run, nil // the portal stops: the rule is due again when it starts
@@ -295,7 +345,9 @@ func describe(query string, err error) string {
 	return inventory.Clean(err.Error(), 500)
 }
 
-func (s *Service) execute(ctx context.Context, r Rule, run *Run) (raised []event.Alert, err error) {
+// execute runs a rule over what arrived since run.Since; what arrived from left
+// until then is not looked at, zero for nothing.
+func (s *Service) execute(ctx context.Context, r Rule, run *Run, left time.Time) (raised []event.Alert, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.cfg.Logger.ErrorContext(ctx, "a custom detection panicked", "rule", r.ID, "panic", v, "stack", string(debug.Stack()))
@@ -314,39 +366,51 @@ func (s *Service) execute(ctx context.Context, r Rule, run *Run) (raised []event
 	if err != nil {
 		return nil, err
 	}
-	var left []string
+	var notes []string
+	if !left.IsZero() {
+		notes = append(notes, fmt.Sprintf("what arrived from %s to %s was not looked at", left.UTC().Format(time.DateTime), run.Since.UTC().Format(time.DateTime)))
+	}
 	if res.Truncated != "" {
-		left = append(left, res.Truncated)
+		notes = append(notes, res.Truncated)
 	}
 	if unknown > 0 {
-		left = append(left, fmt.Sprintf("%d rows name no device of the inventory", unknown))
+		notes = append(notes, fmt.Sprintf("%d rows name no device of the inventory", unknown))
+	}
+	ids := make([]string, len(matches))
+	for i, m := range matches {
+		ids[i] = m.id
+	}
+	known, err := s.cfg.Alerts.Known(ctx, ids)
+	if err != nil {
+		return nil, err
 	}
 	var fresh []match
 	for _, m := range matches {
-		switch _, err := s.cfg.Alerts.Get(ctx, m.id); {
-		case err == nil:
+		if known[m.id] {
 			run.Known++
-		case errors.Is(err, alert.ErrNotFound):
+		} else {
 			fresh = append(fresh, m)
-		default:
-			return nil, err
 		}
 	}
 	if len(fresh) > MaxAlerts {
-		left = append(left, fmt.Sprintf("only %d of %d new alerts were raised: narrow the query, or raise one alert per device", MaxAlerts, len(fresh)))
+		notes = append(notes, fmt.Sprintf("only %d of %d new alerts were raised: narrow the query, or raise one alert per device", MaxAlerts, len(fresh)))
 		fresh = fresh[:MaxAlerts]
 	}
-	if err := s.evidence(ctx, fresh, run.Since); err != nil {
+	cut, err := s.evidence(ctx, fresh, run.Since)
+	if err != nil {
 		return nil, err
+	}
+	if cut != "" {
+		notes = append(notes, "not all events of the matches were read: "+cut)
 	}
 	ordered := map[string]bool{}
 	for _, m := range fresh {
-		d := m.alert(r)
+		d := m.alert(r, s.columns)
 		added, err := s.cfg.Alerts.Accept(ctx, m.device.ID, m.device.HostName, d, s.cfg.Now())
 		var wrong *alert.Invalid
 		switch {
 		case errors.As(err, &wrong):
-			left = append(left, inventory.Clean(wrong.Message, 200))
+			notes = append(notes, inventory.Clean(wrong.Message, 200))
 			continue
 		case err != nil:
 			return raised, err
@@ -360,7 +424,7 @@ func (s *Service) execute(ctx context.Context, r Rule, run *Run) (raised []event
 			continue
 		}
 		if len(ordered) == MaxOrders {
-			left = append(left, fmt.Sprintf("only %d devices were given orders in one run", MaxOrders))
+			notes = append(notes, fmt.Sprintf("only %d devices were given orders in one run", MaxOrders))
 			ordered[m.device.ID] = true
 			continue
 		}
@@ -369,17 +433,17 @@ func (s *Service) execute(ctx context.Context, r Rule, run *Run) (raised []event
 		}
 		ordered[m.device.ID] = true
 		if err := s.order(ctx, r, m); err != nil {
-			left = append(left, inventory.Clean(fmt.Sprintf("%s on %s: %v", r.Action, m.device.HostName, err), 200))
+			notes = append(notes, inventory.Clean(fmt.Sprintf("%s on %s: %v", r.Action, m.device.HostName, err), 200))
 			continue
 		}
 		run.Orders++
 	}
-	if len(left) > 0 {
+	if len(notes) > 0 {
 		run.Partly = true
-		if n := len(left); n > 5 {
-			left = append(left[:5], fmt.Sprintf("and %d more", n-5))
+		if n := len(notes); n > 5 {
+			notes = append(notes[:5], fmt.Sprintf("and %d more", n-5))
 		}
-		run.Failure = strings.Join(left, "; ")
+		run.Failure = strings.Join(notes, "; ")
 	}
 	return raised, nil
 }

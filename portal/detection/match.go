@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/query"
 )
 
 // match is a row that becomes an alert of its own.
@@ -67,32 +67,31 @@ func (s *Service) matches(ctx context.Context, r Rule, res *hunting.Result) ([]m
 	if err := checkColumns(res.Columns); err != nil {
 		return nil, 0, err
 	}
-	devices := map[string]*inventory.Device{}
+	rows := make([]fields, len(res.Rows))
+	var ids []string
+	named := map[string]bool{}
+	for i, values := range res.Rows {
+		rows[i] = fieldsOf(res, values)
+		if id := rows[i].text("DeviceId"); id != "" && !named[id] {
+			named[id] = true
+			ids = append(ids, id)
+		}
+	}
+	devices, err := s.devices(ctx, ids)
+	if err != nil {
+		return nil, 0, err
+	}
 	seen := map[string]bool{}
 	var out []match
 	unknown := 0
-	for _, values := range res.Rows {
-		row := make(fields, len(values))
-		for i, v := range values {
-			row[res.Columns[i].Name] = v
-		}
-		id, at := row.text("DeviceId"), row.when("Timestamp")
-		d, ok := devices[id]
-		if !ok && len(devices) < MaxRows {
-			found, err := s.cfg.Devices.Get(ctx, id)
-			switch {
-			case err == nil:
-				d = &found
-			case !errors.Is(err, inventory.ErrNotFound):
-				return nil, 0, err
-			}
-			devices[id] = d
-		}
-		if d == nil || at.IsZero() {
+	for _, row := range rows {
+		at := row.when("Timestamp")
+		d, ok := devices[row.text("DeviceId")]
+		if !ok || at.IsZero() {
 			unknown++
 			continue
 		}
-		m := match{device: *d, report: row.number("ReportId"), at: at, row: row}
+		m := match{device: d, report: row.number("ReportId"), at: at, row: row}
 		m.id = alertID(r, m)
 		if !seen[m.id] {
 			seen[m.id] = true
@@ -100,6 +99,33 @@ func (s *Service) matches(ctx context.Context, r Rule, res *hunting.Result) ([]m
 		}
 	}
 	return out, unknown, nil
+}
+
+// devices finds the devices of the inventory with the ids.
+func (s *Service) devices(ctx context.Context, ids []string) (map[string]inventory.Device, error) {
+	out := make(map[string]inventory.Device, len(ids))
+	for block := range slices.Chunk(ids, query.MaxTerms/2) {
+		values := make([]any, len(block))
+		for i, id := range block {
+			values[i] = id
+		}
+		list, _, err := s.cfg.Devices.List(ctx, query.Query{Filter: query.In{Field: "id", Values: values}, Top: len(block)})
+		if err != nil {
+			return nil, fmt.Errorf("the devices of the matches: %w", err)
+		}
+		for _, d := range list {
+			out[d.ID] = d
+		}
+	}
+	return out, nil
+}
+
+func fieldsOf(res *hunting.Result, values []any) fields {
+	f := make(fields, len(values))
+	for i, v := range values {
+		f[res.Columns[i].Name] = v
+	}
+	return f
 }
 
 // alertID is the same for the same event however often a run meets it, or for
@@ -114,18 +140,22 @@ func alertID(r Rule, m match) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// evidence finds the events that the matches are about, in one query.
-func (s *Service) evidence(ctx context.Context, list []match, since time.Time) error {
+// evidence finds the events that the matches are about, in one query, and says
+// what cut its result. A report id is unique only together with its device and
+// time: devices count from the beginning when they are set up anew.
+func (s *Service) evidence(ctx context.Context, list []match, since time.Time) (cut string, err error) {
 	if len(list) == 0 {
-		return nil
+		return "", nil
 	}
-	var devices, reports []string
+	type key struct {
+		device string
+		report int64
+		at     int64 // µs
+	}
 	first, last := list[0].at, list[0].at
-	for _, m := range list {
-		if d := kqlText(m.device.ID); !slices.Contains(devices, d) {
-			devices = append(devices, d)
-		}
-		reports = append(reports, strconv.FormatInt(m.report, 10))
+	conditions := make([]string, len(list))
+	for i, m := range list {
+		conditions[i] = fmt.Sprintf("(DeviceId == %s and ReportId == %d and Timestamp == datetime(%s))", kqlText(m.device.ID), m.report, kqlTime(m.at))
 		if m.at.Before(first) {
 			first = m.at
 		}
@@ -133,50 +163,39 @@ func (s *Service) evidence(ctx context.Context, list []match, since time.Time) e
 			last = m.at
 		}
 	}
-	var tables []string
-	for _, t := range hunting.EventTables() {
-		if checkColumns(t.Columns) == nil {
-			tables = append(tables, t.Name)
-		}
-	}
-	query := fmt.Sprintf("union withsource=SourceTable %s | where Timestamp between (datetime(%s) .. datetime(%s)) and DeviceId in (%s) and ReportId in (%s)",
-		strings.Join(tables, ", "), first.UTC().Format(time.RFC3339Nano), last.UTC().Format(time.RFC3339Nano), strings.Join(devices, ", "), strings.Join(reports, ", "))
-	res, err := s.cfg.Hunter.Run(ctx, "custom detections", query, hunting.Limits{Rows: 10 * MaxAlerts, Timeout: Timeout, Since: since})
+	res, err := s.cfg.Hunter.Run(ctx, "custom detections", fmt.Sprintf("union withsource=SourceTable %s | where Timestamp between (datetime(%s) .. datetime(%s)) | where %s",
+		strings.Join(s.tables, ", "), kqlTime(first), kqlTime(last), strings.Join(conditions, " or ")), hunting.Limits{Rows: 10 * MaxAlerts, Timeout: Timeout, Since: since})
 	if err != nil {
-		return fmt.Errorf("reading the events of the matches: %w", err)
-	}
-	type key struct {
-		device string
-		report int64
+		return "", fmt.Errorf("reading the events of the matches: %w", err)
 	}
 	found := map[key]fields{}
 	for _, values := range res.Rows {
-		f := make(fields, len(values))
-		for i, v := range values {
-			f[res.Columns[i].Name] = v
-		}
-		found[key{f.text("DeviceId"), f.number("ReportId")}] = f
+		f := fieldsOf(res, values)
+		found[key{f.text("DeviceId"), f.number("ReportId"), f.when("Timestamp").UnixMicro()}] = f
 	}
 	for i, m := range list {
-		list[i].source = found[key{m.device.ID, m.report}]
+		list[i].source = found[key{m.device.ID, m.report, m.at.UnixMicro()}]
 	}
-	return nil
+	return res.Truncated, nil
 }
+
+func kqlTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.999999Z") }
 
 func kqlText(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`
 }
 
-// alert makes the alert of a match. Evidence comes from the event; where the
+// alert makes the alert of a match; columns are the names of those of events.
+// Evidence comes from the event; where the
 // store does not have it any more, from the columns of the row.
-func (m match) alert(r Rule) event.Alert {
+func (m match) alert(r Rule, columns map[string]bool) event.Alert {
 	from := m.source
 	if from == nil {
 		from = m.row
 	}
 	e := eventOf(from)
 	e.ReportID, e.Time = uint64(max(m.report, 0)), m.at
-	e.Additional = m.custom(e.Additional)
+	e.Additional = m.custom(e.Additional, columns)
 	a := event.Alert{
 		ID: m.id, Time: m.at, Title: r.Title, Description: r.describe(), Severity: r.Severity, Category: r.Category, Source: Source,
 		DetectorID: r.ID, Techniques: slices.Clone(r.Techniques), Action: "none", File: e.File, Process: e.Initiating, Event: &e,
@@ -203,14 +222,15 @@ func (r Rule) describe() string {
 // maxCustom is how many columns of the query's own an alert shows.
 const maxCustom = 20
 
-// custom adds the columns that the query itself made.
-func (m match) custom(to map[string]string) map[string]string {
+// custom adds the columns that the query itself made: those that are not among
+// the columns of the events.
+func (m match) custom(to map[string]string, columns map[string]bool) map[string]string {
 	if to == nil {
 		to = map[string]string{}
 	}
 	var names []string
 	for name := range m.row {
-		if !isColumn(name) {
+		if !columns[name] {
 			names = append(names, name)
 		}
 	}
@@ -221,16 +241,6 @@ func (m match) custom(to map[string]string) map[string]string {
 		}
 	}
 	return to
-}
-
-// isColumn reports whether a column is one of the events' own.
-func isColumn(name string) bool {
-	for _, t := range hunting.EventTables() {
-		if slices.ContainsFunc(t.Columns, func(c hunting.Column) bool { return c.Name == name }) {
-			return true
-		}
-	}
-	return false
 }
 
 // eventOf reads an event back from the columns of its row.

@@ -39,6 +39,13 @@ const (
 	MaxRows = 2000
 	// Timeout of the query of one run.
 	Timeout = time.Minute
+	// MaxRun is how long a run may take that somebody asks for: its query, that for
+	// the evidence, and the orders.
+	MaxRun = 3 * Timeout
+	// MaxCatchUps is how many runs in a row may fail that read further back than
+	// the lookback, before that is given up: a period that is too long for one
+	// query must not stop the rule for ever.
+	MaxCatchUps = 3
 	// KeptRuns is how many runs of a rule are remembered.
 	KeptRuns = 200
 )
@@ -123,13 +130,17 @@ type Rule struct {
 	PerDevice bool
 	Suppress  time.Duration
 	Action    string
-	// Devices restricts the rule to these tags; none for all devices.
+
 	Created, Updated     time.Time
 	CreatedBy, UpdatedBy string
 
 	// Next is when the rule runs next; Last how the last run went.
-	Next     time.Time
-	Last     Run
+	Next time.Time
+	Last Run
+	// Covered is the start of the last run that did not fail, or when the rule was
+	// enabled after that: the next run need not look at what arrived earlier,
+	// except for its lookback.
+	Covered  time.Time
 	Failures int // runs that failed in a row
 	Alerts   int // raised since the rule exists
 }
@@ -176,11 +187,11 @@ type Store interface {
 	Rule(ctx context.Context, id string) (Rule, error)
 	// PutRule adds a rule of version 1, or replaces that of the version before
 	// (ErrConflict when it is another), with the audit entry. Last, Failures and
-	// Alerts stay as they are.
+	// Alerts stay as they are; Covered only grows.
 	PutRule(ctx context.Context, r Rule, n Note) error
 	DeleteRule(ctx context.Context, id string, n Note) error
 	// AddRun stores a run, when the next one is due, and forgets all but the
-	// newest keep.
+	// newest keep. Unless the run failed, Covered grows to its start.
 	AddRun(ctx context.Context, id string, run Run, next time.Time, keep int) error
 	// Postpone moves the next run.
 	Postpone(ctx context.Context, id string, next time.Time) error

@@ -1,8 +1,11 @@
 package hunting
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 )
 
 // Bounds of what runs at the same time: hunting shares the processors and the
@@ -14,6 +17,17 @@ const (
 
 // ErrBusy means that as many queries run as may.
 var ErrBusy = errors.New("too many queries are running: wait until one of them has ended, or cancel it")
+
+// TimeoutError means that a query ran for as long as it may. It is a
+// context.DeadlineExceeded.
+type TimeoutError struct{ Limit time.Duration }
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("the query took longer than %s: narrow its time range or its conditions", e.Limit)
+}
+
+// Unwrap returns context.DeadlineExceeded.
+func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // running counts the queries that run.
 type running struct {

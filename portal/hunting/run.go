@@ -137,7 +137,7 @@ func (h *Hunter) Run(ctx context.Context, user, query string, limits Limits) (*R
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.Timeout, fmt.Errorf("the query took longer than %s: narrow its time range or its conditions", limits.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, limits.Timeout, &TimeoutError{limits.Timeout})
 	defer cancel()
 	session, err := h.store.Hunt(ctx)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/portal/attack"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 )
 
 // matrixCell is a technique of the matrix, or one of its sub-techniques.
@@ -116,7 +117,7 @@ func (s *Site) attackMatrix(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, m := range []map[string]int{alerts, rules, custom} {
 		for id := range m {
-			if s.attack.Name(id) == "" && isTechnique(id) && !slices.Contains(p.Foreign, id) && len(p.Foreign) < 100 {
+			if s.attack.Name(id) == "" && detection.Technique(id) && !slices.Contains(p.Foreign, id) && len(p.Foreign) < 100 {
 				p.Foreign = append(p.Foreign, id)
 			}
 		}

@@ -233,7 +233,7 @@ func (s *Site) showDetection(w http.ResponseWriter, r *http.Request, status int,
 		p.Categories = append(p.Categories, d.Category)
 	}
 	p.MayDo = func(name string) bool {
-		return name == detection.ActionNone || name == detection.ActionScan && who.May(access.MachineScan) || name == detection.ActionIsolate && who.May(access.MachineIsolate)
+		return name == detection.ActionNone || who.May(detection.Needs(name))
 	}
 	if d.ID != "" {
 		var err error

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
 
@@ -55,7 +56,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"technique": func(id string) string {
 			return "https://attack.mitre.org/techniques/" + strings.ReplaceAll(url.PathEscape(id), ".", "/") + "/"
 		},
-		"isTechnique": isTechnique,
+		"isTechnique": detection.Technique,
 		"span":        span,
 		"daysBack":    func() []int { return []int{1, 3, 7, 14, 30} },
 		"upper":       upperFirst,
@@ -211,26 +212,6 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-}
-
-// isTechnique reports whether the text is an ATT&CK technique id: only such
-// become links.
-func isTechnique(s string) bool {
-	if len(s) != 5 && len(s) != 9 || s[0] != 'T' {
-		return false
-	}
-	for i, c := range s[1:] {
-		if i == 4 {
-			if c != '.' {
-				return false
-			}
-			continue
-		}
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
 }
 
 // fact is a name and a value that a page lists.

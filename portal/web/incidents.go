@@ -8,6 +8,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/query"
 )
@@ -161,7 +162,7 @@ func (s *Site) showIncident(w http.ResponseWriter, r *http.Request, i incident.I
 			add(&p.Evidence, entity{Kind: "Address", Name: d.Event.Network.RemoteIP, Detail: d.Event.Network.RemoteURL})
 		}
 		for _, t := range d.Techniques {
-			if isTechnique(t) && !slices.Contains(p.Techniques, t) && len(p.Techniques) < maxEntities {
+			if detection.Technique(t) && !slices.Contains(p.Techniques, t) && len(p.Techniques) < maxEntities {
 				p.Techniques = append(p.Techniques, t)
 			}
 		}

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -219,7 +221,9 @@ type processPage struct {
 	Event    timelineRow
 	Top      *treeNode
 	Children int
-	Cut      bool
+	// Cut: there are more children than are shown. Late: the time for the page
+	// ended before the tree was whole.
+	Cut, Late bool
 }
 
 // processTree shows the processes around an event: those that led to it, and
@@ -248,31 +252,55 @@ func (s *Site) processTree(w http.ResponseWriter, r *http.Request) error {
 	if e.ProcessID != 0 {
 		subject = e.ProcessID
 	}
-	find := func(pid int64, until time.Time) (*treeNode, error) {
-		list, err := s.processes(r, d.ID, fmt.Sprintf("ProcessId == %d and Timestamp between (datetime(%s) .. datetime(%s)) | top 1 by Timestamp desc", pid, kqlTime(until.Add(-treeLookback)), kqlTime(until)))
-		if err != nil || len(list) == 0 {
-			return nil, err
-		}
-		return list[0], nil
+	ctx, cancel := context.WithTimeout(r.Context(), pageQuery)
+	defer cancel()
+	look := func(where string) ([]*treeNode, error) { return s.processes(ctx, d.ID, where) }
+	here := &treeNode{PID: subject, FileName: e.InitiatingFileName, Path: e.InitiatingFolderPath, Command: e.InitiatingCommandLine, Account: e.InitiatingAccount}
+	if e.ProcessID != 0 {
+		here = &treeNode{PID: subject, FileName: e.FileName, Path: e.FolderPath, Command: e.CommandLine, Account: e.Account}
 	}
-	here, err := find(subject, e.Time)
+	if err := p.grow(look, here, e.Time); err != nil {
+		if r.Context().Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, hunting.ErrBusy) {
+			return err
+		}
+		p.Late = true
+	}
+	return s.render(w, r, http.StatusOK, "process", frame{Title: "Processes around an event", Section: "devices", Page: p})
+}
+
+// lookup reads the starts of processes that satisfy a condition.
+type lookup func(where string) ([]*treeNode, error)
+
+// start finds the last start of a process id before the given time; nil for
+// none.
+func (l lookup) start(pid int64, until time.Time) (*treeNode, error) {
+	list, err := l(fmt.Sprintf("ProcessId == %d and Timestamp between (datetime(%s) .. datetime(%s)) | top 1 by Timestamp desc", pid, kqlTime(until.Add(-treeLookback)), kqlTime(until)))
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// grow fills in the tree around a process, which is what the event says of it.
+// After an error the page has what was found before.
+func (p *processPage) grow(look lookup, here *treeNode, at time.Time) error {
+	here.Here = true
+	p.Top = here
+	found, err := look.start(here.PID, at)
 	if err != nil {
 		return err
 	}
-	if here == nil { // it began before the events that are kept
-		here = &treeNode{PID: subject, FileName: e.InitiatingFileName, Path: e.InitiatingFolderPath, Command: e.InitiatingCommandLine, Account: e.InitiatingAccount}
-		if e.ProcessID != 0 {
-			here = &treeNode{PID: subject, FileName: e.FileName, Path: e.FolderPath, Command: e.CommandLine, Account: e.Account}
-		}
+	if found != nil { // else it began before the events that are kept
+		*here = *found
+		here.Here = true
 	}
-	here.Here = true
-	if p.Cut, err = s.descend(r, d.ID, here, e.Time); err != nil {
+	p.Cut, err = look.descend(here, at)
+	p.Children = len(here.Children)
+	if err != nil {
 		return err
 	}
-	p.Children = len(here.Children)
-	p.Top = here
 	for n := 0; n < maxAncestors && p.Top.parent > 0; n++ {
-		up, err := find(p.Top.parent, p.Top.Started)
+		up, err := look.start(p.Top.parent, p.Top.Started)
 		if err != nil {
 			return err
 		}
@@ -282,12 +310,12 @@ func (s *Site) processTree(w http.ResponseWriter, r *http.Request) error {
 		up.Children = []*treeNode{p.Top}
 		p.Top = up
 	}
-	return s.render(w, r, http.StatusOK, "process", frame{Title: "Processes around an event", Section: "devices", Page: p})
+	return nil
 }
 
 // descend finds the children of a process and theirs, and reports whether there
 // are more than are shown.
-func (s *Site) descend(r *http.Request, device string, top *treeNode, around time.Time) (bool, error) {
+func (l lookup) descend(top *treeNode, around time.Time) (bool, error) {
 	level, total := []*treeNode{top}, 0
 	since := top.Started
 	if since.IsZero() {
@@ -305,7 +333,7 @@ func (s *Site) descend(r *http.Request, device string, top *treeNode, around tim
 		if list == "" || total >= maxDescendants {
 			break
 		}
-		found, err := s.processes(r, device, fmt.Sprintf("InitiatingProcessId in (%s) and Timestamp between (datetime(%s) .. datetime(%s)) | top %d by Timestamp asc",
+		found, err := l(fmt.Sprintf("InitiatingProcessId in (%s) and Timestamp between (datetime(%s) .. datetime(%s)) | top %d by Timestamp asc",
 			list[:len(list)-1], kqlTime(since), kqlTime(around.Add(24*time.Hour)), maxDescendants-total+1))
 		if err != nil {
 			return false, err
@@ -328,12 +356,12 @@ func (s *Site) descend(r *http.Request, device string, top *treeNode, around tim
 
 func kqlTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.999999Z") }
 
-// processes reads the starts of processes that satisfy a condition.
-func (s *Site) processes(r *http.Request, device, where string) ([]*treeNode, error) {
+// processes reads the starts of processes of a device that satisfy a condition.
+func (s *Site) processes(ctx context.Context, device, where string) ([]*treeNode, error) {
 	// The id comes from the inventory: hex digits.
 	q := fmt.Sprintf("DeviceProcessEvents | where DeviceId == %q and ActionType == %q and %s | project ProcessId, FileName, FolderPath, ProcessCommandLine, AccountName, SHA256, Timestamp, ReportId,"+
 		" InitiatingProcessId, InitiatingProcessFileName, InitiatingProcessFolderPath, InitiatingProcessCommandLine, InitiatingProcessAccountName", device, event.ProcessCreated, where)
-	res, err := s.cfg.Hunter.Run(r.Context(), "tree "+access.From(r.Context()).ID, q, hunting.Limits{Rows: maxDescendants + 1, Timeout: pageQuery})
+	res, err := s.cfg.Hunter.Run(ctx, "tree "+access.From(ctx).ID, q, hunting.Limits{Rows: maxDescendants + 1, Timeout: pageQuery})
 	if err != nil {
 		return nil, fmt.Errorf("processes of %s: %w", device, err)
 	}
@@ -352,5 +380,6 @@ func (s *Site) processes(r *http.Request, device, where string) ([]*treeNode, er
 	return out, nil
 }
 
-// pageQuery is how long a query may take that a page makes for itself.
+// pageQuery is how long the queries may take together that a page makes for
+// itself.
 const pageQuery = 20 * time.Second

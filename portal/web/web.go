@@ -379,6 +379,13 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, account.ErrNotFound), errors.Is(err, action.ErrNoLibraryFile), errors.Is(err, enroll.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "This is not there any more", "Somebody else may have removed it.")
+	case errors.Is(err, hunting.ErrBusy):
+		w.Header().Set("Retry-After", "10")
+		s.problem(w, r, http.StatusServiceUnavailable, "The portal is busy", "As many queries and custom detections run as may at the same time: try again when one of them has ended.")
+	case errors.Is(err, context.DeadlineExceeded):
+		s.cfg.Logger.WarnContext(r.Context(), "a page took too long", "method", r.Method, "path", r.URL.Path, "error", err)
+		w.Header().Set("Retry-After", "10")
+		s.problem(w, r, http.StatusServiceUnavailable, "The portal is busy", "This took longer than it may: try again later, or ask for less.")
 	case errors.Is(err, context.Canceled):
 	default:
 		s.cfg.Logger.ErrorContext(r.Context(), "a page failed", "method", r.Method, "path", r.URL.Path, "error", err)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,6 +105,22 @@ func (s alertStore) Alert(ctx context.Context, id string) (alert.Alert, error) {
 		return c, err
 	}, `SELECT author, time, text FROM alert_comments WHERE alert_id = ? ORDER BY id LIMIT 1000`, id)
 	return a, err
+}
+
+func (s alertStore) KnownAlerts(ctx context.Context, ids []string) ([]string, error) {
+	var out []string
+	for block := range slices.Chunk(ids, 500) {
+		args := make([]any, len(block))
+		for i, id := range block {
+			args[i] = id
+		}
+		found, err := rows(ctx, s.read, func(r scanner) (id string, err error) { return id, r.Scan(&id) }, `SELECT id FROM alerts WHERE id IN (?`+marks(len(block)-1)+`)`, args...)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
 }
 
 // alertFields maps the fields of alert.Fields. No alert belongs to an

@@ -20,26 +20,26 @@ type detectionStore struct{ *Store }
 const runColumns = `r.started, r.took, r.since, r.found, r.new_alerts, r.known, r.orders, r.failure, r.partly`
 
 const ruleColumns = `d.id, d.version, d.name, d.enabled, d.query, d.every, d.lookback, d.title, d.description, d.recommended, d.severity, d.category, d.techniques,
-	d.per_device, d.suppress, d.action, d.created, d.created_by, d.updated, d.updated_by, d.next, d.failures, d.alerts, `
+	d.per_device, d.suppress, d.action, d.created, d.created_by, d.updated, d.updated_by, d.next, d.covered, d.failures, d.alerts, `
 
 const selectRules = `SELECT ` + ruleColumns + runColumns + ` FROM detections d
 	LEFT JOIN detection_runs r ON r.id = (SELECT max(id) FROM detection_runs WHERE detection = d.id)`
 
 func scanRule(r scanner) (d detection.Rule, err error) {
 	var severity, techniques string
-	var every, lookback, suppress, created, updated, next int64
+	var every, lookback, suppress, created, updated, next, covered int64
 	var started, took, since, found, fresh, known, orders sql.NullInt64
 	var failure sql.NullString
 	var partly sql.NullBool
 	err = r.Scan(&d.ID, &d.Version, &d.Name, &d.Enabled, &d.Query, &every, &lookback, &d.Title, &d.Description, &d.Recommended, &severity, &d.Category, &techniques,
-		&d.PerDevice, &suppress, &d.Action, &created, &d.CreatedBy, &updated, &d.UpdatedBy, &next, &d.Failures, &d.Alerts,
+		&d.PerDevice, &suppress, &d.Action, &created, &d.CreatedBy, &updated, &d.UpdatedBy, &next, &covered, &d.Failures, &d.Alerts,
 		&started, &took, &since, &found, &fresh, &known, &orders, &failure, &partly)
 	if err != nil {
 		return d, err
 	}
 	d.Severity = event.Severity(severity)
 	d.Every, d.Lookback, d.Suppress = duration(every), duration(lookback), duration(suppress)
-	d.Created, d.Updated, d.Next = fromMicros(created), fromMicros(updated), fromMicros(next)
+	d.Created, d.Updated, d.Next, d.Covered = fromMicros(created), fromMicros(updated), fromMicros(next), fromMicros(covered)
 	d.Last = detection.Run{
 		Started: fromMicros(started.Int64), Took: duration(took.Int64), Since: fromMicros(since.Int64), Rows: int(found.Int64), New: int(fresh.Int64),
 		Known: int(known.Int64), Orders: int(orders.Int64), Failure: failure.String, Partly: partly.Bool,
@@ -73,18 +73,18 @@ func (s detectionStore) PutRule(ctx context.Context, d detection.Rule, n detecti
 	err := s.change(ctx, func(tx *sql.Tx) error {
 		values := []any{
 			d.Version, d.Name, d.Enabled, d.Query, d.Every.Microseconds(), d.Lookback.Microseconds(), d.Title, d.Description, d.Recommended, string(d.Severity), d.Category,
-			list(d.Techniques), d.PerDevice, d.Suppress.Microseconds(), d.Action, micros(d.Created), d.CreatedBy, micros(d.Updated), d.UpdatedBy, micros(d.Next), d.ID,
+			list(d.Techniques), d.PerDevice, d.Suppress.Microseconds(), d.Action, micros(d.Created), d.CreatedBy, micros(d.Updated), d.UpdatedBy, micros(d.Next), micros(d.Covered), d.ID,
 		}
 		if d.Version == 1 {
 			_, err := tx.ExecContext(ctx, `INSERT INTO detections (version, name, enabled, query, every, lookback, title, description, recommended, severity, category,
-				techniques, per_device, suppress, action, created, created_by, updated, updated_by, next, id) VALUES (?`+marks(20)+`)`, values...)
+				techniques, per_device, suppress, action, created, created_by, updated, updated_by, next, covered, id) VALUES (?`+marks(21)+`)`, values...)
 			if err != nil {
 				return err
 			}
 			return addAudit(ctx, tx, detectionAudit(n, "detection.create", d.ID))
 		}
 		res, err := tx.ExecContext(ctx, `UPDATE detections SET version = ?, name = ?, enabled = ?, query = ?, every = ?, lookback = ?, title = ?, description = ?, recommended = ?,
-			severity = ?, category = ?, techniques = ?, per_device = ?, suppress = ?, action = ?, created = ?, created_by = ?, updated = ?, updated_by = ?, next = ?
+			severity = ?, category = ?, techniques = ?, per_device = ?, suppress = ?, action = ?, created = ?, created_by = ?, updated = ?, updated_by = ?, next = ?, covered = max(covered, ?)
 			WHERE id = ? AND version = ?`, append(values, d.Version-1)...)
 		if err := one(res, err, detection.ErrConflict); err != nil {
 			return err
@@ -109,11 +109,9 @@ func (s detectionStore) DeleteRule(ctx context.Context, id string, n detection.N
 
 func (s detectionStore) AddRun(ctx context.Context, id string, run detection.Run, next time.Time, keep int) error {
 	err := s.change(ctx, func(tx *sql.Tx) error {
-		failures := "0"
-		if run.Status() == "Failed" {
-			failures = "failures + 1"
-		}
-		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?, alerts = alerts + ?, failures = `+failures+` WHERE id = ?`, micros(next), run.New, id)
+		failed := run.Status() == "Failed"
+		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?1, alerts = alerts + ?2, failures = iif(?3, failures + 1, 0), covered = iif(?3, covered, max(covered, ?4)) WHERE id = ?5`,
+			micros(next), run.New, failed, micros(run.Started), id)
 		if err := one(res, err, detection.ErrNotFound); err != nil {
 			return err
 		}

@@ -344,6 +344,17 @@ func alerts(t *testing.T, c Control) {
 	if got, _ = s.Alert(ctx, a.Detection.ID); got.Status != alert.Resolved || got.Detection.Title != a.Detection.Title {
 		t.Errorf("a repetition changed the handling: %+v", got)
 	}
+	many := make([]string, 1200)
+	for i := range many {
+		many[i] = fmt.Sprintf("%032x", 1<<40+i)
+	}
+	many[1100] = a.Detection.ID
+	if known, err := s.KnownAlerts(ctx, many); err != nil || len(known) != 1 || known[0] != a.Detection.ID {
+		t.Errorf("KnownAlerts = %v, %v", known, err)
+	}
+	if known, err := s.KnownAlerts(ctx, nil); err != nil || len(known) != 0 {
+		t.Errorf("KnownAlerts of none = %v, %v", known, err)
+	}
 	status = alert.New
 	if got, err = s.UpdateAlert(ctx, a.Detection.ID, alert.Change{Status: &status}, "ann", "", at); err != nil || !got.Resolved.IsZero() {
 		t.Errorf("reopened: %+v, %v", got, err)
