@@ -28,7 +28,8 @@ func SelfTestID(commandLine string) string {
 // reported for the process, one of its parents or one of its siblings within
 // the window: then it is the same happening, and only counted.
 //
-// Nor is it true for an informational rule that alerted often enough today.
+// Nor is it true for an informational rule without responses that alerted often
+// enough today.
 //
 // ancestry is the chain of parents of the event's subject, nearest first.
 func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (alert event.Alert, report bool) {
@@ -65,7 +66,7 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 	} else {
 		report = e.dedupe.first(r.ID, p, ancestry)
 	}
-	if report && r.Alerts {
+	if report && r.Alerts && len(r.Responses) == 0 { // what was done must be seen
 		var note string
 		if note, report = e.rare.take(r.ID); note != "" {
 			alert.Description = strings.TrimSpace(alert.Description + "\n" + note)

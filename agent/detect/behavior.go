@@ -2,6 +2,7 @@ package detect
 
 import (
 	"container/list"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,8 +19,8 @@ const (
 	maxOfRule = 40  // of one rule, over all trees
 	maxOfHost = 400 // of the host
 	// maxBehaviorTrees and what a tree remembers for its alerts bound the memory:
-	// 8 MB at the very most.
-	maxBehaviorTrees   = 1024
+	// 8 MB at the very most (TestBehaviorMemory fills it).
+	maxBehaviorTrees   = 448
 	maxRememberedLine  = 256 // bytes of a command line
 	behaviorMemory     = time.Hour
 	maxBehaviorParents = 16
@@ -59,8 +60,8 @@ func newBehaviors(window time.Duration, now func() time.Time) *behaviors {
 }
 
 // Behavior makes the event of a behaviour of a match. record is false when it
-// repeats another or is over a limit: then it is only counted, but may still be
-// evaluated by rules about behaviours.
+// repeats another or is over a limit: then it is only counted and has no id, but
+// may still be evaluated by rules about behaviours.
 //
 // ancestry is the chain of parents of the event's subject, nearest first.
 func (e *Engine) Behavior(m Match, o Outcome, ev *event.Event, ancestry []event.Process) (b event.Event, record bool) {
@@ -69,8 +70,7 @@ func (e *Engine) Behavior(m Match, o Outcome, ev *event.Event, ancestry []event.
 	b = event.Event{
 		Time: ev.Time, Class: event.ClassBehavior, Action: r.action(), Process: p, File: ev.File, Network: ev.Network, Logon: ev.Logon,
 		Additional: map[string]string{
-			event.BehaviorID: newID(), event.BehaviorDescription: r.Title, event.BehaviorRule: r.ID, event.BehaviorTree: tree,
-			"EventActionType": ev.Action, "EventReportId": strconv.FormatUint(ev.ReportID, 10),
+			event.BehaviorDescription: r.Title, event.BehaviorRule: r.ID, event.BehaviorTree: tree, "EventActionType": ev.Action,
 		},
 	}
 	set := func(key, value string) {
@@ -81,8 +81,8 @@ func (e *Engine) Behavior(m Match, o Outcome, ev *event.Event, ancestry []event.
 	set(event.BehaviorTactic, r.Tactic)
 	if r.Severity != event.SeverityInformational {
 		set("Severity", string(r.Severity)) // that an alert would have
-		set("ExpectedFrom", o.ExpectedFrom)
 	}
+	set("ExpectedFrom", o.ExpectedFrom)
 	set(event.BehaviorTechniques, strings.Join(r.Techniques, ","))
 	if ev.Class == event.ClassProcess {
 		b.Initiating = ev.Initiating
@@ -91,17 +91,23 @@ func (e *Engine) Behavior(m Match, o Outcome, ev *event.Event, ancestry []event.
 	}
 	var parents []string
 	for i := range ancestry[:min(len(ancestry), maxBehaviorParents)] {
-		parents = append(parents, ancestry[i].FolderPath)
+		parents = append(parents, ancestorEscaper.Replace(ancestry[i].FolderPath))
 	}
 	set("Ancestors", strings.Join(parents, " "))
 	var omitted uint64
 	if record, omitted = e.behaviors.enter(r, tree, &b); omitted > 0 {
 		b.Additional[event.BehaviorOmitted] = strconv.FormatUint(omitted, 10)
 	}
+	if record {
+		b.Additional["EventReportId"] = strconv.FormatUint(ev.ReportID, 10)
+	}
 	return b, record
 }
 
-// enter decides about a behaviour and remembers it. omitted are the matches of
+// ancestorEscaper keeps a path one word of Ancestors, whatever it consists of.
+var ancestorEscaper = strings.NewReplacer(`\`, `\x5c`, " ", `\x20`)
+
+// enter decides about a behaviour, gives it an id and remembers it. omitted are the matches of
 // the rule left out before it.
 func (s *behaviors) enter(r *Rule, tree string, b *event.Event) (record bool, omitted uint64) {
 	s.mu.Lock()
@@ -112,6 +118,9 @@ func (s *behaviors) enter(r *Rule, tree string, b *event.Event) (record bool, om
 		clear(s.rules)
 	}
 	t := s.tree(tree, now)
+	if len(t.seen) >= maxOfTree {
+		maps.DeleteFunc(t.seen, func(_ string, at time.Time) bool { return now.Sub(at) >= s.window || now.Sub(at) < 0 })
+	}
 	at, seen := t.seen[r.ID]
 	if repeated := seen && now.Sub(at) < s.window && now.Sub(at) >= 0; repeated ||
 		s.host >= maxOfHost || s.rules[r.ID] >= maxOfRule || len(t.seen) >= maxOfTree && !seen {
@@ -129,6 +138,8 @@ func (s *behaviors) enter(r *Rule, tree string, b *event.Event) (record bool, om
 	omitted = s.omitted[r.ID]
 	delete(s.omitted, r.ID)
 	t.seen[r.ID] = now
+	id := newID()
+	b.Additional[event.BehaviorID] = id
 	line := b.Process.CommandLine
 	if len(line) > maxRememberedLine {
 		line = strings.ToValidUTF8(line[:maxRememberedLine], "")
@@ -137,7 +148,7 @@ func (s *behaviors) enter(r *Rule, tree string, b *event.Event) (record bool, om
 		t.last = append(t.last[:0], t.last[1:]...)
 	}
 	t.last = append(t.last, event.AlertBehavior{
-		ID: b.Additional[event.BehaviorID], Time: b.Time, Action: b.Action, Description: r.Title, Techniques: r.Techniques,
+		ID: id, Time: b.Time, Action: b.Action, Description: r.Title, Techniques: r.Techniques,
 		PID: b.Process.PID, CommandLine: strings.Clone(line),
 	})
 	return true, omitted

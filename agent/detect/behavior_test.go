@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -90,6 +91,38 @@ func TestBehaviorIsRecordedOnceInATree(t *testing.T) {
 	}
 	if st := w.BehaviorStats(); st != (BehaviorStats{Recorded: 4, Repeated: 3}) {
 		t.Errorf("%+v", st)
+	}
+}
+
+// A tree shows so many behaviours in the window, and as many again after it.
+func TestBehaviorsOfATreeAreLimited(t *testing.T) {
+	w := newBehaviorWorld(t, maxOfTree+2, "")
+	shell := ran(100, 1, "/bin/bash")
+	for round := range 3 {
+		for i := range maxOfTree + 1 {
+			n := i
+			if round == 1 { // other rules than before
+				n = maxOfTree + 1 - i
+			}
+			if b, ok, _ := w.show(t, n, int64(1000+i), shell); ok != (i < maxOfTree) {
+				t.Fatalf("round %d, behaviour %d: recorded %v", round, i, ok)
+			} else if _, id := b.Additional[event.BehaviorID]; id != ok {
+				t.Fatalf("round %d, behaviour %d: recorded %v, id %v", round, i, ok, id)
+			}
+		}
+		w.now = w.now.Add(11 * time.Minute)
+	}
+	if st := w.BehaviorStats(); st != (BehaviorStats{Recorded: 3 * maxOfTree, Limited: 3}) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A path is one word of Ancestors, so that its spaces are no ancestors of their own.
+func TestAncestorsAreWords(t *testing.T) {
+	w := newBehaviorWorld(t, 1, "")
+	b, _, _ := w.show(t, 0, 200, ran(101, 100, `/tmp/a /usr/bin/dpkg `), ran(100, 1, `/tmp/\x20`))
+	if got, want := b.Additional["Ancestors"], `/tmp/a\x20/usr/bin/dpkg\x20 /tmp/\x5cx20`; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
@@ -190,6 +223,12 @@ func TestExpectedFrom(t *testing.T) {
 	as := func(path, line, script string) event.Process {
 		return event.Process{PID: 9, FolderPath: path, CommandLine: line, Script: script}
 	}
+	user := func(p event.Process) event.Process {
+		p.UID = 1000
+		return p
+	}
+	unknown := as("/usr/bin/dpkg", "dpkg -i x", "")
+	unknown.UID = -1
 	cp := as("/usr/bin/cp", "cp a /etc/x", "")
 	sh := as("/usr/bin/dash", "/bin/sh /var/lib/dpkg/info/x.postinst configure", "")
 	tmp := as("/usr/bin/dash", "/bin/sh /var/tmp/rpm-tmp.a1B2c3 1", "")
@@ -199,7 +238,11 @@ func TestExpectedFrom(t *testing.T) {
 	}{
 		"maintainer script":     {"packages", []event.Process{cp, sh, as("/usr/bin/dpkg", "dpkg --status-fd 8 --configure --pending", "")}},
 		"dpkg itself":           {"packages", []event.Process{as("/usr/bin/dpkg", "dpkg -i x.deb", "")}},
-		"dpkg in a chroot":      {"packages", []event.Process{cp, as("/srv/root/usr/bin/dpkg", "/usr/bin/dpkg --unpack x.deb", "")}},
+		"dpkg in a chroot":      {"packages", []event.Process{as("/srv/root/usr/bin/cp", "cp a /etc/x", ""), as("/srv/root/usr/bin/dpkg", "/usr/bin/dpkg --unpack x.deb", "")}},
+		"dpkg of apt":           {"packages", []event.Process{cp, as("/usr/bin/dpkg", "/usr/bin/dpkg --status-fd 23 --no-triggers --unpack --auto-deconfigure /var/cache/apt/archives/x.deb", "")}},
+		"rpm below a root":      {"packages", []event.Process{cp, as("/usr/bin/rpm", "rpm --root /srv/x -e y", "")}},
+		"puppet of its vendor":  {"configuration", []event.Process{cp, as("/opt/puppetlabs/puppet/bin/ruby", "puppet agent", "/opt/puppetlabs/puppet/bin/puppet")}},
+		"Ansible with become":   {"configuration", []event.Process{as("/usr/bin/python3.11", "python3 /home/ann/.ansible/tmp/ansible-tmp-1.3-1-2/AnsiballZ_copy.py", "")}},
 		"rpm":                   {"packages", []event.Process{cp, as("/usr/bin/rpm", "rpm -Uvh x.rpm", "")}},
 		"scriptlet of dnf":      {"packages", []event.Process{cp, tmp, as("/usr/bin/python3.9", "/usr/bin/python3 /usr/bin/dnf install x", "/usr/bin/dnf")}},
 		"module of Ansible":     {"configuration", []event.Process{as("/usr/bin/python3.11", "/usr/bin/python3 /root/.ansible/tmp/ansible-tmp-1795936251.3-1-2/AnsiballZ_copy.py", "")}},
@@ -213,6 +256,28 @@ func TestExpectedFrom(t *testing.T) {
 		"Ansible as an option":  {"", []event.Process{cp, as("/usr/bin/bash", "bash -c x /root/.ansible/tmp/ansible-tmp-1/AnsiballZ_copy.py", "")}},
 		"script called puppet":  {"", []event.Process{cp, as("/usr/bin/ruby3.1", "ruby /home/x/puppet", "/home/x/puppet")}},
 		"script named by hand":  {"", []event.Process{cp, as("/usr/bin/ruby3.1", "ruby /usr/bin/puppet", "")}},
+		"a name of two words":   {"", []event.Process{as("/usr/bin/bash", "python3 /root/.ansible/tmp/ansible-tmp-1/AnsiballZ_x.py", "")}},
+		"module in /tmp":        {"", []event.Process{as("/usr/bin/python3.11", "python3 /tmp/ansible-tmp-1/AnsiballZ_x.py", "")}},
+		"module in /var/tmp":    {"", []event.Process{as("/usr/bin/python3.11", "python3 /var/tmp/ansible-tmp-1/AnsiballZ_x.py", "")}},
+		"module of a user":      {"", []event.Process{user(as("/usr/bin/python3.11", "python3 /home/ann/.ansible/tmp/ansible-tmp-1/AnsiballZ_x.py", ""))}},
+		"python of a user":      {"", []event.Process{as("/var/lib/x/bin/python3", "python3 /root/.ansible/tmp/ansible-tmp-1/AnsiballZ_x.py", "")}},
+		"dpkg of a user":        {"", []event.Process{cp, user(as("/usr/bin/dpkg", "dpkg -i x", ""))}},
+		"dpkg of unknown user":  {"", []event.Process{cp, unknown}},
+		"scriptlet of a user":   {"", []event.Process{cp, user(tmp), user(as("/usr/bin/rpm", "rpm -i x", ""))}},
+		"dpkg of a web server":  {"", []event.Process{cp, as("/var/www/x/bin/dpkg", "dpkg -i x", "")}},
+		"puppet of a service":   {"", []event.Process{cp, as("/var/lib/x/bin/puppet", "puppet", "")}},
+		"script of a service":   {"", []event.Process{cp, as("/usr/bin/ruby3.1", "puppet", "/var/lib/x/bin/puppet")}},
+		"not of the chroot":     {"", []event.Process{cp, as("/var/lib/x/usr/bin/dpkg", "dpkg -i x", "")}},
+		"chroot in /tmp":        {"", []event.Process{as("/tmp/x/usr/bin/dpkg", "dpkg -i x", "")}},
+		"operand of dpkg":       {"", []event.Process{cp, as("/usr/bin/dpkg", "dpkg -l  -i ", "")}},
+		"pattern of dpkg":       {"", []event.Process{cp, as("/usr/bin/dpkg", "dpkg -l x -i ", "")}},
+		"dpkg ends options":     {"", []event.Process{cp, as("/usr/bin/dpkg", "dpkg -- -i x", "")}},
+		"two actions of dpkg":   {"", []event.Process{cp, as("/usr/bin/dpkg", "dpkg -i -l", "")}},
+		"hook of dpkg":          {"", []event.Process{cp, as("/usr/bin/dpkg", "dpkg -i x --pre-invoke=sh", "")}},
+		"operand of a macro":    {"", []event.Process{cp, as("/usr/bin/rpm", "rpm --eval %(sh) -i x", "")}},
+		"macro after operands":  {"", []event.Process{cp, as("/usr/bin/rpm", "rpm -i x --eval %(sh)", "")}},
+		"short macro":           {"", []event.Process{cp, as("/usr/bin/rpm", "rpm -i -E %(sh)", "")}},
+		"query of rpm":          {"", []event.Process{cp, as("/usr/bin/rpm", "rpm -qa -i x", "")}},
 		"dpkg-query of a shell": {"", []event.Process{cp, as("/usr/bin/dpkg-query", "dpkg-query --install", "")}},
 	} {
 		ev := event.Event{Class: event.ClassFile, Action: event.FileCreated, File: event.File{FolderPath: "/etc/x"}, Initiating: tt.chain[0]}
@@ -224,6 +289,23 @@ func TestExpectedFrom(t *testing.T) {
 		if b, _ := e.Behavior(ms[0], ms[0].Outcome(&ev, tt.chain[1:]), &ev, tt.chain[1:]); tt.want != "" && (b.Additional["ExpectedFrom"] != tt.want || b.Additional["Severity"] != "Medium") {
 			t.Errorf("%s: %v", name, b.Additional)
 		}
+	}
+	// Also of a rule whose matches are behaviours anyway.
+	informational := New(Options{})
+	informational.Load(Source{Name: "m", FS: fstest.MapFS{"r.yml": {Data: []byte(strings.Replace(rule, "medium", "informational", 1))}}})
+	ev := event.Event{Class: event.ClassFile, Action: event.FileCreated, File: event.File{FolderPath: "/etc/x"}, Initiating: as("/usr/bin/dpkg", "dpkg -i x.deb", "")}
+	for _, m := range informational.Evaluate(&ev) {
+		b, _ := informational.Behavior(m, m.Outcome(&ev, nil), &ev, nil)
+		if b.Additional["ExpectedFrom"] != "packages" || b.Additional["Severity"] != "" {
+			t.Errorf("informational: %v", b.Additional)
+		}
+		ev.Initiating.UID = 1000
+		if b, _ = informational.Behavior(m, m.Outcome(&ev, nil), &ev, nil); b.Additional["ExpectedFrom"] != "" {
+			t.Errorf("informational, of a user: %v", b.Additional)
+		}
+	}
+	if st := informational.BehaviorStats(); st.Recorded != 1 || st.Repeated != 1 {
+		t.Errorf("informational: %+v", st)
 	}
 	if _, problems := ParseRules("x.yml", []byte(strings.Replace(rule, "packages", "anybody", 1))); len(problems) != 1 || problems[0].Line == 0 || !strings.Contains(problems[0].Err.Error(), "anybody") {
 		t.Errorf("%v", problems)
@@ -238,6 +320,25 @@ func TestBehaviorActions(t *testing.T) {
 	}
 	if a := camel(strings.Repeat("long ", 100)); len(a) > maxAction {
 		t.Error(len(a))
+	}
+}
+
+// What a rule did is seen however often it did it.
+func TestResponsesAreNeverTooMany(t *testing.T) {
+	e := New(Options{})
+	rule := "title: T\nid: t\nlevel: informational\nalert: true\nresponse: kill_tree\nlogsource: {product: linux, category: process_creation}\ndetection: {s: {Image: /b/0}, condition: s}\n"
+	if rep := e.Load(Source{Name: "m", FS: fstest.MapFS{"r.yml": {Data: []byte(rule)}}}); len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	for i := range maxRareOfHost + 1 {
+		ev := event.Event{Class: event.ClassProcess, Action: event.ProcessCreated, Process: ran(int64(1000+i), 1, "/b/0")}
+		ms := e.Evaluate(&ev)
+		if len(ms) != 1 || !ms[0].Outcome(&ev, nil).Alert {
+			t.Fatalf("%v", ms)
+		}
+		if a, report := e.Alert(ms[0], &ev, nil); !report || a.Description != "" {
+			t.Fatalf("alert %d: %v %q", i, report, a.Description)
+		}
 	}
 }
 
@@ -324,4 +425,42 @@ func TestRareAlerts(t *testing.T) {
 	if rules, problems := ParseRules("x.yml", []byte("title: T\nlevel: informational\nalert: false\nlogsource: {category: process_creation}\ndetection: {s: {Image: /x}, condition: s}\n")); len(problems) > 0 || rules[0].Alerts {
 		t.Errorf("%v", problems)
 	}
+}
+
+// What is remembered of behaviours has the size that its bounds promise.
+func TestBehaviorMemory(t *testing.T) {
+	const promised = 8 << 20
+	now := time.Unix(1e9, 0)
+	s := newBehaviors(10*time.Minute, func() time.Time { return now })
+	rules := make([]*Rule, maxOfTree)
+	for i := range rules {
+		rules[i] = &Rule{ID: fmt.Sprintf("1b1f6d0e-6d39-5a1c-9a57-3f0b54a0%04d", i), Title: strings.Repeat("t", maxAction)}
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for tree := range maxBehaviorTrees {
+		id := fmt.Sprintf("jz8k2m4x-%d", 1000000+tree)
+		for _, r := range rules {
+			s.host = 0 // as if filled over many windows
+			clear(s.rules)
+			b := event.Event{Time: now, Action: r.action(), Additional: map[string]string{}, Process: event.Process{CommandLine: strings.Repeat("x", 4096)}}
+			if record, _ := s.enter(r, id, &b); !record {
+				t.Fatal("not recorded")
+			}
+		}
+	}
+	used := int64(heap() - before)
+	if n := s.order.Len(); n != maxBehaviorTrees {
+		t.Errorf("%d trees", n)
+	}
+	t.Logf("%d KiB of %d", used>>10, promised>>10)
+	if used > promised {
+		t.Errorf("%d bytes remembered, %d are promised", used, promised)
+	}
+	runtime.KeepAlive(s)
 }

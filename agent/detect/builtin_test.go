@@ -270,6 +270,26 @@ func TestBuiltinCorrelations(t *testing.T) {
 			}
 		}
 	}
+	// In a chroot it is so for root, and elsewhere a name says nothing.
+	for i, c := range []struct {
+		whose string
+		uid   int64
+		found bool
+	}{
+		{"/var/lib/x/system/usr/bin/dpkg", 0, false}, {"/var/lib/x/system/usr/bin/dpkg", 1000, true}, {"/usr/local/sbin/nrpe", 1000, false},
+		{"/tmp/bin/dpkg", 0, true}, {"/tmp/usr/bin/dpkg", 0, true}, {"/home/ann/bin/facter", 1000, true}, {"/tmp/opt/puppet", 1000, true}, {`/tmp/a\x20/usr/bin/dpkg`, 0, true},
+	} {
+		start = start.AddDate(0, 1, 0)
+		var got []string
+		for k := range 12 {
+			ev := behave(k, "/usr/bin/dash", c.whose, "/usr/bin/bash")
+			ev.Process.UID, ev.Additional[event.BehaviorTree] = c.uid, fmt.Sprint("forged", i)
+			got = append(got, titles(e.Evaluate(&ev))...)
+		}
+		if slices.Contains(got, "Program without a terminal looks around the host in many ways") != c.found {
+			t.Errorf("%s of user %d: %v", c.whose, c.uid, got)
+		}
+	}
 	for _, c := range []struct {
 		title string
 		n     int // events until it is found
