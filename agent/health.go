@@ -335,8 +335,12 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 			loaded++
 		}
 	}
+	behaviors := a.rules.BehaviorStats()
 	r.Details = append(r.Details,
 		api.Field{Name: "behaviour_rules", Value: loaded},
+		api.Field{Name: "behaviours_recorded", Value: behaviors.Recorded},
+		api.Field{Name: "behaviours_repeated", Value: behaviors.Repeated},
+		api.Field{Name: "behaviours_limited", Value: behaviors.Limited},
 		api.Field{Name: "spool_bytes", Value: st.DiskBytes},
 		api.Field{Name: "spool_batches_waiting", Value: st.Written - st.Acknowledged},
 		api.Field{Name: "events_lost", Value: sum(st.Lost)},

@@ -276,8 +276,14 @@ func TestBuiltinCorrelations(t *testing.T) {
 		uid   int64
 		found bool
 	}{
-		{"/var/lib/x/system/usr/bin/dpkg", 0, false}, {"/var/lib/x/system/usr/bin/dpkg", 1000, true}, {"/usr/local/sbin/nrpe", 1000, false},
-		{"/tmp/bin/dpkg", 0, true}, {"/tmp/usr/bin/dpkg", 0, true}, {"/home/ann/bin/facter", 1000, true}, {"/tmp/opt/puppet", 1000, true}, {`/tmp/a\x20/usr/bin/dpkg`, 0, true},
+		{"/var/lib/x/system/usr/bin/dpkg", 0, false},
+		{"/var/lib/x/system/usr/bin/dpkg", 1000, true},
+		{"/usr/local/sbin/nrpe", 1000, false},
+		{"/tmp/bin/dpkg", 0, true},
+		{"/tmp/usr/bin/dpkg", 0, true},
+		{"/home/ann/bin/facter", 1000, true},
+		{"/tmp/opt/puppet", 1000, true},
+		{`/tmp/a\x20/usr/bin/dpkg`, 0, true},
 	} {
 		start = start.AddDate(0, 1, 0)
 		var got []string

@@ -114,6 +114,11 @@ func TestSensorEvents(t *testing.T) {
 				t.Fatalf("%s comes from %v", c, details["sensor_"+string(c)])
 			}
 		}
+		for _, name := range []string{"behaviours_recorded", "behaviours_repeated", "behaviours_limited"} {
+			if _, ok := details[name].(float64); !ok {
+				t.Fatalf("%s is %v", name, details[name])
+			}
+		}
 		for _, name := range []string{"process", "file"} {
 			number := func(field string) float64 { n, _ := details[field+"_"+name].(float64); return n }
 			if number("events") == 0 || number("spooled") == 0 || number("seen") < number("events") {

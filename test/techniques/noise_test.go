@@ -14,13 +14,13 @@ import (
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
-// maxInformational is how many rules may raise Informational alerts in one of
-// the parts: each is at most one alert, since a part is one process tree.
-const maxInformational = 4
+// tolerated are the titles of rules that may raise Informational alerts in a
+// part: what it does is what they are about.
+var tolerated = map[string][]string{}
 
-// What administrators do every day raises no alert above Informational. The
-// packages are unpacked from the archives that are at hand; BULWARK_NOISE=1
-// builds the whole project and makes a whole system besides.
+// What administrators do every day raises no alert, but for the Informational
+// ones of the list above. BULWARK_NOISE=1 builds the whole project and makes a
+// whole system besides.
 func TestEverydayIsSilent(t *testing.T) {
 	need.Root(t)
 	w := startWatch(t)
@@ -54,15 +54,14 @@ func TestEverydayIsSilent(t *testing.T) {
 			}
 			alerts[f.rule.Title] = true
 			report := t.Errorf
-			if f.rule.Severity == event.SeverityInformational { // the rule says that it is rare by nature: few, not none
+			if f.rule.Severity == event.SeverityInformational {
 				informational++
-				report = t.Logf
+				if slices.Contains(tolerated[name], f.rule.Title) {
+					report = t.Logf
+				}
 			}
 			report("%s: %s (%s): %s %q, parent %q, file %s, in %v", name, f.rule.Title, f.rule.Severity, f.event.Action,
 				f.event.Process.CommandLine+" "+f.event.Initiating.FolderPath, f.event.Initiating.CommandLine, f.event.File.FolderPath, f.event.Additional)
-		}
-		if informational > maxInformational {
-			t.Errorf("%s: %d rules raise Informational alerts", name, informational)
 		}
 		took := time.Since(begin)
 		matches := 0
@@ -113,23 +112,28 @@ func workFolder(t *testing.T) string {
 // project built.
 func everything(t *testing.T, run func(name, script string), root string) {
 	need.Command(t, "debootstrap")
-	run("packages", `mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
+	need.Command(t, "unshare")
+	// private is a script whose mounts are its own: none is left for the removal of
+	// the folder to walk into.
+	private := func(script string) string {
+		return "exec unshare --mount --propagation private /bin/bash -e <<'PRIVATE'\n" + script + "\nPRIVATE\n"
+	}
+	run("packages", private(`mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)
 debootstrap --variant=minbase --include=`+everyday+` $(. /etc/os-release; echo $VERSION_CODENAME) system "$mirror" >debootstrap.log || { tail -n 20 debootstrap.log; exit 1; }
 cp /etc/apt/apt.conf.d/* system/etc/apt/apt.conf.d/; cp /etc/resolv.conf system/etc/
-chroot system apt-get -qq update && chroot system apt-get -qq -y install --no-install-recommends ansible-core python3-apt gdb >apt.log 2>&1 || { tail -n 20 apt.log; exit 1; }`)
+chroot system apt-get -qq update && chroot system apt-get -qq -y install --no-install-recommends ansible-core python3-apt gdb >apt.log 2>&1 || { tail -n 20 apt.log; exit 1; }`))
 	playbook, err := filepath.Abs("testdata/playbook.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run("ansible", `mkdir system/play && cp `+playbook+` system/play/ && mount -t proc proc system/proc
-trap 'umount system/proc' EXIT
+	run("ansible", private(`mkdir system/play && cp `+playbook+` system/play/ && mount -t proc proc system/proc
 chroot system env LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local /play/playbook.yml
-chroot system env LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local /play/playbook.yml`)
-	run("cron day", `echo 'APT::Periodic::RandomSleep "0";' | tee sleep.conf >system/etc/apt/apt.conf.d/99sleep # up to half an hour otherwise
+chroot system env LC_ALL=C.UTF-8 ansible-playbook -i localhost, -c local /play/playbook.yml`))
+	run("cron day", private(`echo 'APT::Periodic::RandomSleep "0";' | tee sleep.conf >system/etc/apt/apt.conf.d/99sleep # up to half an hour otherwise
 export APT_CONFIG=$PWD/sleep.conf
 for f in /etc/cron.daily/*; do [ -x "$f" ] && "$f" || true; done
-mount -t proc proc system/proc; trap 'umount system/proc' EXIT
-for when in hourly daily weekly monthly; do env -u APT_CONFIG chroot system run-parts /etc/cron.$when || true; done`)
+mount -t proc proc system/proc
+for when in hourly daily weekly monthly; do env -u APT_CONFIG chroot system run-parts /etc/cron.$when || true; done`))
 	run("backups", `mkdir saved && rsync -aAXH --delete system/etc system/var system/root saved/ && rsync -aAXH --delete system/etc system/var system/root saved/
 export RESTIC_PASSWORD=x
 restic -q init -r repo && restic -q backup -r repo system/etc system/var && restic -q backup -r repo system/etc system/var && restic -q forget --prune --keep-last 1 -r repo && restic -q check -r repo && restic -q restore latest -r repo --target back
