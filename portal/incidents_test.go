@@ -94,6 +94,18 @@ func TestIncidents(t *testing.T) {
 		t.Errorf("after a repeated delivery: %+v, %v", again, err)
 	}
 	s.n = 100
+	// What is of the same device must be near an alert, not only between two.
+	d3 := strings.Repeat("d3", 20)
+	long := s.alert(d3, 0, edr, "", event.SeverityLow, 100, 90)
+	if got := s.alert(d3, 5*time.Hour, edr, "", event.SeverityLow, 101, 90); got != long {
+		t.Errorf("a sibling hours later: incident %d, want %d", got, long)
+	}
+	if got := s.alert(d3, 150*time.Minute, edr, "", event.SeverityLow, 500); got == long {
+		t.Error("an unrelated process hours from every alert is of the incident around it")
+	}
+	if got := s.alert(d3, 5*time.Hour-10*time.Minute, edr, "", event.SeverityLow, 600); got != long {
+		t.Errorf("near the second alert of the device: incident %d, want %d", got, long)
+	}
 	// An alert that shares a process with two: they are one.
 	_, token, err := w.accounts.CreateToken(t.Context(), "soar", []access.Permission{access.IncidentWrite}, 0, "test", "")
 	if err != nil {
@@ -132,6 +144,9 @@ func TestIncidents(t *testing.T) {
 	if status != 200 || m["@odata.count"] != float64(1) {
 		t.Errorf("list: %d %v", status, m)
 	}
+	if one := m["value"].([]any)[0].(map[string]any); one["comments"] != nil || len(one["alerts"].([]any)) != 2 {
+		t.Errorf("in a list: %v", one)
+	}
 	for body, target := range map[string]string{`{}`: "", `{"status":"Redirected"}`: "status", `{"classification":"x"}`: "classification", `{"tags":["` + strings.Repeat("x", 65) + `"]}`: "tags", `{"nope":1}`: "nope"} {
 		status, m := call("PATCH", "/api/incidents/{id}", path(bad), body)
 		if e, _ := m["error"].(map[string]any); status != 400 || e["target"] != target {
@@ -146,8 +161,19 @@ func TestIncidents(t *testing.T) {
 	if err != nil || len(list) != 0 {
 		t.Errorf("alerts without an incident: %d, %v", len(list), err)
 	}
+	// What alerts are compared with is kept for a month, and no longer.
 	if err := w.incidents.Sweep(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if got := s.alert(d3, 5*time.Hour, edr, "", event.SeverityLow, 102, 90); got != long {
+		t.Errorf("after a sweep: incident %d, want %d", got, long)
+	}
+	later := incident.New(w.control.Incidents(), w.alerts, func() time.Time { return time.Now().Add(31 * 24 * time.Hour) })
+	if err := later.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := s.alert(d3, 5*time.Hour, edr, "", event.SeverityLow, 103, 90); got == long {
+		t.Error("an alert was compared with what was to be forgotten")
 	}
 	counts, err := w.incidents.OpenCounts(t.Context())
 	if err != nil || counts["Medium"] < 2 {
@@ -163,10 +189,16 @@ func incidentPages(t *testing.T, w *world, first, other, bad int64) {
 		t.Errorf("the page of a merged incident: %s to %s", resp.Status, resp.Header.Get("Location"))
 	}
 	_, text := w.get(t, c, at(first))
-	for _, want := range []string{"<svg class=\"graph\"", "p90 90", "Merged", "was merged into this one", "https://attack.mitre.org/techniques/T1059/004/", "kept", ">apt<"} {
-		if want != "Merged" && !strings.Contains(text, want) {
+	for _, want := range []string{"<svg class=\"graph\"", "p90 90", "was merged into this one", "https://attack.mitre.org/techniques/T1059/004/", "kept", ">apt<"} {
+		if !strings.Contains(text, want) {
 			t.Errorf("the page of the incident lacks %q", want)
 		}
+	}
+	merged, err := w.incidents.Get(t.Context(), strconv.FormatInt(other, 10))
+	if err != nil || !slices.ContainsFunc(merged.Notes, func(n incident.Note) bool {
+		return !n.Comment && n.Author == "portal" && strings.HasPrefix(n.Text, fmt.Sprintf("Merged into incident %d:", first))
+	}) {
+		t.Errorf("the history of the merged incident: %+v, %v", merged.Notes, err)
 	}
 	for _, f := range []url.Values{{"do": {"assign"}}, {"comment": {"hello"}}, {"status": {"InProgress"}, "tags": {"a, b"}}, {"do": {"resolve"}}, {"do": {"reopen"}}} {
 		f.Set("csrf", csrf)

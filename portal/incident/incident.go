@@ -48,7 +48,8 @@ type Incident struct {
 	Created, Updated, Resolved time.Time
 	First, Last                time.Time // of its alerts
 	Alerts, Devices            int
-	// Notes are comments and history, oldest first; filled by Store.Incident.
+	// Notes are comments and history, oldest first, at most the newest 1,000;
+	// filled by Store.Incident.
 	Notes []Note
 }
 
@@ -145,10 +146,10 @@ func (s *Service) List(ctx context.Context, q query.Query) ([]Incident, int, err
 }
 
 // Alerts returns the first alerts of an incident in the order of their times,
-// and how many there are.
-func (s *Service) Alerts(ctx context.Context, id int64, top int) ([]alert.Alert, int, error) {
+// and, when asked, how many there are.
+func (s *Service) Alerts(ctx context.Context, id int64, top int, count bool) ([]alert.Alert, int, error) {
 	return s.alerts.List(ctx, query.Query{
-		Filter: query.Compare{Field: "incidentId", Op: query.Eq, Value: id}, Order: []query.Order{{Field: "firstEventTime"}}, Top: top, Count: true,
+		Filter: query.Compare{Field: "incidentId", Op: query.Eq, Value: id}, Order: []query.Order{{Field: "firstEventTime"}}, Top: top, Count: count,
 	})
 }
 

@@ -10,10 +10,11 @@ import (
 )
 
 // Bounds of the incidents of one answer: how many at most, as in the reference
-// product, and how many alerts of each.
+// product, how many alerts of each, and how many alerts of all.
 const (
 	maxIncidents      = 100
 	maxIncidentAlerts = 100
+	maxListedAlerts   = 1000
 )
 
 // incidentObject is the Incident of the API.
@@ -32,7 +33,7 @@ type incidentObject struct {
 	Status             string          `json:"status"`
 	Severity           string          `json:"severity"`
 	Tags               []string        `json:"tags"`
-	Comments           []comment       `json:"comments"`
+	Comments           *[]comment      `json:"comments,omitempty"` // of one incident, not in a list
 	AlertsCount        int             `json:"alertsCount"`
 	DevicesCount       int             `json:"devicesCount"`
 	Alerts             []incidentAlert `json:"alerts"`
@@ -68,12 +69,13 @@ type incidentDevice struct {
 	DNSName string `json:"deviceDnsName"`
 }
 
-func (a *API) toIncident(r *http.Request, i incident.Incident) (incidentObject, error) {
+// toIncident makes the object, with at most so many alerts and without comments.
+func (a *API) toIncident(r *http.Request, i incident.Incident, top int) (incidentObject, error) {
 	o := incidentObject{
 		IncidentID: i.ID, RedirectIncidentID: number(i.Redirect), IncidentName: i.Title, CreatedTime: i.Created, LastUpdateTime: i.Updated,
 		ResolvedTime: moment(i.Resolved), FirstActivity: i.First, LastActivity: i.Last, AssignedTo: present(i.AssignedTo),
 		Classification: i.Classification, Determination: i.Determination, Status: i.Status, Severity: i.Severity,
-		Tags: append([]string{}, i.Tags...), Comments: []comment{}, AlertsCount: i.Alerts, DevicesCount: i.Devices, Alerts: []incidentAlert{},
+		Tags: append([]string{}, i.Tags...), AlertsCount: i.Alerts, DevicesCount: i.Devices, Alerts: []incidentAlert{},
 	}
 	if o.Classification == "" {
 		o.Classification = "Unknown"
@@ -81,16 +83,31 @@ func (a *API) toIncident(r *http.Request, i incident.Incident) (incidentObject, 
 	if o.Determination == "" {
 		o.Determination = "NotAvailable"
 	}
-	for _, n := range i.Notes {
-		if n.Comment {
-			o.Comments = append(o.Comments, comment{n.Text, n.Author, n.Time})
-		}
+	if top == 0 || i.Alerts == 0 {
+		return o, nil
 	}
-	list, _, err := a.cfg.Incidents.Alerts(r.Context(), i.ID, maxIncidentAlerts)
+	list, _, err := a.cfg.Incidents.Alerts(r.Context(), i.ID, top, false)
 	for _, v := range list {
 		o.Alerts = append(o.Alerts, toIncidentAlert(v))
 	}
 	return o, err
+}
+
+// answerIncident answers with one incident and its comments.
+func (a *API) answerIncident(w http.ResponseWriter, r *http.Request, i incident.Incident) error {
+	o, err := a.toIncident(r, i, maxIncidentAlerts)
+	if err != nil {
+		return err
+	}
+	comments := []comment{}
+	for _, n := range i.Notes {
+		if n.Comment {
+			comments = append(comments, comment{n.Text, n.Author, n.Time})
+		}
+	}
+	o.Comments = &comments
+	a.write(w, http.StatusOK, o)
+	return nil
 }
 
 func toIncidentAlert(a alert.Alert) incidentAlert {
@@ -117,10 +134,12 @@ func (a *API) incidents(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	values := make([]incidentObject, len(list))
+	left := maxListedAlerts
 	for n, i := range list {
-		if values[n], err = a.toIncident(r, i); err != nil {
+		if values[n], err = a.toIncident(r, i, min(left, maxIncidentAlerts)); err != nil {
 			return err
 		}
+		left -= len(values[n].Alerts)
 	}
 	a.write(w, http.StatusOK, newPage(r, "Incidents", o.Query, values, len(values), count))
 	return nil
@@ -131,12 +150,7 @@ func (a *API) incident(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := a.toIncident(r, i)
-	if err != nil {
-		return err
-	}
-	a.write(w, http.StatusOK, o)
-	return nil
+	return a.answerIncident(w, r, i)
 }
 
 func (a *API) updateIncident(w http.ResponseWriter, r *http.Request) error {
@@ -165,10 +179,5 @@ func (a *API) updateIncident(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := a.toIncident(r, i)
-	if err != nil {
-		return err
-	}
-	a.write(w, http.StatusOK, o)
-	return nil
+	return a.answerIncident(w, r, i)
 }

@@ -125,7 +125,7 @@ func (s *Site) showIncident(w http.ResponseWriter, r *http.Request, i incident.I
 		CSRF: visitOf(ctx).session.CSRF, MayWrite: access.From(ctx).May(access.IncidentWrite), Me: visitOf(ctx).user.Name,
 	}
 	var err error
-	if p.Alerts, p.Total, err = s.cfg.Incidents.Alerts(ctx, i.ID, storyRows); err != nil {
+	if p.Alerts, p.Total, err = s.cfg.Incidents.Alerts(ctx, i.ID, storyRows, true); err != nil {
 		return err
 	}
 	users, err := s.cfg.Accounts.Users(ctx)

@@ -92,9 +92,16 @@ func incidentLinks(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *aler
 		if n == 0 {
 			continue
 		}
-		found, err := links(ctx, tx, kind, `SELECT DISTINCT i.id, i.first, i.alerts, NOT EXISTS (SELECT 1 FROM alerts o WHERE o.incident_id = i.id AND o.incident_id <> 0 AND o.device_id <> ?1)
+		also := ""
+		if kind == incident.Host {
+			// The key is of all the time of the incident; an alert of that time is
+			// wanted.
+			also = ` AND EXISTS (SELECT 1 FROM alerts o WHERE o.incident_id = i.id AND o.time BETWEEN ?2 AND ?3 AND o.device_id = ?1)`
+		}
+		found, err := links(ctx, tx, kind, `SELECT DISTINCT i.id, i.first, i.alerts, i.devices = 1 AND ?1 = (SELECT o.device_id FROM alerts o WHERE o.incident_id = i.id LIMIT 1)
 			FROM incident_keys k JOIN incidents i ON i.id = k.incident_id
-			WHERE k.last >= ?2 AND k.first <= ?3 AND i.status IN ('Active', 'InProgress') AND k.key IN (?4`+strings.Repeat(", ?", n-1)+`) ORDER BY i.id LIMIT 1000`, args...)
+			WHERE k.last >= ?2 AND k.first <= ?3 AND i.status IN ('Active', 'InProgress') AND i.alerts < `+strconv.Itoa(incident.MaxAlerts)+also+`
+			AND k.key IN (?4`+strings.Repeat(", ?", n-1)+`) ORDER BY i.id LIMIT 1000`, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -125,12 +132,12 @@ func links(ctx context.Context, tx *sql.Tx, kind incident.Kind, q string, args .
 // mergeIncident moves alerts, keys and comments of an incident into another.
 func mergeIncident(ctx context.Context, tx *sql.Tx, from, to, at int64) error {
 	for _, q := range []string{
-		`UPDATE alerts SET incident_id = ?2 WHERE incident_id = ?1 AND incident_id <> 0`,
+		`UPDATE alerts SET incident_id = ?2 WHERE incident_id = ?1`,
 		`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?2, first, last, seen FROM incident_keys WHERE incident_id = ?1
 			ON CONFLICT (key, incident_id) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), seen = max(seen, excluded.seen)`,
 		`DELETE FROM incident_keys WHERE incident_id = ?1`,
 		`UPDATE incident_notes SET incident_id = ?2 WHERE incident_id = ?1 AND comment = 1`,
-		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1`,
+		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1 AND redirect <> 0`,
 		`UPDATE incidents SET tags = (SELECT json_group_array(value) FROM (SELECT value FROM json_each((SELECT tags FROM incidents WHERE id = ?2))
 			UNION SELECT value FROM json_each((SELECT tags FROM incidents WHERE id = ?1)) LIMIT ` + strconv.Itoa(incident.MaxTags) + `)) WHERE id = ?2`,
 	} {
@@ -157,12 +164,12 @@ func refreshIncident(ctx context.Context, tx *sql.Tx, id, at int64) error {
 	var title, device, severity string
 	var rank, alerts, devices int
 	var first, last int64
-	err := tx.QueryRowContext(ctx, `SELECT title, device_name, severity, severity_rank FROM alerts WHERE incident_id = ? AND incident_id <> 0
-		ORDER BY severity_rank DESC, time, id LIMIT 1`, id).Scan(&title, &device, &severity, &rank)
+	err := tx.QueryRowContext(ctx, `SELECT title, device_name, severity, severity_rank FROM alerts
+		WHERE rowid = (SELECT rowid FROM alerts WHERE incident_id = ? ORDER BY severity_rank DESC, time, rowid LIMIT 1)`, id).Scan(&title, &device, &severity, &rank)
 	if err != nil {
 		return err
 	}
-	err = tx.QueryRowContext(ctx, `SELECT count(*), count(DISTINCT device_id), min(time), max(time) FROM alerts WHERE incident_id = ? AND incident_id <> 0`, id).Scan(&alerts, &devices, &first, &last)
+	err = tx.QueryRowContext(ctx, `SELECT count(*), count(DISTINCT device_id), min(time), max(time) FROM alerts WHERE incident_id = ?`, id).Scan(&alerts, &devices, &first, &last)
 	if err != nil {
 		return err
 	}
@@ -195,7 +202,7 @@ func (s incidentStore) Incident(ctx context.Context, id int64) (incident.Inciden
 		err = r.Scan(&n.Comment, &n.Author, &at, &n.Text)
 		n.Time = fromMicros(at)
 		return n, err
-	}, `SELECT comment, author, time, text FROM incident_notes WHERE incident_id = ? ORDER BY time, id LIMIT 1000`, id)
+	}, `SELECT comment, author, time, text FROM (SELECT * FROM incident_notes WHERE incident_id = ? ORDER BY time DESC, id DESC LIMIT 1000) ORDER BY time, id`, id)
 	return i, err
 }
 
@@ -246,7 +253,7 @@ func (s incidentStore) UpdateIncident(ctx context.Context, id int64, c incident.
 				i.Resolved = at
 				_, err := tx.ExecContext(ctx, `UPDATE alerts SET status = ?1, resolved = ?2, updated = ?2,
 					classification = CASE classification WHEN '' THEN ?3 ELSE classification END, determination = CASE determination WHEN '' THEN ?4 ELSE determination END
-					WHERE incident_id = ?5 AND incident_id <> 0 AND status <> ?1`, alert.Resolved, micros(at), i.Classification, i.Determination, id)
+					WHERE incident_id = ?5 AND status <> ?1`, alert.Resolved, micros(at), i.Classification, i.Determination, id)
 				if err != nil {
 					return err
 				}
