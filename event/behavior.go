@@ -12,7 +12,7 @@ func behaviorTable() Table {
 	same := func(e *Event) time.Time { return e.Time }
 	fixed := func(s string) func(*Event) string { return func(*Event) string { return s } }
 	t := Table{Name: "BehaviorInfo", Class: ClassBehavior, Columns: []Column{
-		when("Timestamp", same),
+		when(ColumnTimestamp, same),
 		text("BehaviorId", func(e *Event) string { return e.Additional[BehaviorID] }),
 		text("ActionType", func(e *Event) string { return e.Action }),
 		text("Description", func(e *Event) string { return e.Additional[BehaviorDescription] }),

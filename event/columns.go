@@ -37,6 +37,10 @@ func (t Type) String() string {
 	}
 }
 
+// ColumnTimestamp is the time of an event. The portal fills it with the time of
+// arrival where the event has none.
+const ColumnTimestamp = "Timestamp"
+
 // Columns whose value the portal knows and the event does not: their getters
 // are nil.
 const (
@@ -83,7 +87,7 @@ type Table struct {
 func Tables() []Table {
 	common := func() []Column {
 		return []Column{
-			{Name: "Timestamp", Type: DateTime, When: func(e *Event) time.Time { return e.Time }},
+			{Name: ColumnTimestamp, Type: DateTime, When: func(e *Event) time.Time { return e.Time }},
 			text(ColumnDeviceID, nil),
 			text(ColumnDeviceName, nil),
 			text("ActionType", func(e *Event) string { return e.Action }),

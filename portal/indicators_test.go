@@ -7,6 +7,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,24 @@ func (w *world) upload(t *testing.T, c *http.Client, path, csrf, do, content str
 		t.Fatal(err)
 	}
 	return w.do(t, c, http.MethodPost, path, &b, map[string]string{"Content-Type": m.FormDataContentType()})
+}
+
+// TestUploadsLeaveNoFiles: what a form has is larger than what is kept in memory,
+// and is gone from the disk after the answer, whatever that is.
+func TestUploadsLeaveNoFiles(t *testing.T) {
+	w := newWorld(t)
+	c, csrf := w.signIn(t, "rita", access.Responder)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	large := strings.Repeat("# a line without an indicator\n", 3<<20/30)
+	for token, want := range map[string]int{csrf: http.StatusBadRequest, "wrong": http.StatusForbidden} {
+		if resp, text := w.upload(t, c, "/indicators/import", token, "check", large); resp.StatusCode != want {
+			t.Errorf("%s: %s, want %d: %.500s", token, resp.Status, want, text)
+		}
+	}
+	if left, err := filepath.Glob(dir + "/*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
 
 // TestIndicatorPages makes, imports, exports and deletes indicators as a

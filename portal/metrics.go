@@ -63,15 +63,8 @@ func (m *metrics) observeRun(run detection.Run, raised []event.Alert) {
 	}
 }
 
-// lossClasses are the classes that have a counter of their own; an agent could
-// otherwise make any number of them.
-var lossClasses = map[string]bool{"process": true, "file": true, "network": true, "logon": true, "image_load": true, "device": true, "alert": true}
-
 func (m *metrics) countLost(class string, n uint64) {
-	if !lossClasses[class] {
-		class = "other"
-	}
-	m.lost.WithLabelValues(class).Add(float64(n))
+	m.lost.WithLabelValues(eventstore.LossClass(class)).Add(float64(n))
 }
 
 // gauges asks the stores when the metrics are read.

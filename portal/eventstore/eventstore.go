@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -27,7 +28,8 @@ type Batch struct {
 	// Sequence grows within a spool; a batch whose sequence is not above the
 	// highest stored one is a repetition and is not stored again.
 	Sequence uint64
-	// Events may be reused by the caller after Append returned.
+	// Events may be reused by the caller after Append returned. One without a time
+	// is stored with Received.
 	Events []event.Event
 	// Lost counts what the agent dropped since the previous batch, by class.
 	Lost     map[string]uint64
@@ -59,6 +61,41 @@ type Store interface {
 // soon as the batch is acknowledged; a batch that came twice counts once.
 type Receipt struct{ Stored, Lost uint64 }
 
+// Plus is the sum. What a device says that it lost may be anything: the sum ends
+// at the largest number.
+func (r Receipt) Plus(o Receipt) Receipt {
+	return Receipt{plus(r.Stored, o.Stored), plus(r.Lost, o.Lost)}
+}
+
+func plus(a, b uint64) uint64 {
+	return a + min(b, math.MaxUint64-a)
+}
+
+// LossClass is the name under which a loss is counted: that of a class, "alert",
+// or "other" for anything else that a device says, which could otherwise make any
+// number of counters.
+func LossClass(name string) string {
+	if name == "alert" {
+		return name
+	}
+	for c := event.ClassProcess; c.String() != event.ClassUnknown.String(); c++ {
+		if c.String() == name {
+			return name
+		}
+	}
+	return "other"
+}
+
+// Losses is Lost by the names of LossClass.
+func (b *Batch) Losses() map[string]uint64 {
+	out := make(map[string]uint64, len(b.Lost))
+	for name, n := range b.Lost {
+		class := LossClass(name)
+		out[class] = plus(out[class], n)
+	}
+	return out
+}
+
 // Receipts makes the receipts of a batch.
 func (b *Batch) Receipts() map[string]Receipt {
 	out := map[string]Receipt{}
@@ -68,10 +105,8 @@ func (b *Batch) Receipts() map[string]Receipt {
 		r.Stored++
 		out[class] = r
 	}
-	for class, n := range b.Lost {
-		r := out[class]
-		r.Lost += n
-		out[class] = r
+	for class, n := range b.Losses() {
+		out[class] = out[class].Plus(Receipt{Lost: n})
 	}
 	return out
 }

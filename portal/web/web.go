@@ -137,7 +137,12 @@ func (s *Site) routes() {
 	}
 	post := func(pattern string, need access.Permission, h func(http.ResponseWriter, *http.Request) error) {
 		s.router.Handle("POST "+pattern, need, s.handler(func(w http.ResponseWriter, r *http.Request) error {
-			if err := s.form(w, r, need != access.Public); err != nil {
+			err := s.form(w, r, need != access.Public)
+			// The server removes the files of its own request only, and this one is a copy.
+			if r.MultipartForm != nil {
+				defer r.MultipartForm.RemoveAll() //nolint:errcheck // nothing can be done about a file that stays
+			}
+			if err != nil {
 				return err
 			}
 			return h(w, r)

@@ -115,6 +115,15 @@ func (t *tableWriter) fill(rows []row) {
 			fill(v, rows, func(r row) (int64, bool) { return c.Number(r.event) })
 		case c.Flag != nil:
 			fill(v, rows, func(r row) (bool, bool) { return c.Flag(r.event) })
+		case c.Name == event.ColumnTimestamp:
+			// A row without a time would be in no timeline.
+			fill(v, rows, func(r row) (int64, bool) {
+				at := c.When(r.event)
+				if at.IsZero() {
+					at = r.batch.Received
+				}
+				return at.UnixMicro(), true
+			})
 		case c.When != nil:
 			fill(v, rows, func(r row) (int64, bool) {
 				at := c.When(r.event)

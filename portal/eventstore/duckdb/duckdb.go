@@ -361,8 +361,8 @@ func spoolRows(marks map[spool]uint64, now time.Time) (q string, args []any) {
 // lossRows is the statement that keeps what the devices lost.
 func lossRows(batches []*eventstore.Batch) (q string, args []any) {
 	for _, b := range batches {
-		for class, n := range b.Lost {
-			args = append(args, b.DeviceID, b.Received, valid(class), n)
+		for class, n := range b.Losses() {
+			args = append(args, b.DeviceID, b.Received, class, n)
 		}
 	}
 	return "INSERT INTO losses VALUES " + marksOf(args), args
@@ -375,15 +375,21 @@ func receiptRows(batches []*eventstore.Batch) (q string, args []any) {
 	sums := map[line]eventstore.Receipt{}
 	for _, b := range batches {
 		for class, r := range b.Receipts() {
-			k := line{b.DeviceID, valid(class)}
-			sums[k] = eventstore.Receipt{Stored: sums[k].Stored + r.Stored, Lost: sums[k].Lost + r.Lost}
+			k := line{b.DeviceID, class}
+			sums[k] = sums[k].Plus(r)
 		}
 	}
 	for k, r := range sums {
 		args = append(args, k.device, k.class, r.Stored, r.Lost)
 	}
 	return "INSERT INTO receipts VALUES " + marksOf(args) +
-		" ON CONFLICT (device_id, class) DO UPDATE SET stored = stored + excluded.stored, lost = lost + excluded.lost", args
+		" ON CONFLICT (device_id, class) DO UPDATE SET stored = " + atMost("stored::HUGEINT + excluded.stored") + ", lost = " + atMost("lost::HUGEINT + excluded.lost"), args
+}
+
+// atMost is a HUGEINT as UBIGINT, the largest one for more: what a device says
+// that it lost may be anything, and must not make a statement fail.
+func atMost(sum string) string {
+	return "least(" + sum + ", 18446744073709551615::HUGEINT)::UBIGINT"
 }
 
 // marksOf are the parameter marks of rows of four columns.

@@ -105,6 +105,8 @@ func (n *native) appendChunks(name string, columns []string, c *chunk, fill func
 		}
 	}
 	for {
+		// Before it is filled: after an error, too, the room is free.
+		c.text.reset()
 		rows := fill()
 		if rows == 0 {
 			break
@@ -113,7 +115,6 @@ func (n *native) appendChunks(name string, columns []string, c *chunk, fill func
 		if mapping.AppendDataChunk(a, c.chunk) == mapping.StateError {
 			return errors.New(mapping.AppenderError(a))
 		}
-		c.text.reset()
 	}
 	if mapping.AppenderFlush(a) == mapping.StateError {
 		return errors.New(mapping.AppenderError(a))

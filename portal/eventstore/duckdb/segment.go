@@ -153,6 +153,11 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 		os.Remove(tmp)
 		return err
 	}
+	devices, err := devicesOf(ctx, s.db, tmp)
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
 	size, err := settle(tmp, path)
 	if err != nil {
 		return err
@@ -165,9 +170,8 @@ func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
 		if n, err := res.RowsAffected(); err != nil || n != rowCount {
 			return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", rowCount, n))
 		}
-		insert := `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (` + devicesOf(path) + `))` //nolint:gosec // a quoted path and constants
-		if _, err := tx.ExecContext(ctx, insert,
-			t.Name, hour, file, rowCount, size, first, last, t.fingerprint()); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?::UINTEGER[])`,
+			t.Name, hour, file, rowCount, size, first, last, t.fingerprint(), devices); err != nil {
 			return err
 		}
 		return s.replaceView(ctx, tx, t)
@@ -204,9 +208,17 @@ const mostDevices = 1000
 // into a file in vain.
 func deviceKey(id string) string { return "(md5_number_lower(" + id + ") % 4294967296)::UINTEGER" }
 
-// devicesOf is the SELECT of the list of a file's devices, NULL for too many.
-func devicesOf(path string) string {
-	return fmt.Sprintf("SELECT CASE WHEN count(*) <= %d THEN list(d) END FROM (SELECT DISTINCT %s AS d FROM read_parquet(%s))", mostDevices, deviceKey("DeviceId"), literal(path))
+// devicesOf is the list of a file's devices as DuckDB writes it, NULL for too many.
+func devicesOf(ctx context.Context, q querier, path string) (devices sql.NullString, err error) {
+	rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT CASE WHEN count(*) <= %d THEN list(d)::VARCHAR END FROM (SELECT DISTINCT %s AS d FROM read_parquet(%s))", mostDevices, deviceKey("DeviceId"), literal(path)))
+	if err != nil {
+		return devices, err
+	}
+	defer rows.Close()
+	if rows.Next() {
+		err = rows.Scan(&devices)
+	}
+	return devices, errors.Join(err, rows.Err())
 }
 
 // completeSpans fills in the times of the segments that an older version listed

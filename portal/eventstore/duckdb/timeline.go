@@ -295,7 +295,7 @@ func (t table) timeline(b *strings.Builder, q eventstore.TimelineQuery, from str
 			texts = append(texts, quote(c.name))
 		}
 	}
-	fmt.Fprintf(b, " FROM %s WHERE DeviceId = ?", from)
+	fmt.Fprintf(b, " FROM %s WHERE DeviceId = ? AND Timestamp IS NOT NULL", from) // older versions stored events without a time
 	args := []any{q.DeviceID}
 	if !q.Since.IsZero() {
 		b.WriteString(" AND Timestamp >= ?")

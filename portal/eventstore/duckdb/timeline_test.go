@@ -88,6 +88,28 @@ func TestTimelineOfManyFiles(t *testing.T) {
 	compare(openAt(t, dir, now, 0), 10)
 }
 
+// Older versions stored events without a time as rows without one: they hide
+// nothing, neither before nor after their hour is closed.
+func TestTimelineWithRowsWithoutTime(t *testing.T) {
+	now := eventstoretest.Start
+	s := openAt(t, t.TempDir(), func() time.Time { return now }, 48*time.Hour)
+	if err := s.Append(t.Context(), eventstoretest.Batch(eventstoretest.DeviceA, 1, 0, 12)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.db.ExecContext(t.Context(), `UPDATE hot_DeviceFileEvents SET Timestamp = NULL WHERE ReportId = 2`); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"hot", "closed"} {
+		if got := eventstoretest.All(t, s, eventstore.TimelineQuery{DeviceID: eventstoretest.DeviceA, Limit: 100}); len(got) != 11 {
+			t.Errorf("%s: %d rows, want 11", when, len(got))
+		}
+		now = now.Add(3 * time.Hour)
+		if err := s.Maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // randomTimeline is a query of any kind.
 func randomTimeline(random *rand.Rand, start time.Time, span int64) eventstore.TimelineQuery {
 	at := func() time.Time { return start.Add(time.Duration(random.Int64N(span))).Truncate(time.Microsecond) }

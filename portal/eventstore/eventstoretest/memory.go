@@ -44,20 +44,24 @@ func (m *Memory) Append(ctx context.Context, b *eventstore.Batch) error {
 	}
 	m.marks[k] = b.Sequence
 	for i := range b.Events {
-		m.rows[b.DeviceID] = append(m.rows[b.DeviceID], row(&b.Events[i]))
+		r := row(&b.Events[i])
+		if b.Events[i].Time.IsZero() {
+			r.Time = b.Received.UTC().Truncate(time.Microsecond)
+		}
+		m.rows[b.DeviceID] = append(m.rows[b.DeviceID], r)
 	}
 	if m.lost[b.DeviceID] == nil {
 		m.lost[b.DeviceID] = map[string]uint64{}
 	}
-	for class, n := range b.Lost {
-		m.lost[b.DeviceID][class] += n
+	for class, n := range b.Losses() {
+		sum := eventstore.Receipt{Lost: m.lost[b.DeviceID][class]}
+		m.lost[b.DeviceID][class] = sum.Plus(eventstore.Receipt{Lost: n}).Lost
 	}
 	if m.receipts[b.DeviceID] == nil {
 		m.receipts[b.DeviceID] = map[string]eventstore.Receipt{}
 	}
 	for class, r := range b.Receipts() {
-		sum := m.receipts[b.DeviceID][class]
-		m.receipts[b.DeviceID][class] = eventstore.Receipt{Stored: sum.Stored + r.Stored, Lost: sum.Lost + r.Lost}
+		m.receipts[b.DeviceID][class] = m.receipts[b.DeviceID][class].Plus(r)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package eventstoretest
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -84,6 +86,8 @@ func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
 	t.Run("hostile", func(t *testing.T) { hostile(t, open(t)) })
 	t.Run("lost", func(t *testing.T) { lost(t, open(t)) })
 	t.Run("receipts", func(t *testing.T) { receipts(t, open(t)) })
+	t.Run("hostile losses", func(t *testing.T) { hostileLosses(t, open(t)) })
+	t.Run("no time", func(t *testing.T) { noTime(t, open(t)) })
 }
 
 func appendAll(t *testing.T, s eventstore.Store, bs ...*eventstore.Batch) {
@@ -246,6 +250,52 @@ func lost(t *testing.T, s eventstore.Store) {
 	got, err := s.Lost(t.Context(), DeviceA, Start)
 	if err != nil || got["process"] != 7 || got["file"] != 1 {
 		t.Errorf("Lost = %v, %v, want process 7, file 1", got, err)
+	}
+}
+
+// hostileLosses: a device may say that it lost anything of any class; that makes
+// neither counters nor a batch that cannot be stored.
+func hostileLosses(t *testing.T, s eventstore.Store) {
+	for seq := range uint64(3) {
+		b := Batch(DeviceA, seq+1, int(seq), 1)
+		b.Lost = map[string]uint64{"file": math.MaxUint64 - 1, "alert": 1, "behavior": 1}
+		for i := range 40 {
+			b.Lost[fmt.Sprintf("class_%d_%d", seq, i)] = math.MaxUint64 / 16
+		}
+		appendAll(t, s, b)
+	}
+	want := map[string]uint64{"file": math.MaxUint64, "alert": 3, "behavior": 3, "other": math.MaxUint64}
+	if got, err := s.Lost(t.Context(), DeviceA, Start); err != nil || !maps.Equal(got, want) {
+		t.Errorf("Lost = %v, %v, want %v", got, err, want)
+	}
+	receipts, err := s.Receipts(t.Context(), DeviceA)
+	got := map[string]uint64{}
+	for class, r := range receipts {
+		if r.Lost > 0 {
+			got[class] = r.Lost
+		}
+	}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("receipts: lost %v, %v, want %v", got, err, want)
+	}
+}
+
+// noTime: an event without a time is one of when it arrived.
+func noTime(t *testing.T, s eventstore.Store) {
+	b := Batch(DeviceA, 1, 0, 12)
+	for i := range b.Events[:6] {
+		b.Events[i].Time = time.Time{}
+	}
+	appendAll(t, s, b)
+	arrived := 0
+	for _, r := range All(t, s, eventstore.TimelineQuery{DeviceID: DeviceA, Limit: 5}) {
+		if r.Time.Equal(b.Received) != (r.ReportID <= 6) {
+			t.Errorf("event %d is of %s", r.ReportID, r.Time)
+		}
+		arrived++
+	}
+	if arrived != 12 {
+		t.Errorf("%d events, want 12", arrived)
 	}
 }
 
