@@ -159,55 +159,74 @@ func (w *worker) searchLiterals(str uint32) {
 	ri := w.set.Strings[str].Rule
 	again := l.rule == ri
 	l.rule = ri
-	w.addFinders(str)
+	w.addFinders(str, false)
 	if r := &w.set.Rules[ri]; again && !w.whole() {
 		for other := r.Strings; other < r.Strings+r.NStrings; other++ {
 			if w.set.Strings[other].Flags&definitions.StringLate != 0 && !l.has(other) && other != str && len(w.loose.of[other]) == 0 {
-				w.addFinders(other)
-				g := w.lateGroup(other)
-				g.also = append(g.also, other)
+				w.addFinders(other, true)
 			}
 		}
 	}
-	for i := range l.groups {
-		if l.err == nil {
-			w.searchGroup(&l.groups[i])
-		}
-	}
+	w.searchGroups()
 }
 
-// searchGroup looks for the finders of a group, or for all its strings that were
-// not searched yet, those that are searched now among them.
-func (w *worker) searchGroup(g *lateGroup) {
+// searchGroups looks for the finders of the groups, and where the budget of one
+// is used up for all its strings that were not searched yet. The object is read
+// once for both groups.
+func (w *worker) searchGroups() {
 	l := &w.late
-	switch {
-	case g.all:
+	var finders [len(l.groups)][]lateFinder
+	var matchers [len(l.groups)]*match.Matcher
+	idle := true
+	for i := range l.groups {
+		switch g := &l.groups[i]; {
+		case g.all:
+			continue
+		case g.spent():
+			g.all, matchers[i] = true, g.matcher
+		case len(g.finders) == 0:
+			continue
+		default:
+			finders[i] = g.finders
+		}
+		idle = false
+	}
+	if idle || l.err != nil {
 		return
-	case g.spent():
-		g.all = true
-		l.err = w.windows(func(from, to int) { g.matcher.Scan(w.buf, w.bufAt, from, to, w.collectLate) })
-		return
-	case len(g.finders) > 0:
-		l.err = w.windows(func(from, to int) {
-			for i := range g.finders {
-				f := &g.finders[i]
+	}
+	l.err = w.windows(func(from, to int) {
+		for i := range l.groups {
+			if m := matchers[i]; m != nil {
+				m.Scan(w.buf, w.bufAt, from, to, w.collectLate)
+			}
+			for k := range finders[i] {
+				f := &finders[i][k]
 				f.Find(w.buf, from, to, func(at int) bool {
 					w.candidate(f.id, w.bufAt+int64(at))
 					return !w.halted
 				})
 			}
-		})
-	}
-	for _, other := range g.also {
-		l.add(other)
+		}
+	})
+	for i := range l.groups {
+		for _, other := range l.groups[i].also {
+			l.add(other)
+		}
 	}
 }
 
 // addFinders takes the variants of a string that have a literal into the next
-// search of its group, as long as there are few.
-func (w *worker) addFinders(str uint32) {
+// search of its group, as long as there are few. A string that was not asked for
+// is taken only where the budget is enough for all its variants.
+func (w *worker) addFinders(str uint32, unasked bool) {
 	g := w.lateGroup(str)
 	first, behind := w.set.StringVariants(str)
+	if unasked {
+		if g.matcher != nil && g.singles+int(behind-first) > maxSingles {
+			return
+		}
+		g.also = append(g.also, str)
+	}
 	for id := first; id < behind && !g.spent(); id++ {
 		value, mask := pattern.Anchor(w.set.Prog(w.set.Variants[id]))
 		if len(value) == 0 {
