@@ -70,6 +70,28 @@ func (s *selfTests) Begin(id, folder string) (<-chan event.Alert, func()) {
 	}
 }
 
+// Sensing implements selftest.Host.
+func (s *selfTests) Sensing(ctx context.Context) error {
+	waited := error(nil)
+	select {
+	case <-s.a.pipeline.Ready():
+	case <-ctx.Done():
+		waited = errors.New("the sensors are still starting")
+	}
+	for _, c := range s.a.pipeline.Health() {
+		switch {
+		case c.Category != event.CategoryProcess || c.Source != "":
+		case c.Reason != "":
+			return fmt.Errorf("new processes are not seen: %s", c.Reason)
+		case waited != nil:
+			return fmt.Errorf("new processes are not seen: %w", waited)
+		default:
+			return errors.New("new processes are not seen: no sensor for them runs")
+		}
+	}
+	return nil
+}
+
 // Arrivals implements selftest.Host.
 func (s *selfTests) Arrivals(ctx context.Context, id string, remove bool) ([]selftest.Arrival, error) {
 	found, err := s.a.uplink.FinishSelfTest(ctx, id, remove)

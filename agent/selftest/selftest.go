@@ -33,7 +33,8 @@ const AlertFlag = "--behaviour-alert="
 // host; the bounds are for busy ones.
 const (
 	blockTimeout   = 15 * time.Second
-	alertTimeout   = 10 * time.Second
+	sensingTimeout = 2 * time.Minute // loading programs into a slow kernel takes long
+	alertTimeout   = 30 * time.Second
 	arrivalTimeout = 20 * time.Second
 	arrivalPoll    = 50 * time.Millisecond
 	cleanupTimeout = 10 * time.Second
@@ -58,6 +59,8 @@ type Host interface {
 	// Begin announces a test: alerts that concern files below folder carry the
 	// id as TestID. alerts receives every alert of the test; end ends it.
 	Begin(id, folder string) (alerts <-chan event.Alert, end func())
+	// Sensing waits until new processes are seen; an error says why they are not.
+	Sensing(ctx context.Context) error
 	// Arrivals returns the alerts of the test that the portal has; with remove
 	// it removes them there. ErrNoPortal ends the test's waiting.
 	Arrivals(ctx context.Context, id string, remove bool) ([]Arrival, error)
@@ -175,11 +178,18 @@ func (t *test) blockedFile(ctx context.Context) error {
 // matches.
 func (t *test) behaviourAlert(ctx context.Context) error {
 	const name, hint = "behaviour_alert", "see `bulwark health --details edr` for the process sensor"
+	// A sensor that still starts, just after an installation, would miss the command.
+	began := time.Now()
+	sensingCtx, cancelSensing := context.WithTimeout(ctx, sensingTimeout)
+	defer cancelSensing()
+	if err := t.host.Sensing(sensingCtx); err != nil {
+		return t.report(name, began, "", err, hint)
+	}
 	program := filepath.Join(t.folder, Prefix+t.id)
 	if err := copyProgram(program); err != nil {
 		return t.report(name, time.Now(), "", err, "")
 	}
-	began := time.Now()
+	began = time.Now()
 	runCtx, cancel := context.WithTimeout(ctx, alertTimeout)
 	defer cancel()
 	if out, err := t.host.Execute(runCtx, program, AlertFlag+t.id); err != nil {

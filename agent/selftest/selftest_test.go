@@ -22,6 +22,7 @@ type unprotected struct {
 	asked    int
 	forgot   string
 	arrivals error
+	blind    error // why processes are not seen
 }
 
 func (h *unprotected) Folder() (string, error) {
@@ -36,6 +37,8 @@ func (h *unprotected) Begin(string, string) (<-chan event.Alert, func()) {
 	h.alerts <- event.Alert{Source: event.SourceSelfTest, Title: "seen"}
 	return h.alerts, func() {}
 }
+
+func (h *unprotected) Sensing(context.Context) error { return h.blind }
 
 func (h *unprotected) Arrivals(context.Context, string, bool) ([]Arrival, error) {
 	h.asked++
@@ -80,6 +83,14 @@ func TestUnprotectedHost(t *testing.T) {
 	}
 	if filepath.Dir(h.forgot) != h.folder {
 		t.Errorf("forgot %q", h.forgot)
+	}
+}
+
+// Where processes are not seen the command is not run, and the step says why.
+func TestNoSensor(t *testing.T) {
+	steps := run(t, &unprotected{folder: t.TempDir(), blind: errors.New("new processes are not seen: still starting")})
+	if s := steps["behaviour_alert"]; s.Status != control.StepFailed || s.Detail != "new processes are not seen: still starting" || s.Hint == "" {
+		t.Errorf("%+v", s)
 	}
 }
 

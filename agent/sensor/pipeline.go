@@ -20,7 +20,7 @@ const (
 	maxQueuedBytes  = 32 << 20 // of the events that wait
 	defaultHashWait = 200 * time.Millisecond
 	lossInterval    = 5 * time.Second
-	readyTimeout    = 30 * time.Second
+	readyTimeout    = time.Minute // the verifier of a slow kernel
 	retryInterval   = time.Minute // after the first failure
 	retryLimit      = 2 * time.Hour
 	blindLimit      = 5 * time.Minute // for a sensor that worked and whose categories have no other

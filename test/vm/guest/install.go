@@ -142,6 +142,7 @@ func (a *agent) selfTest() error {
 	ran := 0
 	var skipped []string
 	err := a.api.SelfTest(a.g.ctx, func(s control.SelfTestStep) error {
+		a.g.logf("self-test: %s %s after %.0f ms: %s", s.Name, s.Status, s.DurationMS, s.Detail)
 		switch s.Status {
 		case control.StepOK:
 			ran++
