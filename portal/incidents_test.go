@@ -2,6 +2,7 @@ package portal
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -179,6 +180,91 @@ func TestIncidents(t *testing.T) {
 	if err != nil || counts["Medium"] < 2 {
 		t.Errorf("open: %v, %v", counts, err)
 	}
+}
+
+// An Informational alert opens no incident. It joins one that it belongs to, at
+// once or when one like it is opened.
+func TestInformationalAlertsWait(t *testing.T) {
+	w := newWorld(t)
+	s := &story{t: t, w: w}
+	d1, d2 := strings.Repeat("d1", 20), strings.Repeat("d2", 20)
+	info, low := event.SeverityInformational, event.SeverityLow
+	edr, hash := event.SourceEDR, strings.Repeat("7", 64)
+	id := func() string { return fmt.Sprintf("%032x", 0xabc000+s.n) }
+	waits := func(device string, after time.Duration, source, hash string, pids ...int64) string {
+		t.Helper()
+		if got := s.alert(device, after, source, hash, info, pids...); got != 0 {
+			t.Errorf("an Informational alert alone is in incident %d", got)
+		}
+		return id()
+	}
+	before, err := w.incidents.OpenCounts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := waits(d1, 0, edr, "", 100, 90)
+	near := waits(d1, 12*time.Minute, edr, "", 200)
+	tree := waits(d1, -10*time.Hour, edr, "", 501, 490)
+	file := waits(d2, 3*time.Hour, event.SourceAntivirus, hash, 300)
+	far := waits(d1, 5*time.Hour, edr, "", 400, 401, 400) // a chain that cannot be
+	old := waits(d1, -25*time.Hour, edr, "", 502, 490)
+	other := waits(d2, 0, edr, "", 100, 90)
+	if n, err := w.incidents.OpenCounts(t.Context()); err != nil || !maps.Equal(n, before) {
+		t.Fatalf("incidents without a cause: %v, before %v, %v", n, before, err)
+	}
+	c, _ := w.signIn(t, "ann", access.Analyst)
+	if _, text := w.get(t, c, "/alerts/"+first); !strings.Contains(text, "an Informational alert opens none") {
+		t.Error("the page of an alert that waits does not say so")
+	}
+
+	opened := s.alert(d1, 10*time.Minute, event.SourceAntivirus, hash, low, 500, 490)
+	if opened == 0 {
+		t.Fatal("a Low alert opened no incident")
+	}
+	look := func(want map[string]int64) {
+		t.Helper()
+		for alert, in := range want {
+			if got := s.incidentOf(alert); got != in {
+				t.Errorf("alert %s is in incident %d, want %d", alert[26:], got, in)
+			}
+		}
+	}
+	look(map[string]int64{first: opened, near: opened, tree: opened, file: opened, far: 0, old: 0, other: 0})
+	i, err := w.incidents.Get(t.Context(), strconv.FormatInt(opened, 10))
+	if err != nil || i.Alerts != 5 || i.Devices != 2 || i.Severity != "Low" || i.Title != "Alert 8 on 2 devices" || i.Last.Sub(i.First) != 13*time.Hour {
+		t.Fatalf("the incident: %+v, %v", i, err)
+	}
+	// Those that were fetched stand for themselves from now on.
+	if got := s.alert(d1, 9*time.Hour, edr, "", info, 101, 90); got != opened {
+		t.Errorf("an Informational alert of the tree of one that was fetched: incident %d, want %d", got, opened)
+	}
+	// An alert that joins fetches, too; one that is Informational does not.
+	if got := s.alert(d1, 5*time.Hour+5*time.Minute, edr, "", info, 499, 490); got != opened {
+		t.Errorf("incident %d, want %d", got, opened)
+	}
+	look(map[string]int64{far: 0})
+	if got := s.alert(d1, 5*time.Hour+6*time.Minute, edr, "", low, 498, 490); got != opened {
+		t.Errorf("incident %d, want %d", got, opened)
+	}
+	look(map[string]int64{far: opened, old: 0, other: 0})
+	if _, text := w.get(t, c, "/incidents/"+strconv.FormatInt(opened, 10)); !strings.Contains(text, "/alerts/"+first) || !strings.Contains(text, "/alerts/"+file) {
+		t.Error("the page of the incident lacks alerts that it fetched")
+	}
+
+	// Nothing joins a resolved incident, and what waits is forgotten in time.
+	resolved := incident.Resolved
+	if _, err := w.incidents.Update(t.Context(), strconv.FormatInt(opened, 10), incident.Change{Status: &resolved}, "ann", ""); err != nil {
+		t.Fatal(err)
+	}
+	late := waits(d1, 9*time.Hour, edr, "", 102, 90)
+	later := incident.New(w.control.Incidents(), w.alerts, func() time.Time { return time.Now().Add(31 * 24 * time.Hour) })
+	if err := later.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.alert(d1, 9*time.Hour, edr, "", low, 103, 90); got == opened || got == 0 {
+		t.Errorf("after the incident was resolved: %d", got)
+	}
+	look(map[string]int64{late: 0})
 }
 
 func incidentPages(t *testing.T, w *world, first, other, bad int64) {

@@ -81,6 +81,15 @@ func Keys(a *alert.Alert) []Key {
 	return append(out, Key{Host, a.DeviceID})
 }
 
+// Opens reports whether an alert begins an incident when there is none for it to
+// join. An Informational one waits: alone it is no incident, and it joins that of
+// a graver alert that has something in common with it.
+func Opens(a *alert.Alert) bool { return a.Detection.Severity != event.SeverityInformational }
+
+// Reaches reports whether an incident whose alerts began at first takes one at a
+// time for what it has in common.
+func (k Kind) Reaches(first, at time.Time) bool { return k != Host || at.Sub(first).Abs() <= HostSpan }
+
 // Link is an open incident with which an alert has something in common.
 type Link struct {
 	IncidentID int64
@@ -99,7 +108,7 @@ type Link struct {
 func Decide(links []Link, at time.Time) (join int64, merged []int64) {
 	links = slices.Clone(links)
 	links = slices.DeleteFunc(links, func(l Link) bool {
-		return l.Alerts >= MaxAlerts || l.Kind == Host && at.Sub(l.First).Abs() > HostSpan
+		return l.Alerts >= MaxAlerts || !l.Kind.Reaches(l.First, at)
 	})
 	slices.SortFunc(links, func(a, b Link) int {
 		if a.Kind != b.Kind {

@@ -53,6 +53,9 @@ func correlate(ctx context.Context, tx *sql.Tx, a *alert.Alert) error {
 	}
 	received := micros(a.Received)
 	id, merged := incident.Decide(links, a.Detection.Time)
+	if id == 0 && !incident.Opens(a) {
+		return wait(ctx, tx, keys, a)
+	}
 	if id == 0 {
 		err := tx.QueryRowContext(ctx, `INSERT INTO incidents (status, created, updated) VALUES (?, ?, ?) RETURNING id`, incident.Active, received, received).Scan(&id)
 		if err != nil {
@@ -75,7 +78,61 @@ func correlate(ctx context.Context, tx *sql.Tx, a *alert.Alert) error {
 			return err
 		}
 	}
-	return refreshIncident(ctx, tx, id, received)
+	if err := refreshIncident(ctx, tx, id, received); err != nil || !incident.Opens(a) {
+		return err
+	}
+	return fetchWaiting(ctx, tx, id, keys, a)
+}
+
+// wait keeps what an alert that is in no incident has in common with later ones.
+func wait(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *alert.Alert) error {
+	for _, k := range keys { // a chain that a device made up may have one twice
+		_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO incident_waiting (key, time, alert_id, seen) VALUES (?, ?, ?, ?)`,
+			keyText(k), micros(a.Detection.Time), a.Detection.ID, micros(a.Received))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fetchWaiting puts the alerts that waited for one like this into its incident.
+func fetchWaiting(ctx context.Context, tx *sql.Tx, id int64, keys []incident.Key, a *alert.Alert) error {
+	var first int64
+	var alerts int
+	if err := tx.QueryRowContext(ctx, `SELECT first, alerts FROM incidents WHERE id = ?`, id).Scan(&first, &alerts); err != nil {
+		return err
+	}
+	at := a.Detection.Time
+	var found []string
+	for _, k := range keys {
+		room := incident.MaxAlerts - alerts - len(found)
+		if room <= 0 || !k.Kind.Reaches(fromMicros(first), at) {
+			break
+		}
+		ids, err := rows(ctx, tx, func(r scanner) (id string, err error) { err = r.Scan(&id); return id, err },
+			`SELECT alert_id FROM incident_waiting WHERE key = ? AND time BETWEEN ? AND ? AND alert_id NOT IN (SELECT value FROM json_each(?)) ORDER BY time, alert_id LIMIT ?`,
+			keyText(k), micros(at.Add(-k.Kind.Window())), micros(at.Add(k.Kind.Window())), list(found), room)
+		if err != nil {
+			return err
+		}
+		found = append(found, ids...)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	for _, q := range []string{
+		`UPDATE alerts SET incident_id = ?1 WHERE id IN (SELECT value FROM json_each(?2))`,
+		`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?1, min(time), max(time), max(seen) FROM incident_waiting
+			WHERE alert_id IN (SELECT value FROM json_each(?2)) GROUP BY key
+			ON CONFLICT (key, incident_id) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), seen = max(seen, excluded.seen)`,
+		`DELETE FROM incident_waiting WHERE ?1 > 0 AND alert_id IN (SELECT value FROM json_each(?2))`,
+	} {
+		if _, err := tx.ExecContext(ctx, q, id, list(found)); err != nil {
+			return err
+		}
+	}
+	return refreshIncident(ctx, tx, id, micros(a.Received))
 }
 
 // incidentLinks are the open incidents that share a key with an alert.
@@ -291,6 +348,10 @@ func (s incidentStore) OpenIncidents(ctx context.Context) (map[string]int, error
 }
 
 func (s incidentStore) SweepIncidents(ctx context.Context, before time.Time) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM incident_keys WHERE seen < ?`, micros(before))
-	return err
+	for _, table := range []string{"incident_keys", "incident_waiting"} {
+		if _, err := s.write.ExecContext(ctx, `DELETE FROM `+table+` WHERE seen < ?`, micros(before)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,14 +4,18 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/enroll/enrolltest"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
 	"github.com/bulwarkhq/bulwark/portal/store/storetest"
 )
@@ -110,12 +114,14 @@ func TestPlans(t *testing.T) {
 	}
 	defer db.Close()
 	for q, index := range map[string]string{
-		`SELECT id, detection FROM alerts WHERE incident_id = ? ORDER BY time, id LIMIT ? OFFSET ?`:          "alerts_incident (incident_id=?)",
-		`SELECT count(*), count(DISTINCT device_id), min(time), max(time) FROM alerts WHERE incident_id = ?`: "COVERING INDEX alerts_incident (incident_id=?)",
-		`SELECT rowid FROM alerts WHERE incident_id = ? ORDER BY severity_rank DESC, time, rowid LIMIT 1`:    "COVERING INDEX alerts_incident (incident_id=?)",
-		`SELECT 1 FROM alerts o WHERE o.incident_id = ?4 AND o.time BETWEEN ?2 AND ?3 AND o.device_id = ?1`:  "COVERING INDEX alerts_incident (incident_id=? AND time>? AND time<?)",
-		`SELECT count(*), coalesce(sum(size), 0) FROM indicators`:                                            "COVERING INDEX indicators_size",
-		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1 AND redirect <> 0`:                           "incidents_redirect (redirect=?)",
+		`SELECT id, detection FROM alerts WHERE incident_id = ? ORDER BY time, id LIMIT ? OFFSET ?`:                              "alerts_incident (incident_id=?)",
+		`SELECT count(*), count(DISTINCT device_id), min(time), max(time) FROM alerts WHERE incident_id = ?`:                     "COVERING INDEX alerts_incident (incident_id=?)",
+		`SELECT rowid FROM alerts WHERE incident_id = ? ORDER BY severity_rank DESC, time, rowid LIMIT 1`:                        "COVERING INDEX alerts_incident (incident_id=?)",
+		`SELECT 1 FROM alerts o WHERE o.incident_id = ?4 AND o.time BETWEEN ?2 AND ?3 AND o.device_id = ?1`:                      "COVERING INDEX alerts_incident (incident_id=? AND time>? AND time<?)",
+		`SELECT count(*), coalesce(sum(size), 0) FROM indicators`:                                                                "COVERING INDEX indicators_size",
+		`SELECT alert_id FROM incident_waiting WHERE key = ? AND time BETWEEN ? AND ? ORDER BY time, alert_id LIMIT ?`:           "PRIMARY KEY (key=? AND time>? AND time<?)",
+		`SELECT key, min(time), max(time) FROM incident_waiting WHERE alert_id IN (SELECT value FROM json_each(?)) GROUP BY key`: "incident_waiting_alert (alert_id=?)",
+		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1 AND redirect <> 0`:                                               "incidents_redirect (redirect=?)",
 	} {
 		rows, err := db.Query("EXPLAIN QUERY PLAN "+q, 1, 2, 3, 4)
 		if err != nil {
@@ -144,6 +150,74 @@ func TestPlans(t *testing.T) {
 	if err != nil || len(i.Notes) != 1000 || i.Notes[0].Text != "note 4" || i.Notes[999].Text != "note 1003" {
 		t.Errorf("%d notes, %v", len(i.Notes), err)
 	}
+}
+
+// However many alerts wait, an incident takes as many as it may have; the others
+// wait on.
+func TestWaitingAlertsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := open(t, path)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	add := func(n int, severity event.Severity) int64 {
+		t.Helper()
+		id := fmt.Sprintf("%032x", n)
+		a := alert.Alert{DeviceID: "d", DeviceName: "host", Received: at, Status: alert.New, Detection: event.Alert{
+			ID: id, Time: at, Title: "t", Severity: severity, Source: event.SourceEDR, Process: event.Process{PID: 100, StartTime: at},
+		}}
+		if added, err := s.Alerts().AddAlert(t.Context(), a); err != nil || !added {
+			t.Fatal(added, err)
+		}
+		got, err := s.Alerts().Alert(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.IncidentID
+	}
+	if in := add(1, event.SeverityInformational); in != 0 {
+		t.Fatalf("an Informational alert is in incident %d", in)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1) // temporary tables are of one connection
+	// Copies of the alert, with what it has in common with others.
+	const more = incident.MaxAlerts + 2
+	for _, q := range []string{
+		`CREATE TEMP TABLE n AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?) SELECT printf('%032x', 100000 + x) AS id FROM n`,
+		`CREATE TEMP TABLE copies AS SELECT * FROM alerts`,
+		`INSERT INTO alerts SELECT n.id, ` + columnsAfterID(t, db, "alerts") + ` FROM copies, n`,
+		`INSERT INTO incident_waiting (key, time, alert_id, seen) SELECT key, time, n.id, seen FROM incident_waiting, n`,
+	} {
+		var args []any
+		if strings.Contains(q, "?") {
+			args = append(args, more)
+		}
+		if _, err := db.Exec(q, args...); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	// The second gets those that the first had no room for.
+	for n, want := range []int{incident.MaxAlerts, 1 + (1 + more) - (incident.MaxAlerts - 1)} {
+		i, err := s.Incidents().Incident(t.Context(), add(10+n, event.SeverityLow))
+		if err != nil || i.Alerts != want {
+			t.Errorf("incident %d has %d alerts, want %d (%v)", i.ID, i.Alerts, want, err)
+		}
+	}
+	var left int
+	if err := db.QueryRow(`SELECT (SELECT count(*) FROM incident_waiting) + (SELECT count(*) FROM alerts WHERE incident_id = 0)`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d still wait (%v)", left, err)
+	}
+}
+
+func columnsAfterID(t *testing.T, db *sql.DB, table string) string {
+	t.Helper()
+	var names string
+	if err := db.QueryRow(`SELECT group_concat('copies.' || name, ', ') FROM (SELECT name FROM pragma_table_info(?) WHERE name <> 'id' ORDER BY cid)`, table).Scan(&names); err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 func TestNewerSchema(t *testing.T) {
