@@ -339,6 +339,7 @@ func (a *Agent) policyChanged(_, now policy.Effective) {
 		a.log.Logger("scanner").Error("limit not applied", "error", err)
 	}
 	a.covered.changed()
+	a.rules.SetModes(ruleModes(now))
 	a.updater.Wake()
 	a.announce("config", "configuration changed", nil)
 }

@@ -41,10 +41,14 @@ func (e edr) Rules(context.Context) (api.Rules, error) {
 	for _, r := range e.a.rules.Rules() {
 		state := "active"
 		switch {
+		case r.Off:
+			state = "off"
 		case r.Inactive != "":
 			state = "inactive"
 		case r.Paused:
 			state = "paused"
+		case r.RecordOnly:
+			state = "record_only"
 		}
 		out.Rules = append(out.Rules, api.Rule{
 			ID: r.Rule.ID, Title: r.Rule.Title, Severity: string(r.Rule.Severity), Techniques: append([]string{}, r.Rule.Techniques...), Stream: r.Stream,

@@ -329,10 +329,16 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		h.EventsWaiting = int64(st.Written - st.Acknowledged)
 		h.EventsLost = sum(st.Lost)
 	}
-	loaded := 0
+	loaded, off, recorded := 0, []string{}, []string{}
 	for _, rule := range a.rules.Rules() {
-		if rule.Inactive == "" {
+		switch {
+		case rule.Off:
+			off = append(off, rule.Rule.Title)
+		case rule.Inactive == "":
 			loaded++
+			if rule.RecordOnly {
+				recorded = append(recorded, rule.Rule.Title)
+			}
 		}
 	}
 	behaviors := a.rules.BehaviorStats()
@@ -341,6 +347,9 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		api.Field{Name: "behaviours_recorded", Value: behaviors.Recorded},
 		api.Field{Name: "behaviours_repeated", Value: behaviors.Repeated},
 		api.Field{Name: "behaviours_limited", Value: behaviors.Limited},
+		api.Field{Name: "behaviour_rules_off", Value: off, Managed: len(off) > 0},
+		api.Field{Name: "behaviour_rules_record_only", Value: recorded, Managed: len(recorded) > 0},
+		api.Field{Name: "behaviour_rules_unknown", Value: append([]string{}, a.rules.UnknownModes()...), Managed: len(a.rules.UnknownModes()) > 0},
 		api.Field{Name: "spool_bytes", Value: st.DiskBytes},
 		api.Field{Name: "spool_batches_waiting", Value: st.Written - st.Acknowledged},
 		api.Field{Name: "events_lost", Value: sum(st.Lost)},

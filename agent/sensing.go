@@ -34,6 +34,7 @@ func (a *Agent) openSensing() error {
 	}
 	a.hasher = process.NewHasher("/proc", process.HasherOptions{})
 	a.rules = detect.New(detect.Options{Log: a.log.Logger("detect")})
+	a.rules.SetModes(ruleModes(a.config.Current()))
 	a.loadRules()
 	a.openIndicators()
 	scripts := script.New(log)
@@ -109,6 +110,11 @@ func (a *Agent) loadRules() {
 	for _, p := range report.Problems {
 		log.Warn("behaviour rule left out", "file", p.File, "line", p.Line, "rule", p.Rule, "error", p.Err)
 	}
+}
+
+// ruleModes is what the configuration says of single rules.
+func ruleModes(e policy.Effective) detect.Modes {
+	return detect.Modes{Off: e.Strings(policy.KeyDisabledRules), RecordOnly: e.Strings(policy.KeyRecordOnlyRules)}
 }
 
 // behaviourAlert is the pipeline's OnAlert.

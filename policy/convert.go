@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -325,6 +326,18 @@ func checkPrograms(v any) error {
 	for _, s := range v.([]string) {
 		if !path.IsAbs(s) || path.Clean(s) != s || s == "/" || len(s) > 4096 {
 			return fmt.Errorf("%q is no full path of a program", clip(s))
+		}
+	}
+	return nil
+}
+
+// ruleID has every id of a Sigma rule; usually it is a UUID.
+var ruleID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+
+func checkRules(v any) error {
+	for _, s := range v.([]string) {
+		if !ruleID.MatchString(s) {
+			return fmt.Errorf("%q is no id of a rule", clip(s))
 		}
 	}
 	return nil

@@ -131,6 +131,8 @@ const (
 	KeyGroupIDs           = "edr.groupIds"
 	KeyTags               = "edr.tags"
 	KeyEarlyPreview       = "edr.earlyPreview"
+	KeyDisabledRules      = "edr.disabledRules"
+	KeyRecordOnlyRules    = "edr.recordOnlyRules"
 	KeyRemediateLoaded    = "features.remediateInfectedFile"
 	KeyKnownBadKernels    = "features.blockOnKnownBadKernels"
 	KeyStatistics         = "features.realTimeProtectionStatistics"

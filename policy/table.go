@@ -301,6 +301,14 @@ var keys = []Key{
 		Name: KeyEarlyPreview, Kind: Switch, Default: Disabled, Since: "100.90",
 		Doc: "Use preview features of EDR.",
 	},
+	{
+		Name: KeyDisabledRules, Kind: Strings, Default: []string(nil), Since: "Bulwark", check: checkRules,
+		Doc: "Behaviour rules, by their ids, that are not evaluated.",
+	},
+	{
+		Name: KeyRecordOnlyRules, Kind: Strings, Default: []string(nil), Since: "Bulwark", check: checkRules,
+		Doc: "Behaviour rules, by their ids, whose matches are recorded as behaviours only: no alert, no response.",
+	},
 
 	{
 		Name: KeyLogLevel, Kind: Enum, Values: LogLevels(), Default: "info", Since: "Bulwark",

@@ -27,7 +27,7 @@ type ruleset struct {
 type compiled struct {
 	rule *Rule
 	cond *expr
-	cost cost
+	cost *cost
 }
 
 type field struct {
@@ -83,7 +83,7 @@ func newRuleset(stream string, rules []*Rule) *ruleset {
 		}
 		cond := r.cond.clone()
 		renumber(cond, local)
-		s.rules = append(s.rules, &compiled{rule: r, cond: cond})
+		s.rules = append(s.rules, &compiled{rule: r, cond: cond, cost: new(cost)})
 	}
 	s.wakes = make([][]int32, len(s.atoms))
 	for i, c := range s.rules {

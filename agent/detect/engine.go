@@ -61,12 +61,19 @@ type Engine struct {
 
 	loading sync.Mutex
 	good    map[string]parsed // by file: what was last read without error
+	// given are the rules as they were last read, modes what the policy says of
+	// some of them.
+	given     []*Rule
+	pipelines []*pipeline
+	modes     Modes
 }
 
 type active struct {
 	sets map[string]*ruleset // by stream
 	list []RuleInfo
 	corr *correlator // nil without correlations
+	// unknown are ids in Modes that no rule has.
+	unknown []string
 }
 
 // Report says what a Load made of the sources.
@@ -88,6 +95,9 @@ type RuleInfo struct {
 	// Paused says that it is so now.
 	Skipped uint64
 	Paused  bool
+	// Off rules are inactive because Modes say so; RecordOnly rules make
+	// behaviours in place of alerts.
+	Off, RecordOnly bool
 	// Stream is the kind of events that the rule sees: a category of Sigma, or
 	// "service:" and the name of a log.
 	Stream string
@@ -144,12 +154,20 @@ func (e *Engine) Load(sources ...Source) Report {
 			}
 		}
 	}
-	links := link(all, pipelines, func(p Problem) { rep.Problems = append(rep.Problems, p) })
-	next := &active{sets: make(map[string]*ruleset), corr: links.corr}
+	e.good, e.given, e.pipelines = good, all, pipelines
+	e.activate(&rep, nil)
+	return rep
+}
+
+// activate compiles the given rules and puts them in the place of those in use.
+// costs are what rules have cost so far, by id. loading must be held.
+func (e *Engine) activate(rep *Report, costs map[string]*cost) {
+	links := link(e.given, e.pipelines, e.modes, func(p Problem) { rep.Problems = append(rep.Problems, p) })
+	next := &active{sets: make(map[string]*ruleset), corr: links.corr, unknown: e.modes.unknown(e.given)}
 	by := make(map[string][]*Rule)
 	for _, r := range links.rules {
 		why := links.inactive[r]
-		info := RuleInfo{Rule: r, Inactive: why}
+		info := RuleInfo{Rule: r, Inactive: why, Off: e.modes.off(r), RecordOnly: r.recordOnly}
 		if r.cond != nil {
 			info.Stream, _ = r.stream()
 		}
@@ -166,12 +184,18 @@ func (e *Engine) Load(sources ...Source) Report {
 	for stream, rules := range by {
 		set := newRuleset(stream, rules)
 		set.log = e.log
+		for _, c := range set.rules {
+			if so := costs[c.rule.ID]; so != nil {
+				c.cost = so
+			}
+		}
 		next.sets[stream] = set
 	}
-	e.good = good
 	e.active.Store(next)
 	e.log.Info("behaviour rules loaded", "rules", rep.Loaded, "inactive", rep.Inactive, "problems", len(rep.Problems))
-	return rep
+	if len(next.unknown) > 0 {
+		e.log.Warn("the policy names rules that are not here", "ids", next.unknown)
+	}
 }
 
 func (e *Engine) loadSource(src Source, good map[string]parsed, rep *Report) []parsed {

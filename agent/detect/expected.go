@@ -47,18 +47,23 @@ type Outcome struct {
 	Alert bool
 	// ExpectedFrom says whom it comes from, of those that the rule names.
 	ExpectedFrom string
+	// RecordOnly: it would be an alert, but for Modes.
+	RecordOnly bool
 }
 
-// Outcome decides. Self-tests, and rules that ask for something to be done,
-// always alert.
+// Outcome decides. Self-tests always alert, and rules that ask for something to
+// be done unless Modes say otherwise.
 //
 // ancestry is the chain of parents of the event's subject, nearest first.
 func (m Match) Outcome(ev *event.Event, ancestry []event.Process) Outcome {
 	r := m.Rule
-	if r.SelfTest || len(r.Responses) > 0 {
+	if !r.recordOnly && (r.SelfTest || len(r.Responses) > 0) {
 		return Outcome{Alert: true}
 	}
 	who := m.expectedFrom(ev, ancestry)
+	if r.recordOnly {
+		return Outcome{Behavior: true, ExpectedFrom: who, RecordOnly: true}
+	}
 	behavior := r.Severity == event.SeverityInformational || who != ""
 	return Outcome{Behavior: behavior, Alert: !behavior || r.Alerts && who == "", ExpectedFrom: who}
 }

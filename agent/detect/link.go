@@ -15,7 +15,7 @@ type linked struct {
 
 // link applies pipelines and filters and connects correlations with their
 // rules. The given rules are not changed.
-func link(all []*Rule, pipelines []*pipeline, report func(Problem)) linked {
+func link(all []*Rule, pipelines []*pipeline, modes Modes, report func(Problem)) linked {
 	out := linked{inactive: map[*Rule]string{}}
 	slices.SortStableFunc(pipelines, func(a, b *pipeline) int { return a.priority - b.priority })
 	var filters []*Rule
@@ -27,8 +27,14 @@ func link(all []*Rule, pipelines []*pipeline, report func(Problem)) linked {
 		} else if why != "" {
 			out.inactive[&r] = why
 		}
+		if modes.off(&r) {
+			out.inactive[&r] = switchedOff
+		}
+		r.recordOnly = modes.recordOnly(&r)
 		if r.filters != nil {
-			filters = append(filters, &r)
+			if out.inactive[&r] != switchedOff {
+				filters = append(filters, &r)
+			}
 			continue
 		}
 		out.rules = append(out.rules, &r)
@@ -123,13 +129,16 @@ func (l *linked) connect(report func(Problem)) {
 		}
 	}
 	for _, r := range l.rules {
-		if r.corr == nil || l.inactive[r] != "" {
+		off := l.inactive[r] == switchedOff
+		if r.corr == nil || l.inactive[r] != "" && !off {
 			continue
 		}
 		if l.corr == nil {
 			l.corr = newCorrelator()
 		}
-		l.corr.add(r, inputs[r])
+		if !off { // else what only feeds it stays silent all the same
+			l.corr.add(r, inputs[r])
+		}
 		if r.cond == nil && !r.corr.generate {
 			for _, in := range inputs[r] {
 				in.silent = true

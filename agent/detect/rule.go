@@ -49,6 +49,9 @@ type Rule struct {
 	filters []string
 	// silent rules only feed correlations.
 	silent bool
+	// recordOnly rules make behaviours in place of alerts, because the policy
+	// says so.
+	recordOnly bool
 	// fields and patterns that cond refers to are in its atoms.
 	atoms []pattern
 }

@@ -2,7 +2,9 @@ package sensor_test
 
 import (
 	"context"
+	"slices"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/detect"
@@ -51,5 +53,49 @@ func TestBehaviorsAreNoAlerts(t *testing.T) {
 	}
 	if st := engine.BehaviorStats(); st != (detect.BehaviorStats{Recorded: 2, Repeated: 1}) {
 		t.Errorf("%+v", st)
+	}
+}
+
+// What rules find that the policy lets record only is recorded, whether they look
+// at events or at behaviours, and raises no alert.
+func TestRecordOnlyRulesRaiseNoAlert(t *testing.T) {
+	rule := func(id, source, field string) *fstest.MapFile {
+		return &fstest.MapFile{Data: []byte("title: " + id + "\nid: " + id + "\nlevel: high\nlogsource: {product: linux, category: " + source + "}\ndetection:\n  s: {" + field + "}\n  condition: s\n")}
+	}
+	engine := detect.New(detect.Options{})
+	rep := engine.Load(detect.Source{Name: "m", FS: fstest.MapFS{
+		"a.yml": rule("first", "process_creation", "Image: /bin/odd"), "b.yml": rule("second", "behavior", "RuleId: first"), "c.yml": rule("third", "behavior", "RuleId: second"),
+		"d.yml": rule("last", "process_creation", "Image: /bin/end"),
+	}})
+	if len(rep.Problems) > 0 {
+		t.Fatal(rep.Problems)
+	}
+	engine.SetModes(detect.Modes{RecordOnly: []string{"first", "second"}})
+	var r, behaviors results
+	run := func(pid int64, image string) event.Event {
+		return event.Event{Time: time.Now(), Class: event.ClassProcess, Action: event.ProcessCreated, Process: event.Process{PID: pid, ParentPID: 4_000_001, StartTime: time.Now(), FolderPath: image}}
+	}
+	p := &sensor.Pipeline{
+		Table: sensortest.Table(t), Detect: engine, OnEvent: r.event, OnAlert: r.alert, OnBehavior: behaviors.event, Log: sensortest.Log(t),
+		Sensors: []sensor.Sensor{&fake{"one", both(), func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
+			s.Ready()
+			s.Emit(run(4_000_002, "/bin/odd"), process.Image{})
+			s.Emit(run(4_000_003, "/bin/end"), process.Image{})
+			<-ctx.Done()
+			return nil
+		}}},
+	}
+	stop := start(t, p)
+	r.wait(t, "the alert of the last event", func() bool { return len(r.events) == 2 && len(r.alerts) > 0 })
+	stop()
+	if len(r.alerts) != 1 || r.alerts[0].DetectorID != "last" {
+		t.Errorf("alerts: %+v", r.alerts)
+	}
+	var got []string
+	for _, b := range behaviors.events {
+		got = append(got, b.Additional[event.BehaviorRule])
+	}
+	if !slices.Equal(got, []string{"first", "second"}) {
+		t.Errorf("recorded: %q", got)
 	}
 }

@@ -292,8 +292,14 @@ func (p *Pipeline) behavior(m detect.Match, o detect.Outcome, ev *event.Event, a
 		p.OnBehavior(&b)
 	}
 	for _, m := range p.Detect.Evaluate(&b) {
-		if m.Outcome(&b, ancestry).Alert { // a behaviour of it would feed itself
+		switch o := m.Outcome(&b, ancestry); {
+		case o.Alert: // a behaviour of it would feed itself
 			p.alert(m, &b, ancestry)
+		case o.RecordOnly:
+			// Nobody looks at it again, for the same reason.
+			if b, record := p.Detect.Behavior(m, o, &b, ancestry); record && p.OnBehavior != nil {
+				p.OnBehavior(&b)
+			}
 		}
 	}
 }

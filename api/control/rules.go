@@ -19,8 +19,8 @@ type Rule struct {
 	File   string `json:"file"`
 	// Builtin rules are part of the product.
 	Builtin bool `json:"builtin"`
-	// State is "active", "inactive" (Reason says why) or "paused" (it took too
-	// much time).
+	// State is "active", "inactive" (Reason says why), "paused" (it took too much
+	// time), or as the policy says "off" or "record_only" (no alerts).
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
 	// Evaluated counts the events that the rule was tried on after the common

@@ -44,11 +44,11 @@ func (a *app) rulesListCommand() *cobra.Command {
 			return a.printJSON(list)
 		}
 		if cost && len(list.Rules) > 0 {
-			a.say("%10s %10s %10s %8s  %-8s %s", "TOTAL", "EACH", "EVALUATED", "MATCHED", "STATE", "RULE")
+			a.say("%10s %10s %10s %8s  %-11s %s", "TOTAL", "EACH", "EVALUATED", "MATCHED", "STATE", "RULE")
 		}
 		for _, r := range list.Rules {
 			if cost {
-				a.say("%10s %10s %10d %8d  %-8s %s", time.Duration(total(r)).Round(time.Microsecond), time.Duration(r.MeanNanoseconds), r.Evaluated, r.Matched, r.State, visible(r.Title))
+				a.say("%10s %10s %10d %8d  %-11s %s", time.Duration(total(r)).Round(time.Microsecond), time.Duration(r.MeanNanoseconds), r.Evaluated, r.Matched, r.State, visible(r.Title))
 				continue
 			}
 			text := r.State

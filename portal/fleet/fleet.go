@@ -290,7 +290,7 @@ func merge(policies []Policy, group string) ([]byte, string, error) {
 }
 
 // joined are the lists that add up; of others the first policy's counts.
-var joined = []string{"exclusions", "tags", "allowedThreats"}
+var joined = []string{"exclusions", "tags", "allowedThreats", "disabledRules", "recordOnlyRules"}
 
 // join adds to a what only b has.
 func join(a, b map[string]any) {
