@@ -26,6 +26,8 @@ type Shipped struct {
 	Source         string // category or service of the log source
 	Correlation    bool
 	FalsePositives []string
+	// SelfTest: it belongs to the self-test and cannot be switched off.
+	SelfTest bool
 	// Text is the rule as it is, in Sigma format.
 	Text string
 }
@@ -117,6 +119,9 @@ func (d document) rule(name string) (Shipped, error) {
 		r.Severity = event.SeverityInformational
 	}
 	for _, tag := range d.Tags {
+		if tag == "bulwark.selftest" {
+			r.SelfTest = true
+		}
 		text, ok := strings.CutPrefix(tag, "attack.")
 		if !ok {
 			continue

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"mime"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/openapi"
@@ -51,8 +53,10 @@ type Config struct {
 	Accounts  *account.Service
 	Hunter    *hunting.Hunter
 	Actions   *action.Service
-	// Detections are custom detections.
+	// Detections are custom detections, Rules the rules of behaviour that the
+	// product ships.
 	Detections *detection.Service
+	Rules      fs.FS
 	// Files of actions; nil for none.
 	Files *action.Files
 	// Packages and PackageTokens make and keep onboarding packages.
@@ -75,11 +79,14 @@ type API struct {
 	cfg    Config
 	router *access.Router
 	limit  *windows
+	// rules are read when somebody asks for them first.
+	rules func() ([]detection.Shipped, error)
 }
 
 // New makes the API.
 func New(cfg Config) *API {
 	a := &API{cfg: cfg, limit: newWindows(PerMinute, time.Minute)}
+	a.rules = sync.OnceValues(func() ([]detection.Shipped, error) { return detection.ReadShipped(cfg.Rules) })
 	a.router = access.NewRouter(a.authenticate, a.deny)
 	for _, r := range []struct {
 		pattern string
@@ -128,6 +135,9 @@ func New(cfg Config) *API {
 		{"GET /api/security/rules/detectionRules/{id}", access.DetectionRead, a.detection},
 		{"PATCH /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.updateDetection},
 		{"DELETE /api/security/rules/detectionRules/{id}", access.DetectionWrite, a.deleteDetection},
+		{"GET /api/security/rules/behaviorRules", access.DetectionRead, a.behaviorRules},
+		{"GET /api/security/rules/behaviorRules/{id}", access.DetectionRead, a.behaviorRule},
+		{"POST /api/security/rules/behaviorRules/{id}/setMode", access.PolicyWrite, a.setRuleMode},
 		{"GET /api/exports", access.ExportManage, a.exports},
 		{"POST /api/exports", access.ExportManage, a.createExport},
 		{"GET /api/exports/{id}", access.ExportManage, a.export},
@@ -277,6 +287,7 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var entry *indicator.Invalid
 	var option *odata.Error
 	var rule *detection.Invalid
+	var profile *fleet.Invalid
 	var l *limited
 	var setting *export.Invalid
 	switch {
@@ -295,6 +306,12 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		f = &failure{http.StatusBadRequest, "BadRequest", entry.Message, entry.Target}
 	case errors.As(err, &rule):
 		f = &failure{http.StatusBadRequest, "BadRequest", rule.Message, rule.Target}
+	case errors.As(err, &profile):
+		f = &failure{http.StatusBadRequest, "BadRequest", profile.Message, profile.Target}
+	case errors.Is(err, fleet.ErrNotFound):
+		f = &failure{http.StatusNotFound, "ResourceNotFound", "there is no such policy", "policyId"}
+	case errors.Is(err, fleet.ErrConflict):
+		f = &failure{http.StatusConflict, "Conflict", fleet.ErrConflict.Error(), "policyId"}
 	case errors.Is(err, detection.ErrForbidden):
 		f = &failure{http.StatusForbidden, "Forbidden", "the token lacks the scope that the action of the custom detection needs", "responseActions"}
 	case errors.Is(err, detection.ErrTooMany):

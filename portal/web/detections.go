@@ -13,6 +13,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/detection"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/hunting/kql"
 )
@@ -66,6 +67,8 @@ func (s *Site) detections(w http.ResponseWriter, r *http.Request) error {
 type shippedRow struct {
 	detection.Shipped
 	Hits alert.DetectorCount
+	// Off and RecordOnly count the policies that have it so.
+	Off, RecordOnly int
 }
 
 type shippedPage struct {
@@ -77,12 +80,16 @@ type shippedPage struct {
 }
 
 func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
-	l := newListing(r.URL, []string{"severity", "tactic", "technique"}, []string{"title", "severity", "hits"}, "title")
+	l := newListing(r.URL, []string{"severity", "tactic", "technique", "state"}, []string{"title", "severity", "hits"}, "title")
 	counts, _, err := s.byDetector(r, countedDays)
 	if err != nil {
 		return err
 	}
 	all, err := s.rules()
+	if err != nil {
+		return err
+	}
+	policies, err := s.cfg.Fleet.Policies(r.Context())
 	if err != nil {
 		return err
 	}
@@ -94,6 +101,19 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		technique := l.Filter("technique")
+		row := shippedRow{Shipped: x, Hits: counts[x.ID]}
+		for _, one := range policies {
+			switch one.RuleMode(x.ID) {
+			case fleet.RuleOff:
+				row.Off++
+			case fleet.RuleRecordOnly:
+				row.RecordOnly++
+			}
+		}
+		switch state := l.Filter("state"); {
+		case state == string(fleet.RuleOff) && row.Off == 0, state == string(fleet.RuleRecordOnly) && row.RecordOnly == 0:
+			continue
+		}
 		switch {
 		case l.Filter("severity") != "" && l.Filter("severity") != string(x.Severity),
 			l.Filter("tactic") != "" && !slices.Contains(x.Tactics, l.Filter("tactic")),
@@ -101,7 +121,7 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 			l.Search != "" && !strings.Contains(strings.ToLower(strings.Join([]string{x.Title, x.Description, x.ID, x.File, x.Source, strings.Join(x.Techniques, " ")}, "\n")), strings.ToLower(l.Search)):
 			continue
 		}
-		p.Rules = append(p.Rules, shippedRow{x, counts[x.ID]})
+		p.Rules = append(p.Rules, row)
 	}
 	slices.Sort(p.Tactics)
 	rank := alert.Severities()
@@ -126,27 +146,6 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 	l.Shown = len(p.Rules)
 	p.listing = l
 	return s.render(w, r, http.StatusOK, "shipped", frame{Title: "Rules on the devices", Section: "detections", Page: p})
-}
-
-type shippedRulePage struct {
-	Rule detection.Shipped
-	Hits alert.DetectorCount
-}
-
-func (s *Site) shippedRule(w http.ResponseWriter, r *http.Request) error {
-	all, err := s.rules()
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(all, func(x detection.Shipped) bool { return x.ID == r.PathValue("id") })
-	if i < 0 {
-		return &invalid{http.StatusNotFound, "There is no such rule in this version of the portal."}
-	}
-	counts, _, err := s.byDetector(r, countedDays)
-	if err != nil {
-		return err
-	}
-	return s.render(w, r, http.StatusOK, "shipped-rule", frame{Title: all[i].Title, Section: "detections", Page: shippedRulePage{all[i], counts[all[i].ID]}})
 }
 
 type detectionPage struct {

@@ -209,6 +209,7 @@ func (s *Site) routes() {
 	get("/detections", access.DetectionRead, s.detections)
 	get("/detections/shipped", access.DetectionRead, s.shipped)
 	get("/detections/shipped/{id}", access.DetectionRead, s.shippedRule)
+	post("/detections/shipped/{id}/policies", access.PolicyWrite, s.setShippedRule)
 	get("/detections/custom/{id}", access.DetectionRead, s.customDetection)
 	post("/detections/custom/{id}", access.DetectionWrite, s.saveDetection)
 	post("/detections/custom/{id}/test", access.DetectionWrite, s.testDetection)

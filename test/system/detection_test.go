@@ -5,6 +5,7 @@ package system
 import (
 	"crypto/md5"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,30 @@ func TestHealth(t *testing.T) {
 		t.Errorf("version %q does not name %s", v, h.AppVersion)
 	}
 	p.must("connectivity", "test")
+
+	// Single behaviour rules are switched by the policy, without a restart.
+	const off, recordOnly = "f74c0261-750f-55d5-b2d0-4347d7e513ac", "b1f28702-2794-5d07-99dd-01456044654e"
+	p.write(p.dirs.Managed(), `{"antivirusEngine": {"enforcementLevel": "real_time"}, "edr": {"disabledRules": ["`+off+`", "no-such-rule"], "recordOnlyRules": ["`+recordOnly+`"]}}`)
+	p.until("two rules are treated as the policy says", func() error {
+		var list control.Rules
+		p.query(&list, "rules", "list", "--all")
+		states := map[string]string{}
+		for _, r := range list.Rules {
+			if r.State != "active" && r.State != "inactive" && r.State != "paused" {
+				states[r.ID] = r.State
+			}
+		}
+		if want := map[string]string{off: "off", recordOnly: "record_only"}; !maps.Equal(states, want) {
+			return fmt.Errorf("%v", states)
+		}
+		return nil
+	})
+	details := p.must("health", "--details", "edr")
+	for _, want := range []string{"Netcat gives its connection to a shell", "Named pipe between a shell and the network", "no-such-rule"} {
+		if !strings.Contains(details, want) {
+			t.Errorf("health does not name %q:\n%s", want, details)
+		}
+	}
 }
 
 // TestKnownBadFileIsDenied has the file in place before the agent starts, so
