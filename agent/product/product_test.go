@@ -41,8 +41,14 @@ func TestCompare(t *testing.T) {
 		installed, published string
 		want                 int
 	}{
-		{"1.2.0-rc1", "1.2.0~rc1-1", 0}, {"1.2.0-rc1", "1.2.0-1", -1}, {"1.2.0-rc2", "1.2.0~rc1-1", 1}, {"1.2.0-rc1", "1.1.9-1", 1},
-		{"1.2.0", "1.2.0~rc1-1", 1}, {"v1.2.0", "1.2.0-1", 0}, {"1.2.0-rc1.beta-2", "1.2.0~rc1.beta-2-1", 0}, {"1.2.0+a-b", "1.2.0+a-b-1", 0},
+		{"1.2.0-rc1", "1.2.0~rc1-1", 0},
+		{"1.2.0-rc1", "1.2.0-1", -1},
+		{"1.2.0-rc2", "1.2.0~rc1-1", 1},
+		{"1.2.0-rc1", "1.1.9-1", 1},
+		{"1.2.0", "1.2.0~rc1-1", 1},
+		{"v1.2.0", "1.2.0-1", 0},
+		{"1.2.0-rc1.beta-2", "1.2.0~rc1.beta-2-1", 0},
+		{"1.2.0+a-b", "1.2.0+a-b-1", 0},
 	} {
 		if got := Compare(AsPackaged(tt.installed), Upstream(tt.published)); got != tt.want {
 			t.Errorf("%s is installed, %s published: %d, want %d", tt.installed, tt.published, got, tt.want)

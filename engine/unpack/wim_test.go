@@ -108,8 +108,7 @@ func TestWIMNamesAreBounded(t *testing.T) {
 		}
 		return e
 	}
-	meta := make([]byte, 8)
-	le.PutUint32(meta, 8)
+	meta := le.AppendUint64(nil, 8)
 	// Folder in folder, to a path of 4,096 bytes; then files of the last one.
 	for depth := range 16 {
 		e := entry(uint32(depth), 0x10, 0)
