@@ -333,7 +333,8 @@ func (a *Agent) close() error {
 	return errors.Join(append(errs, a.notify.Close())...)
 }
 
-func (a *Agent) policyChanged(_, now policy.Effective) {
+func (a *Agent) policyChanged(old, now policy.Effective) {
+	a.reportLevel(old, now)
 	a.realtime.changed(now)
 	if err := a.pool.LimitCPU(now.Int(policy.KeyScannerCPU)); err != nil {
 		a.log.Logger("scanner").Error("limit not applied", "error", err)

@@ -133,6 +133,11 @@ const (
 	AntivirusDefinitionsUpdated      = "AntivirusDefinitionsUpdated"
 	AntivirusDefinitionsUpdateFailed = "AntivirusDefinitionsUpdateFailed"
 
+	// AntivirusEnforcementLevelChanged (DeviceEvents): what the antivirus does was
+	// changed; AdditionalFields: Before, Level, Origin (portal, managed, local,
+	// default), and Until where it is for a time.
+	AntivirusEnforcementLevelChanged = "AntivirusEnforcementLevelChanged"
+
 	AgentStarted = "AgentStarted"
 	AgentStopped = "AgentStopped"
 	EventsLost   = "EventsLost"

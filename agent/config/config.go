@@ -34,6 +34,7 @@ type Paths struct {
 	Local   string // settings made on this host
 	Portal  string // the last policy from the portal, with its version
 	Kept    string // the last managed profile without errors
+	Pause   string // an enforcement level that was set for a time
 }
 
 // PathsUnder returns the files' usual places in the state folder.
@@ -41,6 +42,7 @@ func PathsUnder(managed, state string) Paths {
 	return Paths{
 		Managed: managed, Local: filepath.Join(state, "local.json"),
 		Portal: filepath.Join(state, "portal-policy.json"), Kept: filepath.Join(state, "managed-policy.json"),
+		Pause: filepath.Join(state, "pause.json"),
 	}
 }
 
@@ -69,6 +71,8 @@ type state struct {
 	managedStamp     stamp
 	localStamp       stamp
 	localUnavailable error
+	pause            *pause // nil for none
+	unpaused         string // the enforcement level after it
 }
 
 // Problem is a problem in one of the files.
@@ -112,6 +116,7 @@ func Open(paths Paths, log *slog.Logger) (*Manager, error) {
 	first := &state{localUnavailable: err}
 	first.portal, first.portalVersion = m.loadPortal()
 	first.managed = m.loadKept()
+	first.pause = m.loadPause()
 	m.current.Store(first)
 	m.reload(true)
 	return m, nil
@@ -176,6 +181,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			m.reload(false)
+			m.checkPause()
 		}
 	}
 }
@@ -350,7 +356,7 @@ func (m *Manager) update(change func(*state)) {
 	if next.localUnavailable != nil {
 		next.problems = append(next.problems, Problem{m.paths.Local, policy.Problem{Line: 1, Column: 1, Message: next.localUnavailable.Error()}})
 	}
-	next.effective = policy.Resolve(next.portal, next.managed, local).WithResolvedPaths(resolveLinks)
+	next.effective = policy.Resolve(next.portal, next.managed, m.settle(&next, local)).WithResolvedPaths(resolveLinks)
 	m.current.Store(&next)
 	for _, p := range next.problems {
 		if !slices.Contains(old.problems, p) {

@@ -24,7 +24,11 @@ func (m *Manager) setting(e policy.Effective, k policy.Key) (api.Setting, error)
 	if err != nil {
 		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
 	}
-	return api.Setting{Key: k.Name, Value: value, Origin: string(v.Origin), Locked: v.Locked, Default: def, Restart: k.Restart, Doc: k.Doc}, nil
+	out := api.Setting{Key: k.Name, Value: value, Origin: string(v.Origin), Locked: v.Locked, Default: def, Restart: k.Restart, Doc: k.Doc}
+	if p := m.current.Load().pause; p != nil && isLevel(k.Name) {
+		out.Until = p.Until
+	}
+	return out, nil
 }
 
 func find(name string) (policy.Key, error) {
@@ -71,7 +75,7 @@ func managed(what string, o policy.Origin) error {
 }
 
 // Set makes a local setting. The deprecated keys about the enforcement level
-// set the level itself.
+// set the level itself. With a time it ends by itself.
 func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error) {
 	k, err := find(r.Key)
 	if err != nil {
@@ -82,6 +86,18 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 	}
 	if k.Kind == policy.Exclusions {
 		return api.Setting{}, &api.Error{Code: api.InvalidArgument, Message: k.Name + " is changed one exclusion at a time", Hint: "use bulwark exclusion"}
+	}
+	if r.ForSeconds != 0 {
+		return m.setFor(ctx, k, r)
+	}
+	if isLevel(k.Name) {
+		if _, err := (policy.Document{}).With(k.Name, r.Value); err != nil {
+			return api.Setting{}, storeError(err)
+		}
+		was, level := m.endPause()
+		if on := k.Name == policy.KeyRealTime && string(r.Value) == "true"; was && on && watchesFiles(level) {
+			return m.Setting(ctx, k.Name) // what was paused goes on, audit too
+		}
 	}
 	err = m.changeLocal(func(s *policy.LocalStore) error {
 		if level, ok := levelFor(k.Name, string(r.Value), m.Current().EnforcementLevel()); ok {
@@ -142,6 +158,9 @@ func (m *Manager) Unset(ctx context.Context, key string) (api.Setting, error) {
 	}
 	if v := m.Current().Get(k.Name); v.Locked {
 		return api.Setting{}, managed(k.Name, v.Origin)
+	}
+	if isLevel(k.Name) {
+		m.endPause()
 	}
 	names := []string{k.Name}
 	if k.Name == policy.KeyEnforcementLevel {

@@ -188,7 +188,9 @@ var managedFields = map[string]string{
 // HealthReport is the health.Source of the configuration.
 func (m *Manager) HealthReport(context.Context) health.Report {
 	e := m.Current()
-	r := health.Report{Fill: func(h *api.Health) {
+	until, paused := m.pauseIssue()
+	r := health.Report{Issues: paused, Fill: func(h *api.Health) {
+		h.ProtectionPausedUntil = until
 		level := e.EnforcementLevel()
 		h.EnforcementLevel = level
 		h.RealTimeEnabled = e.Bool(policy.KeyRealTime)

@@ -18,6 +18,8 @@ type Setting struct {
 	// Restart is set when a change takes effect with the next start only.
 	Restart bool   `json:"restart,omitempty"`
 	Doc     string `json:"doc,omitempty"`
+	// Until is the end of a value that was set for a time.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Settings are all settings, in the order of the profile, and what is wrong
@@ -45,6 +47,9 @@ type ConfigProblem struct {
 type SetRequest struct {
 	Key   string          `json:"key"`
 	Value json.RawMessage `json:"value"`
+	// ForSeconds is how long the value holds, 60 to 86,400; 0 for good. Only the
+	// settings about the enforcement level can be set for a time.
+	ForSeconds int64 `json:"for_seconds,omitempty"`
 }
 
 // SettingKey names a setting.

@@ -110,6 +110,9 @@ type Health struct {
 	// IsolationStatus is "isolated" or "failed" while the portal has the host cut
 	// off the network; empty (and not shown) otherwise.
 	IsolationStatus string `json:"isolation_status,omitempty"`
+	// ProtectionPausedUntil is the end of an enforcement level that was set for a
+	// time; zero (and not shown) otherwise.
+	ProtectionPausedUntil time.Time `json:"protection_paused_until,omitzero"`
 	// Proxy is the proxy in use; empty (and not shown) without one.
 	Proxy string `json:"proxy,omitempty"`
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -32,15 +33,49 @@ func (a *app) set(ctx context.Context, key string, value any) error {
 	return a.done(text, s)
 }
 
+// setFor is set, for a time where one is given: 30m, 2h.
+func (a *app) setFor(ctx context.Context, key string, value any, span string) error {
+	if span == "" {
+		return a.set(ctx, key, value)
+	}
+	d, err := time.ParseDuration(span)
+	if err != nil || d < time.Minute || d > 24*time.Hour {
+		return fmt.Errorf("--for %q: want a time from 1m to 24h, such as 30m or 2h", span)
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	s, err := a.daemon().Set(ctx, api.SetRequest{Key: key, Value: data, ForSeconds: int64(d / time.Second)})
+	if err != nil {
+		return err
+	}
+	return a.done(updated+" until "+a.when(s.Until), s)
+}
+
+// level gives a command about the enforcement level, whose run gets it, the flag
+// --for.
+func (a *app) level(make func(span *string) *cobra.Command) *cobra.Command {
+	var span string
+	c := make(&span)
+	c.Flags().StringVar(&span, "for", "", "only for a time, 1m to 24h; then what was before, after a restart too")
+	return c
+}
+
 // toggle is `config <use> --value enabled|disabled`; on and off are what the
 // profile has for them.
 func (a *app) toggle(use, short, key string, on, off any) *cobra.Command {
+	return a.switchCommand(use, short, on, off, func(ctx context.Context, value any) error { return a.set(ctx, key, value) })
+}
+
+// switchCommand is a command with --value enabled|disabled; run gets on or off.
+func (a *app) switchCommand(use, short string, on, off any, run func(context.Context, any) error) *cobra.Command {
 	return a.valueCommand(use, short, "enabled or disabled", []string{policy.Enabled, policy.Disabled}, func(ctx context.Context, value string) error {
 		switch value {
 		case policy.Enabled:
-			return a.set(ctx, key, on)
+			return run(ctx, on)
 		case policy.Disabled:
-			return a.set(ctx, key, off)
+			return run(ctx, off)
 		}
 		return fmt.Errorf("--value %q: want enabled or disabled", value)
 	})
@@ -72,12 +107,19 @@ func (a *app) number(use, short, flag, key string) *cobra.Command {
 }
 
 func (a *app) configCommand() *cobra.Command {
+	levelSwitch := func(use, short, key string) *cobra.Command {
+		return a.level(func(span *string) *cobra.Command {
+			return a.switchCommand(use, short, true, false, func(ctx context.Context, value any) error { return a.setFor(ctx, key, value, *span) })
+		})
+	}
 	levels := []string{policy.RealTime, policy.Audit, policy.OnDemand, policy.Passive}
 	return a.group("config", "Show and change settings",
-		a.toggle("real-time-protection", "Block threats when files are accessed", policy.KeyRealTime, true, false),
-		a.toggle("passive-mode", "Only report threats, in scans", policy.KeyPassiveMode, true, false),
-		a.valueCommand("enforcement-level", "Set what the antivirus does", "real_time, audit, on_demand or passive", levels,
-			func(ctx context.Context, v string) error { return a.set(ctx, policy.KeyEnforcementLevel, v) }),
+		levelSwitch("real-time-protection", "Block threats when files are accessed", policy.KeyRealTime),
+		levelSwitch("passive-mode", "Only report threats, in scans", policy.KeyPassiveMode),
+		a.level(func(span *string) *cobra.Command {
+			return a.valueCommand("enforcement-level", "Set what the antivirus does", "real_time, audit, on_demand or passive", levels,
+				func(ctx context.Context, v string) error { return a.setFor(ctx, policy.KeyEnforcementLevel, v, *span) })
+		}),
 		a.toggle("cloud", "Use the portal's knowledge about files", policy.KeyCloudEnabled, true, false),
 		a.toggle("cloud-diagnostic", "Send optional diagnostic data", policy.KeyDiagnosticLevel, "optional", "required"),
 		a.toggle("cloud-automatic-sample-submission", "Send suspicious files", policy.KeySampleConsent, "safe", "none"),
@@ -209,6 +251,9 @@ func (a *app) printSetting(s api.Setting, origin bool) {
 	}
 	if s.Locked {
 		suffix += " [managed]"
+	}
+	if !s.Until.IsZero() {
+		suffix += " until " + a.when(s.Until)
 	}
 	a.say("%-60s: %s%s", s.Key, visible(string(s.Value)), suffix)
 }

@@ -1,0 +1,196 @@
+package config
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/atomicfile"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+// How long an enforcement level may be set for.
+const (
+	MinPause = time.Minute
+	MaxPause = 24 * time.Hour
+)
+
+// pause is an enforcement level that holds for a time, in place of the local
+// settings' own, which stay as they are: whatever happens to the daemon, the end
+// is only a matter of the clock.
+type pause struct {
+	Level string    `json:"enforcementLevel"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+// holds reports whether it is in force. A clock that was set back before its
+// begin ends it too: it never lasts longer than was asked for.
+func (p *pause) holds(now time.Time) bool {
+	return p != nil && !now.Before(p.Since) && now.Before(p.Until)
+}
+
+// over is the local settings with the pause in force.
+func (p *pause) over(local policy.Document) (policy.Document, error) {
+	with, err := local.With(policy.KeyEnforcementLevel, json.RawMessage(fmt.Sprintf("%q", p.Level)))
+	return with.Without(policy.KeyRealTime, policy.KeyPassiveMode), err
+}
+
+// loadPause reads the pause that an earlier daemon left; nil where there is none.
+func (m *Manager) loadPause() *pause {
+	data, err := policy.ReadFile(m.paths.Pause)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	var p pause
+	if err == nil {
+		err = json.Unmarshal(data, &p)
+	}
+	if err == nil {
+		_, err = p.over(policy.Document{})
+	}
+	if err == nil && (p.Until.Before(p.Since) || p.Until.Sub(p.Since) > MaxPause) {
+		err = fmt.Errorf("from %s to %s is more than %s", p.Since, p.Until, MaxPause)
+	}
+	if err != nil {
+		m.log.Error("the stored pause of protection is wrong and has ended", "file", m.paths.Pause, "err", err)
+		m.removePause()
+		return nil
+	}
+	return &p
+}
+
+func (m *Manager) removePause() {
+	if err := os.Remove(m.paths.Pause); err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.log.Warn("the stored pause of protection is not removed; it has ended all the same", "err", err)
+	}
+}
+
+// settle takes a pause out of a state in which it does not hold, or has no effect
+// because a policy says the level. It returns the local settings to resolve with.
+func (m *Manager) settle(s *state, local policy.Document) policy.Document {
+	s.unpaused = ""
+	if s.pause == nil {
+		return local
+	}
+	base := policy.Resolve(s.portal, s.managed, local).Get(policy.KeyEnforcementLevel)
+	why := ""
+	switch {
+	case base.Locked:
+		why = "a policy says the enforcement level"
+	case !s.pause.holds(m.now()):
+		why = "its time is over"
+	}
+	with, err := s.pause.over(local)
+	if err != nil {
+		why = err.Error()
+	}
+	level, _ := base.Value.(string)
+	if why != "" {
+		m.log.Info("pause of protection ended", "paused", s.pause.Level, "until", s.pause.Until, "enforcement_level", level, "why", why)
+		s.pause = nil
+		m.removePause()
+		return local
+	}
+	s.unpaused = level
+	return with
+}
+
+// checkPause ends a pause whose time is over.
+func (m *Manager) checkPause() {
+	if p := m.current.Load().pause; p != nil && !p.holds(m.now()) {
+		m.update(func(*state) {})
+	}
+}
+
+// endPause ends a pause because somebody set the level. It returns whether there
+// was one, and the level that is in force now.
+func (m *Manager) endPause() (was bool, level string) {
+	m.update(func(s *state) {
+		if s.pause != nil {
+			was = true
+			m.log.Info("pause of protection ended", "paused", s.pause.Level, "until", s.pause.Until, "why", "the enforcement level was set")
+			m.removePause()
+			s.pause = nil
+		}
+	})
+	return was, m.Current().EnforcementLevel()
+}
+
+// isLevel reports whether a key is about the enforcement level.
+func isLevel(key string) bool {
+	return slices.Contains([]string{policy.KeyEnforcementLevel, policy.KeyRealTime, policy.KeyPassiveMode}, key)
+}
+
+// watchesFiles reports whether files are looked at on access at a level.
+func watchesFiles(level string) bool { return level == policy.RealTime || level == policy.Audit }
+
+// setFor sets the enforcement level for a time.
+func (m *Manager) setFor(ctx context.Context, k policy.Key, r api.SetRequest) (api.Setting, error) {
+	invalid := func(hint, format string, args ...any) (api.Setting, error) {
+		return api.Setting{}, &api.Error{Code: api.InvalidArgument, Message: fmt.Sprintf(format, args...), Hint: hint}
+	}
+	if !isLevel(k.Name) {
+		return invalid("", "%s cannot be set for a time: only the enforcement level can", k.Name)
+	}
+	least, most := int64(MinPause/time.Second), int64(MaxPause/time.Second)
+	if r.ForSeconds < least || r.ForSeconds > most {
+		return invalid("", "a time of %d seconds: want %d to %d (%s to %s)", r.ForSeconds, least, most, "1m", "24h")
+	}
+	s := m.current.Load()
+	now, base := s.effective.EnforcementLevel(), s.unpaused
+	if s.pause == nil {
+		base = now
+	}
+	level, ok := levelFor(k.Name, string(r.Value), now)
+	if !ok {
+		if err := json.Unmarshal(r.Value, &level); err != nil {
+			return invalid("", "%s: %v", k.Name, err)
+		}
+	}
+	begin := m.now().UTC().Truncate(time.Second)
+	p := &pause{Level: level, Since: begin, Until: begin.Add(time.Duration(r.ForSeconds) * time.Second)}
+	if _, err := p.over(policy.Document{}); err != nil {
+		return invalid("", "%v", err)
+	}
+	if level == base {
+		return invalid("without --for it stays so, and ends a pause", "the enforcement level is %s without a time, too", level)
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		return api.Setting{}, fmt.Errorf("pause of protection: %w", err)
+	}
+	if err := atomicfile.Write(m.paths.Pause, data, 0o600); err != nil {
+		return api.Setting{}, storeError(err)
+	}
+	m.log.Info("enforcement level set for a time", "enforcement_level", level, "until", p.Until, "then", base)
+	m.update(func(s *state) { s.pause = p })
+	return m.Setting(ctx, k.Name)
+}
+
+// PausedUntil is the end of an enforcement level that was set for a time; zero
+// without one.
+func (m *Manager) PausedUntil() time.Time {
+	if p := m.current.Load().pause; p != nil {
+		return p.Until
+	}
+	return time.Time{}
+}
+
+// pauseIssue is what health says of a pause.
+func (m *Manager) pauseIssue() (until time.Time, issues []api.Issue) {
+	s := m.current.Load()
+	if s.pause == nil {
+		return time.Time{}, nil
+	}
+	return s.pause.Until, []api.Issue{{
+		ID: "protection paused", Component: "config", Warning: true, Since: s.pause.Since,
+		Message: fmt.Sprintf("the enforcement level is %s until %s, then %s again", s.pause.Level, s.pause.Until.Format(time.RFC3339), s.unpaused),
+		Remedy:  "it ends by itself; `bulwark config real-time-protection --value enabled` ends it now",
+	}}
+}

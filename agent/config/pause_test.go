@@ -1,0 +1,205 @@
+package config
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/policy"
+)
+
+func level(t *testing.T, m *Manager, value string, span time.Duration) error {
+	t.Helper()
+	_, err := m.Set(ctx, api.SetRequest{Key: policy.KeyEnforcementLevel, Value: json.RawMessage(`"` + value + `"`), ForSeconds: int64(span / time.Second)})
+	return err
+}
+
+func reopen(t *testing.T, paths Paths) *Manager {
+	t.Helper()
+	m, err := Open(paths, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestPauseEndsByItself(t *testing.T) {
+	m, paths := manager(t)
+	if err := level(t, m, policy.Audit, 0); err != nil {
+		t.Fatal(err)
+	}
+	var changes []string
+	m.Subscribe(func(old, now policy.Effective) {
+		changes = append(changes, old.EnforcementLevel()+">"+now.EnforcementLevel())
+	})
+	off := api.SetRequest{Key: policy.KeyRealTime, Value: json.RawMessage("false"), ForSeconds: 1800}
+	s, err := m.Set(ctx, off)
+	if err != nil || time.Until(s.Until).Round(time.Minute) != 30*time.Minute || string(s.Value) != "false" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	check := func(m *Manager, want string, paused bool) {
+		t.Helper()
+		var h api.Health
+		r := m.HealthReport(ctx)
+		r.Fill(&h)
+		warned := false
+		for _, i := range r.Issues {
+			warned = warned || i.ID == "protection paused" && i.Warning && strings.Contains(i.Message, "then audit again")
+		}
+		_, err := os.Stat(paths.Pause)
+		if h.EnforcementLevel != want || h.ProtectionPausedUntil.IsZero() == paused || warned != paused || errors.Is(err, os.ErrNotExist) == paused {
+			t.Errorf("level %s until %s, warned %v, file %v; want %s, paused %v", h.EnforcementLevel, h.ProtectionPausedUntil, warned, err, want, paused)
+		}
+	}
+	check(m, policy.OnDemand, true)
+	stored, err := os.ReadFile(paths.Pause)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Over a restart, and over changes of other settings.
+	if _, err := m.Set(ctx, api.SetRequest{Key: policy.KeyScanArchives, Value: json.RawMessage("false")}); err != nil {
+		t.Fatal(err)
+	}
+	again := reopen(t, paths)
+	check(again, policy.OnDemand, true)
+	m.checkPause()
+	check(m, policy.OnDemand, true)
+	m.now = func() time.Time { return s.Until.Add(-time.Second) }
+	m.checkPause()
+	check(m, policy.OnDemand, true)
+	m.now = func() time.Time { return s.Until }
+	m.checkPause()
+	check(m, policy.Audit, false)
+	if got := strings.Join(changes, " "); got != "audit>on_demand on_demand>on_demand on_demand>audit" {
+		t.Errorf("subscribers heard %s", got)
+	}
+	check(reopen(t, paths), policy.Audit, false)
+
+	// The host was off at the end; or its clock was set back; or the file is wrong.
+	old := strings.NewReplacer(s.Until.Format(time.RFC3339), s.Until.Add(-2*time.Hour).Format(time.RFC3339),
+		s.Until.Add(-30*time.Minute).Format(time.RFC3339), s.Until.Add(-3*time.Hour).Format(time.RFC3339)).Replace(string(stored))
+	ahead := strings.NewReplacer(s.Until.Format(time.RFC3339), s.Until.Add(2*time.Hour).Format(time.RFC3339),
+		s.Until.Add(-30*time.Minute).Format(time.RFC3339), s.Until.Add(time.Hour).Format(time.RFC3339)).Replace(string(stored))
+	long := strings.Replace(string(stored), s.Until.Format(time.RFC3339), s.Until.Add(48*time.Hour).Format(time.RFC3339), 1)
+	for what, text := range map[string]string{
+		"over": old, "clock set back": ahead, "too long": long, "no pause": "{", "unknown level": strings.Replace(string(stored), policy.OnDemand, "off", 1), "empty": "{}",
+	} {
+		if text == string(stored) {
+			t.Fatalf("%s: nothing was changed in %s", what, stored)
+		}
+		write(t, paths.Pause, text)
+		if m := reopen(t, paths); m.Current().EnforcementLevel() != policy.Audit {
+			t.Errorf("%s: %s", what, m.Current().EnforcementLevel())
+		}
+	}
+}
+
+// The running daemon notices the end.
+func TestPauseEndsWhileRunning(t *testing.T) {
+	m, paths := manager(t)
+	if err := level(t, m, policy.Audit, 0); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	data, err := json.Marshal(pause{Level: policy.Passive, Since: now.Add(-time.Minute), Until: now.Add(1500 * time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, paths.Pause, string(data))
+	m = reopen(t, paths)
+	levels := make(chan string, 10)
+	m.Subscribe(func(_, now policy.Effective) { levels <- now.EnforcementLevel() })
+	run, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- m.Run(run) }()
+	// On a machine that took longer than that to come here it has ended already.
+	if m.Current().EnforcementLevel() == policy.Passive {
+		select {
+		case got := <-levels:
+			if got != policy.Audit {
+				t.Errorf("after the end: %s", got)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the pause does not end")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPauseIsEndedAndRefused(t *testing.T) {
+	m, paths := manager(t)
+	for _, bad := range []struct {
+		key, value string
+		seconds    int64
+	}{
+		{policy.KeyRealTime, "false", 59},
+		{policy.KeyRealTime, "false", 86401},
+		{policy.KeyRealTime, "false", -1},
+		{policy.KeyRealTime, "3", 600},
+		{policy.KeyEnforcementLevel, `"loud"`, 600},
+		{policy.KeyScanArchives, "false", 600},
+		{policy.KeyEnforcementLevel, `"passive"`, 600}, // it is passive without a time
+	} {
+		_, err := m.Set(ctx, api.SetRequest{Key: bad.key, Value: json.RawMessage(bad.value), ForSeconds: bad.seconds})
+		var e *api.Error
+		if !errors.As(err, &e) || e.Code != api.InvalidArgument {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	pause := func() {
+		t.Helper()
+		if err := level(t, m, policy.Audit, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := level(t, m, policy.Passive, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Current().EnforcementLevel(); got != policy.Passive {
+			t.Fatalf("paused: %s", got)
+		}
+	}
+	ended := func(what, want string) {
+		t.Helper()
+		if got := m.Current().EnforcementLevel(); got != want || !m.PausedUntil().IsZero() {
+			t.Errorf("%s: %s until %s, want %s", what, got, m.PausedUntil(), want)
+		}
+	}
+	pause()
+	if err := level(t, m, "loud", 0); err == nil || m.PausedUntil().IsZero() {
+		t.Errorf("a wrong level ends the pause: %v", err)
+	}
+	if _, err := m.Set(ctx, api.SetRequest{Key: policy.KeyRealTime, Value: json.RawMessage("true")}); err != nil {
+		t.Fatal(err)
+	}
+	ended("switched on", policy.Audit)
+	pause()
+	if err := level(t, m, policy.OnDemand, 0); err != nil {
+		t.Fatal(err)
+	}
+	ended("another level", policy.OnDemand)
+	pause()
+	if _, err := m.Unset(ctx, policy.KeyEnforcementLevel); err != nil {
+		t.Fatal(err)
+	}
+	ended("unset", policy.Passive)
+
+	// A policy that says the level ends a pause, and refuses the next.
+	pause()
+	write(t, paths.Managed, `{"antivirusEngine": {"enforcementLevel": "real_time"}}`)
+	m.Reload()
+	ended("managed", policy.RealTime)
+	var e *api.Error
+	if err := level(t, m, policy.Passive, time.Hour); !errors.As(err, &e) || e.Code != api.Managed {
+		t.Errorf("a pause of what is managed: %v", err)
+	}
+	ended("refused", policy.RealTime)
+}
