@@ -52,12 +52,33 @@ type Alert struct {
 	Ancestry []Process `json:"ancestry,omitempty"`
 	// Event is the event that the rule matched; nil for antivirus alerts.
 	Event *Event `json:"event,omitempty"`
+	// Conditions are what the rule looked for and found in Event, at most
+	// MaxAlertConditions.
+	Conditions []AlertCondition `json:"conditions,omitempty"`
 	// Behaviors are what else was recognised in the alert's process tree shortly
 	// before, oldest first, at most MaxAlertBehaviors.
 	Behaviors []AlertBehavior `json:"behaviors,omitempty"`
 	// TestID is set for alerts that a self-test raised: they prove the way to
 	// the portal and are removed when the test ends.
 	TestID string `json:"test_id,omitempty"`
+}
+
+// AlertCondition is a comparison of a rule that held, as Sigma writes it:
+// "CommandLine|contains: /etc/shadow".
+type AlertCondition struct {
+	Field string `json:"field"`
+	// Modifier says how they were compared: contains, startswith, endswith, re,
+	// cidr, lt, lte, gt, gte, exists and so on; empty: they are equal.
+	Modifier string `json:"modifier,omitempty"`
+	Value    string `json:"value"` // of the rule
+}
+
+// String is the condition as a rule writes it.
+func (c AlertCondition) String() string {
+	if c.Modifier != "" {
+		return c.Field + "|" + c.Modifier + ": " + c.Value
+	}
+	return c.Field + ": " + c.Value
 }
 
 // AlertBehavior is a behaviour (an event of ClassBehavior) that an alert refers

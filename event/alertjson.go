@@ -17,6 +17,10 @@ const (
 	MaxTechniques = 32
 	// MaxAlertBehaviors is the number of behaviours that an alert carries.
 	MaxAlertBehaviors = 20
+	// MaxAlertConditions is the number of conditions that an alert carries, and
+	// maxCondition the bytes of a text of theirs.
+	MaxAlertConditions = 20
+	maxCondition       = 512
 )
 
 // EncodeAlert returns the JSON object of a. Text is cut until the result fits
@@ -111,6 +115,13 @@ func (a *Alert) clipped(limit int) Alert {
 	c.Ancestry = slices.Clone(c.Ancestry[:min(len(c.Ancestry), MaxAncestry)])
 	for i := range c.Ancestry {
 		c.Ancestry[i].clip(limit)
+	}
+	c.Conditions = slices.Clone(c.Conditions[:min(len(c.Conditions), MaxAlertConditions)])
+	for i := range c.Conditions {
+		k := &c.Conditions[i]
+		for _, s := range []*string{&k.Field, &k.Modifier, &k.Value} {
+			*s = clip(*s, min(limit, maxCondition))
+		}
 	}
 	c.Behaviors = slices.Clone(c.Behaviors[:min(len(c.Behaviors), MaxAlertBehaviors)])
 	for i := range c.Behaviors {

@@ -17,7 +17,8 @@ func sampleAlert() Alert {
 		Category: "Malware", Source: SourceAntivirus, DetectorID: "sig", Techniques: []string{"T1059.004"},
 		ThreatName: "EICAR", ThreatFamily: "Test", Action: "quarantined", ActionDetail: "moved", File: e.File,
 		Process: e.Process, Ancestry: []Process{e.Initiating}, Event: &e, TestID: "t",
-		Behaviors: []AlertBehavior{{ID: strings.Repeat("0b", 16), Time: e.Time, Action: "SystemInformation", Description: "d", Techniques: []string{"T1082"}, PID: 7, CommandLine: "uname -a"}},
+		Conditions: []AlertCondition{{"CommandLine", "contains", "/etc/shadow"}, {Field: "Image", Value: "/bin/cat"}},
+		Behaviors:  []AlertBehavior{{ID: strings.Repeat("0b", 16), Time: e.Time, Action: "SystemInformation", Description: "d", Techniques: []string{"T1082"}, PID: 7, CommandLine: "uname -a"}},
 	}
 }
 

@@ -116,8 +116,9 @@ func (w *world) seed(t testing.TB, events eventstore.Store) {
 		ID: w.alert, Time: time.Now(), Title: hostileText, Description: hostileText, Severity: event.SeverityHigh, Category: hostileText, Source: hostileText,
 		DetectorID: hostileText, ThreatName: hostileText, ThreatFamily: hostileText, Action: hostileText, ActionDetail: hostileText, Techniques: []string{"T1059.004", "javascript:x", hostileText},
 		File: event.File{FileName: hostileText, FolderPath: hostileText, SHA256: sampleHash(), SHA1: hostileText, MD5: hostileText}, Process: p, Ancestry: []event.Process{p, p},
-		Behaviors: []event.AlertBehavior{{ID: hostileText, Time: time.Now(), Action: hostileText, Description: hostileText, Techniques: []string{"T1082", hostileText}, PID: 7, CommandLine: hostileText}},
-		Event:     &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}},
+		Conditions: []event.AlertCondition{{Field: hostileText, Modifier: hostileText, Value: hostileText}, {Field: "CommandLine", Modifier: "contains", Value: "/etc/shadow"}},
+		Behaviors:  []event.AlertBehavior{{ID: hostileText, Time: time.Now(), Action: hostileText, Description: hostileText, Techniques: []string{"T1082", hostileText}, PID: 7, CommandLine: hostileText}},
+		Event:      &event.Event{Time: time.Now(), Class: event.ClassNetwork, Network: event.Network{RemoteIP: hostileText, RemoteURL: hostileText}},
 	}
 	b := &ingest.Batch{DeviceID: w.device, SpoolID: "s", Sequence: 1, Alerts: []event.Alert{a}, Received: time.Now(), Lost: map[string]uint64{hostileText: 1}}
 	for i := range 90 {
@@ -406,6 +407,9 @@ func TestHandleAlertByForm(t *testing.T) {
 		if resp, text := w.post(t, c, path, f); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != path {
 			t.Fatalf("%v: %s %.200s", f, resp.Status, text)
 		}
+	}
+	if _, text := w.get(t, c, path); !strings.Contains(text, "What the rule looked for") || !strings.Contains(text, "<code class=\"break\">CommandLine|contains: /etc/shadow</code>") {
+		t.Error("the page does not say what the rule looked for")
 	}
 	a, err := w.alerts.Get(t.Context(), w.alert)
 	if err != nil || a.Status != "Resolved" || a.AssignedTo != "ann" || a.Classification != "TruePositive" || len(a.Comments) != 1 || a.Comments[0].Text != "line one\nline two" || a.Comments[0].Author != "ann" {

@@ -180,7 +180,7 @@ func TestREST(t *testing.T) {
 		t.Errorf("alerts: %d %v", status, list)
 	}
 	alert := "/api/alerts/" + w.alert
-	if status, a := get("/api/alerts/{id}", "/api/alerts/"+strings.ToUpper(w.alert)); status != 200 || a["title"] != hostileText || a["status"] != "New" {
+	if status, a := get("/api/alerts/{id}", "/api/alerts/"+strings.ToUpper(w.alert)); status != 200 || a["title"] != hostileText || a["status"] != "New" || len(a["ruleConditions"].([]any)) != 2 || a["ruleConditions"].([]any)[1] != "CommandLine|contains: /etc/shadow" {
 		t.Errorf("alert: %d %v", status, a)
 	}
 	status, a := call("PATCH", "/api/alerts/{id}", alert, `{"status":"Resolved","assignedTo":"ann","classification":"FalsePositive","determination":"Clean","comment":"checked"}`)

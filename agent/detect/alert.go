@@ -72,6 +72,9 @@ func (e *Engine) Alert(m Match, ev *event.Event, ancestry []event.Process) (aler
 			alert.Description = strings.TrimSpace(alert.Description + "\n" + note)
 		}
 	}
+	if report {
+		alert.Conditions = e.Conditions(m, ev)
+	}
 	return alert, report
 }
 

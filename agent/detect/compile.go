@@ -260,6 +260,19 @@ func (s *ruleset) evaluate(ev *event.Event, out []Match) []Match {
 		return out
 	}
 	sc := s.pool.Get().(*scratch)
+	s.read(sc, ev)
+	for _, r := range s.always {
+		out = s.check(r, sc, out)
+	}
+	for _, r := range sc.queue {
+		out = s.check(r, sc, out)
+	}
+	s.done(sc)
+	return out
+}
+
+// read takes the fields of an event and finds the literals in them.
+func (s *ruleset) read(sc *scratch, ev *event.Event) {
 	sc.ev = ev
 	sc.epoch++
 	sc.queue = sc.queue[:0]
@@ -281,16 +294,13 @@ func (s *ruleset) evaluate(ev *event.Event, out []Match) []Match {
 			f.ends.ends(v, found, sc)
 		}
 	}
-	for _, r := range s.always {
-		out = s.check(r, sc, out)
-	}
-	for _, r := range sc.queue {
-		out = s.check(r, sc, out)
-	}
+}
+
+// done gives the working memory back, without what is the event's.
+func (s *ruleset) done(sc *scratch) {
 	sc.ev = nil
 	clear(sc.values)
 	s.pool.Put(sc)
-	return out
 }
 
 func (s *ruleset) check(r int32, sc *scratch, out []Match) []Match {

@@ -187,6 +187,8 @@ type ruleMatch struct {
 	Image       string    `json:"image,omitempty"`
 	CommandLine string    `json:"command_line,omitempty"`
 	File        string    `json:"file,omitempty"`
+	// Conditions are what the rule looked for and found.
+	Conditions []event.AlertCondition `json:"conditions,omitempty"`
 }
 
 // maxEventLine bounds one line of a file of events.
@@ -230,6 +232,9 @@ func (a *app) rulesTestCommand() *cobra.Command {
 		}
 		for _, m := range out.Matched {
 			a.say("line %d: %s %s %s %s", m.Line, m.Action, visible(m.Image), visible(m.CommandLine), visible(m.File))
+			for _, k := range m.Conditions {
+				a.say("    %s", visible(k.String()))
+			}
 		}
 		kind := ""
 		if (detect.Match{Rule: rule}).Outcome(&event.Event{}, nil).Behavior {
@@ -328,6 +333,6 @@ func tryEvent(e *detect.Engine, rule *detect.Rule, ev *event.Event, line int, ou
 		if ev.Class != event.ClassProcess && ev.Class != event.ClassBehavior {
 			p = ev.Initiating
 		}
-		out.Matched = append(out.Matched, ruleMatch{line, ev.Time, ev.Action, p.FolderPath, p.CommandLine, ev.File.FolderPath})
+		out.Matched = append(out.Matched, ruleMatch{line, ev.Time, ev.Action, p.FolderPath, p.CommandLine, ev.File.FolderPath, e.Conditions(m, ev)})
 	}
 }

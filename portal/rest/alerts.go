@@ -46,7 +46,9 @@ type alertObject struct {
 	FilePath           string     `json:"filePath"`
 	SHA256             string     `json:"sha256"`
 	Comments           []comment  `json:"comments"`
-	Evidence           []Evidence `json:"evidence"`
+	// RuleConditions are as rules write them: CommandLine|contains: /etc/shadow.
+	RuleConditions []string   `json:"ruleConditions"`
+	Evidence       []Evidence `json:"evidence"`
 }
 
 type user struct {
@@ -88,7 +90,7 @@ func toAlert(a alert.Alert, expand bool) alertObject {
 		Category: d.Category, ThreatFamilyName: present(d.ThreatFamily), ThreatName: present(d.ThreatName), Title: d.Title, Description: d.Description,
 		Action: d.Action, ActionDetail: d.ActionDetail, AlertCreationTime: a.Received, FirstEventTime: d.Time, LastEventTime: d.Time,
 		LastUpdateTime: a.Updated, MachineID: a.DeviceID, ComputerDNSName: a.DeviceName, MITRETechniques: append([]string{}, d.Techniques...),
-		FileName: d.File.FileName, FilePath: d.File.FolderPath, SHA256: d.File.SHA256, Comments: []comment{}, Evidence: []Evidence{},
+		FileName: d.File.FileName, FilePath: d.File.FolderPath, SHA256: d.File.SHA256, Comments: []comment{}, RuleConditions: []string{}, Evidence: []Evidence{},
 	}
 	if !a.Resolved.IsZero() {
 		o.ResolvedTime = &a.Resolved
@@ -98,6 +100,9 @@ func toAlert(a alert.Alert, expand bool) alertObject {
 	}
 	for _, c := range a.Comments {
 		o.Comments = append(o.Comments, comment{c.Text, c.Author, c.Time})
+	}
+	for _, c := range d.Conditions {
+		o.RuleConditions = append(o.RuleConditions, c.String())
 	}
 	if expand {
 		o.Evidence = append(o.Evidence, evidence(a)...)
