@@ -22,6 +22,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/api/release"
 	"github.com/bulwarkhq/bulwark/content/rules"
+	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
@@ -40,6 +41,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/repository"
 	"github.com/bulwarkhq/bulwark/portal/rest"
 	"github.com/bulwarkhq/bulwark/portal/sample"
+	"github.com/bulwarkhq/bulwark/portal/seal"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
 
@@ -90,10 +92,12 @@ type Config struct {
 	Thresholds      inventory.Thresholds // zero for the defaults
 	HashCost        account.HashCost     // zero for the default
 	// FilesDir is the folder for what devices send for actions and for the
-	// library of live response, and for the key of the secrets of exports; empty
-	// for a portal without.
+	// library of live response, and for the keys of the secrets of exports and of
+	// second factors; empty for a portal without.
 	FilesDir string
-	Logger   *slog.Logger
+	// SecondFactor are the roles whose accounts must have a second factor.
+	SecondFactor []access.Role
+	Logger       *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
@@ -137,7 +141,8 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	if cfg.HashCost == (account.HashCost{}) {
 		cfg.HashCost = account.DefaultHashCost()
 	}
-	if err := checkURL(cfg.URL); err != nil {
+	u, err := checkURL(cfg.URL)
+	if err != nil {
 		return nil, err
 	}
 	org, _, err := cfg.Control.Organisation(ctx, NewOrganisationID)
@@ -145,7 +150,13 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		return nil, err
 	}
 	p := &Portal{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
-	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now)
+	signIn := account.Options{SecondFactor: cfg.SecondFactor}
+	if cfg.FilesDir != "" {
+		if signIn.Key, err = seal.OpenKey(filepath.Join(cfg.FilesDir, "account.key")); err != nil {
+			return nil, fmt.Errorf("key of the second factors: %w", err)
+		}
+	}
+	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now, signIn)
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
 	p.incidents = incident.New(cfg.Control.Incidents(), p.alerts, cfg.Now)
 	p.inventory = inventory.New(cfg.Control.Inventory(), cfg.Thresholds, cfg.Now)
@@ -192,7 +203,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.api = rest.New(rest.Config{Exports: p.exports, Rules: rules.FS(), Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Host: u.Hostname(), Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}
@@ -207,12 +218,12 @@ func NewOrganisationID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func checkURL(text string) error {
+func checkURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Host == "" || (u.Path != "" && u.Path != "/") {
-		return fmt.Errorf("the portal's address %q is not of the form https://host[:port]", text)
+		return nil, fmt.Errorf("the portal's address %q is not of the form https://host[:port]", text)
 	}
-	return nil
+	return u, nil
 }
 
 // Accounts are the portal's accounts, for offline commands and tests.

@@ -85,7 +85,7 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 	}
 	root.AddCommand(serveCommand(),
 		group("admin", "Manage administrators", adminCommand("create", "Make an administrator with a one-time password", true),
-			adminCommand("reset-password", "Give an account a new one-time password and end its sessions", false)),
+			adminCommand("reset-password", "Give an account a new one-time password and end its sessions", false), resetFactorCommand()),
 		group("onboarding", "Manage onboarding packages", onboardingCommand()),
 		group("definitions", "Publish definitions", definitionsBuildCommand(), definitionsRootCommand()),
 		group("mirror", "Carry definitions to hosts that do not reach the portal", mirrorSyncCommand()),

@@ -58,6 +58,8 @@ func TestExitCodes(t *testing.T) {
 		{"version --config /does/not/exist", 2, "no such file"},
 		{"admin create --name <x>", 1, "user name"},
 		{"admin reset-password --name nobody", 1, "not found"},
+		{"admin reset-second-factor --name nobody", 1, "no such account"},
+		{"serve --require-second-factor king", 2, "king"},
 		{"admin create --data-dir " + file, 1, "not a directory"},
 	} {
 		args := strings.Fields(x.args)

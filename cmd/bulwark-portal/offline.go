@@ -40,7 +40,7 @@ func withAccounts(cmd *cobra.Command, f func(s *sqlite.Store, a *account.Service
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	return f(s, account.New(s.Accounts(), account.DefaultHashCost(), time.Now), at)
+	return f(s, account.New(s.Accounts(), account.DefaultHashCost(), time.Now, account.Options{}), at)
 }
 
 func adminCommand(use, short string, create bool) *cobra.Command {
@@ -64,6 +64,28 @@ func adminCommand(use, short string, create bool) *cobra.Command {
 			return nil
 		})
 	}}
+	c.Flags().StringVar(&name, "name", "admin", "user name")
+	return c
+}
+
+func resetFactorCommand() *cobra.Command {
+	var name string
+	c := &cobra.Command{
+		Use: "reset-second-factor", Short: "Remove the second factor of an account and end its sessions", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, _ served) error {
+				err := a.ResetFactor(cmd.Context(), name, actor, "")
+				if errors.Is(err, account.ErrNotFound) {
+					return fmt.Errorf("%w: there is no such account, or it has no second factor", err)
+				}
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "The second factor of %s is removed: the password alone signs in. If the role needs one, the portal asks to set it up anew.\n", name)
+				return nil
+			})
+		},
+	}
 	c.Flags().StringVar(&name, "name", "admin", "user name")
 	return c
 }

@@ -15,18 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/portal"
+	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/pki"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
 )
 
 type serveOptions struct {
-	listen, metricsListen, hostName, portalURL, logLevel, logFormat string
-	retention, checkIn                                              days
-	eventMemory                                                     int
-	definitionsEvery                                                days
-	publisher                                                       publisherOptions
-	repository                                                      repositoryOptions
+	listen, metricsListen, hostName, portalURL, logLevel, logFormat, secondFactor string
+	retention, checkIn                                                            days
+	eventMemory                                                                   int
+	definitionsEvery                                                              days
+	publisher                                                                     publisherOptions
+	repository                                                                    repositoryOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -56,6 +57,7 @@ func serveCommand() *cobra.Command {
 	o.publisher.flags(c)
 	o.repository.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
+	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	return c
@@ -83,6 +85,10 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	}
 	if o.eventMemory < 64 {
 		return usage("--event-memory: at least 64 MiB are needed")
+	}
+	required, err := account.ParseRequired(o.secondFactor)
+	if err != nil {
+		return usage("--require-second-factor: %w", err)
 	}
 	unlock, err := lock(filepath.Join(dir, "serve.lock"), false)
 	if err != nil {
@@ -126,7 +132,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Logger: log})
 	if err != nil {
 		return err
 	}

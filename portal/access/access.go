@@ -57,6 +57,9 @@ const (
 	IncidentWrite  Permission = "Incident.ReadWrite.All"
 	// ExportManage is for where alerts and the audit log are sent.
 	ExportManage Permission = "Export.ReadWrite.All"
+	// UserManage is for accounts. No API token carries it: it would be as good as
+	// an administrator.
+	UserManage Permission = "User.ReadWrite.All"
 )
 
 // Scopes are the permissions that an API token may carry.
@@ -109,7 +112,7 @@ func ParseRole(name string) (Role, error) {
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite, ExportManage)
+		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite, ExportManage, UserManage)
 	case Responder:
 		return append(Analyst.Permissions(), MachineLive, IndicatorWrite)
 	case Analyst:
@@ -129,8 +132,8 @@ type Principal struct {
 	Role Role
 	// Address is where the request came from, without the port.
 	Address string
-	// Restricted limits a user who must change the password first to the
-	// routes that are registered with SignedIn.
+	// Restricted limits a user who must change the password or set up a second
+	// factor first to the routes that are registered with SignedIn.
 	Restricted  bool
 	permissions []Permission
 }

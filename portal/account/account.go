@@ -14,6 +14,8 @@ import (
 var (
 	ErrNotFound = errors.New("not found")
 	ErrExists   = errors.New("exists already")
+	// ErrUsed means that a code was accepted before.
+	ErrUsed = errors.New("was used already")
 	// ErrSignIn is the one answer to a wrong name, a wrong password and a
 	// disabled account, so that names cannot be guessed.
 	ErrSignIn = errors.New("the user name or the password is wrong")
@@ -43,9 +45,14 @@ type User struct {
 	// MustChange is set while the password is a one-time password.
 	MustChange bool
 	Disabled   bool
-	Created    time.Time
-	Changed    time.Time // of the password
-	LastSignIn time.Time
+	// SecondFactor is set when a second factor is asked for at the sign-in.
+	SecondFactor bool
+	// Issuer and Subject are who the user is for an identity provider; both are
+	// empty for a local account.
+	Issuer, Subject string
+	Created         time.Time
+	Changed         time.Time // of the password
+	LastSignIn      time.Time
 }
 
 // Session is a signed-in browser.
@@ -88,6 +95,41 @@ type Audit struct {
 	Hash string
 }
 
+// SecondFactor is the authenticator of a user.
+type SecondFactor struct {
+	UserID string
+	// Sealed is the encrypted secret.
+	Sealed []byte
+	// Confirmed is zero until the user has proved that the authenticator has the
+	// secret.
+	Created, Confirmed time.Time
+	// Codes is how many recovery codes are left.
+	Codes int
+}
+
+// SecondFactors keeps second factors.
+type SecondFactors interface {
+	// SecondFactor fails with ErrNotFound when there is none.
+	SecondFactor(ctx context.Context, userID string) (SecondFactor, error)
+	// BeginSecondFactor keeps a secret that is not confirmed, in the place of
+	// another that is not; ErrExists when one is confirmed.
+	BeginSecondFactor(ctx context.Context, f SecondFactor) error
+	// ConfirmSecondFactor makes the secret good if it is still that one, notes
+	// the step of the code that proved it, sets the recovery codes and ends all
+	// other sessions of the user.
+	ConfirmSecondFactor(ctx context.Context, f SecondFactor, step int64, codes [][32]byte, keep [32]byte, a Audit) error
+	// UseStep notes that the code of a step was accepted; ErrUsed when one of it
+	// or of a later step was.
+	UseStep(ctx context.Context, userID string, step int64) error
+	// UseRecoveryCode fails with ErrNotFound when it is unknown or was used.
+	UseRecoveryCode(ctx context.Context, userID string, hash [32]byte, at time.Time, a Audit) error
+	// SetRecoveryCodes replaces all recovery codes.
+	SetRecoveryCodes(ctx context.Context, userID string, codes [][32]byte, a Audit) error
+	// RemoveSecondFactor fails with ErrNotFound when there is none. It ends the
+	// sessions of the user but the one to keep.
+	RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a Audit) error
+}
+
 // Store keeps accounts. Implementations are safe for concurrent use. Every
 // change and its audit entry are written together.
 type Store interface {
@@ -98,8 +140,15 @@ type Store interface {
 	Users(ctx context.Context) ([]User, error)
 	// SetPassword replaces the hash and ends all sessions of the user.
 	SetPassword(ctx context.Context, userID, hash string, mustChange bool, at time.Time, a Audit) error
+	// SetRole and SetDisabled change an account; a disabled one has no sessions.
+	SetRole(ctx context.Context, userID string, role access.Role, a Audit) error
+	SetDisabled(ctx context.Context, userID string, disabled bool, a Audit) error
+	// UserBySubject returns the account of an identity of a provider.
+	UserBySubject(ctx context.Context, issuer, subject string) (User, error)
 	// Rehash replaces the hash of the same password.
 	Rehash(ctx context.Context, userID, hash string) error
+
+	SecondFactors
 
 	// CreateSession also notes the sign-in of the user.
 	CreateSession(ctx context.Context, s Session, a Audit) error

@@ -26,7 +26,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	t.Cleanup(func() { s.Close() })
 	f := &fixture{store: s.Accounts(), now: time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)}
-	f.Service = account.New(f.store, account.HashCost{Time: 1, Memory: 64, Threads: 1}, func() time.Time { return f.now })
+	f.Service = account.New(f.store, account.HashCost{Time: 1, Memory: 64, Threads: 1}, func() time.Time { return f.now }, account.Options{})
 	return f
 }
 

@@ -6,8 +6,8 @@ import (
 )
 
 // The sign-in limiter: the first freeAttempts failures cost nothing; each one
-// after doubles the wait, up to maxWait. An entry is forgotten maxWait after
-// its last failure.
+// after doubles the wait, up to maxWait. An entry is forgotten some time after its
+// last failure.
 const (
 	freeAttempts = 5
 	firstWait    = 2 * time.Second
@@ -22,6 +22,7 @@ const (
 type limiter struct {
 	mu      sync.Mutex
 	entries map[string]*attempts
+	keep    time.Duration // after the last failure
 }
 
 type attempts struct {
@@ -29,7 +30,9 @@ type attempts struct {
 	last     time.Time
 }
 
-func newLimiter() *limiter { return &limiter{entries: map[string]*attempts{}} }
+func newLimiter(keep time.Duration) *limiter {
+	return &limiter{entries: map[string]*attempts{}, keep: keep}
+}
 
 // wait returns how long the key must wait, zero when it may try.
 func (l *limiter) wait(key string, free int, now time.Time) time.Duration {
@@ -50,7 +53,7 @@ func (l *limiter) failed(key string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.entries[key]
-	if a == nil || now.Sub(a.last) > maxWait {
+	if a == nil || now.Sub(a.last) > l.keep {
 		if a == nil && len(l.entries) >= maxTracked {
 			l.forget(now)
 		}
@@ -72,7 +75,7 @@ func (l *limiter) forget(now time.Time) {
 	var oldestKey string
 	var oldest time.Time
 	for k, a := range l.entries {
-		if now.Sub(a.last) > maxWait {
+		if now.Sub(a.last) > l.keep {
 			delete(l.entries, k)
 			continue
 		}

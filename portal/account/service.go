@@ -11,10 +11,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/seal"
 )
 
 // Lifetimes of a session.
@@ -42,13 +44,37 @@ type Service struct {
 	// decoy is verified when the account does not exist, so that the answer
 	// takes the same time.
 	decoy string
+
+	key      *seal.Key
+	required []access.Role
+	localOff bool
+	// codes counts wrong codes of second factors; checking is held while one is
+	// checked.
+	codes    *limiter
+	checking chan struct{}
+	ticketMu sync.Mutex
+	tickets  map[[32]byte]*ticket
+}
+
+// Options of a Service.
+type Options struct {
+	// Key encrypts the secrets of second factors; nil for a service that only
+	// administers.
+	Key *seal.Key
+	// SecondFactor are the roles that must have a second factor.
+	SecondFactor []access.Role
+	// LocalOff refuses every sign-in with a password: an identity provider is the
+	// only way in.
+	LocalOff bool
 }
 
 // New makes the account service; now is time.Now outside of tests.
-func New(store Store, cost HashCost, now func() time.Time) *Service {
+func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 	return &Service{
-		store: store, now: now, cost: cost, limit: newLimiter(),
+		store: store, now: now, cost: cost, limit: newLimiter(maxWait),
 		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
+		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff,
+		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: map[[32]byte]*ticket{},
 	}
 }
 
@@ -79,6 +105,9 @@ func (s *Service) ResetPassword(ctx context.Context, name, by, address string) (
 	if err != nil {
 		return "", fmt.Errorf("user %.70q: %w", name, err)
 	}
+	if u.Issuer != "" {
+		return "", fmt.Errorf("user %s: %w", u.Name, ErrExternal)
+	}
 	password := oneTimePassword()
 	now := s.now()
 	err = s.store.SetPassword(ctx, u.ID, hashPassword(password, s.cost), true, now,
@@ -108,7 +137,7 @@ func (s *Service) SignIn(ctx context.Context, name, password, address, agent str
 		return "", User{}, fmt.Errorf("signing in: %w", err)
 	}
 	hash := u.PasswordHash
-	if err != nil {
+	if err != nil || hash == "" { // who signs in with an identity provider has none
 		hash = s.decoy
 	}
 	if len(password) > MaxPassword {
@@ -118,7 +147,7 @@ func (s *Service) SignIn(ctx context.Context, name, password, address, agent str
 	if checkErr != nil {
 		return "", User{}, fmt.Errorf("signing in %s: %w", u.Name, checkErr)
 	}
-	if err != nil || !good || u.Disabled {
+	if err != nil || !good || u.Disabled || u.PasswordHash == "" || s.localOff {
 		s.limit.failed(key, now)
 		s.limit.failed(address, now)
 		_ = s.store.AddAudit(ctx, Audit{Time: now, Actor: inventory.Clean(name, 64), Address: address, Action: "sign-in.failed"})
@@ -130,7 +159,10 @@ func (s *Service) SignIn(ctx context.Context, name, password, address, agent str
 			return "", User{}, fmt.Errorf("signing in %s: %w", u.Name, err)
 		}
 	}
-	cookie, err := s.open(ctx, u, address, agent, "sign-in")
+	if u.SecondFactor {
+		return "", User{}, &CodeNeeded{s.newTicket(u, now)}
+	}
+	cookie, err := s.open(ctx, u, address, agent, "sign-in", "")
 	return cookie, u, err
 }
 
@@ -145,12 +177,12 @@ func (s *Service) check(ctx context.Context, password, hash string) (bool, HashC
 	return checkPassword(password, hash)
 }
 
-func (s *Service) open(ctx context.Context, u User, address, agent, action string) (string, error) {
+func (s *Service) open(ctx context.Context, u User, address, agent, action, detail string) (string, error) {
 	cookie, now := secret(), s.now()
 	err := s.store.CreateSession(ctx, Session{
 		Hash: sha256.Sum256([]byte(cookie)), UserID: u.ID, CSRF: secret(), Created: now, LastUsed: now,
 		Expires: now.Add(SessionLifetime), Address: address, Agent: inventory.Clean(agent, 200),
-	}, Audit{Time: now, Actor: u.Name, Address: address, Action: action})
+	}, Audit{Time: now, Actor: u.Name, Address: address, Action: action, Detail: detail})
 	if err != nil {
 		return "", fmt.Errorf("opening a session for %s: %w", u.Name, err)
 	}
@@ -169,7 +201,7 @@ func (s *Service) Session(ctx context.Context, cookie string) (Session, User, er
 		return Session{}, User{}, access.ErrBadCredentials
 	case err != nil:
 		return Session{}, User{}, fmt.Errorf("reading the session: %w", err)
-	case now.After(sess.Expires), now.Sub(sess.LastUsed) > SessionIdle, u.Disabled:
+	case now.After(sess.Expires), now.Sub(sess.LastUsed) > SessionIdle, u.Disabled, s.localOff && u.Issuer == "":
 		return Session{}, User{}, fmt.Errorf("%w: the session has ended", access.ErrBadCredentials)
 	}
 	if now.Sub(sess.LastUsed) > touchEvery {
@@ -188,20 +220,8 @@ func (s *Service) SignOut(ctx context.Context, sess Session, u User, address str
 // ChangePassword replaces a user's password, ends every session of the user
 // and opens a new one, whose cookie secret it returns.
 func (s *Service) ChangePassword(ctx context.Context, u User, current, next, address, agent string) (string, error) {
-	key := strings.ToLower(u.Name) + "\x00" + address
-	if wait := s.limit.wait(key, freeAttempts, s.now()); wait > 0 {
-		return "", &TooManyAttempts{wait}
-	}
-	if len(current) > MaxPassword {
-		current = ""
-	}
-	good, _, err := s.check(ctx, current, u.PasswordHash)
-	if err != nil {
-		return "", fmt.Errorf("changing the password of %s: %w", u.Name, err)
-	}
-	if !good {
-		s.limit.failed(key, s.now())
-		return "", &WeakPassword{"The current password is wrong."}
+	if err := s.confirm(ctx, u, current, address); err != nil {
+		return "", err
 	}
 	if current == next {
 		return "", &WeakPassword{"The new password must differ from the current one."}
@@ -210,12 +230,35 @@ func (s *Service) ChangePassword(ctx context.Context, u User, current, next, add
 		return "", err
 	}
 	now := s.now()
-	err = s.store.SetPassword(ctx, u.ID, hashPassword(next, s.cost), false, now,
+	err := s.store.SetPassword(ctx, u.ID, hashPassword(next, s.cost), false, now,
 		Audit{Time: now, Actor: u.Name, Address: address, Action: "user.change-password", Target: u.Name})
 	if err != nil {
 		return "", fmt.Errorf("changing the password of %s: %w", u.Name, err)
 	}
-	return s.open(ctx, u, address, agent, "sign-in")
+	return s.open(ctx, u, address, agent, "sign-in", "")
+}
+
+// confirm asks somebody who is signed in for the password again.
+func (s *Service) confirm(ctx context.Context, u User, password, address string) error {
+	if u.PasswordHash == "" {
+		return ErrExternal
+	}
+	key := strings.ToLower(u.Name) + "\x00" + address
+	if wait := s.limit.wait(key, freeAttempts, s.now()); wait > 0 {
+		return &TooManyAttempts{wait}
+	}
+	if len(password) > MaxPassword {
+		password = ""
+	}
+	good, _, err := s.check(ctx, password, u.PasswordHash)
+	if err != nil {
+		return fmt.Errorf("checking the password of %s: %w", u.Name, err)
+	}
+	if !good {
+		s.limit.failed(key, s.now())
+		return &WeakPassword{"The current password is wrong."}
+	}
+	return nil
 }
 
 // tokenPrefix makes a token recognisable in logs and to secret scanners.

@@ -17,7 +17,7 @@ import (
 
 // pageNames are the templates that are pages; each is parsed with the layout
 // and the shared parts.
-var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "detections", "detection", "shipped", "shipped-rule", "attack", "process", "threats", "indicators", "indicator", "indicators-import", "incidents", "incident", "exports", "export", "onboarding", "tokens", "audit", "problem"}
+var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "detections", "detection", "shipped", "shipped-rule", "attack", "process", "threats", "indicators", "indicator", "indicators-import", "incidents", "incident", "exports", "export", "onboarding", "tokens", "sign-in-code", "second-factor", "users", "audit", "problem"}
 
 func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	base, err := template.New("").Funcs(functions(now)).ParseFS(files, "templates/layout.html", "templates/parts.html")

@@ -35,14 +35,24 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
 	page := signInPage{Next: nextPath(r.PostForm.Get("next")), Name: name}
 	cookie, u, err := s.cfg.Accounts.SignIn(r.Context(), name, r.PostForm.Get("password"), address(r), r.UserAgent())
 	var wait *account.TooManyAttempts
+	var code *account.CodeNeeded
 	switch {
 	case errors.Is(err, account.ErrSignIn):
 		return s.render(w, r, http.StatusUnauthorized, "sign-in", frame{Title: "Sign in", Problem: "The user name or the password is wrong.", Page: page})
+	case errors.As(err, &code):
+		sendCookie(w, ticketCookie, code.Ticket, account.TicketLifetime)
+		redirect(w, r, "/sign-in/code?"+url.Values{"next": {page.Next}}.Encode())
+		return nil
 	case errors.As(err, &wait):
 		return s.render(w, r, http.StatusTooManyRequests, "sign-in", frame{Title: "Sign in", Problem: strings.ToUpper(wait.Error()[:1]) + wait.Error()[1:] + ".", Page: page})
 	case err != nil:
 		return err
 	}
+	return s.signedIn(w, r, cookie, u, page.Next)
+}
+
+// signedIn hands a new session to the browser.
+func (s *Site) signedIn(w http.ResponseWriter, r *http.Request, cookie string, u account.User, next string) error {
 	// A session that the browser still had ends: the new one is another.
 	if v := visitOf(r.Context()); v.err == nil {
 		if err := s.cfg.Accounts.SignOut(r.Context(), v.session, v.user, address(r)); err != nil && !errors.Is(err, account.ErrNotFound) {
@@ -51,10 +61,9 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
 	}
 	setCookie(w, cookie)
 	if u.MustChange {
-		redirect(w, r, "/account/password")
-		return nil
+		next = "/account/password"
 	}
-	redirect(w, r, page.Next)
+	redirect(w, r, next)
 	return nil
 }
 
@@ -94,6 +103,8 @@ func (s *Site) changePassword(w http.ResponseWriter, r *http.Request) error {
 	var weak *account.WeakPassword
 	var wait *account.TooManyAttempts
 	switch {
+	case errors.Is(err, account.ErrExternal):
+		return s.passwordForm(w, r, http.StatusBadRequest, upperFirst(err.Error())+".")
 	case errors.As(err, &weak):
 		return s.passwordForm(w, r, http.StatusBadRequest, weak.Reason)
 	case errors.As(err, &wait):

@@ -92,8 +92,10 @@ type Config struct {
 	// product ships.
 	Detections *detection.Service
 	Rules      fs.FS
-	Version    string
-	Logger     *slog.Logger
+	// Host is the portal's host name, shown by authenticators.
+	Host    string
+	Version string
+	Logger  *slog.Logger
 	// Now is time.Now outside of tests.
 	Now func() time.Time
 }
@@ -149,12 +151,6 @@ func (s *Site) routes() {
 		}))
 	}
 	get("/static/", access.Public, s.file)
-	get("/sign-in", access.Public, s.signInPage)
-	post("/sign-in", access.Public, s.signIn)
-	post("/sign-out", access.SignedIn, s.signOut)
-	get("/account/password", access.SignedIn, s.passwordPage)
-	post("/account/password", access.SignedIn, s.changePassword)
-
 	get("/{$}", access.AlertRead, s.overview)
 	get("/devices", access.MachineRead, s.devices)
 	get("/devices/{id}", access.MachineRead, s.device)
@@ -222,6 +218,7 @@ func (s *Site) routes() {
 	s.indicatorRoutes(get, post)
 	s.incidentRoutes(get, post)
 	s.exportRoutes(get, post)
+	s.accountRoutes(get, post)
 }
 
 // Routes returns the routes and the permission that each needs.
@@ -261,6 +258,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type visit struct {
 	session account.Session
 	user    account.User
+	must    bool // set up a second factor first
 	err     error
 }
 
@@ -278,6 +276,7 @@ func (s *Site) withVisit(r *http.Request) context.Context {
 	v := visit{err: access.ErrNoCredentials}
 	if c, err := r.Cookie(cookieName); err == nil && !strings.HasPrefix(r.URL.Path, "/static/") {
 		v.session, v.user, v.err = s.cfg.Accounts.Session(r.Context(), c.Value)
+		v.must = v.err == nil && s.cfg.Accounts.MustEnroll(v.user)
 	}
 	return context.WithValue(r.Context(), visitKey{}, v)
 }
@@ -288,7 +287,7 @@ func principal(r *http.Request) (access.Principal, error) {
 		return access.Principal{}, v.err
 	}
 	p := access.NewPrincipal("user", v.user.ID, v.user.Name, v.user.Role.Permissions())
-	p.Role, p.Address, p.Restricted = v.user.Role, address(r), v.user.MustChange
+	p.Role, p.Address, p.Restricted = v.user.Role, address(r), v.user.MustChange || v.must
 	return p, nil
 }
 
@@ -312,6 +311,8 @@ func (s *Site) deny(w http.ResponseWriter, r *http.Request, p access.Principal, 
 		redirect(w, r, to)
 	case err != nil:
 		s.fail(w, r, err)
+	case p.Restricted && !visitOf(r.Context()).user.MustChange:
+		redirect(w, r, "/account/second-factor")
 	case p.Restricted:
 		redirect(w, r, "/account/password")
 	default:
@@ -458,6 +459,7 @@ type frame struct {
 	Flash   string
 	Problem string
 	User    string
+	Local   bool // the account is one of the portal's own
 	Role    access.Role
 	CSRF    string
 	Version string
@@ -469,7 +471,7 @@ type frame struct {
 func (s *Site) render(w http.ResponseWriter, r *http.Request, status int, name string, f frame) error {
 	v := visitOf(r.Context())
 	if v.err == nil {
-		f.User, f.Role, f.CSRF = v.user.Name, v.user.Role, v.session.CSRF
+		f.User, f.Local, f.Role, f.CSRF = v.user.Name, v.user.Issuer == "", v.user.Role, v.session.CSRF
 	}
 	p := access.From(r.Context())
 	f.May = func(permission string) bool { return p.May(access.Permission(permission)) }
@@ -505,11 +507,15 @@ func (s *Site) problem(w http.ResponseWriter, r *http.Request, status int, title
 
 // setCookie hands the session to the browser, or takes it away.
 func setCookie(w http.ResponseWriter, secret string) {
+	sendCookie(w, cookieName, secret, account.SessionLifetime)
+}
+
+func sendCookie(w http.ResponseWriter, name, value string, lifetime time.Duration) {
 	c := &http.Cookie{
-		Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		MaxAge: int(account.SessionLifetime.Seconds()),
+		Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		MaxAge: int(lifetime.Seconds()),
 	}
-	if secret == "" {
+	if value == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)

@@ -270,6 +270,11 @@ try {
   await page.click("form.stacked button.primary");
   expect(/^bwa_/.test(await text("#secret")), "the new token is shown once");
   await state("tokens-new");
+  // A second factor that is being set up: its QR code, in the walk below too.
+  await page.goto(base + "/account/second-factor");
+  await page.getByRole("button", { name: "Set up" }).click();
+  await page.waitForSelector("svg.qr");
+  await state("second-factor");
   await page.goto(base + "/audit?verify=1");
   expect(/as they were written/.test(await text(".message")), "the audit log holds");
   await shot("audit", false);
@@ -292,7 +297,7 @@ try {
     ["indicators", "/indicators"], ["indicator", indicatorPath], ["indicator-new", "/indicators/new"], ["indicators-import", "/indicators/import"],
     ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["shipped-rule", shippedPath], ["attack", "/attack"],
     ["policies", "/policies"], ["policy", "/policies/new"], ["groups", "/groups"],
-    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["exports", "/exports"], ["export-new", "/exports/new"], ["audit", "/audit"], ["password", "/account/password"], ["no-such-page", "/nothing"],
+    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["exports", "/exports"], ["export-new", "/exports/new"], ["audit", "/audit"], ["users", "/users"], ["second-factor", "/account/second-factor"], ["password", "/account/password"], ["no-such-page", "/nothing"],
   ];
   const walked = pages.map(([, path]) => path.split("?")[0]);
   for (const href of await page.locator(".side a").evaluateAll((all) => all.map((a) => a.pathname))) expect(walked.includes(href), `the walk has ${href} of the menu`);

@@ -47,13 +47,14 @@ func (s accountStore) audited(ctx context.Context, a account.Audit, missing erro
 	})
 }
 
-const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in`
+const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in, u.issuer, u.subject,
+	EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed <> 0)`
 
 func scanUser(r scanner, more ...any) (account.User, error) {
 	var u account.User
 	var role string
 	var created, changed, last int64
-	err := r.Scan(append([]any{&u.ID, &u.Name, &role, &u.PasswordHash, &u.MustChange, &u.Disabled, &created, &changed, &last}, more...)...)
+	err := r.Scan(append([]any{&u.ID, &u.Name, &role, &u.PasswordHash, &u.MustChange, &u.Disabled, &created, &changed, &last, &u.Issuer, &u.Subject, &u.SecondFactor}, more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, account.ErrNotFound
 	}
@@ -63,8 +64,8 @@ func scanUser(r scanner, more ...any) (account.User, error) {
 }
 
 func (s accountStore) CreateUser(ctx context.Context, u account.User, a account.Audit) error {
-	return s.audited(ctx, a, nil, `INSERT INTO users (id, name, role, password_hash, must_change, disabled, created, changed, last_sign_in) VALUES (?`+marks(8)+`)`,
-		u.ID, u.Name, string(u.Role), u.PasswordHash, u.MustChange, u.Disabled, micros(u.Created), micros(u.Changed), micros(u.LastSignIn))
+	return s.audited(ctx, a, nil, `INSERT INTO users (id, name, role, password_hash, must_change, disabled, created, changed, last_sign_in, issuer, subject) VALUES (?`+marks(10)+`)`,
+		u.ID, u.Name, string(u.Role), u.PasswordHash, u.MustChange, u.Disabled, micros(u.Created), micros(u.Changed), micros(u.LastSignIn), u.Issuer, u.Subject)
 }
 
 func (s accountStore) User(ctx context.Context, id string) (account.User, error) {

@@ -75,6 +75,7 @@ func Alert(i, device int) alert.Alert {
 // Run runs the suite; open returns an empty store.
 func Run(t *testing.T, open func(t *testing.T) Control) {
 	t.Run("users and sessions", func(t *testing.T) { users(t, open(t).Accounts()) })
+	t.Run("second factors", func(t *testing.T) { factors(t, open(t).Accounts()) })
 	t.Run("tokens", func(t *testing.T) { tokens(t, open(t).Accounts()) })
 	t.Run("inventory", func(t *testing.T) { devices(t, open(t)) })
 	t.Run("filters", func(t *testing.T) { filters(t, open(t)) })

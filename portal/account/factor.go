@@ -1,0 +1,400 @@
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/hotp"
+	"github.com/pquerna/otp/totp"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+)
+
+// The parameters of the one-time passwords (RFC 6238), those that every
+// authenticator has: HMAC-SHA-1, 6 digits, steps of 30 seconds. A clock may be
+// one step off.
+const (
+	stepLength   = 30 * time.Second
+	skewSteps    = 1
+	secretBytes  = 20 // RFC 4226, section 4, R6: 160 bits
+	codeDigits   = otp.DigitsSix
+	codeFailures = 5 // of one ticket
+)
+
+// RecoveryCodes is how many recovery codes a user gets.
+const RecoveryCodes = 10
+
+// TicketLifetime is how long the code may take after the password.
+const TicketLifetime = 5 * time.Minute
+
+// maxTickets bounds the sign-ins that wait for a code.
+const maxTickets = 10_000
+
+// Errors of second factors.
+var (
+	// ErrCode is the answer to a wrong code, to one that was used and to one that
+	// is too old.
+	ErrCode = errors.New("the code is wrong or was used already")
+	// ErrTicket means that the sign-in must begin again with the password.
+	ErrTicket = errors.New("the sign-in has ended")
+	// ErrNoKey means that the portal has no folder for the key of the secrets.
+	ErrNoKey = errors.New("this portal keeps no second factors")
+	// ErrRequired means that the user's role may not do without a second factor.
+	ErrRequired = errors.New("your role needs a second factor")
+)
+
+// CodeNeeded is returned by SignIn when the password was right and a second
+// factor is still to come. The ticket is for SignInCode.
+type CodeNeeded struct{ Ticket string }
+
+// Error says that a code is needed.
+func (*CodeNeeded) Error() string { return "a code of the second factor is needed" }
+
+// ticket is a sign-in whose password was right. Tickets are kept in memory: they
+// end with the portal.
+type ticket struct {
+	userID   string
+	changed  time.Time // of the password
+	expires  time.Time
+	failures int
+}
+
+// MustEnroll reports whether the user has to set up a second factor before
+// anything else. An identity provider has its own.
+func (s *Service) MustEnroll(u User) bool {
+	return !u.SecondFactor && u.Issuer == "" && s.key != nil && slices.Contains(s.required, u.Role)
+}
+
+// Required reports whether accounts of the role must have a second factor.
+func (s *Service) Required(r access.Role) bool { return slices.Contains(s.required, r) }
+
+func (s *Service) newTicket(u User, now time.Time) string {
+	s.ticketMu.Lock()
+	defer s.ticketMu.Unlock()
+	var oldest [32]byte
+	var at time.Time
+	for k, t := range s.tickets {
+		if now.After(t.expires) {
+			delete(s.tickets, k)
+		} else if at.IsZero() || t.expires.Before(at) {
+			oldest, at = k, t.expires
+		}
+	}
+	if len(s.tickets) >= maxTickets {
+		delete(s.tickets, oldest)
+	}
+	plain := secret()
+	s.tickets[sha256.Sum256([]byte(plain))] = &ticket{userID: u.ID, changed: u.Changed, expires: now.Add(TicketLifetime)}
+	return plain
+}
+
+// takeTicket returns what the ticket is for.
+func (s *Service) takeTicket(plain string, now time.Time) (ticket, bool) {
+	s.ticketMu.Lock()
+	defer s.ticketMu.Unlock()
+	t := s.tickets[sha256.Sum256([]byte(plain))]
+	if t == nil || now.After(t.expires) {
+		return ticket{}, false
+	}
+	return *t, true
+}
+
+// endTicket ends a ticket, or counts a failure of it.
+func (s *Service) endTicket(plain string, failed bool) {
+	s.ticketMu.Lock()
+	defer s.ticketMu.Unlock()
+	k := sha256.Sum256([]byte(plain))
+	if t := s.tickets[k]; t != nil && failed {
+		if t.failures++; t.failures < codeFailures {
+			return
+		}
+	}
+	delete(s.tickets, k)
+}
+
+// SignInCode is the second half of a sign-in: a code of the authenticator or a
+// recovery code. It returns what SignIn returns.
+func (s *Service) SignInCode(ctx context.Context, plain, code, address, agent string) (string, User, error) {
+	t, ok := s.takeTicket(plain, s.now())
+	if !ok {
+		return "", User{}, ErrTicket
+	}
+	u, err := s.store.User(ctx, t.userID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return "", User{}, fmt.Errorf("signing in: %w", err)
+	}
+	if err != nil || u.Disabled || !u.SecondFactor || !u.Changed.Equal(t.changed) || s.localOff {
+		s.endTicket(plain, false)
+		return "", User{}, ErrTicket
+	}
+	how, err := s.checkCode(ctx, u, code, address)
+	if err != nil {
+		if errors.Is(err, ErrCode) {
+			s.endTicket(plain, true)
+		}
+		return "", User{}, err
+	}
+	s.endTicket(plain, false)
+	cookie, err := s.open(ctx, u, address, agent, "sign-in", how)
+	return cookie, u, err
+}
+
+// checkCode accepts a code of the user's authenticator or a recovery code, each
+// once, and says which it was. One is checked at a time: the failures before
+// have been counted. They are counted per account, for this is only reached with
+// its password, and for a day.
+func (s *Service) checkCode(ctx context.Context, u User, code, address string) (string, error) {
+	select {
+	case s.checking <- struct{}{}:
+		defer func() { <-s.checking }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	now := s.now()
+	if wait := s.codes.wait(u.ID, freeAttempts, now); wait > 0 {
+		return "", &TooManyAttempts{wait}
+	}
+	how, err := s.acceptCode(ctx, u, normalCode(code), address, now)
+	switch {
+	case errors.Is(err, ErrCode):
+		s.codes.failed(u.ID, now)
+		if err := s.store.AddAudit(ctx, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.failed"}); err != nil {
+			return "", fmt.Errorf("checking a code of %s: %w", u.Name, err)
+		}
+		return "", ErrCode
+	case err != nil:
+		return "", fmt.Errorf("checking a code of %s: %w", u.Name, err)
+	}
+	s.codes.succeeded(u.ID)
+	return how, nil
+}
+
+func (s *Service) acceptCode(ctx context.Context, u User, code, address string, now time.Time) (string, error) {
+	if len(code) == recoveryLength {
+		err := s.store.UseRecoveryCode(ctx, u.ID, sha256.Sum256([]byte(code)), now, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.recovery-code", Target: u.Name})
+		if errors.Is(err, ErrNotFound) {
+			return "", ErrCode
+		}
+		return "recovery code", err
+	}
+	f, err := s.store.SecondFactor(ctx, u.ID)
+	if err != nil {
+		return "", err
+	}
+	step, err := s.stepOf(f, code, now)
+	if err != nil {
+		return "", err
+	}
+	if err := s.store.UseStep(ctx, u.ID, step); errors.Is(err, ErrUsed) {
+		return "", ErrCode
+	} else if err != nil {
+		return "", err
+	}
+	return "authenticator", nil
+}
+
+// stepOf returns the step that the code is of, or ErrCode.
+func (s *Service) stepOf(f SecondFactor, code string, now time.Time) (int64, error) {
+	plain, err := s.openSecret(f)
+	if err != nil {
+		return 0, err
+	}
+	current := now.Unix() / int64(stepLength/time.Second)
+	found := int64(-1)
+	for step := max(current-skewSteps, 0); step <= current+skewSteps; step++ {
+		want, err := hotp.GenerateCodeCustom(plain, uint64(step), hotp.ValidateOpts{Digits: codeDigits, Algorithm: otp.AlgorithmSHA1})
+		if err != nil {
+			return 0, fmt.Errorf("the secret: %w", err)
+		}
+		if subtle.ConstantTimeCompare([]byte(code), []byte(want)) == 1 {
+			found = step
+		}
+	}
+	if found < 0 {
+		return 0, ErrCode
+	}
+	return found, nil
+}
+
+// openSecret returns the secret in base 32.
+func (s *Service) openSecret(f SecondFactor) (string, error) {
+	if s.key == nil {
+		return "", ErrNoKey
+	}
+	plain, err := s.key.Open("second factor of "+f.UserID, f.Sealed)
+	if err != nil {
+		return "", fmt.Errorf("the secret of the second factor, key %s: %w", s.key.Path(), err)
+	}
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(plain), nil
+}
+
+// Factor returns the second factor of a user, confirmed or not; ErrNotFound for
+// none.
+func (s *Service) Factor(ctx context.Context, u User) (SecondFactor, error) {
+	return s.store.SecondFactor(ctx, u.ID)
+}
+
+// BeginFactor makes a secret for a user, to be confirmed by ConfirmFactor.
+func (s *Service) BeginFactor(ctx context.Context, u User) error {
+	if s.key == nil {
+		return ErrNoKey
+	}
+	plain := make([]byte, secretBytes)
+	rand.Read(plain) // never fails
+	err := s.store.BeginSecondFactor(ctx, SecondFactor{UserID: u.ID, Sealed: s.key.Seal("second factor of "+u.ID, plain), Created: s.now()})
+	if err != nil {
+		return fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// FactorURI returns the secret of a factor that is not confirmed, as an address
+// for authenticators (otpauth://) and in base 32. issuer is what they show.
+func (s *Service) FactorURI(f SecondFactor, u User, issuer string) (uri, text string, err error) {
+	if !f.Confirmed.IsZero() {
+		return "", "", ErrExists
+	}
+	if text, err = s.openSecret(f); err != nil {
+		return "", "", err
+	}
+	plain, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(text)
+	if err != nil {
+		return "", "", fmt.Errorf("the secret: %w", err)
+	}
+	k, err := totp.Generate(totp.GenerateOpts{Issuer: issuer, AccountName: u.Name, Secret: plain, Period: uint(stepLength / time.Second), Digits: codeDigits, Algorithm: otp.AlgorithmSHA1})
+	if err != nil {
+		return "", "", fmt.Errorf("the secret: %w", err)
+	}
+	return k.URL(), text, nil
+}
+
+// ConfirmFactor turns the second factor on: the password, and a code that shows
+// that the authenticator has the secret. It ends the other sessions of the user
+// and returns the recovery codes, which are shown once.
+func (s *Service) ConfirmFactor(ctx context.Context, sess Session, u User, password, code, address string) ([]string, error) {
+	if err := s.confirm(ctx, u, password, address); err != nil {
+		return nil, err
+	}
+	f, err := s.store.SecondFactor(ctx, u.ID)
+	if err != nil {
+		return nil, fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	now := s.now()
+	step, err := s.stepOf(f, normalCode(code), now)
+	if err != nil {
+		return nil, err
+	}
+	plain, hashes := newRecoveryCodes()
+	err = s.store.ConfirmSecondFactor(ctx, f, step, hashes, sess.Hash, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.enable", Target: u.Name})
+	if err != nil {
+		return nil, fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	return plain, nil
+}
+
+// NewRecoveryCodes replaces the recovery codes, with the password and a code.
+func (s *Service) NewRecoveryCodes(ctx context.Context, u User, password, code, address string) ([]string, error) {
+	if err := s.confirm(ctx, u, password, address); err != nil {
+		return nil, err
+	}
+	if _, err := s.checkCode(ctx, u, code, address); err != nil {
+		return nil, err
+	}
+	plain, hashes := newRecoveryCodes()
+	err := s.store.SetRecoveryCodes(ctx, u.ID, hashes, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.new-recovery-codes", Target: u.Name})
+	if err != nil {
+		return nil, fmt.Errorf("recovery codes of %s: %w", u.Name, err)
+	}
+	return plain, nil
+}
+
+// DisableFactor turns the second factor off, with the password and a code;
+// ErrRequired when the role must have one.
+func (s *Service) DisableFactor(ctx context.Context, sess Session, u User, password, code, address string) error {
+	if s.Required(u.Role) {
+		return ErrRequired
+	}
+	if err := s.confirm(ctx, u, password, address); err != nil {
+		return err
+	}
+	if _, err := s.checkCode(ctx, u, code, address); err != nil {
+		return err
+	}
+	err := s.store.RemoveSecondFactor(ctx, u.ID, sess.Hash, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.disable", Target: u.Name})
+	if err != nil {
+		return fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// ResetFactor removes the second factor of somebody who has lost it and ends
+// the sessions of the account. ErrNotFound when there is no such account or it
+// has none.
+func (s *Service) ResetFactor(ctx context.Context, name, by, address string) error {
+	u, err := s.store.UserByName(ctx, name)
+	if err != nil {
+		return fmt.Errorf("user %.70q: %w", name, err)
+	}
+	err = s.store.RemoveSecondFactor(ctx, u.ID, [32]byte{}, Audit{Time: s.now(), Actor: by, Address: address, Action: "second-factor.reset", Target: u.Name})
+	if err != nil {
+		return fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	s.codes.succeeded(u.ID)
+	return nil
+}
+
+// recoveryLength is the length of a recovery code without its dashes: 80 bits.
+// Their hash needs no salt and no slowness.
+const recoveryLength = 16
+
+var recoveryEncoding = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding(base32.NoPadding)
+
+func newRecoveryCodes() (plain []string, hashes [][32]byte) {
+	for range RecoveryCodes {
+		var b [10]byte
+		rand.Read(b[:]) // never fails
+		c := recoveryEncoding.EncodeToString(b[:])
+		hashes = append(hashes, sha256.Sum256([]byte(c)))
+		plain = append(plain, c[:4]+"-"+c[4:8]+"-"+c[8:12]+"-"+c[12:])
+	}
+	return plain, hashes
+}
+
+// normalCode removes what people put between groups. It is bounded: what is
+// longer is no code.
+func normalCode(code string) string {
+	if len(code) > 64 {
+		return ""
+	}
+	return strings.ToLower(strings.NewReplacer(" ", "", "-", "", "\t", "").Replace(strings.TrimSpace(code)))
+}
+
+// ParseRequired reads which roles must have a second factor: their names with
+// commas, "all", or "none".
+func ParseRequired(text string) ([]access.Role, error) {
+	switch strings.TrimSpace(text) {
+	case "", "none":
+		return nil, nil
+	case "all":
+		return []access.Role{access.Administrator, access.Responder, access.Analyst, access.Reader}, nil
+	}
+	var out []access.Role
+	for name := range strings.SplitSeq(text, ",") {
+		r, err := access.ParseRole(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w; or all, or none: %s", err, strconv.Quote(text))
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}

@@ -1,0 +1,57 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bulwarkhq/bulwark/portal/access"
+)
+
+// Errors of the administration of accounts.
+var (
+	// ErrSelf keeps the last administrator from locking everybody out.
+	ErrSelf = errors.New("nobody changes the own role or disables the own account: another administrator can")
+	// ErrExternal means that an identity provider decides it.
+	ErrExternal = errors.New("the account belongs to the identity provider, which decides this")
+)
+
+// User returns an account.
+func (s *Service) User(ctx context.Context, id string) (User, error) { return s.store.User(ctx, id) }
+
+// SetRole changes the role of an account.
+func (s *Service) SetRole(ctx context.Context, id string, role access.Role, by access.Principal) error {
+	if len(role.Permissions()) == 0 {
+		return fmt.Errorf("unknown role %q", role)
+	}
+	u, err := s.store.User(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("user %.70q: %w", id, err)
+	case u.ID == by.ID:
+		return ErrSelf
+	case u.Issuer != "":
+		return ErrExternal
+	case u.Role == role:
+		return nil
+	}
+	return s.store.SetRole(ctx, id, role, Audit{Time: s.now(), Actor: by.Name, Address: by.Address, Action: "user.role", Target: u.Name, Detail: string(u.Role) + " to " + string(role)})
+}
+
+// SetDisabled disables an account, which ends its sessions, or enables it.
+func (s *Service) SetDisabled(ctx context.Context, id string, disabled bool, by access.Principal) error {
+	u, err := s.store.User(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("user %.70q: %w", id, err)
+	case u.ID == by.ID:
+		return ErrSelf
+	case u.Disabled == disabled:
+		return nil
+	}
+	action := "user.enable"
+	if disabled {
+		action = "user.disable"
+	}
+	return s.store.SetDisabled(ctx, id, disabled, Audit{Time: s.now(), Actor: by.Name, Address: by.Address, Action: action, Target: u.Name})
+}
