@@ -109,7 +109,7 @@ func addition(ev *event.Event, key, value string) {
 // complete completes the processes of ev: hashes, package, container.
 func (p *Pipeline) complete(ev *event.Event, image process.Image) {
 	wait := p.HashWait
-	if len(p.queue) > p.Queue/4 {
+	if len(p.queue) > p.Queue/4 || p.queued.Load() > maxQueuedBytes/4 {
 		wait = 0 // catching up is more important
 	}
 	until := time.Now().Add(wait)

@@ -17,7 +17,8 @@ import (
 // Defaults and limits of a Pipeline.
 const (
 	defaultQueue    = 8192
-	maxQueuedBytes  = 32 << 20 // of the events that wait
+	maxQueuedBytes  = 24 << 20 // of the events in the queue
+	maxReadingBytes = 8 << 20  // of those whose files are to be read
 	defaultHashWait = 200 * time.Millisecond
 	lossInterval    = 5 * time.Second
 	readyTimeout    = time.Minute // the verifier of a slow kernel
@@ -59,12 +60,15 @@ type Pipeline struct {
 
 	once   sync.Once
 	queue  chan *item
-	queued atomic.Int64 // bytes
+	queued atomic.Int64 // bytes of the queue
 	panics atomic.Uint64
 	ready  chan struct{}
-	// files are events whose files are to be read, enriched those that were.
+	// files are events whose files are to be read, enriched those that were. They
+	// have room of their own, reading in bytes: they wait for long, and must not
+	// take that of the others.
 	files    chan *item
 	enriched chan *item
+	reading  int64 // used by work only
 
 	mu       sync.Mutex
 	accounts map[event.Category]*account
@@ -194,7 +198,8 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 		case it := <-p.queue:
 			p.handle(it)
 		case it := <-p.enriched:
-			p.pass(it)
+			p.reading -= it.size
+			p.pass(it.ev)
 		case <-losses.C:
 			p.settle(time.Now())
 		case <-sensorsDone:
@@ -207,7 +212,7 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 	close(hurry)
 	close(p.files)
 	for it := range p.enriched {
-		p.pass(it)
+		p.pass(it.ev)
 	}
 	p.settle(time.Now())
 }
@@ -215,12 +220,12 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 // handle takes an event from the queue.
 func (p *Pipeline) handle(it *item) {
 	ev := it.ev
+	defer p.queued.Add(-it.size)
 	muted := false
 	if p.Muted != nil {
 		p.guard("exclusions", func() { muted = p.Muted(ev) })
 	}
 	if muted {
-		p.queued.Add(-it.size)
 		p.mu.Lock()
 		a := p.account(ev.Category())
 		a.received++
@@ -229,20 +234,19 @@ func (p *Pipeline) handle(it *item) {
 		return
 	}
 	p.guard("enrichment", func() { p.complete(ev, it.image) })
-	if _, reads := readsFile(ev); reads && (p.Hasher != nil || p.Packages != nil) {
+	if _, reads := readsFile(ev); reads && (p.Hasher != nil || p.Packages != nil) && p.reading+it.size <= maxReadingBytes {
 		select {
 		case p.files <- it:
+			p.reading += it.size
 			return
 		default: // without what the file says rather than late
 		}
 	}
-	p.pass(it)
+	p.pass(ev)
 }
 
 // pass passes a complete event on.
-func (p *Pipeline) pass(it *item) {
-	ev := it.ev
-	p.queued.Add(-it.size)
+func (p *Pipeline) pass(ev *event.Event) {
 	p.mu.Lock()
 	a := p.account(ev.Category())
 	a.received++

@@ -180,6 +180,39 @@ func TestLossIsCounted(t *testing.T) {
 	}
 }
 
+// Events whose files wait to be read take no room from the others, however long
+// the command lines in them are.
+func TestFilesLeaveRoomForOthers(t *testing.T) {
+	const n, step = 4000, 250
+	var r results
+	sinks := make(chan sensor.Sink, 1)
+	p := &sensor.Pipeline{
+		Table: sensortest.Table(t), Hasher: process.NewHasher("/proc", process.HasherOptions{}), OnEvent: r.event, Log: sensortest.Log(t),
+		Sensors: []sensor.Sensor{&fake{"many", []event.Category{event.CategoryProcess, event.CategoryFile}, func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
+			s.Ready()
+			sinks <- s
+			<-ctx.Done()
+			return nil
+		}}},
+	}
+	stop := start(t, p)
+	s := <-sinks
+	build := event.Process{PID: 1 << 30, CommandLine: "cc " + strings.Repeat("a.o ", 3000)}
+	for i := range n {
+		s.Emit(event.Event{Class: event.ClassFile, Action: event.FileCreated, Initiating: build, File: event.File{FileName: "a", FolderPath: "/nowhere/a"}}, process.Image{})
+		s.Emit(event.Event{Class: event.ClassProcess, Action: event.ProcessCreated, Process: build}, process.Image{})
+		if i%step == 0 {
+			r.wait(t, "an empty queue", func() bool { return p.Stats().Queued == 0 })
+		}
+	}
+	stop()
+	for _, h := range p.Health() {
+		if h.Lost != 0 || h.Events != n {
+			t.Errorf("%+v", h)
+		}
+	}
+}
+
 // The whole way on the real kernel: a process is started, its event has
 // hashes and ancestry, the rule matches, one alert comes of it.
 func TestRealProcessRaisesAlert(t *testing.T) {

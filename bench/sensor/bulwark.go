@@ -122,12 +122,14 @@ func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 		// Others on the machine may keep it busy: it is told, not hidden.
 		note = fmt.Sprintf("still on the way: %.0f processes, %.0f files", v["on_the_way_process"], v["on_the_way_file"])
 	}
+	since := func(name string) float64 { return v[name] - b.before[name] }
 	lost := 0.0
-	for _, name := range []string{"lost_process", "lost_file", "spool_lost_process", "spool_lost_file"} {
-		lost += v[name] - b.before[name]
+	for _, class := range []string{"file", "process"} {
+		sensor, spool := since("lost_"+class), since("spool_lost_"+class)
+		lost += sensor + spool
+		note = fmt.Sprintf("%.0f %s events in all, lost: %.0f before the spool, %.0f in it; %s", since("events_"+class), class, sensor, spool, note)
 	}
-	others := v["events_process"] - b.before["events_process"]
-	return uint64(lost), strings.TrimSpace(fmt.Sprintf("%.0f process and %.0f file events in all; %s", others, v["events_file"]-b.before["events_file"], note)), nil
+	return uint64(lost), strings.TrimSpace(note), nil
 }
 
 func (b *bulwark) stop() error {

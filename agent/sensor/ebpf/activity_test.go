@@ -11,7 +11,6 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
@@ -352,73 +351,4 @@ func kernelStimuli(in func(string) string) []stimulus {
 			return e.Network.RemoteIP == "192.0.2.9" && e.Network.RemotePort == 4444 && e.Additional["Error"] == "ENETUNREACH" && e.Initiating.FileName == "perl"
 		}},
 	}
-}
-
-func TestDNSMessages(t *testing.T) {
-	buffers(t, func(t *testing.T, opts ...Option) {
-		sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t), opts...))
-		// Port 53 of an address of the loopback that is nobody's.
-		addr := fmt.Sprintf("127.77.%d.%d:53", os.Getpid()>>8&0xff, os.Getpid()&0xff)
-		l, err := net.ListenPacket("udp4", addr)
-		must(t, err)
-		defer l.Close()
-		go func() {
-			buf := make([]byte, 512)
-			for {
-				n, from, err := l.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				if text := answerTo(buf[:n]); text != nil {
-					_, _ = l.WriteTo(text, from)
-				}
-			}
-		}()
-		const name = "c2.bulwark-test.example"
-		c, err := net.Dial("udp4", addr)
-		must(t, err)
-		defer c.Close()
-		b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 7, RecursionDesired: true})
-		must(t, b.StartQuestions())
-		must(t, b.Question(dnsmessage.Question{Name: dnsmessage.MustNewName(name + "."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}))
-		q, err := b.Finish()
-		must(t, err)
-		_, err = c.Write(q)
-		must(t, err)
-		_, err = c.Read(make([]byte, 512))
-		must(t, err)
-		for _, action := range []string{event.DNSQuery, event.DNSResponse} {
-			got := sink.Wait(t, 1, action, func(e *event.Event) bool { return e.Action == action && e.Network.RemoteURL == name })
-			e := got[0]
-			if !mine(&e) || e.Additional["QueryType"] != "A" || e.Network.RemotePort != 53 || e.Network.Protocol != "Udp" || len(got) != 1 {
-				t.Errorf("%d, %+v", len(got), e)
-			}
-			if action == event.DNSResponse && (e.Additional["Answers"] != "192.0.2.1;192.0.2.2" || e.Additional["ResponseCode"] != "NOERROR") {
-				t.Errorf("%+v", e.Additional)
-			}
-		}
-	})
-}
-
-// answerTo answers a query with two addresses.
-func answerTo(q []byte) []byte {
-	var p dnsmessage.Parser
-	h, err := p.Start(q)
-	if err != nil {
-		return nil
-	}
-	question, err := p.Question()
-	if err != nil {
-		return nil
-	}
-	h.Response = true
-	b := dnsmessage.NewBuilder(nil, h)
-	_ = b.StartQuestions()
-	_ = b.Question(question)
-	_ = b.StartAnswers()
-	for i := range byte(2) {
-		_ = b.AResource(dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60}, dnsmessage.AResource{A: [4]byte{192, 0, 2, 1 + i}})
-	}
-	text, _ := b.Finish()
-	return text
 }

@@ -61,7 +61,7 @@ func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sin
 	if !ring {
 		s.early = &earlyExits{}
 	}
-	coll, missing, err := s.load(ring)
+	coll, missing, err := s.load(ring, only)
 	if err != nil {
 		return err
 	}
@@ -108,28 +108,24 @@ func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sin
 		return fmt.Errorf("ebpf: %w", err)
 	}
 	s.coll.Store(coll)
-	defer s.coll.Store(nil)
 	sink.Ready()
 	s.log.Info("eBPF sensor attached", "ring_buffer", ring, "categories", only, "unavailable", unavailable)
 
-	ctx, cancel := context.WithCancel(ctx)
+	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
-	countersDone := make(chan struct{})
-	go func() {
-		defer close(countersDone)
-		s.watchCounters(ctx, coll, sink)
-	}()
-	stop := context.AfterFunc(ctx, func() { reader.Close() })
+	final := make(chan kernelCounts, 1)
+	go func() { final <- s.watchCounters(watch, coll, sink) }()
+	stop := context.AfterFunc(watch, func() { reader.Close() })
 	defer stop()
 	err = s.read(reader, sink)
 	cancel()
-	<-countersDone
+	s.end(<-final, ctx.Err() != nil, sink)
 	return err
 }
 
-// load loads the programs with maps for this kernel. Without the optional ones
+// load loads the programs that are wanted with maps for this kernel. Without the optional ones
 // when the kernel refuses them: missing says why.
-func (s *Sensor) load(ring bool) (coll *ebpf.Collection, missing, err error) {
+func (s *Sensor) load(ring bool, only []event.Category) (coll *ebpf.Collection, missing, err error) {
 	// Kernels before 5.11 charge BPF memory to RLIMIT_MEMLOCK.
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, nil, fmt.Errorf("ebpf: raise RLIMIT_MEMLOCK: %w", err)
@@ -143,6 +139,9 @@ func (s *Sensor) load(ring bool) (coll *ebpf.Collection, missing, err error) {
 			return nil, nil, fmt.Errorf("ebpf: set self_tgid: %w", err)
 		}
 	}
+	if s.ringBytes > 0 {
+		spec.Maps["events"].MaxEntries = s.ringBytes
+	}
 	if !ring {
 		m := spec.Maps["events"]
 		m.Type, m.MaxEntries, m.KeySize, m.ValueSize = ebpf.PerfEventArray, 0, 4, 4
@@ -155,7 +154,7 @@ func (s *Sensor) load(ring bool) (coll *ebpf.Collection, missing, err error) {
 	for _, without := range [][]way{nil, {egress, ingress}, {systemCalls}, {systemCalls, egress, ingress}} {
 		less := spec.Copy()
 		for _, p := range programs {
-			if slices.Contains(without, p.way) {
+			if slices.Contains(without, p.way) || !p.wanted(only) {
 				delete(less.Programs, p.name)
 			}
 		}
@@ -236,26 +235,64 @@ func readKernelCounts(coll *ebpf.Collection) kernelCounts {
 	return k
 }
 
-// kernel is the programs' counters as of now, or as of the end.
-func (s *Sensor) kernel() kernelCounts {
-	if coll := s.coll.Load(); coll != nil {
-		return readKernelCounts(coll)
+func (k *kernelCounts) add(o kernelCounts) {
+	for kind := range k.made {
+		k.made[kind] += o.made[kind]
+		k.lost[kind] += o.lost[kind]
+		k.skipped[kind] += o.skipped[kind]
 	}
+}
+
+// lostEvents is how many events were lost with the records of a kind. A fork is
+// no event: who was forked is told by the exec, the end and /proc.
+func (k *kernelCounts) lostEvents(kind uint32) uint64 {
+	if kind == kindFork {
+		return 0
+	}
+	return k.lost[kind]
+}
+
+// kernel is the programs' counters in all runs, and the runs that they missed.
+func (s *Sensor) kernel() (k kernelCounts, missed [kindMax]uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last
+	if coll := s.coll.Load(); coll != nil {
+		k = readKernelCounts(coll)
+	}
+	k.add(s.ended)
+	return k, s.missed
+}
+
+// end keeps the counters of a run. What is in the buffer then is read by nobody:
+// lost, unless it was time to stop.
+func (s *Sensor) end(run kernelCounts, stopped bool, sink sensor.Sink) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coll.Store(nil)
+	s.ended.add(run)
+	if stopped {
+		return
+	}
+	for kind := uint32(kindExec); kind < kindMax; kind++ {
+		unread := s.ended.made[kind] - s.ended.lost[kind] - s.kinds[kind].read.Load()
+		s.ended.lost[kind] += unread
+		if unread > 0 && kind != kindFork {
+			sink.Lost(categoryOf(kind), unread)
+		}
+	}
 }
 
 // Counts implements sensor.Counter.
 func (s *Sensor) Counts() map[event.Category]sensor.Stats {
-	k := s.kernel()
+	k, missed := s.kernel()
 	out := make(map[event.Category]sensor.Stats)
 	for kind := range s.kinds {
 		n, c := &s.kinds[kind], categoryOf(uint32(kind))
 		st := out[c]
-		st.Seen += k.made[kind] + k.skipped[kind] + n.derived.Load()
-		st.Lost += k.lost[kind]
-		st.Filtered += k.skipped[kind] + n.filtered.Load()
+		lost := k.lostEvents(uint32(kind))
+		st.Seen += k.made[kind] + k.skipped[kind] + missed[kind] + n.derived.Load()
+		st.Lost += lost + missed[kind]
+		st.Filtered += k.skipped[kind] + n.filtered.Load() + k.lost[kind] - lost
 		st.Malformed += n.malformed.Load()
 		st.Delivered += n.delivered.Load()
 		out[c] = st
@@ -276,30 +313,31 @@ func (s *Sensor) Stats() sensor.Stats {
 	return sum
 }
 
-// watchCounters reports what the programs could not put into the buffer.
-func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink sensor.Sink) {
-	var last kernelCounts
+// watchCounters reports what the programs could not put into the buffer, and
+// returns what was reported in the end.
+func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink sensor.Sink) (last kernelCounts) {
 	missed := map[string]uint64{}
 	look := func() {
 		k := readKernelCounts(coll)
 		for kind := uint32(kindExec); kind < kindMax; kind++ {
-			if n := k.lost[kind] - last.lost[kind]; n > 0 {
+			if n := k.lostEvents(kind) - last.lostEvents(kind); n > 0 {
 				sink.Lost(categoryOf(kind), n)
 			}
 		}
 		last = k
-		s.mu.Lock()
-		s.last = k
-		s.mu.Unlock()
 		// Runs that the kernel skipped because the program was busy on that CPU.
 		for _, p := range programs {
 			prog := coll.Programs[p.name]
 			if prog == nil {
 				continue
 			}
-			if info, err := prog.Stats(); err == nil && info.RecursionMisses > missed[p.name] {
-				sink.Lost(categoryOf(p.kinds[0]), info.RecursionMisses-missed[p.name])
+			if info, err := prog.Stats(); err == nil && info.RecursionMisses > missed[p.name] && p.kinds[0] != kindFork {
+				n := info.RecursionMisses - missed[p.name]
 				missed[p.name] = info.RecursionMisses
+				sink.Lost(categoryOf(p.kinds[0]), n)
+				s.mu.Lock()
+				s.missed[p.kinds[0]] += n
+				s.mu.Unlock()
 			}
 		}
 	}
@@ -309,7 +347,7 @@ func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink 
 		select {
 		case <-ctx.Done():
 			look()
-			return
+			return last
 		case <-tick.C:
 			look()
 		}

@@ -56,20 +56,20 @@ func ParseDNS(b []byte) (d DNS, ok bool, err error) {
 	}
 	msg := b[at : at+n]
 	d.Truncated = total > n
-	if d.TCP = protocol == 6; d.TCP {
-		// The length comes first. What does not begin with one is the middle of a
-		// long answer.
-		if len(msg) < 14 {
-			return d, false, nil
-		}
-		length := int(binary.BigEndian.Uint16(msg))
-		msg = msg[2:]
-		if length < 12 || length > total {
-			return d, false, nil
-		}
-		msg = msg[:min(length, len(msg))]
+	if d.TCP = protocol == 6; !d.TCP {
+		return d, d.message(msg), nil
 	}
-	return d, d.message(msg), nil
+	if len(msg) < 14 {
+		return d, false, nil
+	}
+	// The length comes first. What does not begin with one is the middle of a long
+	// answer, or a query whose length went ahead in a segment of its own.
+	length := int(binary.BigEndian.Uint16(msg))
+	rest := msg[2:]
+	if length >= 12 && length <= total && d.message(rest[:min(length, len(rest))]) {
+		return d, true, nil
+	}
+	return d, d.Query && d.message(msg), nil
 }
 
 // message reads a DNS message (RFC 1035); false when it is none.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,50 +17,38 @@ import (
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
-// treeEnv makes this test program a member of a random tree: "<path>:<seed>".
-const treeEnv = "BULWARK_TEST_TREE"
-
-// TestMain lets the test program be a process of a tree, or start one with a
-// chosen pid.
-func TestMain(m *testing.M) {
-	if spec := os.Getenv(treeEnv); spec != "" {
-		os.Exit(treeMember(spec))
-	}
-	os.Exit(m.Run())
+// treeMember is a member of a random tree: it starts its children and waits for
+// some of them only, so that others lose their parent. Its path is in its
+// arguments, and so in the event. The test program itself would be slow to start
+// under the race detector. A child is let go when it has begun its program, as
+// fork and exec of Go do it.
+const treeMember = `
+my ($mark, $path) = @ARGV;
+srand $ENV{TREE_SEED};
+exit 0 if ($path =~ tr/.//) > 3;
+my $children = int rand 4;
+for my $i (0..$children - 1) {
+	$ENV{TREE_SEED} = int rand 2**31;
+	pipe my $begun, my $close_on_exec or die;
+	my $pid = fork // die;
+	if (!$pid) { exec $^X, $0, $mark, "$path.$i" or exit 1 }
+	close $close_on_exec;
+	readline $begun;
+	waitpid $pid, 0 if rand(3) >= 1;
 }
-
-// treeMember starts its children and waits for some of them, so that others
-// lose their parent. Its path is in its own arguments, and so in the event.
-func treeMember(spec string) int {
-	path, text, _ := strings.Cut(spec, ":")
-	seed, err := strconv.ParseUint(text, 10, 64)
-	depth := strings.Count(path, ".")
-	if err != nil || depth > 3 {
-		return 0
-	}
-	r := rand.New(rand.NewPCG(seed, uint64(len(path))))
-	for i := range r.IntN(4) {
-		child := fmt.Sprintf("%s.%d", path, i)
-		cmd := exec.Command("/proc/self/exe", "bulwark-tree", child)
-		cmd.Env = []string{treeEnv + "=" + child + ":" + strconv.FormatUint(r.Uint64(), 10)}
-		if cmd.Start() != nil {
-			return 1
-		}
-		if r.IntN(3) > 0 {
-			_ = cmd.Wait()
-		}
-	}
-	return 0
-}
+`
 
 // Whatever the shape of a tree of processes that live for milliseconds, and
 // whoever of them ends first, each event names the right parent and the right
 // ancestors: the path of a process is in its arguments.
 func TestRandomTreesKeepTheirAncestry(t *testing.T) {
 	need.Root(t)
+	need.Command(t, "perl")
+	script := filepath.Join(t.TempDir(), "member")
+	must(t, os.WriteFile(script, []byte(treeMember), 0o600))
 	table := sensortest.Table(t)
 	s := New(table, sensortest.Log(t))
-	sink := sensortest.Start(t, s)
+	sink := sensortest.Start(t, s, event.CategoryProcess)
 	mark := strconv.FormatInt(time.Now().UnixNano(), 36)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -67,8 +56,8 @@ func TestRandomTreesKeepTheirAncestry(t *testing.T) {
 	const trees = 20
 	for i := range trees {
 		root := fmt.Sprintf("%s-%d", mark, i)
-		cmd := exec.Command("/proc/self/exe", "bulwark-tree", root)
-		cmd.Env = []string{treeEnv + "=" + root + ":" + strconv.FormatUint(r.Uint64(), 10)}
+		cmd := exec.Command("perl", script, "bulwark-tree", root)
+		cmd.Env = []string{"TREE_SEED=" + strconv.FormatUint(uint64(r.Uint32()>>1), 10)}
 		must(t, cmd.Run())
 	}
 	pathOf := func(line string) string {
@@ -98,6 +87,7 @@ func TestRandomTreesKeepTheirAncestry(t *testing.T) {
 		}
 	}
 	created, ended := 0, 0
+	t.Logf("%d events", len(got))
 	for i := range got {
 		e := &got[i]
 		path := pathOf(e.Process.CommandLine)
@@ -135,7 +125,7 @@ func TestReusedPID(t *testing.T) {
 	need.Root(t)
 	need.Command(t, "perl")
 	table := sensortest.Table(t)
-	sink := sensortest.Start(t, New(table, sensortest.Log(t)))
+	sink := sensortest.Start(t, New(table, sensortest.Log(t)), event.CategoryProcess)
 	const n = 40
 	mark := strconv.FormatInt(time.Now().UnixNano(), 36)
 	// clone3 with set_tid asks for a pid, as checkpoint/restore does; each child

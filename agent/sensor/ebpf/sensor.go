@@ -54,6 +54,8 @@ type Sensor struct {
 
 	// own reports the files of this process, too.
 	own bool
+	// ringBytes is the size of the ring buffer; 0: that in the object.
+	ringBytes uint32
 
 	lastNS     [7]uint32 // of namespaces, used by the reader only
 	lastNSText string
@@ -61,10 +63,11 @@ type Sensor struct {
 	kinds      [kindMax]counts
 	complained atomic.Bool
 	coll       atomic.Pointer[ebpf.Collection] // while it runs
-	last       kernelCounts                    // when it does not
 
 	mu          sync.Mutex
 	unavailable map[event.Category]error
+	ended       kernelCounts    // of the runs that have ended
+	missed      [kindMax]uint64 // runs of programs that the kernel skipped, in all runs
 }
 
 // counts of one kind of record. read is what came out of the buffer; derived

@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/agent/sensor/sensortest"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/test/need"
@@ -28,7 +30,7 @@ func TestShortLivedProcesses(t *testing.T) {
 	buffers(t, func(t *testing.T, opts ...Option) {
 		table := sensortest.Table(t)
 		s := New(table, sensortest.Log(t), opts...)
-		sink := sensortest.Start(t, s)
+		sink := sensortest.Start(t, s, event.CategoryProcess)
 		sensortest.ShortLived(t, table, sink, 500, true)
 		if n := sink.LostOf(event.CategoryProcess); n != 0 {
 			t.Errorf("%d lost", n)
@@ -41,15 +43,19 @@ func TestShortLivedProcesses(t *testing.T) {
 
 func TestLongArguments(t *testing.T) {
 	buffers(t, func(t *testing.T, opts ...Option) {
-		sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t), opts...))
-		for _, n := range []int{15000, 16384, 30000} {
-			arg := fmt.Sprintf("bulwark-long-%d-", n) + strings.Repeat("x", n)
-			if err := exec.Command("/bin/sleep", "0.3", "0"+strings.Repeat("0", n)).Run(); err != nil {
-				t.Fatal(err)
-			}
+		sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t), opts...), event.CategoryProcess)
+		lengths := []int{15000, 16384, 30000}
+		var living []*exec.Cmd
+		for _, n := range lengths {
+			cmd := exec.Command("/bin/sleep", "0.3", "0"+strings.Repeat("0", n))
+			must(t, cmd.Start())
+			living = append(living, cmd)
+		}
+		for i, n := range lengths {
+			must(t, living[i].Wait())
 			// A living process gives even what exceeds the kernel side's copy.
 			want := "/bin/sleep 0.3 0" + strings.Repeat("0", n)
-			sink.Wait(t, 1, arg[:20], func(e *event.Event) bool {
+			sink.Wait(t, 1, fmt.Sprintf("%d bytes", n), func(e *event.Event) bool {
 				return e.Action == event.ProcessCreated && e.Process.CommandLine == want && e.Additional["CommandLineLength"] == ""
 			})
 		}
@@ -66,7 +72,7 @@ func TestLongArguments(t *testing.T) {
 
 func TestPathsAndNames(t *testing.T) {
 	need.Root(t)
-	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)))
+	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)), event.CategoryProcess)
 	data, err := os.ReadFile("/bin/true")
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +121,7 @@ func TestPathsAndNames(t *testing.T) {
 
 func TestKilledProcessHasSignal(t *testing.T) {
 	need.Root(t)
-	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)))
+	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)), event.CategoryProcess)
 	cmd := exec.Command("/bin/sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -129,7 +135,7 @@ func TestKilledProcessHasSignal(t *testing.T) {
 
 func TestConnections(t *testing.T) {
 	need.Root(t)
-	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)))
+	sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)), event.CategoryNetwork)
 	for _, network := range []string{"tcp4", "tcp6"} {
 		addr := map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}[network]
 		l, err := net.Listen(network, addr)
@@ -169,6 +175,54 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// slow takes 200 events a second.
+type slow struct{ *sensortest.Sink }
+
+func (s slow) Emit(ev event.Event, image process.Image) {
+	time.Sleep(5 * time.Millisecond)
+	s.Sink.Emit(ev, image)
+}
+
+// What does not fit into the buffer is counted exactly, in all runs together:
+// forks are no events.
+func TestLossInTheKernel(t *testing.T) {
+	need.Root(t)
+	s := New(sensortest.Table(t), sensortest.Log(t))
+	s.ringBytes = 16 << 10
+	sink := sensortest.NewSink()
+	for run := range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx, []event.Category{event.CategoryProcess}, slow{sink}) }()
+		before, _ := s.kernel()
+		for now := before; now.lost[kindFork] == before.lost[kindFork] || now.lost[kindExec] == before.lost[kindExec]; now, _ = s.kernel() {
+			select {
+			case err := <-done:
+				t.Fatalf("run %d: %v", run, err)
+			default:
+			}
+			cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do /bin/true & done; wait")
+			if err := cmd.Run(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	k, missed := s.kernel()
+	lost := k.lost[kindExec] + k.lost[kindExit] + missed[kindExec] + missed[kindExit]
+	st := s.Counts()[event.CategoryProcess]
+	if told := sink.LostOf(event.CategoryProcess); lost == 0 || st.Lost != lost || told != lost {
+		t.Errorf("%d events did not fit, %d counted, %d told", lost, st.Lost, told)
+	}
+	// At the end of a run some are in the buffer.
+	if in := int64(st.Seen - st.Lost - st.Filtered - st.Malformed - st.Delivered); in < 0 || in > 2*(16<<10)/int64(recordSize) {
+		t.Errorf("%d are nowhere: %+v", in, st)
+	}
+}
+
 // Nothing may be left in the kernel when the sensor has ended.
 func TestUnload(t *testing.T) {
 	need.Root(t)
@@ -193,7 +247,7 @@ func TestUnload(t *testing.T) {
 	before := ours() // of an agent that runs here, or of an earlier test
 	added := make(map[ebpf.ProgramID]bool)
 	t.Run("run", func(t *testing.T) {
-		sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)))
+		sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t)), event.CategoryProcess, event.CategoryDNS)
 		for id := range ours() {
 			if !before[id] {
 				added[id] = true

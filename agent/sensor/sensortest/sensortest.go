@@ -86,13 +86,17 @@ func (s *Sink) Wait(t testing.TB, n int, what string, match func(*event.Event) b
 	}
 }
 
-// Start runs the sensor until the test ends.
-func Start(t testing.TB, s sensor.Sensor) *Sink {
+// Start runs the sensor until the test ends, for the given categories; none
+// stands for all that it can deliver.
+func Start(t testing.TB, s sensor.Sensor, only ...event.Category) *Sink {
 	t.Helper()
+	if len(only) == 0 {
+		only = s.Categories()
+	}
 	sink := NewSink()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, s.Categories(), sink) }()
+	go func() { done <- s.Run(ctx, only, sink) }()
 	select {
 	case <-sink.ready:
 	case err := <-done:
