@@ -80,6 +80,8 @@ func (a *Agent) carryOut(ctx context.Context, c *agentv1.Command, report uplink.
 		return a.quarantineOrdered(ctx, p, c.GetType() == response.StopAndQuarantineFile)
 	case response.RestoreFile:
 		return a.restoreOrdered(ctx, c)
+	case response.RemoveQuarantinedFile:
+		return a.removeOrdered(ctx, c)
 	case response.UpdateDefinitions:
 		return a.updateOrdered(ctx, c, report)
 	case response.CollectInvestigationPackage:
@@ -249,25 +251,64 @@ func sha1Of(f *os.File) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func (a *Agent) restoreOrdered(ctx context.Context, c *agentv1.Command) (outcome, error) {
+// itemsOrdered does something with the quarantined files of an order: the one with
+// its id (or that of its threat), or all of its hash, the newest first.
+func (a *Agent) itemsOrdered(c *agentv1.Command, do func(quarantine.Item) (string, error)) (outcome, error) {
 	var p response.RestoreParameters
 	if err := parameters(c, &p); err != nil {
 		return outcome{}, err
 	}
-	id := p.ItemID
-	if id == "" {
-		items := a.quarantine.List() // newest first
-		i := slices.IndexFunc(items, func(i quarantine.Item) bool { return i.SHA256 == p.SHA256 })
-		if i < 0 {
-			return outcome{}, errors.New("the quarantine has no file of this SHA-256")
+	var items []quarantine.Item
+	if p.ItemID != "" {
+		item, err := threats{a}.find(api.RestoreRequest{ID: p.ItemID})
+		if err != nil {
+			return outcome{}, err
 		}
-		id = items[i].ID
+		items = []quarantine.Item{item}
+	} else if items = slices.DeleteFunc(a.quarantine.List(), func(i quarantine.Item) bool { return i.SHA256 != p.SHA256 }); len(items) == 0 {
+		return outcome{}, errors.New("the quarantine has no file of this SHA-256")
 	}
-	r, err := threats{a}.RestoreFromQuarantine(control.AsRoot(ctx), api.RestoreRequest{ID: id})
-	if err != nil {
-		return outcome{}, err
+	var done []string
+	var errs []error
+	for _, item := range items {
+		said, err := do(item)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		done = append(done, said)
 	}
-	return succeeded("restored to %s", r.Path)
+	switch {
+	case len(errs) > 0 && len(done) > 0:
+		return outcome{}, fmt.Errorf("%s; but: %w", strings.Join(done, "; "), errors.Join(errs...))
+	case len(errs) > 0:
+		return outcome{}, errors.Join(errs...)
+	}
+	return succeeded("%s", strings.Join(done, "; "))
+}
+
+func (a *Agent) restoreOrdered(ctx context.Context, c *agentv1.Command) (outcome, error) {
+	restored := map[api.Path]bool{}
+	return a.itemsOrdered(c, func(item quarantine.Item) (string, error) {
+		if restored[api.Path(item.Path)] {
+			return "an older copy of it stays in the quarantine", nil
+		}
+		r, err := threats{a}.RestoreFromQuarantine(control.AsRoot(ctx), api.RestoreRequest{ID: item.ID})
+		if err != nil {
+			return "", err
+		}
+		restored[api.Path(item.Path)] = true
+		return fmt.Sprintf("restored to %s", r.Path), nil
+	})
+}
+
+func (a *Agent) removeOrdered(ctx context.Context, c *agentv1.Command) (outcome, error) {
+	return a.itemsOrdered(c, func(item quarantine.Item) (string, error) {
+		if err := (threats{a}).RemoveFromQuarantine(control.AsRoot(ctx), api.ThreatID{ID: item.ID}); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("deleted for good: %s", item.Path), nil
+	})
 }
 
 func (a *Agent) updateOrdered(ctx context.Context, c *agentv1.Command, report uplink.Report) (outcome, error) {

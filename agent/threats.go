@@ -203,6 +203,7 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 	if err != nil {
 		return api.Restored{}, err
 	}
+	before := t.a.history.IsAllowed("", item.SHA256)
 	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: "restored from the quarantine", Until: time.Now().Add(t.restoreGrace())}
 	if err := t.a.history.Allow(grace); err != nil {
 		return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
@@ -210,7 +211,9 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 	t.a.realtime.policyChanged()
 	path, err := t.a.quarantine.Restore(ctx, item.ID, string(r.Destination))
 	if err != nil {
-		err = errors.Join(err, t.a.history.Disallow(threat.AllowedHash, item.SHA256))
+		if !before { // else another copy of it may have been restored
+			err = errors.Join(err, t.a.history.Disallow(threat.AllowedHash, item.SHA256))
+		}
 		if errors.Is(err, quarantine.ErrExists) {
 			return api.Restored{}, &api.Error{Code: api.Conflict, Message: err.Error(), Hint: "--destination-path restores to another folder"}
 		}

@@ -50,6 +50,7 @@ func TestResponse(t *testing.T) {
 		{"stopProcess", `{"Comment":"x","ProcessId":5,"ProcessCreationTime":"yesterday"}`, "Started"},
 		{"restoreFile", `{"Comment":"x"}`, "ItemId"},
 		{"restoreFile", `{"Comment":"x","ItemId":"../x"}`, "ItemId"},
+		{"removeQuarantinedFile", `{"Comment":"x","Sha256":"12"}`, "Sha256"},
 		{"offboard", `{}`, "Comment"},
 	} {
 		if status, m := order(c.verb, c.body); status != 400 || target(m) != c.target {
@@ -64,6 +65,7 @@ func TestResponse(t *testing.T) {
 		{"StopAndQuarantineFile", `{"Comment":"x","Path":"/tmp/y","KeepRunning":true}`, response.QuarantineFile, `{"Path":"/tmp/y"}`},
 		{"stopProcess", `{"Comment":"x","ProcessId":77}`, response.StopProcess, `{"ProcessID":77}`},
 		{"restoreFile", `{"Comment":"x","Sha256":"` + hash + `"}`, response.RestoreFile, `{"Sha256":"` + hash + `"}`},
+		{"removeQuarantinedFile", `{"Comment":"x","Sha256":"` + hash + `"}`, response.RemoveQuarantinedFile, `{"Sha256":"` + hash + `"}`},
 		{"updateDefinitions", `{"Comment":"x"}`, response.UpdateDefinitions, `{}`},
 		{"collectInvestigationPackage", `{"Comment":"x"}`, response.CollectInvestigationPackage, `{}`},
 		{"offboard", `{"Comment":"x"}`, response.Offboard, `{}`},
@@ -186,6 +188,7 @@ func TestResponse(t *testing.T) {
 		{"quarantine", "hash=" + strings.Repeat("c", 40), response.QuarantineFile},
 		{"stop-process", "pid=99", response.StopProcess},
 		{"restore", "sha256=" + hash, response.RestoreFile},
+		{"remove-quarantined", "sha256=" + hash, response.RemoveQuarantinedFile},
 	} {
 		values, err := url.ParseQuery(f.fields)
 		if err != nil {

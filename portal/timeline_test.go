@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/action"
+	"github.com/bulwarkhq/bulwark/portal/ingest"
 )
 
 // TestTimelinePage opens the timeline around an event, goes up and down from
@@ -109,5 +112,115 @@ func TestThreatsPage(t *testing.T) {
 	reader, _ := w.signIn(t, "reader", access.Reader)
 	if _, text := w.get(t, reader, of); strings.Contains(text, "Restore on this device") || !strings.Contains(text, "in quarantine") {
 		t.Error("a reader is offered orders")
+	}
+}
+
+// TestQuarantineOfTheFleet restores and deletes a file on all devices that have
+// it, and plays the devices.
+func TestQuarantineOfTheFleet(t *testing.T) {
+	w, doc := newWorld(t), readDescription(t)
+	hash := strings.Repeat("1a", 32)
+	devices := []string{w.device, strings.Repeat("ac", 20), strings.Repeat("ad", 20)}
+	for i, d := range devices {
+		if i > 0 {
+			addDevice(t, w.control, d, "host-"+d[:2])
+		}
+		a := event.Alert{
+			ID: fmt.Sprintf("%032x", i+1), Time: time.Now().Add(-time.Hour), Title: "Found", Severity: event.SeverityHigh, Category: "Malware", Source: event.SourceAntivirus,
+			ThreatName: "Linux.Worm", Action: "quarantined", File: event.File{FileName: "w", FolderPath: "/tmp/worm", SHA256: hash},
+		}
+		if _, err := w.alerts.Accept(t.Context(), d, "host-"+d[:2], a, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The one order that a device waits with, done with this outcome.
+	done := func(device, kind, status, message string) {
+		t.Helper()
+		pending, err := w.control.Commands().Pending(t.Context(), device)
+		if err != nil || len(pending) != 1 || pending[0].Type != kind || string(pending[0].Parameters) != `{"Sha256":"`+hash+`"}` {
+			t.Fatalf("the device %s waits with %+v, %v", device, pending, err)
+		}
+		if err := w.control.Commands().Complete(t.Context(), device, ingest.Completion{ID: pending[0].ID, Status: status, Message: message}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, csrf := w.signIn(t, "ann", access.Analyst)
+	of := "/threats?" + url.Values{"name": {"Linux.Worm"}, "sha256": {hash}}.Encode()
+	shows := func(wants ...string) {
+		t.Helper()
+		_, text := w.get(t, c, of)
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("the page lacks %q", want)
+			}
+		}
+	}
+	shows("on all devices that have it (3)", "Delete for good on this device")
+	post := func(to int, pairs ...string) {
+		t.Helper()
+		form := url.Values{"csrf": {csrf}, "sha256": {hash}, "name": {"Linux.Worm"}, "days": {"30"}}
+		for i := 0; i < len(pairs); i += 2 {
+			form.Set(pairs[i], pairs[i+1])
+		}
+		resp, text := w.post(t, c, "/threats/orders", form)
+		if resp.StatusCode != to {
+			t.Fatalf("%v: %s\n%.1000s", pairs, resp.Status, text)
+		}
+		if to == http.StatusSeeOther {
+			if _, text := w.get(t, c, resp.Header.Get("Location")); !strings.Contains(text, "the order.") {
+				t.Errorf("%v: the page does not say what became of it", pairs)
+			}
+		}
+	}
+	post(400, "do", "burn", "comment", "x")
+	post(400, "do", "remove")
+	if resp, _ := w.post(t, c, "/devices/"+devices[0]+"/remove-quarantined", url.Values{"csrf": {csrf}, "sha256": {hash}, "comment": {"one first"}}); resp.StatusCode != http.StatusSeeOther {
+		t.Fatalf("one device: %s", resp.Status)
+	}
+	post(303, "do", "restore", "comment", "a false alarm")
+	shows("Delete: Pending", "Restore: Pending", "Orders about it: ")
+	done(devices[0], response.RemoveQuarantinedFile, action.Succeeded, "deleted for good: /tmp/worm")
+	done(devices[1], response.RestoreFile, action.Failed, "the file system is read-only")
+	done(devices[2], response.RestoreFile, action.Succeeded, "restored to /tmp/worm")
+	shows("Delete: Succeeded", "Restore: Failed", "the file system is read-only", "on all devices that have it (1)")
+
+	_, token, err := w.accounts.CreateToken(t.Context(), "t", []access.Permission{access.MachineQuarantine, access.AlertRead, access.MachineRead}, 0, "test", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(method, verb, body string) (int, map[string]any) {
+		t.Helper()
+		return w.apiCall(t, doc, token, method, "/api/quarantine/{sha256}"+verb, "/api/quarantine/"+hash+verb, body)
+	}
+	status, m := call("GET", "", "")
+	kept := ""
+	for _, v := range m["value"].([]any) {
+		if f := v.(map[string]any); f["quarantined"] == true {
+			kept += f["machineId"].(string) + f["lastOrder"].(map[string]any)["status"].(string)
+		}
+	}
+	if status != 200 || kept != devices[1]+action.Failed {
+		t.Errorf("%d %v", status, m)
+	}
+	if status, m := call("POST", "/remove", `{"Comment":"x","MachineIds":["`+devices[0]+`"]}`); status != 400 {
+		t.Errorf("a device that has it no more: %d %v", status, m)
+	}
+	status, m = call("POST", "/remove", `{"Comment":"still there"}`)
+	if list, _ := m["value"].([]any); status != 201 || len(list) != 1 || list[0].(map[string]any)["machineId"] != devices[1] {
+		t.Fatalf("%d %v", status, m)
+	}
+	if status, m := call("POST", "/restore", `{"Comment":"waits already"}`); status != 400 {
+		t.Errorf("%d %v", status, m)
+	}
+	done(devices[1], response.RemoveQuarantinedFile, action.Succeeded, "deleted for good: /tmp/worm")
+	post(400, "do", "remove", "comment", "nobody is left")
+
+	reader, csrf2 := w.signIn(t, "reader", access.Reader)
+	if resp, _ := w.post(t, reader, "/threats/orders", url.Values{"csrf": {csrf2}, "sha256": {hash}, "do": {"remove"}, "comment": {"x"}}); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a reader: %s", resp.Status)
+	}
+	admin, _ := w.signIn(t, "admin", access.Administrator)
+	if _, text := w.get(t, admin, "/audit"); !strings.Contains(text, "RemoveQuarantinedFile") || !strings.Contains(text, "a false alarm") || !strings.Contains(text, "still there") {
+		t.Error("the audit log does not say who ordered what and why")
 	}
 }

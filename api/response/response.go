@@ -20,6 +20,7 @@ const (
 	StopProcess                 = "StopProcess"
 	QuarantineFile              = "QuarantineFile"
 	RestoreFile                 = "RestoreFile"
+	RemoveQuarantinedFile       = "RemoveQuarantinedFile"
 	UpdateDefinitions           = "UpdateDefinitions"
 	CollectInvestigationPackage = "CollectInvestigationPackage"
 	LiveResponse                = "LiveResponse"
@@ -58,8 +59,8 @@ type FileParameters struct {
 	SHA256 string `json:"Sha256,omitempty"`
 }
 
-// RestoreParameters are those of RestoreFile: an item of the device's
-// quarantine, by its id or by the content's hash.
+// RestoreParameters are those of RestoreFile and RemoveQuarantinedFile: an item
+// of the device's quarantine by its id, or all items of the content's hash.
 type RestoreParameters struct {
 	ItemID string `json:",omitempty"`
 	SHA256 string `json:"Sha256,omitempty"`

@@ -67,7 +67,7 @@ func kindOf(name string) (kind, bool) {
 		return kind{access.MachineQuarantine, nil, time.Hour, checkProcess}, true
 	case response.QuarantineFile, response.StopAndQuarantineFile:
 		return kind{access.MachineQuarantine, nil, Lifetime, checkFile}, true
-	case response.RestoreFile:
+	case response.RestoreFile, response.RemoveQuarantinedFile:
 		return kind{access.MachineQuarantine, nil, Lifetime, checkRestore}, true
 	case response.CollectInvestigationPackage:
 		return kind{access.MachineCollect, []string{name}, Lifetime, none}, true
@@ -83,7 +83,7 @@ func kindOf(name string) (kind, bool) {
 func Types() []string {
 	return []string{
 		response.RunAntiVirusScan, response.UpdateDefinitions, response.Isolate, response.Unisolate, response.StopProcess, response.QuarantineFile,
-		response.StopAndQuarantineFile, response.RestoreFile, response.CollectInvestigationPackage, response.LiveResponse, response.Offboard,
+		response.StopAndQuarantineFile, response.RestoreFile, response.RemoveQuarantinedFile, response.CollectInvestigationPackage, response.LiveResponse, response.Offboard,
 	}
 }
 

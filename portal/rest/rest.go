@@ -34,6 +34,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/quarantine"
 	"github.com/bulwarkhq/bulwark/portal/rest/odata"
 )
 
@@ -81,11 +82,14 @@ type API struct {
 	limit  *windows
 	// rules are read when somebody asks for them first.
 	rules func() ([]detection.Shipped, error)
+	// quarantine is what devices have in theirs.
+	quarantine *quarantine.Service
 }
 
 // New makes the API.
 func New(cfg Config) *API {
 	a := &API{cfg: cfg, limit: newWindows(PerMinute, time.Minute)}
+	a.quarantine = quarantine.New(cfg.Alerts, cfg.Actions, cfg.Now)
 	a.rules = sync.OnceValues(func() ([]detection.Shipped, error) { return detection.ReadShipped(cfg.Rules) })
 	a.router = access.NewRouter(a.authenticate, a.deny)
 	for _, r := range []struct {
@@ -111,6 +115,10 @@ func New(cfg Config) *API {
 		{"POST /api/machines/{id}/StopAndQuarantineFile", access.MachineQuarantine, a.stopAndQuarantine},
 		{"POST /api/machines/{id}/stopProcess", access.MachineQuarantine, a.stopProcess},
 		{"POST /api/machines/{id}/restoreFile", access.MachineQuarantine, a.restoreFile},
+		{"POST /api/machines/{id}/removeQuarantinedFile", access.MachineQuarantine, a.removeQuarantined},
+		{"GET /api/quarantine/{sha256}", access.AlertRead, a.quarantined},
+		{"POST /api/quarantine/{sha256}/restore", access.MachineQuarantine, a.orderQuarantined(response.RestoreFile)},
+		{"POST /api/quarantine/{sha256}/remove", access.MachineQuarantine, a.orderQuarantined(response.RemoveQuarantinedFile)},
 		{"POST /api/machines/{id}/updateDefinitions", access.MachineScan, a.simple(response.UpdateDefinitions)},
 		{"POST /api/machines/{id}/collectInvestigationPackage", access.MachineCollect, a.simple(response.CollectInvestigationPackage)},
 		{"POST /api/machines/{id}/runliveresponse", access.MachineLive, a.runLive},

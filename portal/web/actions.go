@@ -120,6 +120,10 @@ func (s *Site) orderRestore(w http.ResponseWriter, r *http.Request) error {
 	return s.order(w, r, response.RestoreFile, response.RestoreParameters{ItemID: r.PostForm.Get("item"), SHA256: strings.ToLower(r.PostForm.Get("sha256"))})
 }
 
+func (s *Site) orderRemove(w http.ResponseWriter, r *http.Request) error {
+	return s.order(w, r, response.RemoveQuarantinedFile, response.RestoreParameters{ItemID: r.PostForm.Get("item"), SHA256: strings.ToLower(r.PostForm.Get("sha256"))})
+}
+
 type actionPage struct {
 	Action     action.Action
 	Parameters []fact

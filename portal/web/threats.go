@@ -1,24 +1,20 @@
 package web
 
 import (
-	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/api/response"
 	"github.com/bulwarkhq/bulwark/portal/access"
-	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
-	"github.com/bulwarkhq/bulwark/portal/query"
+	"github.com/bulwarkhq/bulwark/portal/quarantine"
 )
 
-// maxThreats and maxItems bound what the page of threats shows.
-const (
-	maxThreats = 200
-	maxItems   = 500
-)
+// maxThreats bounds what the page of threats shows.
+const maxThreats = 200
 
 type threatsPage struct {
 	Days    int
@@ -27,27 +23,30 @@ type threatsPage struct {
 	Threats []alert.Threat
 	// Of is the threat whose devices are shown; Items are its files.
 	Of, Hash string
-	Items    []quarantineItem
-	MayOrder bool
-	CSRF     string
+	Items    []quarantine.Item
+	// Devices count those that have the file, States what was ordered about it by
+	// state.
+	Devices int
+	States  []stateCount
+	// Ordered, Refused and Left say what became of an order to many devices.
+	Ordered, Refused, Left string
+	MayOrder               bool
+	CSRF                   string
 }
 
-// quarantineItem is a file that an agent took away, or left, on a device.
-type quarantineItem struct {
-	Alert alert.Alert
-	// Restore is the last order to bring it back, nil for none.
-	Restore *action.Action
-}
-
-// Kept reports whether the file is in the device's quarantine, as far as the
-// portal knows.
-func (q quarantineItem) Kept() bool {
-	return q.Alert.Detection.Action == "quarantined" && (q.Restore == nil || q.Restore.Status != action.Succeeded)
+type stateCount struct {
+	Status string
+	Count  int
 }
 
 func (s *Site) threats(w http.ResponseWriter, r *http.Request) error {
 	in := r.URL.Query()
 	p := threatsPage{Days: 30, Choices: []int{1, 7, 30, 90, 365}, Search: in.Get("q"), Of: in.Get("name"), Hash: in.Get("sha256"), CSRF: visitOf(r.Context()).session.CSRF}
+	for name, to := range map[string]*string{"ordered": &p.Ordered, "refused": &p.Refused, "left": &p.Left} {
+		if n, err := strconv.Atoi(in.Get(name)); err == nil {
+			*to = strconv.Itoa(n)
+		}
+	}
 	if n, err := strconv.Atoi(in.Get("days")); err == nil && slices.Contains(p.Choices, n) {
 		p.Days = n
 	}
@@ -69,36 +68,49 @@ func (s *Site) threats(w http.ResponseWriter, r *http.Request) error {
 
 // threatItems reads where a threat was, and what was ordered about it.
 func (s *Site) threatItems(r *http.Request, p *threatsPage) error {
-	equal := func(field, value string) query.Expr { return query.Compare{Field: field, Op: query.Eq, Value: value} }
-	since := query.Compare{Field: "firstEventTime", Op: query.Ge, Value: s.cfg.Now().AddDate(0, 0, -p.Days)}
-	list, _, err := s.cfg.Alerts.List(r.Context(), query.Query{
-		Filter: query.All(equal("threatName", p.Of), equal("sha256", p.Hash), since), Order: []query.Order{{Field: "firstEventTime", Descending: true}}, Top: maxItems,
-	})
+	var err error
+	if p.Items, err = s.quarantine.Items(r.Context(), p.Of, p.Hash, s.cfg.Now().AddDate(0, 0, -p.Days)); err != nil {
+		return err
+	}
+	kept, ordered := map[string]bool{}, map[string]bool{}
+	for _, i := range p.Items {
+		if i.Kept() && !i.Waiting() && !kept[i.Alert.DeviceID] {
+			kept[i.Alert.DeviceID] = true
+			p.Devices++
+		}
+		if i.Order == nil || ordered[i.Order.ID] {
+			continue
+		}
+		ordered[i.Order.ID] = true
+		n := slices.IndexFunc(p.States, func(c stateCount) bool { return c.Status == i.Order.Status })
+		if n < 0 {
+			p.States = append(p.States, stateCount{Status: i.Order.Status})
+			n = len(p.States) - 1
+		}
+		p.States[n].Count++
+	}
+	return nil
+}
+
+// orderQuarantined restores or removes a file in the quarantine of all devices
+// that have it.
+func (s *Site) orderQuarantined(w http.ResponseWriter, r *http.Request) error {
+	form, who := r.PostForm, access.From(r.Context())
+	kind := map[string]string{"restore": response.RestoreFile, "remove": response.RemoveQuarantinedFile}[form.Get("do")]
+	if kind == "" {
+		return &invalid{http.StatusBadRequest, "Choose whether the file is to be restored or deleted."}
+	}
+	done, err := s.quarantine.Order(r.Context(), quarantine.Request{Type: kind, SHA256: strings.ToLower(form.Get("sha256")), Comment: form.Get("comment"), By: who.Name, Address: who.Address})
 	if err != nil {
 		return err
 	}
-	restores := map[string]*action.Action{}
-	if access.From(r.Context()).May(access.MachineRead) && p.Hash != "" {
-		orders, _, err := s.cfg.Actions.List(r.Context(), query.Query{
-			Filter: query.All(equal("type", response.RestoreFile), query.Compare{Field: "creationDateTimeUtc", Op: query.Ge, Value: since.Value}),
-			Order:  []query.Order{{Field: "creationDateTimeUtc", Descending: true}}, Top: query.MaxTop,
-		})
-		if err != nil {
-			return err
-		}
-		for i, o := range orders {
-			var what response.RestoreParameters
-			if json.Unmarshal(o.Parameters, &what) == nil && strings.EqualFold(what.SHA256, p.Hash) && restores[o.DeviceID] == nil {
-				restores[o.DeviceID] = &orders[i]
-			}
-		}
+	back := url.Values{"name": {form.Get("name")}, "sha256": {form.Get("sha256")}, "days": {form.Get("days")}, "ordered": {strconv.Itoa(len(done.Actions))}}
+	if n := len(done.Refused); n > 0 {
+		back.Set("refused", strconv.Itoa(n))
 	}
-	for _, a := range list {
-		item := quarantineItem{Alert: a}
-		if o := restores[a.DeviceID]; o != nil && o.Created.After(a.Detection.Time) {
-			item.Restore = o
-		}
-		p.Items = append(p.Items, item)
+	if done.Left > 0 {
+		back.Set("left", strconv.Itoa(done.Left))
 	}
+	redirect(w, r, "/threats?"+back.Encode()+"#devices")
 	return nil
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/quarantine"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 )
 
@@ -108,13 +109,15 @@ type Site struct {
 	pages   map[string]*template.Template
 	origins *http.CrossOriginProtection
 	attack  *attack.Table
+	// quarantine is what devices have in theirs.
+	quarantine *quarantine.Service
 	// rules are read when a page asks for them first.
 	rules func() ([]detection.Shipped, error)
 }
 
 // New makes the pages.
 func New(cfg Config) (*Site, error) {
-	s := &Site{cfg: cfg, origins: http.NewCrossOriginProtection()}
+	s := &Site{cfg: cfg, origins: http.NewCrossOriginProtection(), quarantine: quarantine.New(cfg.Alerts, cfg.Actions, cfg.Now)}
 	var err error
 	if s.pages, err = parsePages(cfg.Now); err != nil {
 		return nil, fmt.Errorf("templates of the portal: %w", err)
@@ -175,6 +178,7 @@ func (s *Site) routes() {
 	post("/devices/{id}/quarantine", access.MachineQuarantine, s.orderQuarantine)
 	post("/devices/{id}/stop-process", access.MachineQuarantine, s.orderStop)
 	post("/devices/{id}/restore", access.MachineQuarantine, s.orderRestore)
+	post("/devices/{id}/remove-quarantined", access.MachineQuarantine, s.orderRemove)
 	post("/devices/{id}/collect", access.MachineCollect, s.orderSimple(response.CollectInvestigationPackage))
 	post("/devices/{id}/offboard", access.MachineOffboard, s.orderSimple(response.Offboard))
 	get("/groups", access.PolicyRead, s.groups)
@@ -213,6 +217,7 @@ func (s *Site) routes() {
 	post("/detections/custom/{id}/run", access.DetectionWrite, s.runDetection)
 	post("/detections/custom/{id}/delete", access.DetectionWrite, s.deleteDetection)
 	get("/threats", access.AlertRead, s.threats)
+	post("/threats/orders", access.MachineQuarantine, s.orderQuarantined)
 	get("/attack", access.AlertRead, s.attackMatrix)
 	get("/audit", access.AuditRead, s.audit)
 	s.indicatorRoutes(get, post)

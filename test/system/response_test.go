@@ -177,6 +177,16 @@ func TestResponseActions(t *testing.T) {
 		t.Errorf("restored: %v", err)
 	}
 	o.fails("restoreFile", `,"Sha256":"`+sum+`"`, "no file of this SHA-256")
+	// Two copies, of which both go with the one order by the hash.
+	first, second := program+".1", program+".2"
+	for _, path := range []string{first, second} {
+		if err := os.WriteFile(path, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		o.succeeds("StopAndQuarantineFile", `,"Path":"`+path+`"`, "is in the quarantine")
+	}
+	o.succeeds("removeQuarantinedFile", `,"Sha256":"`+sum+`"`, "deleted for good: "+second+"; deleted for good: "+first)
+	o.fails("removeQuarantinedFile", `,"Sha256":"`+sum+`"`, "no file of this SHA-256")
 	o.fails("StopAndQuarantineFile", `,"Path":"`+filepath.Join(n.bin, "bulwarkd")+`"`, "the agent's own")
 
 	// What a person at a desk wants to see of the host.
