@@ -4,7 +4,9 @@ import (
 	"container/list"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,8 @@ type Group struct {
 	// Count of events, of different values, or of rules.
 	Count       int
 	First, Last time.Time // of the events
+	// Result names the number that a value_sum or value_avg came to; else empty.
+	Result string
 }
 
 // correlator evaluates the correlations of one set of rules.
@@ -59,10 +63,12 @@ type groupKey struct {
 
 type group struct {
 	key groupKey
-	// at are the times of the matches of counts, sorted; value those of
-	// value_count, beside.
-	at    []time.Time
-	value []string
+	// at are the times of the matches of counts, sorted; value and number are what
+	// their fields had, of value_count the one, of value_sum and value_avg the other.
+	at     []time.Time
+	value  []string
+	number []float64
+	sum    float64
 	// seen is the last match of each rule (temporal), or when the chain that
 	// reaches it began (temporal_ordered).
 	seen []time.Time
@@ -146,9 +152,15 @@ func (c *correlator) enter(f *feed, ev *event.Event, at time.Time) *Group {
 		key.WriteString(v)
 		key.WriteByte(0)
 	}
-	value := ""
+	value, number := "", 0.0
 	if f.value != nil {
 		if value = strings.Clone(f.value(ev, &buf)); value == "" {
+			return nil
+		}
+	}
+	if f.into.numbers() {
+		var err error
+		if number, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
 			return nil
 		}
 	}
@@ -157,13 +169,16 @@ func (c *correlator) enter(f *feed, ev *event.Event, at time.Time) *Group {
 	if at.After(g.last) {
 		g.last = at
 	}
-	n, begin := g.enter(f, at, value)
+	n, begin := g.enter(f, at, value, number)
 	c.entries += g.entries()
 	c.trim()
 	if n < 0 {
 		return nil
 	}
 	result := &Group{By: map[string]string{}, Count: n, First: begin, Last: at}
+	if f.into.numbers() {
+		result.Result = f.into.kind + " of " + f.into.field + " " + strconv.FormatFloat(g.result(f.into), 'f', -1, 64)
+	}
 	for i, name := range f.into.groupBy {
 		result.By[name] = values[i]
 	}
@@ -174,31 +189,33 @@ func (c *correlator) enter(f *feed, ev *event.Event, at time.Time) *Group {
 
 // enter notes the match in the group; n is negative when it does not fulfil
 // the correlation.
-func (g *group) enter(f *feed, at time.Time, value string) (n int, begin time.Time) {
+func (g *group) enter(f *feed, at time.Time, value string, number float64) (n int, begin time.Time) {
 	c := f.into
-	switch c.kind {
-	case eventCount, valueCount:
-		return g.count(c, at, value)
-	case temporal:
-		if g.seen == nil {
-			g.seen = make([]time.Time, c.inputs)
-		}
-		g.seen[f.index] = at
-		begin = at
-		for _, t := range g.seen {
-			if t.IsZero() || g.last.Sub(t) > c.span {
-				return -1, begin
-			}
-			if t.Before(begin) {
-				begin = t
-			}
-		}
-		return c.inputs, begin
+	if c.counts() {
+		return g.count(c, at, value, number)
 	}
-	// temporal_ordered: seen[i] is when the youngest chain of rules 0..i began.
 	if g.seen == nil {
 		g.seen = make([]time.Time, c.inputs)
 	}
+	if c.kind == temporal {
+		g.seen[f.index] = at
+		begin = at
+		near := func(i int) bool { return !g.seen[i].IsZero() && g.last.Sub(g.seen[i]) <= c.span }
+		for i, t := range g.seen {
+			if near(i) {
+				n++
+				if t.Before(begin) {
+					begin = t
+				}
+			}
+		}
+		switch {
+		case c.which != nil && !c.which.over(near), c.which == nil && len(c.tests) == 0 && n < c.inputs, !c.holds(float64(n)):
+			return -1, begin
+		}
+		return n, begin
+	}
+	// temporal_ordered: seen[i] is when the youngest chain of rules 0..i began.
 	switch prev := f.index - 1; {
 	case prev < 0:
 		g.seen[0] = at
@@ -211,7 +228,28 @@ func (g *group) enter(f *feed, at time.Time, value string) (n int, begin time.Ti
 	return -1, at
 }
 
-func (g *group) count(c *correlated, at time.Time, value string) (int, time.Time) {
+// over evaluates the expression over numbers of rules.
+func (e *expr) over(seen func(int) bool) bool {
+	n := 0
+	for _, k := range e.kids {
+		if k.over(seen) {
+			n++
+		}
+	}
+	switch e.op {
+	case opAtom:
+		return seen(int(e.atom))
+	case opAnd:
+		return n == len(e.kids)
+	case opOr:
+		return n > 0
+	case opCount:
+		return n >= e.n
+	}
+	return false
+}
+
+func (g *group) count(c *correlated, at time.Time, value string, number float64) (int, time.Time) {
 	if c.kind == valueCount {
 		if i := slices.Index(g.value, value); i >= 0 { // only its last time counts
 			g.value, g.at = slices.Delete(g.value, i, i+1), slices.Delete(g.at, i, i+1)
@@ -226,6 +264,10 @@ func (g *group) count(c *correlated, at time.Time, value string) (int, time.Time
 	if c.kind == valueCount {
 		g.value = slices.Insert(g.value, i, value)
 	}
+	if c.numbers() {
+		g.number = slices.Insert(g.number, i, number)
+		g.sum += number
+	}
 	old := 0
 	for old < len(g.at) && g.last.Sub(g.at[old]) > c.span {
 		old++
@@ -235,10 +277,27 @@ func (g *group) count(c *correlated, at time.Time, value string) (int, time.Time
 	if c.kind == valueCount {
 		g.value = slices.Delete(g.value, 0, old)
 	}
-	if len(g.at) == 0 || !c.holds(len(g.at)) {
+	if c.numbers() {
+		for _, x := range g.number[:old] {
+			g.sum -= x
+		}
+		g.number = slices.Delete(g.number, 0, old)
+	}
+	if len(g.at) == 0 || !c.holds(g.result(c)) {
 		return -1, at
 	}
 	return len(g.at), g.at[0]
+}
+
+// result is the number that the condition is about.
+func (g *group) result(c *correlated) float64 {
+	switch c.kind {
+	case valueSum:
+		return g.sum
+	case valueAvg:
+		return g.sum / float64(max(len(g.number), 1))
+	}
+	return float64(len(g.at))
 }
 
 func (c *correlator) group(k groupKey) *group {
@@ -280,6 +339,9 @@ func (c *correlator) remove(el *list.Element) {
 func (g *Group) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Count %d between %s and %s", g.Count, g.First.UTC().Format(time.RFC3339), g.Last.UTC().Format(time.RFC3339))
+	if g.Result != "" {
+		b.WriteString("; " + g.Result)
+	}
 	for _, k := range slices.Sorted(maps.Keys(g.By)) {
 		fmt.Fprintf(&b, "; %s %.200s", k, g.By[k])
 	}

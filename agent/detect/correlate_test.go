@@ -92,6 +92,27 @@ func TestCorrelations(t *testing.T) {
 			{33, "x", "b", ""},
 			{34, "x", "c", "C"},
 		}},
+		{"sum", correlationOf(valueSum, "  rules: [a]\n  group-by: [User]\n  timespan: 10s\n  condition: {gt: 100, field: CurrentDirectory}\n"), []step{
+			{0, "x 60", "a", ""},
+			{1, "y 90", "a", ""},
+			{2, "x 40", "a", ""},
+			{3, "x words", "a", ""},
+			{4, "x NaN", "a", ""},
+			{5, "x 0.5", "a", "C"},
+			{6, "x 100", "a", ""},
+			{17, "x 100", "a", ""}, // the first is too old
+			{18, "x 1", "a", "C"},
+		}},
+		{"average", correlationOf(valueAvg, "  rules: [a]\n  group-by: [User]\n  timespan: 10s\n  condition: {lt: 10, field: CurrentDirectory}\n"), []step{
+			{0, "x 50", "a", ""}, {1, "x -30", "a", ""}, {2, "x 9", "a", "C"}, {3, "x 8", "a", "C"}, {4, "x 30", "a", ""}, {15, "x 9", "a", "C"},
+		}},
+		{"two of three", correlationOf(temporal, "  rules: [a, b, c]\n  timespan: 10s\n  condition: {gte: 2}\n"), []step{
+			{0, "x", "b", ""}, {1, "x", "b", ""}, {11.5, "x", "a", ""}, {12, "x", "c", "C"}, {13, "x", "a", ""}, {14, "x", "b", "C"},
+		}},
+		{"an expression", correlationOf(temporal, "  rules: [a, b, c]\n  timespan: 10s\n  condition: a AND (b or c)\n"), []step{
+			{0, "x", "b", ""}, {1, "x", "c", ""}, {2, "x", "a", "C"}, {3, "x", "a", ""}, {14, "x", "c", ""}, {15, "x", "a", "C"},
+		}},
+		{"a number of them", correlationOf(temporal, "  rules: [a, b, c]\n  timespan: 10s\n  condition: 2 of them\n"), []step{{0, "x", "b", ""}, {1, "x", "b", ""}, {2, "x", "c", "C"}}},
 		{"generate keeps the rules' own alerts", correlationOf(eventCount, "  rules: [a]\n  timespan: 10s\n  condition: {gte: 2}\n  generate: true\n"), []step{
 			{0, "x", "a", "a"}, {1, "x", "a", "C,a"},
 		}},
@@ -111,7 +132,11 @@ func TestCorrelations(t *testing.T) {
 				}
 			}
 			for i, s := range c.steps {
-				ev := at(s.second, s.user, s.line)
+				user, number, _ := strings.Cut(s.user, " ")
+				ev := at(s.second, user, s.line)
+				if number != "" {
+					ev.Process.WorkingDir = number
+				}
 				got := slices.DeleteFunc(titles(e.Evaluate(&ev)), func(n string) bool { return unused[n] && !strings.Contains(s.want, n) })
 				if strings.Join(got, ",") != s.want {
 					t.Errorf("step %d: %v, want %s", i, got, s.want)
@@ -132,6 +157,48 @@ func TestCorrelationAlertSaysWhy(t *testing.T) {
 	alert, report := e.Alert(ms[0], &second, nil)
 	if !report || alert.Severity != event.SeverityHigh || !strings.Contains(alert.Description, "Count 2 between 2001-09-09T01:46:40Z") || !strings.Contains(alert.Description, "User ann") {
 		t.Errorf("%+v", alert)
+	}
+}
+
+func TestCorrelationRefused(t *testing.T) {
+	for rest, want := range map[string]string{
+		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 5}":                   "needs field",
+		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 1e16, field: X}":      "number up to 1000000000000000",
+		"type: event_count, rules: [a], timespan: 1m, condition: {gt: 10001}":             "number up to 10000",
+		"type: value_percentile, rules: [a], timespan: 1m, condition: {lte: 1, field: X}": "not supported; use one of event_count, value_count, value_sum",
+		"type: temporal, rules: [a, b], timespan: 1m, condition: a and not b":             "not supported",
+		"type: temporal, rules: [a, b], timespan: 1m, condition: a and x":                 `"x"`,
+		"type: temporal_ordered, rules: [a, b], timespan: 1m, condition: a and b":         "not supported",
+		"type: temporal_ordered, rules: [a, b, c], timespan: 1m, condition: {eq: 2}":      "wants all its 3 rules",
+		"type: value_avg, rules: [a], timespan: 1m":                                       "condition is missing",
+	} {
+		_, rep := loaded(t, named("a", "a"), named("b", "b"), named("c", "c"), "title: C\ncorrelation: {"+rest+"}\n")
+		if len(rep.Problems) != 1 || !strings.Contains(rep.Problems[0].Error(), want) {
+			t.Errorf("%s: %v, want %s", rest, rep.Problems, want)
+		}
+	}
+	if _, rep := loaded(t, named("a", "a"), named("b", "b"), "title: C\ncorrelation: {type: temporal_ordered, rules: [a, b], timespan: 1m, condition: {gte: 2}}\n"); len(rep.Problems) != 0 {
+		t.Error(rep.Problems)
+	}
+}
+
+// A sum is of the last of many, and stays right.
+func TestSumIsBounded(t *testing.T) {
+	e, _ := loaded(t, named("a", "a"), correlationOf(valueSum, "  rules: [a]\n  timespan: 30d\n  condition: {gte: 1e9, field: ProcessId}\n"))
+	for i := range maxNumbers + 500 {
+		ev := at(float64(i), "x", "a")
+		ev.Process.PID = int64(i + 1)
+		e.Evaluate(&ev)
+	}
+	g := e.active.Load().corr.order.Front().Value.(*group)
+	if n := len(g.number); n != maxNumbers || len(g.at) != n || g.sum != float64(n)*float64(501+n+500)/2 {
+		t.Errorf("%d numbers, sum %v", n, g.sum)
+	}
+	ev := at(5000, "x", "a")
+	ev.Process.PID = 1e9
+	ms := e.Evaluate(&ev)
+	if len(ms) != 1 || !strings.HasSuffix(ms[0].Group.String(), "; value_sum of ProcessId 1003000499") {
+		t.Errorf("%v", ms)
 	}
 }
 
@@ -236,6 +303,9 @@ func TestFiltersAndPipelines(t *testing.T) {
 		"{type: change_logsource, category: file_event}":                                                      false,
 		"{type: field_name_prefix, prefix: X}":                                                                false,
 		"{type: drop_detection_item, field_name_conditions: [{type: include_fields, fields: [CommandLine]}]}": true,
+		"{type: field_name_prefix_mapping, mapping: {Com: X, Comm: [Nothing, Comm]}}":                         true,
+		"{type: field_name_prefix_mapping, mapping: {Command: X}}":                                            false,
+		"{type: field_name_prefix_mapping, mapping: {User: X}}":                                               true,
 		"{type: field_name_suffix, suffix: X, rule_conditions: [{type: logsource, category: file_event}]}":    true,
 	} {
 		e, rep := loaded(t, named("a", "a"), "name: p\ntransformations: ["+steps+"]\n")

@@ -15,7 +15,11 @@ const (
 	valueCount      = "value_count"
 	temporal        = "temporal"
 	temporalOrdered = "temporal_ordered"
+	valueSum        = "value_sum"
+	valueAvg        = "value_avg"
 )
+
+const correlationKinds = eventCount + ", " + valueCount + ", " + valueSum + ", " + valueAvg + ", " + temporal + ", " + temporalOrdered
 
 // Limits of a correlation.
 const (
@@ -23,17 +27,20 @@ const (
 	maxCorrelated = 64 // rules
 	maxGroupBy    = 16 // fields
 	maxThreshold  = 10000
+	maxNumbers    = 2000 // that a sum or an average is made of
 )
 
 // correlation is what several matches together must fulfil.
 type correlation struct {
-	kind     string
-	rules    []string // names or ids; empty: the rule itself (aggregation)
-	groupBy  []string
-	span     time.Duration
-	tests    []countTest
-	field    string // of value_count
-	generate bool   // the rules alone still raise alerts
+	kind    string
+	rules   []string // names or ids; empty: the rule itself (aggregation)
+	groupBy []string
+	span    time.Duration
+	tests   []countTest
+	field   string // of value_count, value_sum, value_avg
+	// which are the rules that must be seen, by their numbers (temporal); nil: all.
+	which    *expr
+	generate bool // the rules alone still raise alerts
 	// aliases give the field of a group-by name in a rule: by name, by rule.
 	aliases map[string]map[string]string
 	line    int
@@ -45,9 +52,9 @@ type countTest struct {
 }
 
 // holds says whether a number fulfils all tests.
-func (c *correlation) holds(n int) bool {
+func (c *correlation) holds(n float64) bool {
 	for _, t := range c.tests {
-		if !compare(float64(n), t.op, t.number) {
+		if !compare(n, t.op, t.number) {
 			return false
 		}
 	}
@@ -56,12 +63,23 @@ func (c *correlation) holds(n int) bool {
 
 // keep is how many entries of a group can matter.
 func (c *correlation) keep() int {
+	if c.numbers() {
+		return maxNumbers
+	}
 	most := 1.0
 	for _, t := range c.tests {
 		most = math.Max(most, t.number+1)
 	}
 	return int(math.Min(most, maxThreshold+1))
 }
+
+// counts says whether the condition is about a number of events or of values.
+func (c *correlation) counts() bool {
+	return c.kind == eventCount || c.kind == valueCount || c.numbers()
+}
+
+// numbers says whether the values of the field are numbers to calculate with.
+func (c *correlation) numbers() bool { return c.kind == valueSum || c.kind == valueAvg }
 
 func textList(n *node) ([]string, error) {
 	if n == nil || n.kind == nullNode {
@@ -91,11 +109,11 @@ func (r *Rule) parseCorrelation(n *node) error {
 	c := &correlation{kind: textOf(n.get("type")), line: n.line}
 	var err error
 	switch c.kind {
-	case eventCount, valueCount, temporal, temporalOrdered:
+	case eventCount, valueCount, valueSum, valueAvg, temporal, temporalOrdered:
 	case "":
-		return atLine(n.line, "correlation: type is missing: one of %s, %s, %s, %s", eventCount, valueCount, temporal, temporalOrdered)
+		return atLine(n.line, "correlation: type is missing: one of %s", correlationKinds)
 	default:
-		return atLine(n.get("type").line, "correlation: type %.64q: %w; use one of %s, %s, %s, %s", c.kind, errUnsupported, eventCount, valueCount, temporal, temporalOrdered)
+		return atLine(n.get("type").line, "correlation: type %.64q: %w; use one of %s", c.kind, errUnsupported, correlationKinds)
 	}
 	if c.rules, err = textList(n.get("rules")); err != nil {
 		return fmt.Errorf("correlation: rules: %w", err)
@@ -147,15 +165,21 @@ func (c *correlation) parseAliases(n *node) error {
 }
 
 func (c *correlation) parseTests(n *node) error {
-	counts := c.kind == eventCount || c.kind == valueCount
 	if n == nil || n.kind == nullNode {
-		if counts {
+		if c.counts() {
 			return atLine(c.line, "correlation: condition is missing, for example {gte: 10}")
 		}
 		return nil
 	}
+	if n.kind == textNode && c.kind == temporal {
+		return c.parseWhich(n)
+	}
 	if n.kind != mapNode {
 		return atLine(n.line, "correlation: condition: %w; a mapping such as {gte: 10} is needed", errUnsupported)
+	}
+	most := float64(maxThreshold)
+	if c.numbers() {
+		most = 1e15 // whole numbers up to there are exact
 	}
 	for i, op := range n.keys {
 		v := &n.items[i]
@@ -167,19 +191,42 @@ func (c *correlation) parseTests(n *node) error {
 			return atLine(v.line, "correlation: condition: %.32q is not one of gt, gte, lt, lte, eq, neq, field", op)
 		}
 		num, err := strconv.ParseFloat(v.text, 64)
-		if err != nil || math.IsNaN(num) || num < 0 || num > maxThreshold {
-			return atLine(v.line, "correlation: condition: %s needs a number up to %d, not %.32q", op, maxThreshold, v.text)
+		if err != nil || math.IsNaN(num) || num < 0 || num > most {
+			return atLine(v.line, "correlation: condition: %s needs a number up to %.0f, not %.32q", op, most, v.text)
 		}
 		c.tests = append(c.tests, countTest{op, num})
 	}
-	if counts && len(c.tests) == 0 {
+	if c.counts() && len(c.tests) == 0 {
 		return atLine(n.line, "correlation: condition: a number is missing, for example gte: 10")
 	}
-	if c.kind == valueCount && c.field == "" {
-		return atLine(n.line, "correlation: condition: value_count needs field, whose values are counted")
+	if c.counts() && c.kind != eventCount && c.field == "" {
+		return atLine(n.line, "correlation: condition: %s needs field, whose values are meant", c.kind)
+	}
+	if c.kind == temporalOrdered && !c.holds(float64(len(c.rules))) {
+		return atLine(n.line, "correlation: condition: %w: temporal_ordered wants all its %d rules", errUnsupported, len(c.rules))
 	}
 	return nil
 }
+
+// parseWhich reads which rules a temporal correlation must see: names with and,
+// or, parentheses and "2 of ...".
+func (c *correlation) parseWhich(n *node) error {
+	searches := map[string]*expr{}
+	for i, name := range c.rules {
+		searches[name] = &expr{op: opAtom, atom: int32(i)}
+	}
+	e, err := parseCondition(n.text, c.rules, searches)
+	if err != nil {
+		return atLine(n.line, "correlation: condition: %w", err)
+	}
+	if e.negates() {
+		return atLine(n.line, "correlation: condition: not: %w: that a rule is not seen is known only when the time is over", errUnsupported)
+	}
+	c.which = e
+	return nil
+}
+
+func (e *expr) negates() bool { return e.op == opNot || slices.ContainsFunc(e.kids, (*expr).negates) }
 
 // timespan reads 30s, 5m, 2h, 1d; M is for months of 30 days, as Sigma has it.
 func timespan(n *node) (time.Duration, error) {

@@ -27,7 +27,7 @@ type step struct {
 	// only are the fields it concerns; empty: all.
 	only []string
 
-	mapping                    map[string][]string // field_name_mapping
+	mapping                    map[string][]string // field_name_mapping, field_name_prefix_mapping
 	text                       string              // prefix, suffix, message
 	category, product, service *string             // change_logsource
 	cond                       *Rule               // add_condition: its cond and atoms
@@ -103,16 +103,16 @@ func parseStep(n *node) (step, error) {
 		return nil
 	}
 	switch s.kind {
-	case "field_name_mapping":
+	case "field_name_mapping", "field_name_prefix_mapping":
 		m := n.get("mapping")
 		if m == nil || m.kind != mapNode {
-			return s, errors.New("field_name_mapping: mapping is missing")
+			return s, fmt.Errorf("%s: mapping is missing", s.kind)
 		}
 		s.mapping = map[string][]string{}
 		for i, from := range m.keys {
 			to, err := textList(&m.items[i])
 			if err != nil || len(to) == 0 || len(to) > maxGroupBy {
-				return s, fmt.Errorf("field_name_mapping: %s: needs a name or a list of at most %d names", from, maxGroupBy)
+				return s, fmt.Errorf("%s: %s: needs a name or a list of at most %d names", s.kind, from, maxGroupBy)
 			}
 			s.mapping[from] = to
 		}
@@ -136,7 +136,7 @@ func parseStep(n *node) (step, error) {
 	case "add_condition":
 		return s, s.parseAddCondition(n)
 	default:
-		return s, fmt.Errorf("type %.64q: %w; known are field_name_mapping, field_name_prefix, field_name_suffix, change_logsource, "+
+		return s, fmt.Errorf("type %.64q: %w; known are field_name_mapping, field_name_prefix_mapping, field_name_prefix, field_name_suffix, change_logsource, "+
 			"value_placeholders, wildcard_placeholders, add_condition, drop_detection_item, rule_failure", s.kind, errUnsupported)
 	}
 	return s, nil
@@ -260,7 +260,7 @@ func (r *Rule) apply(s *step, any map[string]bool) error {
 		cond := s.cond.cond.clone()
 		cond.shift(shift)
 		r.cond = (&expr{op: opAnd, kids: []*expr{r.cond.clone(), cond}}).simplify()
-	case "field_name_mapping", "field_name_prefix", "field_name_suffix":
+	case "field_name_mapping", "field_name_prefix_mapping", "field_name_prefix", "field_name_suffix":
 		return r.rewrite(func(p *pattern) ([]pattern, error) {
 			if p.field == "" || !concerns(p) {
 				return nil, nil
@@ -271,6 +271,8 @@ func (r *Rule) apply(s *step, any map[string]bool) error {
 				names = []string{s.text + p.field}
 			case "field_name_suffix":
 				names = []string{p.field + s.text}
+			case "field_name_prefix_mapping":
+				names = s.prefixed(p.field)
 			}
 			var out []pattern
 			for _, name := range names {
@@ -289,6 +291,25 @@ func (r *Rule) apply(s *step, any map[string]bool) error {
 		})
 	}
 	return nil
+}
+
+// prefixed gives the names of a field whose prefix, the longest that is mapped,
+// is replaced; nil when there is none.
+func (s *step) prefixed(field string) []string {
+	longest := ""
+	for from := range s.mapping {
+		if len(from) > len(longest) && strings.HasPrefix(field, from) {
+			longest = from
+		}
+	}
+	if longest == "" {
+		return nil
+	}
+	var out []string
+	for _, to := range s.mapping[longest] {
+		out = append(out, to+field[len(longest):])
+	}
+	return out
 }
 
 // rewrite replaces patterns by others, of which one must hold. f gives nil for
