@@ -108,6 +108,7 @@ type Agent struct {
 	// diagnosticLevel is the setting as it was at the start.
 	diagnosticLevel string
 	moving          atomic.Bool // SetDefinitionsPath is at work
+	signedOff       atomic.Bool // the uplink takes its leave: see uplink.Options.SignOff
 	events          broadcast[api.AgentEvent]
 	damaged         damagedDatabases
 	parts           *components

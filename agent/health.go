@@ -430,6 +430,9 @@ func (a *Agent) daemonHealth(context.Context) health.Report {
 			Remedy: "look at the disk's health, then delete the file",
 		})
 	}
-	r.Fill = func(h *api.Health) { h.LogLevel = a.log.Level() }
+	r.Fill = func(h *api.Health) {
+		h.LogLevel = a.log.Level()
+		h.SignedOff = a.signedOff.Load()
+	}
 	return r
 }

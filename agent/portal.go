@@ -49,6 +49,13 @@ func (a *Agent) openUplink() error {
 		},
 		Health:        a.healthJSON,
 		PolicyVersion: a.config.PolicyVersion,
+		SignOff: func() bool {
+			if a.config.Current().String(policy.KeyTamperProtection) == policy.Disabled {
+				return false
+			}
+			a.signedOff.Store(true)
+			return true
+		},
 		ApplyPolicy: func(version string, data []byte) error {
 			problems, err := a.config.ApplyPortal(data, version)
 			for _, p := range problems {

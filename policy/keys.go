@@ -157,6 +157,7 @@ const (
 	KeyExecDeadline         = "antivirusEngine.execDeadline"
 	KeyScannerCPU           = "antivirusEngine.scannerCpuLimit"
 	KeyRestoreGrace         = "antivirusEngine.threatRestorationExclusionTime"
+	KeyTamperProtection     = "tamperProtection.enforcementLevel"
 	KeyScanIgnoreExclusions = "scheduledScan.ignoreExclusions"
 )
 
@@ -172,6 +173,13 @@ const (
 const (
 	Merge     = "merge"
 	AdminOnly = "admin_only"
+)
+
+// Levels of tamper protection: TamperAudit tells the portal of the agent's end,
+// TamperBlock refuses local changes that weaken protection, too.
+const (
+	TamperAudit = "audit"
+	TamperBlock = "block"
 )
 
 // Actions on threat types.
@@ -199,8 +207,8 @@ func LogLevels() []string { return []string{"error", "warning", "info", "debug",
 // foreign are sections that the reference product's profile has for other
 // systems: no mistake, no effect.
 var foreign = map[string]string{
-	"userInterface":    "macOS",
-	"tamperProtection": "macOS",
-	"deviceControl":    "macOS",
-	"dlp":              "macOS",
+	"userInterface":               "macOS",
+	"tamperProtection.exclusions": "macOS",
+	"deviceControl":               "macOS",
+	"dlp":                         "macOS",
 }

@@ -311,6 +311,11 @@ var keys = []Key{
 	},
 
 	{
+		Name: KeyTamperProtection, Kind: Enum, Values: []string{Disabled, TamperAudit, TamperBlock}, Default: Disabled, Since: "macOS",
+		Doc: "What the end of the agent means: audit signs off at the portal, which raises an alert about an agent that did not; block refuses local changes that weaken protection, too.",
+	},
+
+	{
 		Name: KeyLogLevel, Kind: Enum, Values: LogLevels(), Default: "info", Since: "Bulwark",
 		Doc: "Level of the log when the daemon starts.",
 	},

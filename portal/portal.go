@@ -42,6 +42,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/rest"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 	"github.com/bulwarkhq/bulwark/portal/seal"
+	"github.com/bulwarkhq/bulwark/portal/silence"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
 
@@ -124,6 +125,7 @@ type Portal struct {
 	indicators *indicator.Service
 	detection  *detection.Service
 	incidents  *incident.Service
+	silence    *silence.Watch
 	exports    *export.Service // nil without
 }
 
@@ -160,6 +162,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
 	p.incidents = incident.New(cfg.Control.Incidents(), p.alerts, cfg.Now)
 	p.inventory = inventory.New(cfg.Control.Inventory(), cfg.Thresholds, cfg.Now)
+	p.silence = silence.New(silence.Config{Devices: p.inventory, Alerts: p.alerts, After: cfg.Thresholds.ImpairedAfter, Log: cfg.Logger, Now: cfg.Now})
 	var root func() ([]byte, error)
 	if cfg.Definitions != nil {
 		root = cfg.Definitions.Root
@@ -436,6 +439,7 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 		{"self-test alerts", func(ctx context.Context) error { _, err := p.alerts.Sweep(ctx); return err }},
 		{"indicators", func(ctx context.Context) error { _, err := p.indicators.Sweep(ctx); return err }},
 		{"incidents", p.incidents.Sweep},
+		{"silent devices", p.silence.Sweep},
 		{"files of actions", func(ctx context.Context) error {
 			if p.files == nil {
 				return nil

@@ -74,6 +74,17 @@ func managed(what string, o policy.Origin) error {
 	}
 }
 
+// changeable refuses a local change of what policy or tamper protection keeps.
+func (m *Manager) changeable(k policy.Key) error {
+	if v := m.Current().Get(k.Name); v.Locked {
+		return managed(k.Name, v.Origin)
+	}
+	if guarded(k.Name) {
+		return m.tamper(k.Name)
+	}
+	return nil
+}
+
 // Set makes a local setting. The deprecated keys about the enforcement level
 // set the level itself. With a time it ends by itself.
 func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error) {
@@ -81,8 +92,8 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 	if err != nil {
 		return api.Setting{}, err
 	}
-	if v := m.Current().Get(k.Name); v.Locked {
-		return api.Setting{}, managed(k.Name, v.Origin)
+	if err := m.changeable(k); err != nil {
+		return api.Setting{}, err
 	}
 	if k.Kind == policy.Exclusions {
 		return api.Setting{}, &api.Error{Code: api.InvalidArgument, Message: k.Name + " is changed one exclusion at a time", Hint: "use bulwark exclusion"}
@@ -156,8 +167,8 @@ func (m *Manager) Unset(ctx context.Context, key string) (api.Setting, error) {
 	if err != nil {
 		return api.Setting{}, err
 	}
-	if v := m.Current().Get(k.Name); v.Locked {
-		return api.Setting{}, managed(k.Name, v.Origin)
+	if err := m.changeable(k); err != nil {
+		return api.Setting{}, err
 	}
 	if isLevel(k.Name) {
 		m.endPause()
@@ -259,6 +270,9 @@ func (m *Manager) exclusionsLocked() error {
 // AddExclusion stores a local exclusion.
 func (m *Manager) AddExclusion(_ context.Context, x api.Exclusion) (api.Exclusion, error) {
 	if err := m.exclusionsLocked(); err != nil {
+		return x, err
+	}
+	if err := m.tamper("the list of exclusions"); err != nil {
 		return x, err
 	}
 	add, err := fromAPI(x)

@@ -47,6 +47,9 @@ func (m *Manager) AllowThreat(_ context.Context, t api.ThreatName) error {
 	if err := m.allowLocked(); err != nil {
 		return err
 	}
+	if err := m.tamper("the list of allowed threats"); err != nil {
+		return err
+	}
 	if err := m.changeLocal(func(s *policy.LocalStore) error { return s.AllowThreat(allowName(t)) }); err != nil {
 		return storeError(err)
 	}
@@ -92,6 +95,9 @@ func (m *Manager) SetThreatPolicy(_ context.Context, t api.ThreatPolicy) error {
 			}
 			return managed("the setting of "+t.Type, origin)
 		}
+	}
+	if err := m.tamper("the setting of " + t.Type); err != nil {
+		return err
 	}
 	err := m.changeLocal(func(s *policy.LocalStore) error {
 		return s.SetThreatType(policy.ThreatType{Type: t.Type, Action: t.Action})
@@ -182,6 +188,7 @@ var managedFields = map[string]string{
 	"edr_group_ids":                             policy.KeyGroupIDs,
 	"network_protection_enforcement_level":      policy.KeyNetworkProtection,
 	"log_level":                                 policy.KeyLogLevel,
+	"tamper_protection":                         policy.KeyTamperProtection,
 	"proxy":                                     policy.KeyProxy,
 }
 
@@ -198,6 +205,7 @@ func (m *Manager) HealthReport(context.Context) health.Report {
 		h.CloudEnabled = e.Bool(policy.KeyCloudEnabled)
 		h.CloudSampleConsent = e.String(policy.KeySampleConsent)
 		h.CloudDiagnosticEnabled = e.String(policy.KeyDiagnosticLevel) == "optional"
+		h.TamperProtection = e.String(policy.KeyTamperProtection)
 		h.BehaviorMonitoring = e.String(policy.KeyBehaviorMonitoring)
 		h.AutomaticDefinitions = e.Bool(policy.KeyAutomaticUpdate)
 		h.EDREarlyPreview = e.String(policy.KeyEarlyPreview)

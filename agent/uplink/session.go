@@ -14,6 +14,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/identity"
 	"github.com/bulwarkhq/bulwark/agent/network"
+	"github.com/bulwarkhq/bulwark/agent/spool"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/agent/v1/agentv1connect"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
@@ -244,26 +245,31 @@ func (s *session) deliver(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m := &agentv1.DeliverRequest{SpoolId: b.SpoolID, Sequence: b.Sequence, EventCount: uint32(b.EventCount), AlertsJson: b.Alerts, Lost: b.Lost}
-		if len(b.Events) > 0 {
-			m.EventsZstd = s.u.enc.EncodeAll(b.Events, nil)
-		}
-		dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
-		_, err = s.agent.Deliver(dctx, connect.NewRequest(m))
-		cancel()
-		reason, _ := agentv1.ReasonOf(err)
-		switch {
-		case err == nil:
-			err = s.u.opts.Spool.Ack(b.Sequence)
-			s.contact(Connected, "")
-		case reason == agentv1.ReasonBatchUnreadable || reason == agentv1.ReasonBatchTooLarge:
-			s.u.opts.Log.Error("the portal cannot read a batch; it is given up and counted as lost", "sequence", b.Sequence, "events", b.EventCount, "alerts", len(b.Alerts), "error", err)
-			err = s.u.opts.Spool.Discard(b.Sequence)
-		}
-		if err != nil {
+		if err := s.deliverOne(ctx, b); err != nil {
 			return err
 		}
 	}
+}
+
+// deliverOne sends a batch and takes it out of the spool.
+func (s *session) deliverOne(ctx context.Context, b *spool.Batch) error {
+	m := &agentv1.DeliverRequest{SpoolId: b.SpoolID, Sequence: b.Sequence, EventCount: uint32(b.EventCount), AlertsJson: b.Alerts, Lost: b.Lost}
+	if len(b.Events) > 0 {
+		m.EventsZstd = s.u.enc.EncodeAll(b.Events, nil)
+	}
+	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
+	_, err := s.agent.Deliver(dctx, connect.NewRequest(m))
+	cancel()
+	reason, _ := agentv1.ReasonOf(err)
+	switch {
+	case err == nil:
+		err = s.u.opts.Spool.Ack(b.Sequence)
+		s.contact(Connected, "")
+	case reason == agentv1.ReasonBatchUnreadable || reason == agentv1.ReasonBatchTooLarge:
+		s.u.opts.Log.Error("the portal cannot read a batch; it is given up and counted as lost", "sequence", b.Sequence, "events", b.EventCount, "alerts", len(b.Alerts), "error", err)
+		err = s.u.opts.Spool.Discard(b.Sequence)
+	}
+	return err
 }
 
 // checkIns reports every interval, and renews the certificate when it is time.
@@ -315,6 +321,59 @@ func (s *session) checkIns(ctx context.Context) error {
 		t.Stop()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+	}
+}
+
+// Bounds of signing off: a service manager waits for it, and the host may be
+// going down.
+const (
+	signOffTimeout = 4 * time.Second
+	signOffDeliver = 2 * time.Second // of it, for alerts that wait
+	signOffQuiet   = 300 * time.Millisecond
+)
+
+// signOff delivers the alerts that wait, so that the one about the agent's end
+// does not stay on the host, and tells the portal that the agent ends in order.
+func (s *session) signOff() {
+	if s.u.Status().State != Connected {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), signOffTimeout)
+	defer cancel()
+	err := guarded(func(ctx context.Context) error {
+		if err := s.deliverWaiting(ctx); err != nil {
+			return err
+		}
+		version, count := s.u.opts.Indicators()
+		_, err := s.agent.CheckIn(ctx, connect.NewRequest(&agentv1.CheckInRequest{
+			Device: s.info(), HealthJson: s.u.opts.Health(ctx), PolicyVersion: s.u.opts.PolicyVersion(), IndicatorsVersion: version, IndicatorsCount: uint32(count),
+		}))
+		return err
+	}, ctx)
+	if err != nil {
+		s.u.opts.Log.Warn("not signed off at the portal", "error", err)
+		return
+	}
+	s.u.opts.Log.Info("signed off at the portal")
+}
+
+// deliverWaiting delivers what is ready, until nothing comes for a moment.
+func (s *session) deliverWaiting(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, signOffDeliver)
+	defer cancel()
+	for {
+		next, quiet := context.WithTimeout(ctx, signOffQuiet)
+		b, err := s.u.opts.Spool.Next(next)
+		quiet()
+		if next.Err() != nil && b == nil {
+			return nil // the rest waits for the next start
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.deliverOne(ctx, b); err != nil {
+			return err
 		}
 	}
 }

@@ -76,6 +76,9 @@ type Options struct {
 	Tags func() []onboarding.Tag
 	// Health returns the health report, a JSON object.
 	Health func(context.Context) []byte
+	// SignOff tells at the end whether the portal is to be told of it, by a last
+	// check-in whose health says so; nil for never.
+	SignOff func() bool
 	// PolicyVersion returns the version that is applied; ApplyPolicy takes a
 	// new one.
 	PolicyVersion func() string
@@ -254,6 +257,7 @@ func (u *Uplink) begin(ctx context.Context, data packageFile) func() {
 		return nil
 	}
 	u.set(func(s *Status) { *s = Status{State: Enrolling, Portal: p.Portal, Proxy: proxy} })
+	end := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	s := newSession(u, p, enrollHTTP, agentHTTP)
 	u.mu.Lock()
@@ -263,6 +267,9 @@ func (u *Uplink) begin(ctx context.Context, data packageFile) func() {
 	go func() {
 		defer close(done)
 		s.run(ctx)
+		if end.Err() != nil && u.opts.SignOff != nil && u.opts.SignOff() {
+			s.signOff()
+		}
 	}()
 	return func() {
 		cancel()

@@ -35,6 +35,8 @@ type agent struct {
 	policy  string
 	done    []string
 	stopRun func()
+	// signs: the agent signs off; signed: it was asked whether to.
+	signs, signed atomic.Bool
 }
 
 const hardware = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -51,8 +53,14 @@ func newAgent(t *testing.T, dir string) *agent {
 	}
 	a.Uplink, err = New(Options{
 		Onboarding: a.pkg, Identity: a.id, Spool: a.spool, Version: "1.2.3",
-		Proxy:         func() string { a.mu.Lock(); defer a.mu.Unlock(); return a.proxy },
-		Health:        func(context.Context) []byte { return []byte(`{"healthy":true}`) },
+		Proxy: func() string { a.mu.Lock(); defer a.mu.Unlock(); return a.proxy },
+		Health: func(context.Context) []byte {
+			if a.signed.Load() {
+				return []byte(`{"signed_off":true}`)
+			}
+			return []byte(`{"healthy":true}`)
+		},
+		SignOff:       func() bool { a.signed.Store(true); return a.signs.Load() },
 		PolicyVersion: func() string { a.mu.Lock(); defer a.mu.Unlock(); return a.policy },
 		ApplyPolicy:   func(v string, _ []byte) error { a.mu.Lock(); defer a.mu.Unlock(); a.policy = v; return nil },
 		Command: func(ctx context.Context, c *agentv1.Command, report Report) {
@@ -209,6 +217,52 @@ func TestOnboardDeliverAndOffboard(t *testing.T) {
 	if _, err := a.FinishSelfTest(t.Context(), "self", true); err == nil {
 		t.Error("self-test without a portal")
 	}
+}
+
+// At its end the agent delivers the alert that waits and says that it ends; where
+// it is not to, or the portal is away, it just ends.
+func TestSignOff(t *testing.T) {
+	for _, signs := range []bool{true, false} {
+		p := testportal.New(t)
+		p.Start()
+		a := newAgent(t, t.TempDir())
+		a.signs.Store(signs)
+		a.start()
+		a.onboard(p.NewPackage(time.Hour, 0))
+		a.wantState(Connected)
+		eventually(t, "a check-in", func() bool { _, ok := p.Sink.LastCheckIn(a.device()); return ok })
+		// The portal is busy until the agent ends.
+		var refused atomic.Int32
+		p.OnStore(func() error {
+			if a.signed.Load() {
+				return nil
+			}
+			refused.Add(1)
+			return testportal.ErrBusy
+		})
+		if err := a.spool.AddAlert(testAlert(1)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a refusal", func() bool { return refused.Load() > 0 })
+		device := a.device()
+		a.stop()
+		c, _ := p.Sink.LastCheckIn(device)
+		if got := string(c.Health) == `{"signed_off":true}`; got != signs {
+			t.Errorf("signs off %v: the last check-in has %s", signs, c.Health)
+		}
+		if got := len(p.Sink.Alerts(device)) == 1; got != signs {
+			t.Errorf("signs off %v: alerts %v", signs, p.Sink.Alerts(device))
+		}
+	}
+	p := testportal.New(t)
+	p.Start()
+	a := newAgent(t, t.TempDir())
+	a.signs.Store(true)
+	a.start()
+	a.onboard(p.NewPackage(time.Hour, 0))
+	a.wantState(Connected)
+	p.Stop()
+	a.stop() // returns
 }
 
 // The portal is away while something is found, also across a restart of the

@@ -110,6 +110,9 @@ type Health struct {
 	// IsolationStatus is "isolated" or "failed" while the portal has the host cut
 	// off the network; empty (and not shown) otherwise.
 	IsolationStatus string `json:"isolation_status,omitempty"`
+	// SignedOff is set in the last report that the portal gets before the agent
+	// ends in order; never elsewhere.
+	SignedOff bool `json:"signed_off,omitempty"`
 	// ProtectionPausedUntil is the end of an enforcement level that was set for a
 	// time; zero (and not shown) otherwise.
 	ProtectionPausedUntil time.Time `json:"protection_paused_until,omitzero"`

@@ -15,10 +15,11 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/query"
 	"github.com/bulwarkhq/bulwark/portal/sample"
+	"github.com/bulwarkhq/bulwark/portal/silence"
 )
 
 // sources are the values of the filter "source".
-var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceIndicator, detection.Source, event.SourceSelfTest}
+var sources = []string{event.SourceAntivirus, event.SourceEDR, event.SourceIndicator, detection.Source, silence.Source, event.SourceSelfTest}
 
 type alertsPage struct {
 	listing

@@ -252,6 +252,9 @@ func (p *Portal) Policy(version string, json []byte) {
 	p.Sink.Reply(ingest.CheckInReply{Policy: json, PolicyVersion: version})
 }
 
+// ErrBusy is what a store says that has too much to do: the agent comes again.
+var ErrBusy = ingest.ErrBusy
+
 // OnStore calls fn in front of each stored batch; its error is the store's.
 func (p *Portal) OnStore(fn func() error) {
 	p.Sink.Fail(func(*ingest.Batch) error { return fn() })
