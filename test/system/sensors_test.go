@@ -130,4 +130,43 @@ func TestSensorEvents(t *testing.T) {
 		}
 		return nil
 	})
+	p.alertsOfRules(mark)
+}
+
+// alertsOfRules does what two shipped rules are about. Their alerts say what they
+// looked for, and the Informational one is in the incident of the graver one.
+func (p *product) alertsOfRules(mark string) {
+	p.t.Helper()
+	script := filepath.Join("/tmp", mark+".sh")
+	if err := os.WriteFile(script, nil, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { os.Remove(script) })
+	for _, c := range [][]string{{"/bin/chmod", "755", script}, {"/bin/cat", "/etc/shadow", script}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			p.t.Fatalf("%v: %v: %.200s", c, err, out)
+		}
+	}
+	p.until("the alerts of rules arrive", func() error {
+		incidents := map[string]any{}
+		for _, a := range p.rest("/api/alerts?$expand=evidence&$filter=detectionSource%20eq%20%27EDR%27&$top=1000") {
+			evidence, err := json.Marshal(a["evidence"])
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			severity, _ := a["severity"].(string)
+			if !strings.Contains(string(evidence), script) || incidents[severity] != nil {
+				continue
+			}
+			incidents[severity] = a["incidentId"]
+			conditions := fmt.Sprint(a["ruleConditions"])
+			if want := map[string]string{"Informational": "Image|endswith: /chmod", "High": "Image|endswith: /cat"}[severity]; want == "" || !strings.Contains(conditions, want) {
+				p.t.Fatalf("%v looked for %s, want %s", a["title"], conditions, want)
+			}
+		}
+		if incidents["High"] == nil || incidents["Informational"] != incidents["High"] {
+			return fmt.Errorf("incidents by severity: %v", incidents)
+		}
+		return nil
+	})
 }
