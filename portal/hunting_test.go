@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -70,6 +71,59 @@ func TestHunting(t *testing.T) {
 	}
 	if status, _ := w.apiCall(t, doc, w.token(t, access.AlertRead), http.MethodPost, "/api/advancedqueries/run", "/api/advancedqueries/run", `{"Query":"DeviceEvents"}`); status != http.StatusForbidden {
 		t.Errorf("without the scope: %d", status)
+	}
+}
+
+// TestHuntingParquet downloads the result of a query as a Parquet file, from the
+// page and by API.
+func TestHuntingParquet(t *testing.T) {
+	w := newWorld(t)
+	c, csrf := w.signIn(t, "ann", access.Reader)
+	if _, text := w.get(t, c, "/hunting"); !strings.Contains(text, `value="parquet"`) {
+		t.Error("the page offers no Parquet file")
+	}
+	isFile := func(resp *http.Response, text, name string) {
+		t.Helper()
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/vnd.apache.parquet" || !strings.HasPrefix(text, "PAR1") || !strings.HasSuffix(text, "PAR1") ||
+			!strings.Contains(resp.Header.Get("Content-Disposition"), `"`+name+`"`) || resp.ContentLength != int64(len(text)) {
+			t.Errorf("%s %v, %d bytes, begins %.40q", resp.Status, resp.Header, len(text), text)
+		}
+	}
+	ask := func(query string) (*http.Response, string) {
+		t.Helper()
+		return w.post(t, c, "/hunting/export", url.Values{"csrf": {csrf}, "q": {query}, "format": {"parquet"}})
+	}
+	resp, text := ask("union Device*Events\r\n| project Timestamp, DeviceId, ActionType")
+	isFile(resp, text, "hunting.parquet")
+	resp, text = ask("range x from 1 to 200000 step 1")
+	isFile(resp, text, "hunting-first-100000-rows.parquet")
+	if resp, text := ask("Nope | take 1"); resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "Line 1, column 1") {
+		t.Errorf("a query that is wrong: %s %.500s", resp.Status, text)
+	}
+
+	token := w.token(t, access.HuntingRead)
+	call := func(token, body string) (*http.Response, string) {
+		t.Helper()
+		return w.do(t, w.client(t), "POST", "/api/advancedqueries/export", strings.NewReader(body), map[string]string{"Authorization": "Bearer " + token, "Content-Type": "application/json"})
+	}
+	resp, text = call(token, `{"Query":"AlertInfo | join AlertEvidence on AlertId","Format":"Parquet"}`)
+	isFile(resp, text, "hunting.parquet")
+	if n := resp.Header.Get("Bulwark-Row-Count"); n == "" || n == "0" || resp.Header.Get("Bulwark-Truncated") != "" {
+		t.Errorf("%v", resp.Header)
+	}
+	for body, status := range map[string]int{
+		`{"Query":"AlertInfo","Format":"csv"}`: 400, `{"Query":" ","Format":"Parquet"}`: 400, `{"Query":"AlertInfo | where x","Format":"Parquet"}`: 400, `{"Query":"AlertInfo"}`: 400,
+	} {
+		if resp, text := call(token, body); resp.StatusCode != status || !strings.Contains(text, `"error"`) {
+			t.Errorf("%s: %s %s", body, resp.Status, text)
+		}
+	}
+	if resp, _ := call(w.token(t, access.AlertRead), `{"Query":"AlertInfo","Format":"Parquet"}`); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("without the scope: %s", resp.Status)
+	}
+	admin, _ := w.signIn(t, "admin", access.Administrator)
+	if _, text := w.get(t, admin, "/audit"); !strings.Contains(text, "hunting.export") || !strings.Contains(text, "parquet: AlertInfo | join") {
+		t.Error("the exports are not in the audit log")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,10 @@ func (m memory) Hunt(context.Context) (Session, error) { return m, nil }
 func (m memory) Close() error                          { return nil }
 func (m memory) Load(ctx context.Context, t Table, rows [][]any) error {
 	return errors.New("nothing to load")
+}
+
+func (m memory) Parquet(context.Context, string, int64) (*os.File, int64, error) {
+	return nil, 0, errors.New("nothing to write")
 }
 
 func (m memory) Select(ctx context.Context, statement string, each func([]any) error) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ type Session interface {
 	Select(ctx context.Context, statement string, each func(row []any) error) error
 	// Load makes a table for this session only.
 	Load(ctx context.Context, t Table, rows [][]any) error
+	// Parquet writes the result of a statement to a file of at most limit bytes
+	// and returns it with the number of rows. Nobody else sees the file.
+	Parquet(ctx context.Context, statement string, limit int64) (*os.File, int64, error)
 	Close() error
 }
 
@@ -126,38 +130,26 @@ var errLimit = errors.New("limit")
 // may run at the same time (ErrBusy). What is wrong with the query is a
 // *kql.Error. When ctx ends the query is cancelled.
 func (h *Hunter) Run(ctx context.Context, user, query string, limits Limits) (*Result, error) {
-	end, err := h.running.begin(user)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	limits = limits.withDefaults()
 	begin := time.Now()
-	q, err := kql.Parse(query)
+	res := &Result{}
+	err := h.with(ctx, user, query, limits, func(ctx context.Context, session Session, st statement, limits Limits) error {
+		res.Columns = st.columns
+		if st.render != nil {
+			res.Render = &Render{st.render.Kind, st.render.Props}
+		}
+		return res.read(ctx, session, st, limits)
+	})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limits.Timeout, &TimeoutError{limits.Timeout})
-	defer cancel()
-	session, err := h.store.Hunt(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer session.Close()
+	res.Elapsed = time.Since(begin)
+	return res, nil
+}
 
-	st, err := h.translate(ctx, q, session, limits.Since)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.load(ctx, session, st.used, map[string]bool{}); err != nil {
-		return nil, err
-	}
-	res := &Result{Columns: st.columns}
-	if st.render != nil {
-		res.Render = &Render{st.render.Kind, st.render.Props}
-	}
+// read fills in the rows.
+func (res *Result) read(ctx context.Context, session Session, st statement, limits Limits) error {
 	size := 0
-	err = session.Select(ctx, fmt.Sprintf("%s LIMIT %d", st.sql, limits.Rows+1), func(row []any) error {
+	err := session.Select(ctx, fmt.Sprintf("%s LIMIT %d", st.sql, limits.Rows+1), func(row []any) error {
 		if len(res.Rows) == limits.Rows {
 			res.Truncated = fmt.Sprintf("only the first %d rows are shown", limits.Rows)
 			return errLimit
@@ -174,11 +166,10 @@ func (h *Hunter) Run(ctx context.Context, user, query string, limits Limits) (*R
 		res.Rows = append(res.Rows, out)
 		return nil
 	})
-	if err != nil && !errors.Is(err, errLimit) {
-		return nil, explain(ctx, err)
+	if errors.Is(err, errLimit) {
+		return nil
 	}
-	res.Elapsed = time.Since(begin)
-	return res, nil
+	return err
 }
 
 // explain puts the store's words for what can only be seen at run time into
@@ -191,7 +182,7 @@ func explain(ctx context.Context, err error) error {
 	switch {
 	case strings.Contains(text, "Out of Memory"):
 		return errors.New("the query needs more memory than hunting may use: narrow its time range or its conditions, or summarize by fewer columns")
-	case strings.Contains(text, "Overflow") || strings.Contains(text, "Out of Range"):
+	case strings.Contains(text, "Overflow") || strings.Contains(text, "Out of Range") || strings.Contains(text, "out of range"):
 		return &kql.Error{Message: "a number is out of the range of its type", Hint: "use todouble()"}
 	case strings.Contains(text, "Invalid Input Error") || strings.Contains(text, "invalid perl operator") || strings.Contains(text, "regex"):
 		return &kql.Error{Message: "a value cannot be used: " + firstLine(text)}

@@ -106,6 +106,7 @@ func New(cfg Config) *API {
 		{"PATCH /api/alerts/{id}", access.AlertWrite, a.updateAlert},
 		{"POST /api/advancedqueries/run", access.HuntingRead, a.runQuery},
 		{"POST /api/advancedhunting/run", access.HuntingRead, a.runQuery},
+		{"POST /api/advancedqueries/export", access.HuntingRead, a.exportQuery},
 		{"POST /api/machines/{id}/runAntiVirusScan", access.MachineScan, a.runScan},
 		{"GET /api/machineactions", access.MachineRead, a.machineActions},
 		{"GET /api/machineactions/{id}", access.MachineRead, a.machineAction},

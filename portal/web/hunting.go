@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -170,6 +171,9 @@ func textOf(v any) string {
 // exportQuery runs a query and sends the result as a file.
 func (s *Site) exportQuery(w http.ResponseWriter, r *http.Request) error {
 	format := r.PostForm.Get("format")
+	if format == "parquet" {
+		return s.exportParquet(w, r)
+	}
 	res, q, err := s.hunt(r)
 	var wrong *kql.Error
 	switch {
@@ -211,6 +215,35 @@ func (s *Site) exportQuery(w http.ResponseWriter, r *http.Request) error {
 		out.Write(record) //nolint:errcheck // as above
 	}
 	out.Flush()
+	return nil
+}
+
+// exportParquet runs a query and sends the file that the store makes of it.
+func (s *Site) exportParquet(w http.ResponseWriter, r *http.Request) error {
+	q := strings.ReplaceAll(r.PostForm.Get("q"), "\r\n", "\n")
+	p := access.From(r.Context())
+	if err := s.cfg.Accounts.Record(r.Context(), p.Name, p.Address, "hunting.export", "", "parquet: "+hunting.Excerpt(q)); err != nil {
+		return err
+	}
+	f, err := s.cfg.Hunter.Parquet(r.Context(), "user "+p.ID, q, huntTimeout)
+	var wrong *kql.Error
+	switch {
+	case errors.As(err, &wrong):
+		return s.showHunting(w, r, http.StatusBadRequest, q, problemOf(q, wrong))
+	case err != nil && r.Context().Err() != nil, errors.Is(err, hunting.ErrBusy):
+		return err
+	case err != nil:
+		s.cfg.Logger.WarnContext(r.Context(), "a query failed", "error", err)
+		return s.showHunting(w, r, http.StatusServiceUnavailable, q, &huntingResult{Problem: upperFirst(err.Error())})
+	}
+	defer f.Close()
+	name := "hunting.parquet"
+	if f.Truncated != "" {
+		name = fmt.Sprintf("hunting-first-%d-rows.parquet", f.Rows)
+	}
+	download(w, "application/vnd.apache.parquet", name)
+	w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	io.Copy(w, f) //nolint:errcheck // the client is gone
 	return nil
 }
 

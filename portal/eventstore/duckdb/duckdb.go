@@ -123,6 +123,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "segments"), 0o700); err != nil {
 		return nil, fmt.Errorf("event store: %w", err)
 	}
+	results := filepath.Join(dir, "results")
+	if err := errors.Join(os.RemoveAll(results), os.Mkdir(results, 0o700)); err != nil {
+		return nil, fmt.Errorf("event store: %w", err)
+	}
 	path, options := filepath.Join(dir, "events.duckdb"), cfg.options()
 	dsn := path + "?"
 	for name, value := range options {

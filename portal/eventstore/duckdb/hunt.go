@@ -16,11 +16,12 @@ func (s *Store) Hunt(ctx context.Context) (hunting.Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("event store: %w", err)
 	}
-	return &session{conn: conn}, nil
+	return &session{conn: conn, dir: s.resultDir()}, nil
 }
 
 type session struct {
 	conn   *sql.Conn
+	dir    string // for results
 	loaded []string
 }
 
