@@ -33,6 +33,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/identity"
 	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
@@ -98,7 +99,11 @@ type Config struct {
 	FilesDir string
 	// SecondFactor are the roles whose accounts must have a second factor.
 	SecondFactor []access.Role
-	Logger       *slog.Logger
+	// Provider is the identity provider; nil for none. LocalOff makes it the only
+	// way to sign in.
+	Provider *identity.Provider
+	LocalOff bool
+	Logger   *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
@@ -152,7 +157,12 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		return nil, err
 	}
 	p := &Portal{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
-	signIn := account.Options{SecondFactor: cfg.SecondFactor}
+	signIn := account.Options{SecondFactor: cfg.SecondFactor, LocalOff: cfg.LocalOff}
+	if cfg.Provider != nil {
+		signIn.Issuer = cfg.Provider.Issuer()
+	} else if cfg.LocalOff {
+		return nil, errors.New("without local accounts and without an identity provider nobody could sign in")
+	}
 	if cfg.FilesDir != "" {
 		if signIn.Key, err = seal.OpenKey(filepath.Join(cfg.FilesDir, "account.key")); err != nil {
 			return nil, fmt.Errorf("key of the second factors: %w", err)
@@ -206,7 +216,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.api = rest.New(rest.Config{Exports: p.exports, Rules: rules.FS(), Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
-		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Host: u.Hostname(), Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
+		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Host: u.Hostname(), Provider: cfg.Provider, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}

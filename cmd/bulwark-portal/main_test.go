@@ -33,6 +33,10 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, x := range []struct {
 		args string
 		code int
@@ -60,6 +64,13 @@ func TestExitCodes(t *testing.T) {
 		{"admin reset-password --name nobody", 1, "not found"},
 		{"admin reset-second-factor --name nobody", 1, "no such account"},
 		{"serve --require-second-factor king", 2, "king"},
+		{"serve --local-accounts=false", 2, "nobody could sign in"},
+		{"serve --oidc-client-id x", 2, "without --oidc-issuer"},
+		{"serve --oidc-issuer https://idp.example.org", 2, "--oidc-roles"},
+		{"serve --oidc-issuer https://idp.example.org --oidc-roles soc=king", 2, "king"},
+		{"serve --oidc-issuer https://idp.example.org --oidc-roles soc=analyst", 2, "--oidc-client-secret-file is missing"},
+		{"serve --oidc-issuer https://idp.example.org --oidc-roles soc=analyst --oidc-client-secret-file /nowhere/secret", 2, "/nowhere/secret"},
+		{"serve --oidc-issuer http://idp.example.org --oidc-client-id x --oidc-roles soc=analyst --oidc-client-secret-file " + secret, 2, "https"},
 		{"admin create --data-dir " + file, 1, "not a directory"},
 	} {
 		args := strings.Fields(x.args)

@@ -28,6 +28,7 @@ type serveOptions struct {
 	definitionsEvery                                                              days
 	publisher                                                                     publisherOptions
 	repository                                                                    repositoryOptions
+	signIn                                                                        providerOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -56,6 +57,7 @@ func serveCommand() *cobra.Command {
 	f.Var(&o.definitionsEvery, "definitions-interval", "how often a release of definitions is built from definitions/sources in the data folder; 0 for never")
 	o.publisher.flags(c)
 	o.repository.flags(c)
+	o.signIn.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
 	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -90,6 +92,11 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return usage("--require-second-factor: %w", err)
 	}
+	// The address is not known yet; a mistake in the options is told before
+	// anything is opened.
+	if _, err := o.signIn.provider("https://localhost"); err != nil {
+		return err
+	}
 	unlock, err := lock(filepath.Join(dir, "serve.lock"), false)
 	if err != nil {
 		return err
@@ -114,6 +121,10 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err := writeServed(dir, served{URL: url, Names: hosts}); err != nil {
 		return err
 	}
+	provider, err := o.signIn.provider(url)
+	if err != nil {
+		return err
+	}
 	ca, err := openCA(dir, hosts, log)
 	if err != nil {
 		return err
@@ -132,7 +143,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
 	if err != nil {
 		return err
 	}

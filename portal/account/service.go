@@ -48,6 +48,7 @@ type Service struct {
 	key      *seal.Key
 	required []access.Role
 	localOff bool
+	issuer   string
 	// codes counts wrong codes of second factors; checking is held while one is
 	// checked.
 	codes    *limiter
@@ -66,6 +67,8 @@ type Options struct {
 	// LocalOff refuses every sign-in with a password: an identity provider is the
 	// only way in.
 	LocalOff bool
+	// Issuer is the identity provider whose accounts may sign in; empty for none.
+	Issuer string
 }
 
 // New makes the account service; now is time.Now outside of tests.
@@ -73,7 +76,7 @@ func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 	return &Service{
 		store: store, now: now, cost: cost, limit: newLimiter(maxWait),
 		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
-		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff,
+		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff, issuer: o.Issuer,
 		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: map[[32]byte]*ticket{},
 	}
 }
@@ -201,7 +204,7 @@ func (s *Service) Session(ctx context.Context, cookie string) (Session, User, er
 		return Session{}, User{}, access.ErrBadCredentials
 	case err != nil:
 		return Session{}, User{}, fmt.Errorf("reading the session: %w", err)
-	case now.After(sess.Expires), now.Sub(sess.LastUsed) > SessionIdle, u.Disabled, s.localOff && u.Issuer == "":
+	case now.After(sess.Expires), now.Sub(sess.LastUsed) > SessionIdle, u.Disabled, !s.mayComeIn(u):
 		return Session{}, User{}, fmt.Errorf("%w: the session has ended", access.ErrBadCredentials)
 	}
 	if now.Sub(sess.LastUsed) > touchEvery {
@@ -210,6 +213,14 @@ func (s *Service) Session(ctx context.Context, cookie string) (Session, User, er
 		}
 	}
 	return sess, u, nil
+}
+
+// mayComeIn reports whether the way that the account signs in is still one.
+func (s *Service) mayComeIn(u User) bool {
+	if u.Issuer == "" {
+		return !s.localOff
+	}
+	return u.Issuer == s.issuer
 }
 
 // SignOut ends a session.

@@ -27,7 +27,7 @@ var (
 // Key encrypts with AES-256-GCM.
 type Key struct {
 	aead cipher.AEAD
-	path string
+	path string // empty for one that is kept nowhere
 }
 
 const keyLength = 32
@@ -44,6 +44,26 @@ func OpenKey(path string) (*Key, error) {
 	if len(raw) != keyLength {
 		return nil, fmt.Errorf("%s has %d bytes, not %d: restore it from a backup, or remove it and enter the secrets again", path, len(raw), keyLength)
 	}
+	k, err := newKey(raw)
+	if err != nil {
+		return nil, err
+	}
+	k.path = path
+	return k, nil
+}
+
+// NewKey makes a key that is kept nowhere: what it sealed ends with the program.
+func NewKey() *Key {
+	raw := make([]byte, keyLength)
+	rand.Read(raw) // never fails
+	k, err := newKey(raw)
+	if err != nil {
+		panic(err) // of the length of the key only
+	}
+	return k
+}
+
+func newKey(raw []byte) (*Key, error) {
 	block, err := aes.NewCipher(raw)
 	if err != nil {
 		return nil, err
@@ -52,7 +72,7 @@ func OpenKey(path string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Key{aead, path}, nil
+	return &Key{aead: aead}, nil
 }
 
 // makeKey makes the file whole or not at all: half a key would make every secret

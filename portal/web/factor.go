@@ -22,6 +22,8 @@ func (s *Site) accountRoutes(get, post func(string, access.Permission, func(http
 	post("/sign-in", access.Public, s.signIn)
 	get("/sign-in/code", access.Public, s.codePage)
 	post("/sign-in/code", access.Public, s.signInCode)
+	get("/sign-in/provider", access.Public, s.beginProvider)
+	get("/sign-in/provider/callback", access.Public, s.finishProvider)
 	post("/sign-out", access.SignedIn, s.signOut)
 	get("/account/password", access.SignedIn, s.passwordPage)
 	post("/account/password", access.SignedIn, s.changePassword)

@@ -10,14 +10,22 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 )
 
-type signInPage struct{ Next, Name string }
+type signInPage struct {
+	Next, Name string
+	// Local is whether accounts with passwords can sign in, Provider the name of
+	// the identity provider if there is one.
+	Local    bool
+	Provider string
+	// SignOut is where to sign out at the provider too.
+	SignOut string
+}
 
 func (s *Site) signInPage(w http.ResponseWriter, r *http.Request) error {
 	if access.From(r.Context()).Kind != "" {
 		redirect(w, r, "/")
 		return nil
 	}
-	return s.render(w, r, http.StatusOK, "sign-in", frame{Title: "Sign in", Page: signInPage{Next: nextPath(r.URL.Query().Get("next"))}})
+	return s.showSignIn(w, r, http.StatusOK, signInPage{Next: nextPath(r.URL.Query().Get("next"))}, "")
 }
 
 // nextPath returns a path of this site, never another site's address.
@@ -38,13 +46,13 @@ func (s *Site) signIn(w http.ResponseWriter, r *http.Request) error {
 	var code *account.CodeNeeded
 	switch {
 	case errors.Is(err, account.ErrSignIn):
-		return s.render(w, r, http.StatusUnauthorized, "sign-in", frame{Title: "Sign in", Problem: "The user name or the password is wrong.", Page: page})
+		return s.showSignIn(w, r, http.StatusUnauthorized, page, "The user name or the password is wrong.")
 	case errors.As(err, &code):
 		sendCookie(w, ticketCookie, code.Ticket, account.TicketLifetime)
 		redirect(w, r, "/sign-in/code?"+url.Values{"next": {page.Next}}.Encode())
 		return nil
 	case errors.As(err, &wait):
-		return s.render(w, r, http.StatusTooManyRequests, "sign-in", frame{Title: "Sign in", Problem: strings.ToUpper(wait.Error()[:1]) + wait.Error()[1:] + ".", Page: page})
+		return s.showSignIn(w, r, http.StatusTooManyRequests, page, upperFirst(wait.Error())+".")
 	case err != nil:
 		return err
 	}
@@ -74,7 +82,7 @@ func (s *Site) signOut(w http.ResponseWriter, r *http.Request) error {
 	}
 	setCookie(w, "")
 	w.Header().Set("Clear-Site-Data", `"cache"`)
-	redirect(w, r, "/sign-in")
+	redirect(w, r, signedOut(v.user))
 	return nil
 }
 

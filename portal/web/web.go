@@ -34,6 +34,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
+	"github.com/bulwarkhq/bulwark/portal/identity"
 	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -93,6 +94,8 @@ type Config struct {
 	// product ships.
 	Detections *detection.Service
 	Rules      fs.FS
+	// Provider is the identity provider; nil for none.
+	Provider *identity.Provider
 	// Host is the portal's host name, shown by authenticators.
 	Host    string
 	Version string
