@@ -50,7 +50,7 @@ func (s *Service) SignInExternal(ctx context.Context, e External, address, agent
 		}
 		u.Role = e.Role
 	}
-	cookie, err := s.open(ctx, u, address, agent, "sign-in", "identity provider")
+	cookie, err := s.open(ctx, u, address, agent, "identity provider")
 	return cookie, u, err
 }
 

@@ -145,7 +145,7 @@ func (s *Service) SignInCode(ctx context.Context, plain, code, address, agent st
 		return "", User{}, err
 	}
 	s.endTicket(plain, false)
-	cookie, err := s.open(ctx, u, address, agent, "sign-in", how)
+	cookie, err := s.open(ctx, u, address, agent, how)
 	return cookie, u, err
 }
 

@@ -165,7 +165,7 @@ func (s *Service) SignIn(ctx context.Context, name, password, address, agent str
 	if u.SecondFactor {
 		return "", User{}, &CodeNeeded{s.newTicket(u, now)}
 	}
-	cookie, err := s.open(ctx, u, address, agent, "sign-in", "")
+	cookie, err := s.open(ctx, u, address, agent, "")
 	return cookie, u, err
 }
 
@@ -180,12 +180,12 @@ func (s *Service) check(ctx context.Context, password, hash string) (bool, HashC
 	return checkPassword(password, hash)
 }
 
-func (s *Service) open(ctx context.Context, u User, address, agent, action, detail string) (string, error) {
+func (s *Service) open(ctx context.Context, u User, address, agent, detail string) (string, error) {
 	cookie, now := secret(), s.now()
 	err := s.store.CreateSession(ctx, Session{
 		Hash: sha256.Sum256([]byte(cookie)), UserID: u.ID, CSRF: secret(), Created: now, LastUsed: now,
 		Expires: now.Add(SessionLifetime), Address: address, Agent: inventory.Clean(agent, 200),
-	}, Audit{Time: now, Actor: u.Name, Address: address, Action: action, Detail: detail})
+	}, Audit{Time: now, Actor: u.Name, Address: address, Action: "sign-in", Detail: detail})
 	if err != nil {
 		return "", fmt.Errorf("opening a session for %s: %w", u.Name, err)
 	}
@@ -246,7 +246,7 @@ func (s *Service) ChangePassword(ctx context.Context, u User, current, next, add
 	if err != nil {
 		return "", fmt.Errorf("changing the password of %s: %w", u.Name, err)
 	}
-	return s.open(ctx, u, address, agent, "sign-in", "")
+	return s.open(ctx, u, address, agent, "")
 }
 
 // confirm asks somebody who is signed in for the password again.

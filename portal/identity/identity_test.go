@@ -91,7 +91,9 @@ func TestRoles(t *testing.T) {
 		change func(*identity.Config, *identitytest.Behaviour)
 		want   access.Role
 	}{
-		"the highest":           {func(_ *identity.Config, b *identitytest.Behaviour) { b.Claims["groups"] = []string{"CN=soc admins,O=x", "soc"} }, access.Administrator},
+		"the highest": {func(_ *identity.Config, b *identitytest.Behaviour) {
+			b.Claims["groups"] = []string{"CN=soc admins,O=x", "soc"}
+		}, access.Administrator},
 		"one text":              {func(_ *identity.Config, b *identitytest.Behaviour) { b.Claims["groups"] = "soc" }, access.Analyst},
 		"none":                  {func(_ *identity.Config, b *identitytest.Behaviour) { b.Claims["groups"] = []string{"SOC", "socx", ""} }, ""},
 		"no claim":              {func(_ *identity.Config, b *identitytest.Behaviour) { delete(b.Claims, "groups") }, ""},

@@ -88,4 +88,3 @@ func signedOut(u account.User) string {
 	}
 	return "/sign-in"
 }
-
