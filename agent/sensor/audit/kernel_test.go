@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -383,6 +384,85 @@ func TestBesideAuditd(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestBacklogOfOthersIsKept: how long others may wait for audit, and how much may,
+// belongs to whoever owns it. The sensor beside an owner changes neither, and
+// what somebody sets while the sensor owns audit stays when it has ended.
+func TestBacklogOfOthersIsKept(t *testing.T) {
+	c := kernel(t)
+	before, err := c.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := Status{Enabled: 1, BacklogLimit: 4321, BacklogWaitTime: 777}
+	const backlog = statusBacklogLimit | statusBacklogWaitTime
+	check := func(t *testing.T, when string) {
+		t.Helper()
+		if now, err := c.status(); err != nil || now.BacklogLimit != theirs.BacklogLimit || now.BacklogWaitTime != theirs.BacklogWaitTime {
+			t.Errorf("%s: %+v, %v, want %+v", when, now, err, theirs)
+		}
+	}
+	run := func(t *testing.T, while func(t *testing.T)) {
+		t.Run("run", func(t *testing.T) {
+			sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t), Options{Own: true}), event.CategoryProcess)
+			while(t)
+			mark := fmt.Sprintf("backlog-%d", time.Now().UnixNano())
+			if err := exec.Command("/bin/echo", mark).Run(); err != nil {
+				t.Fatal(err)
+			}
+			sink.Wait(t, 1, "an execution", func(e *event.Event) bool {
+				return e.Action == event.ProcessCreated && e.Process.CommandLine == "/bin/echo "+mark
+			})
+		})
+	}
+	t.Run("beside an owner", func(t *testing.T) {
+		owner, err := openReader(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := make(chan struct{})
+		go func() { // nobody waits for the owner
+			defer close(read)
+			for buf := make([]byte, maxRecord+unix.NLMSG_HDRLEN); ; {
+				if _, err := owner.read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+					return
+				}
+			}
+		}()
+		defer func() { owner.close(); <-read }()
+		if err := owner.own(uint32(os.Getpid())); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.set(statusEnabled|backlog, theirs); err != nil {
+			t.Fatal(err)
+		}
+		run(t, func(t *testing.T) { check(t, "while the sensor runs") })
+		check(t, "when it has ended")
+		if now, err := c.status(); err != nil || now.PID != uint32(os.Getpid()) || now.Enabled != 1 {
+			t.Errorf("the owner lost its place: %+v, %v", now, err)
+		}
+		if err := c.set(statusPID, Status{}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("set while the sensor owns audit", func(t *testing.T) {
+		if err := c.set(statusEnabled|backlog, before); err != nil {
+			t.Fatal(err)
+		}
+		run(t, func(t *testing.T) {
+			if now, err := c.status(); err != nil || now.BacklogWaitTime != 0 {
+				t.Errorf("others may wait for the sensor: %+v, %v", now, err)
+			}
+			if err := c.set(backlog, theirs); err != nil {
+				t.Fatal(err)
+			}
+		})
+		check(t, "when it has ended")
+	})
+	if err := c.set(statusEnabled|backlog, before); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestTaskNever: with the rule of some distributions that switches off the
