@@ -83,7 +83,7 @@ func newGauges(inv *inventory.Service, events eventstore.Store) *gauges {
 	}
 	return &gauges{
 		inv, events, d("devices", "Devices by health status.", "status"), d("stored_events", "Events in the store.", "where"),
-		d("segments", "Parquet files of closed hours."), d("segment_bytes", "Size of the Parquet files."),
+		d("segments", "Parquet files of closed hours and days."), d("segment_bytes", "Size of the Parquet files."),
 	}
 }
 

@@ -71,6 +71,10 @@ type Store struct {
 	mu      sync.RWMutex
 	marks   map[spool]uint64
 	garbage map[string]time.Time // files to delete, and when
+
+	// compactWait are files that could not be joined, and until when they are left
+	// alone. It belongs to Maintain.
+	compactWait map[string]time.Time
 }
 
 type spool struct{ device, id string }
@@ -138,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
-		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{},
+		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{}, compactWait: map[string]time.Time{},
 	}
 	n, err := connectNative(path, options)
 	if err != nil {

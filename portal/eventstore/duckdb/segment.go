@@ -79,8 +79,9 @@ func (s *Store) sweepFiles(ctx context.Context) error {
 	return nil
 }
 
-// Maintain moves the hours that are closed into Parquet files and removes what
-// is older than the retention. It is to be called every few minutes.
+// Maintain moves the hours that are closed into Parquet files, removes what is
+// older than the retention, and joins the files of the hours of a day. It is to be
+// called every few minutes, by one goroutine.
 func (s *Store) Maintain(ctx context.Context) error {
 	now := s.cfg.Now().UTC()
 	for _, t := range s.tables {
@@ -113,6 +114,9 @@ func (s *Store) Maintain(ctx context.Context) error {
 		}
 	}
 	s.collect(now)
+	for _, t := range s.tables {
+		s.compact(ctx, t, now)
+	}
 	return nil
 }
 
@@ -290,11 +294,7 @@ func (s *Store) expire(ctx context.Context, t table, cut time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range files {
-		s.garbage[f] = s.cfg.Now().Add(garbageDelay)
-	}
+	s.discard(files)
 	return nil
 }
 

@@ -1,0 +1,164 @@
+package duckdb
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Compaction joins the files of the hours of a day: a small fleet would have
+// hundreds of files a table of which a query opens each.
+const (
+	// compactAfter is how long after its end a day is compacted: for what just
+	// happened, files of single hours are the better ones, because a query leaves
+	// out those that it does not need.
+	compactAfter = 24 * time.Hour
+	// maxCompacted bounds the files that become one, in bytes: large ones are no
+	// fewer by much, and the rows are sorted.
+	maxCompacted = 256 << 20
+	// compactRetry is how long a day is left alone whose files could not be joined.
+	compactRetry = 24 * time.Hour
+)
+
+// hourFile is a segment: of an hour, or of several that were joined, and then the
+// last of them.
+type hourFile struct {
+	file        string
+	hour        time.Time
+	rows, bytes int64
+}
+
+// compact joins the files of one day of a table, the oldest that has something to
+// join. What goes wrong is logged, and the files stay as they are.
+func (s *Store) compact(ctx context.Context, t table, now time.Time) {
+	list, err := s.closedSegments(ctx, t, now.Add(-compactAfter).Truncate(24*time.Hour))
+	if err != nil {
+		s.cfg.Logger.Warn("cannot read which event segments there are", "table", t.Name, "error", err)
+		return
+	}
+	for len(list) > 0 {
+		group := joinable(list)
+		list = list[len(group):]
+		if len(group) == 1 || now.Before(s.compactWait[group[0].file]) {
+			continue
+		}
+		switch err := s.join(ctx, t, group); {
+		case ctx.Err() != nil: // the portal stops
+		case err != nil:
+			s.compactWait[group[0].file] = now.Add(compactRetry)
+			s.cfg.Logger.Warn("event segments of a day cannot be joined; they stay as they are", "table", t.Name, "first", group[0].file, "error", err)
+		default:
+			s.cfg.Logger.Info("joined event segments of a day", "table", t.Name, "day", group[0].hour.Format(time.DateOnly), "files", len(group))
+		}
+		return // the next one at the next call
+	}
+}
+
+// closedSegments are the segments of days that ended before cut, oldest first.
+func (s *Store) closedSegments(ctx context.Context, t table, cut time.Time) ([]hourFile, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT file, hour, row_count, bytes FROM segments WHERE table_name = ? AND hour < ? ORDER BY hour, file`, t.Name, cut)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []hourFile
+	for rows.Next() {
+		var g hourFile
+		if err := rows.Scan(&g.file, &g.hour, &g.rows, &g.bytes); err != nil {
+			return nil, err
+		}
+		g.hour = g.hour.UTC()
+		out = append(out, g)
+	}
+	return out, rows.Err()
+}
+
+// joinable is the beginning of the list that becomes one file: segments of one day
+// with at most maxCompacted bytes together, or the first alone.
+func joinable(list []hourFile) []hourFile {
+	day, size := list[0].hour.Truncate(24*time.Hour), int64(0)
+	for i, g := range list {
+		if size += g.bytes; i > 0 && (size > maxCompacted || !g.hour.Truncate(24*time.Hour).Equal(day)) {
+			return list[:i]
+		}
+	}
+	return list
+}
+
+// join writes the rows of the segments to one file and puts it in their place. The
+// rows stay in the order of the hours in which they arrived, so that queries of
+// some hours leave out the others; the new segment counts as of the last one, so
+// that retention removes nothing too early.
+func (s *Store) join(ctx context.Context, t table, group []hourFile) error {
+	last := group[len(group)-1].hour
+	file := fmt.Sprintf("%s-%s-%d.parquet", t.Name, last.Format("20060102"), s.cfg.Now().UnixNano())
+	path := filepath.Join(s.segmentDir(), file)
+	tmp := path + ".tmp"
+	var names, columns []string
+	var want int64
+	for _, g := range group {
+		names = append(names, g.file)
+		want += g.rows
+	}
+	for _, c := range t.stored {
+		columns = append(columns, quote(c.Name))
+	}
+	columns = append(columns, quote(ingestionTime))
+	var from strings.Builder
+	// Files of older versions lack columns: the hot table has all.
+	fmt.Fprintf(&from, "SELECT %s FROM (SELECT * FROM %s LIMIT 0) UNION ALL BY NAME SELECT * FROM ", strings.Join(columns, ", "), quote(t.hot()))
+	readFiles(&from, s.segmentDir(), names, true)
+	var n int64
+	err := s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (SELECT %s FROM (%s) ORDER BY date_trunc('hour', %s), DeviceId, Timestamp) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
+		strings.Join(columns, ", "), &from, quote(ingestionTime), literal(tmp))).Scan(&n)
+	if err == nil && n != want {
+		err = fmt.Errorf("the files have %d rows, %d are listed", n, want)
+	}
+	var first, end time.Time
+	if err == nil {
+		first, end, err = span(ctx, s.db, tmp)
+	}
+	var devices sql.NullString
+	if err == nil {
+		devices, err = devicesOf(ctx, s.db, tmp)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	size, err := settle(tmp, path)
+	if err != nil {
+		return err
+	}
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		for _, name := range names {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM segments WHERE file = ?`, name); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?::UINTEGER[])`,
+			t.Name, last, file, n, size, first, end, t.fingerprint(), devices); err != nil {
+			return err
+		}
+		return s.replaceView(ctx, tx, t)
+	})
+	if err != nil {
+		os.Remove(path)
+		return err
+	}
+	s.discard(names)
+	return nil
+}
+
+// discard has files deleted when the queries that may read them have ended.
+func (s *Store) discard(files []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range files {
+		s.garbage[f] = s.cfg.Now().Add(garbageDelay)
+	}
+}
