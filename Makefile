@@ -42,7 +42,7 @@ setup-tools:
 	@.ci/setup-tools
 
 .PHONY: build
-build: build-agent build-portal ## build bulwark, bulwarkd, bulwark-guard (static) and bulwark-portal into bin/
+build: build-agent build-portal ## build bulwark, bulwarkd, bulwark-guard (static), bulwark-portal and bulwark-fleetsim into bin/
 
 .PHONY: build-agent
 build-agent:
@@ -53,6 +53,7 @@ build-agent:
 build-portal:
 	@mkdir -p bin
 	$(PORTAL_BUILD) -o bin/ ./cmd/bulwark-portal
+	$(AGENT_BUILD) -o bin/ ./cmd/bulwark-fleetsim
 
 .PHONY: fmt
 fmt: setup-tools ## format all Go files
@@ -93,6 +94,10 @@ bench-engine: ## compare the scan engine with clamscan, clamdscan and yara (minu
 .PHONY: bench-hunting
 bench-hunting: ## compare queries in KQL with SQL written by hand, on EVENTS events (default 1000000)
 	$(GO) run ./bench/hunting -events $(or $(EVENTS),1000000)
+
+.PHONY: bench-fleet
+bench-fleet: build-portal ## measure a portal with AGENTS simulated agents (default 10000): enrolling, running, coming back after a restart (minutes)
+	$(GO) run ./bench/fleet -agents $(or $(AGENTS),10000) $(BENCH_FLAGS)
 
 .PHONY: bench-onaccess
 bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root)

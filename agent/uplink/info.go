@@ -34,7 +34,7 @@ func (u *Uplink) Device() *agentv1.DeviceInfo {
 }
 
 func (u *Uplink) device(tags []onboarding.Tag) *agentv1.DeviceInfo {
-	d := DeviceInfo("/")
+	d := u.opts.Device()
 	d.AgentVersion = u.opts.Version
 	d.MachineGuid, d.HardwareId = u.opts.Identity.MachineGUID(), u.opts.Identity.HardwareID()
 	for _, t := range append(slices.Clone(tags), u.opts.Tags()...) {

@@ -133,6 +133,7 @@ func (s *session) enrollOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s.enrollHTTP.CloseIdleConnections()
+	defer s.enrollHTTP.CloseIdleConnections() // nothing uses it for months
 	res, err := s.enroll.Enroll(ctx, connect.NewRequest(&agentv1.EnrollRequest{
 		Token: s.p.EnrollmentToken, CertificateRequest: csr,
 		PreviousDeviceId: old.DeviceID, Device: s.info(),
@@ -255,7 +256,7 @@ func (s *session) deliver(ctx context.Context) error {
 func (s *session) deliverOne(ctx context.Context, b *spool.Batch) error {
 	m := &agentv1.DeliverRequest{SpoolId: b.SpoolID, Sequence: b.Sequence, EventCount: uint32(b.EventCount), AlertsJson: b.Alerts, Lost: b.Lost}
 	if len(b.Events) > 0 {
-		m.EventsZstd = s.u.enc.EncodeAll(b.Events, nil)
+		m.EventsZstd = s.u.opts.Encoder.EncodeAll(b.Events, nil)
 	}
 	dctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	_, err := s.agent.Deliver(dctx, connect.NewRequest(m))

@@ -63,13 +63,29 @@ type Arrival struct {
 // Failed, TimeOut or Cancelled, words, and a JSON object or nothing.
 type Report func(ctx context.Context, status, message string, result []byte) error
 
+// Queue is what waits for delivery: the spool of an agent.
+type Queue interface {
+	// Next waits for the next batch; without an Ack it returns the same again.
+	Next(ctx context.Context) (*spool.Batch, error)
+	// Ack is told that the portal has all batches up to this one.
+	Ack(sequence uint64) error
+	// Discard gives up a batch that the portal cannot read.
+	Discard(sequence uint64) error
+}
+
 // Options of an Uplink. Identity and Spool are needed, others may be nil.
 type Options struct {
 	// Onboarding is the path of the onboarding package.
 	Onboarding string
 	Identity   *identity.Identity
-	Spool      *spool.Spool
+	Spool      Queue
 	Version    string // of the agent
+	// Device returns what the host says about itself, DeviceInfo("/") when nil;
+	// version, identity and tags are filled in.
+	Device func() *agentv1.DeviceInfo
+	// Encoder compresses batches. Many Uplinks in one process may share one (its
+	// EncodeAll is safe for concurrent use); nil makes one of its own.
+	Encoder *zstd.Encoder
 	// Proxy returns the policy's proxy, empty for none.
 	Proxy func() string
 	// Tags returns the device's own tags.
@@ -104,7 +120,6 @@ type Options struct {
 // Uplink is the connection. It is safe for concurrent use.
 type Uplink struct {
 	opts Options
-	enc  *zstd.Encoder
 
 	mu      sync.Mutex
 	status  Status
@@ -150,11 +165,16 @@ func New(o Options) (*Uplink, error) {
 	if o.MaxBackoff <= 0 {
 		o.MaxBackoff = 5 * time.Minute
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		return nil, fmt.Errorf("uplink: %w", err)
+	if o.Device == nil {
+		o.Device = func() *agentv1.DeviceInfo { return DeviceInfo("/") }
 	}
-	return &Uplink{opts: o, enc: enc, status: Status{State: NotEnrolled, Reason: "there is no onboarding package"}, seen: map[string]bool{}, checkIn: make(chan struct{}, 1)}, nil
+	if o.Encoder == nil {
+		var err error
+		if o.Encoder, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true)); err != nil {
+			return nil, fmt.Errorf("uplink: %w", err)
+		}
+	}
+	return &Uplink{opts: o, status: Status{State: NotEnrolled, Reason: "there is no onboarding package"}, seen: map[string]bool{}, checkIn: make(chan struct{}, 1)}, nil
 }
 
 // Status returns the state of the connection.

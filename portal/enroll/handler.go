@@ -41,6 +41,7 @@ func tlsOf(ctx context.Context) *tls.ConnectionState {
 func handlerOptions(log *slog.Logger, maxBytes int) []connect.HandlerOption {
 	return []connect.HandlerOption{
 		connect.WithReadMaxBytes(maxBytes),
+		connect.WithCompressMinBytes(1 << 10),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 			log.Error("panic while answering an agent", "procedure", spec.Procedure, "panic", p, "stack", string(debug.Stack()))
 			return agentv1.NewError(connect.CodeInternal, agentv1.ReasonInternal, 0, "the portal failed; see its log")

@@ -36,7 +36,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		var b Batch
 		var room []event.Event
-		if err := s.decode(&m, &b, &room); err != nil {
+		if _, err := s.decode(&m, &b, &room); err != nil {
 			return
 		}
 		if len(b.Events) > event.MaxBatchEvents || len(b.Lost) > maxLost+1 || len(b.Alerts) > MaxAlerts {

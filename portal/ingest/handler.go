@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unsafe"
 
 	"connectrpc.com/connect"
 
@@ -33,12 +34,6 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, busyRetry, "an earlier batch of this device is still being stored")
 	}
 	defer s.end(id)
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
-	}
 	slice, _ := s.events.Get().(*[]event.Event)
 	defer func() {
 		if cap(*slice) > maxPooledEvents {
@@ -49,10 +44,11 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 		s.events.Put(slice)
 	}()
 	b := &Batch{DeviceID: id, SpoolID: m.SpoolId, Sequence: m.Sequence, Received: s.cfg.Now().UTC()}
-	if err := s.decode(m, b, slice); err != nil {
-		s.cfg.Log.Warn("batch refused", "device", id, "spool", m.SpoolId, "sequence", m.Sequence, "error", err)
+	free, err := s.admit(ctx, m, b, slice)
+	if err != nil {
 		return nil, err
 	}
+	defer free()
 	switch err := s.cfg.Sink.StoreBatch(ctx, b); {
 	case err == nil:
 	case errors.Is(err, ErrBusy):
@@ -66,11 +62,33 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 	return connect.NewResponse(&agentv1.DeliverResponse{AcknowledgedSequence: m.Sequence}), nil
 }
 
+// admit decodes the message into b, a few of them at a time, and waits until there
+// is room for it among those that are being stored: there many wait at a time, so
+// that they are stored together. free gives the room back.
+func (s *Service) admit(ctx context.Context, m *agentv1.DeliverRequest, b *Batch, slice *[]event.Event) (free func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
+	}
+	size, err := s.decode(m, b, slice)
+	if err != nil {
+		s.cfg.Log.Warn("batch refused", "device", b.DeviceID, "spool", m.SpoolId, "sequence", m.Sequence, "error", err)
+		return nil, err
+	}
+	weight := min(int64(size)+int64(cap(*slice))*int64(unsafe.Sizeof(event.Event{}))+1, maxDecoded)
+	if err := s.room.Acquire(ctx, weight); err != nil {
+		return nil, connect.NewError(connect.CodeCanceled, err)
+	}
+	return func() { s.room.Release(weight) }, nil
+}
+
 // decode fills b from the message within the limits. slice is the room for the
-// events.
-func (s *Service) decode(m *agentv1.DeliverRequest, b *Batch, slice *[]event.Event) error {
-	bad := func(reason, format string, args ...any) error {
-		return agentv1.NewError(connect.CodeInvalidArgument, reason, 0, format, args...)
+// events. size is that of what was decoded, in bytes.
+func (s *Service) decode(m *agentv1.DeliverRequest, b *Batch, slice *[]event.Event) (size int, err error) {
+	bad := func(reason, format string, args ...any) (int, error) {
+		return 0, agentv1.NewError(connect.CodeInvalidArgument, reason, 0, format, args...)
 	}
 	if !isHex(m.SpoolId, 32) {
 		return bad(agentv1.ReasonBatchUnreadable, "spool_id %.64q is not 32 hex digits", m.SpoolId)
@@ -86,6 +104,7 @@ func (s *Service) decode(m *agentv1.DeliverRequest, b *Batch, slice *[]event.Eve
 	}
 	if len(m.EventsZstd) > 0 {
 		plain, err := s.zstd.DecodeAll(m.EventsZstd, nil)
+		size += len(plain)
 		if err != nil {
 			return bad(agentv1.ReasonBatchUnreadable, "events_zstd: %w (at most %d bytes uncompressed)", err, MaxUncompressed)
 		}
@@ -119,7 +138,7 @@ func (s *Service) decode(m *agentv1.DeliverRequest, b *Batch, slice *[]event.Eve
 		}
 		b.Alerts = append(b.Alerts, a)
 	}
-	return nil
+	return size + total, nil
 }
 
 // cleanLost keeps what can be a counter of a class.
@@ -217,10 +236,9 @@ func (h *handler) Commands(ctx context.Context, req *connect.Request[agentv1.Com
 	}
 	changed, stop := h.cfg.Commands.Watch(c.device.ID)
 	defer stop()
-	poll := time.NewTicker(commandPoll)
+	poll := time.NewTicker(keepAlive)
 	defer poll.Stop()
 	sent := map[string]bool{}
-	lastSent := time.Time{}
 	for {
 		n, err := h.sendPending(ctx, c.device.ID, stream, sent)
 		if err != nil {
@@ -229,13 +247,10 @@ func (h *handler) Commands(ctx context.Context, req *connect.Request[agentv1.Com
 		if req.Msg.Poll {
 			return nil
 		}
-		if n > 0 {
-			lastSent = time.Now()
-		} else if time.Since(lastSent) >= keepAlive-commandPoll {
+		if n == 0 { // a sign of life
 			if err := stream.Send(&agentv1.Command{}); err != nil {
 				return err
 			}
-			lastSent = time.Now()
 		}
 		select {
 		case <-ctx.Done():

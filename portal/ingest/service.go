@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/semaphore"
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/agent/v1/agentv1connect"
@@ -29,17 +30,19 @@ const (
 	MaxAlerts       = 256       // alerts of a batch
 	MaxHealth       = 256 << 10 // bytes of CheckInRequest.health_json
 	maxMessage      = 16 << 20  // bytes of any message
+	minCompressed   = 1 << 10   // bytes of an answer; most have a few
 	maxAlertBytes   = 8 << 20   // bytes of all alerts of a batch
 	maxLost         = 32        // entries of DeliverRequest.lost
 	// requestTime bounds reading a request and writing its answer, so that a
 	// slow or hostile sender does not hold memory for ever.
 	requestTime = 5 * time.Minute
-	// keepAlive is the pause after which a command stream sends a sign of life.
+	// keepAlive is the pause after which a command stream sends a sign of life, and
+	// looks for commands that nobody told it about (those made by another portal).
 	keepAlive = 30 * time.Second
-	// commandPoll is how often a stream looks for commands that nobody told it
-	// about (those made by another portal).
-	commandPoll = 10 * time.Second
-	busyRetry   = 2 * time.Second
+	busyRetry = 2 * time.Second
+	// maxDecoded bounds what the batches that are being stored together take of
+	// memory, in bytes.
+	maxDecoded = 256 << 20
 	// maxPooledEvents is the largest room for events that is kept (10 MB).
 	maxPooledEvents = 10_000
 )
@@ -66,10 +69,12 @@ type Config struct {
 // Service answers the AgentService of the agent protocol. It is safe for
 // concurrent use.
 type Service struct {
-	cfg    Config
-	zstd   *zstd.Decoder
-	slots  chan struct{} // bounds the batches that are decoded at once
-	events sync.Pool     // *[]event.Event
+	cfg   Config
+	zstd  *zstd.Decoder
+	slots chan struct{} // bounds the batches that are decoded at once
+	// room bounds the bytes of the batches that are decoded and not yet stored.
+	room   *semaphore.Weighted
+	events sync.Pool // *[]event.Event
 	closed chan struct{}
 	once   sync.Once
 
@@ -97,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	return &Service{
-		cfg: cfg, zstd: dec, slots: make(chan struct{}, slots), closed: make(chan struct{}), busy: map[string]struct{}{},
+		cfg: cfg, zstd: dec, slots: make(chan struct{}, slots), room: semaphore.NewWeighted(maxDecoded), closed: make(chan struct{}), busy: map[string]struct{}{},
 		events: sync.Pool{New: func() any { return new([]event.Event) }},
 	}, nil
 }
@@ -112,6 +117,7 @@ func (s *Service) Close() { s.once.Do(func() { close(s.closed) }) }
 func (s *Service) Handler() (string, http.Handler) {
 	path, h := agentv1connect.NewAgentServiceHandler((*handler)(s),
 		connect.WithReadMaxBytes(maxMessage),
+		connect.WithCompressMinBytes(minCompressed),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 			s.cfg.Log.Error("panic while answering an agent", "procedure", spec.Procedure, "panic", p, "stack", string(debug.Stack()))
 			return agentv1.NewError(connect.CodeInternal, agentv1.ReasonInternal, 0, "the portal failed; see its log")

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -41,10 +42,7 @@ func (a *Authority) VerifyClient(cs *tls.ConnectionState) (Identity, error) {
 		return Identity{}, ErrNoCertificate
 	}
 	c := cs.PeerCertificates[0]
-	// The time is judged separately, since an expired certificate is still
-	// proof of who enrolled once. No intermediates: the authority signs itself.
-	_, err := c.Verify(x509.VerifyOptions{Roots: a.pool, CurrentTime: c.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	if err != nil {
+	if err := a.verifyGenuine(c); err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", ErrNotOurs, err)
 	}
 	id := Identity{DeviceID: c.Subject.CommonName, Serial: Serial(c.SerialNumber)}
@@ -59,6 +57,34 @@ func (a *Authority) VerifyClient(cs *tls.ConnectionState) (Identity, error) {
 		return Identity{}, fmt.Errorf("client certificate is not good before %s: the portal's clock is wrong", c.NotBefore.UTC().Format("2006-01-02 15:04 MST"))
 	}
 	return id, nil
+}
+
+// maxGenuine bounds the certificates that are remembered.
+const maxGenuine = 100_000
+
+// verifyGenuine checks that the authority has issued the certificate for a
+// client, by its signature once and then by its sum: the same bytes stay genuine.
+// The time is judged separately, since an expired certificate is still proof of
+// who enrolled once. No intermediates: the authority signs itself.
+func (a *Authority) verifyGenuine(c *x509.Certificate) error {
+	sum := sha256.Sum256(c.Raw)
+	a.mu.Lock()
+	_, known := a.genuine[sum]
+	a.mu.Unlock()
+	if known {
+		return nil
+	}
+	_, err := c.Verify(x509.VerifyOptions{Roots: a.pool, CurrentTime: c.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.genuine == nil || len(a.genuine) >= maxGenuine {
+		a.genuine = map[[sha256.Size]byte]struct{}{}
+	}
+	a.genuine[sum] = struct{}{}
+	return nil
 }
 
 func isDeviceID(s string) bool {

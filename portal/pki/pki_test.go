@@ -182,6 +182,19 @@ func TestClientCertificates(t *testing.T) {
 	if _, err := other.VerifyClient(&cs); !errors.Is(err, ErrNotOurs) {
 		t.Errorf("another portal: %v", err)
 	}
+	// That one certificate is known to be genuine helps no other.
+	forged, err := other.SignClient(request(t, key), device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := a.VerifyClient(&tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{forged}}); !errors.Is(err, ErrNotOurs) {
+			t.Errorf("the same device, by another authority: %v", err)
+		}
+		if again, err := a.VerifyClient(&cs); err != nil || again != id {
+			t.Errorf("again: %+v, %v", again, err)
+		}
+	}
 	// The server's certificate is no client certificate.
 	srv := tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{a.server.Leaf}}
 	if _, err := a.VerifyClient(&srv); !errors.Is(err, ErrNotOurs) {

@@ -15,6 +15,9 @@ type writer struct {
 	*native
 	tables []tableWriter
 	byName map[string]*tableWriter
+
+	delivered *chunk // of the table deliveries
+	unfolded  int    // rows that were added to it since it was folded
 }
 
 type tableWriter struct {
@@ -31,7 +34,7 @@ type row struct {
 }
 
 func newWriter(n *native, tables []table) *writer {
-	w := &writer{native: n, tables: make([]tableWriter, len(tables)), byName: map[string]*tableWriter{}}
+	w := &writer{native: n, tables: make([]tableWriter, len(tables)), byName: map[string]*tableWriter{}, delivered: newChunk(deliveryTypes)}
 	for i, t := range tables {
 		names, types := []string{ingestionTime}, []event.Type{event.DateTime}
 		for _, c := range t.stored {
@@ -47,6 +50,7 @@ func (w *writer) close() {
 	for i := range w.tables {
 		w.tables[i].chunk.close()
 	}
+	w.delivered.close()
 	w.native.close()
 }
 

@@ -47,6 +47,9 @@ func storeUntilKilled(ctx context.Context, dir string) error {
 			return err
 		}
 		fmt.Printf("stored %d\n", i+1)
+		if i%5 == 0 {
+			s.foldWhen(0)
+		}
 		if i%7 == 0 {
 			if err := s.Maintain(ctx); err != nil {
 				return err

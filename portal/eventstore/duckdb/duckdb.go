@@ -47,10 +47,16 @@ type Config struct {
 
 // Limits of the writer.
 const (
-	queueLength   = 256
-	groupBatches  = 128
+	queueLength   = 4096
+	groupBatches  = 4096
 	groupEvents   = 100_000
 	queuePatience = 5 * time.Second
+	// A transaction costs a fixed amount of work, 10 ms and more of CPU time, for
+	// the tables with their many columns: after a small one the next waits for
+	// company, three times as long as the last one took, gatherTime at most. After
+	// a large one, of largeGroup events and more, it does not pay.
+	gatherTime = 100 * time.Millisecond
+	largeGroup = 2000
 )
 
 // Store is an open event store.
@@ -165,6 +171,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := createSchema(ctx, s.db, s.tables); err != nil {
 		return err
 	}
+	if err := s.fold(); err != nil {
+		return err
+	}
 	if err := s.sweepFiles(ctx); err != nil {
 		return err
 	}
@@ -253,18 +262,27 @@ func (s *Store) Stored(_ context.Context, deviceID, spoolID string) (uint64, err
 // write is the writer's loop.
 func (s *Store) write() {
 	defer close(s.done)
+	var next time.Time // before which a group waits for company
 	for {
 		var group []*request
 		select {
 		case <-s.stop:
 			return
 		case r := <-s.queue:
-			group = s.gather(r)
+			group = s.gather(r, next)
 		}
 		if len(group) == 0 {
 			continue
 		}
+		begin, events := time.Now(), 0
+		for _, r := range group {
+			events += len(r.batch.Events) // before they are given back
+		}
 		err := s.commit(group)
+		next = time.Time{}
+		if events < largeGroup {
+			next = time.Now().Add(min(3*time.Since(begin), gatherTime))
+		}
 		if err != nil && len(group) > 1 {
 			// One bad batch must not fail the others.
 			for _, r := range group {
@@ -275,11 +293,32 @@ func (s *Store) write() {
 		for _, r := range group {
 			r.reply <- err
 		}
+		s.foldWhen(foldRows)
 	}
 }
 
-// gather claims the first request and those that wait behind it.
-func (s *Store) gather(first *request) []*request {
+// foldWhen folds as soon as there are so many rows. A failure is tried again
+// after as many more: they are counted where they are.
+func (s *Store) foldWhen(rows int) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.writer.unfolded < rows {
+		return
+	}
+	if err := s.fold(); err != nil {
+		s.writer.unfolded = 0
+		s.cfg.Logger.Error("event store", "error", err)
+	}
+}
+
+// joinRollback ends a transaction that failed.
+func joinRollback(err error, exec func(string, ...any) error) error {
+	return errors.Join(err, exec("ROLLBACK"))
+}
+
+// gather claims the first request and those that wait behind it or come until the
+// given time.
+func (s *Store) gather(first *request, until time.Time) []*request {
 	var group []*request
 	events := 0
 	take := func(r *request) {
@@ -289,12 +328,21 @@ func (s *Store) gather(first *request) []*request {
 		}
 	}
 	take(first)
+	wait := time.NewTimer(time.Until(until))
+	defer wait.Stop()
 	for len(group) < groupBatches && events < groupEvents {
 		select {
 		case r := <-s.queue:
 			take(r)
 			continue
 		default:
+		}
+		select {
+		case r := <-s.queue:
+			take(r)
+			continue
+		case <-wait.C:
+		case <-s.stop:
 		}
 		break
 	}
@@ -313,7 +361,7 @@ func (s *Store) commit(group []*request) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("event store: %w", errors.Join(err, exec("ROLLBACK")))
+			err = fmt.Errorf("event store: %w", joinRollback(err, exec))
 		}
 	}()
 	marks := map[spool]uint64{}
@@ -334,8 +382,10 @@ func (s *Store) commit(group []*request) (err error) {
 	if err := s.writer.append(fresh); err != nil {
 		return err
 	}
+	if err := s.writer.deliveries(fresh); err != nil {
+		return err
+	}
 	for _, add := range []func() (string, []any){
-		func() (string, []any) { return spoolRows(marks, s.cfg.Now()) },
 		func() (string, []any) { return lossRows(fresh) },
 		func() (string, []any) { return receiptRows(fresh) },
 	} {
@@ -358,14 +408,6 @@ func (s *Store) commit(group []*request) (err error) {
 	return nil
 }
 
-// spoolRows is the statement that keeps the marks.
-func spoolRows(marks map[spool]uint64, now time.Time) (q string, args []any) {
-	for k, seq := range marks {
-		args = append(args, k.device, k.id, seq, now)
-	}
-	return "INSERT OR REPLACE INTO spools VALUES " + marksOf(args), args
-}
-
 // lossRows is the statement that keeps what the devices lost.
 func lossRows(batches []*eventstore.Batch) (q string, args []any) {
 	for _, b := range batches {
@@ -376,23 +418,26 @@ func lossRows(batches []*eventstore.Batch) (q string, args []any) {
 	return "INSERT INTO losses VALUES " + marksOf(args), args
 }
 
-// receiptRows is the statement that adds the events of the batches to their
+// receiptRows is the statement that adds the losses of the batches to their
 // devices' ledgers, each line once.
 func receiptRows(batches []*eventstore.Batch) (q string, args []any) {
 	type line struct{ device, class string }
 	sums := map[line]eventstore.Receipt{}
 	for _, b := range batches {
-		for class, r := range b.Receipts() {
+		for class, n := range b.Losses() {
 			k := line{b.DeviceID, class}
-			sums[k] = sums[k].Plus(r)
+			sums[k] = sums[k].Plus(eventstore.Receipt{Lost: n})
 		}
 	}
 	for k, r := range sums {
-		args = append(args, k.device, k.class, r.Stored, r.Lost)
+		args = append(args, k.device, k.class, uint64(0), r.Lost)
 	}
-	return "INSERT INTO receipts VALUES " + marksOf(args) +
-		" ON CONFLICT (device_id, class) DO UPDATE SET stored = " + atMost("stored::HUGEINT + excluded.stored") + ", lost = " + atMost("lost::HUGEINT + excluded.lost"), args
+	return "INSERT INTO receipts VALUES " + marksOf(args) + addToReceipts, args
 }
+
+// addToReceipts makes a statement that inserts into receipts one that adds.
+var addToReceipts = " ON CONFLICT (device_id, class) DO UPDATE SET stored = " + atMost("stored::HUGEINT + excluded.stored") +
+	", lost = " + atMost("lost::HUGEINT + excluded.lost")
 
 // atMost is a HUGEINT as UBIGINT, the largest one for more: what a device says
 // that it lost may be anything, and must not make a statement fail.

@@ -157,3 +157,70 @@ func TestPathThatIsAPattern(t *testing.T) {
 		t.Error("a path with * was accepted")
 	}
 }
+
+// The marks and the ledgers are the same whether the deliveries are folded or
+// not, and after each start.
+func TestDeliveriesAreFolded(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Store {
+		s, err := Open(t.Context(), Config{Dir: dir, MemoryLimit: 128 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	check := func(when string, s *Store, batches int) {
+		t.Helper()
+		for _, device := range []string{eventstoretest.DeviceA, eventstoretest.DeviceB} {
+			seq, err := s.Stored(t.Context(), device, "spool-1")
+			if err != nil || seq != uint64(batches) {
+				t.Errorf("%s: stored %d, %v, want %d", when, seq, err, batches)
+			}
+			receipts, err := s.Receipts(t.Context(), device)
+			var stored, lost uint64
+			for _, r := range receipts {
+				stored, lost = stored+r.Stored, lost+r.Lost
+			}
+			if err != nil || stored != uint64(10*batches) || lost != uint64(3*batches) {
+				t.Errorf("%s: receipts %v, %v, want %d events", when, receipts, err, 10*batches)
+			}
+		}
+	}
+	s := open()
+	n := 0
+	add := func(times int) {
+		t.Helper()
+		for range times {
+			n++
+			for _, device := range []string{eventstoretest.DeviceA, eventstoretest.DeviceB} {
+				b := eventstoretest.Batch(device, uint64(n), n*10, 10)
+				b.Lost = map[string]uint64{"process": 2, "nonsense": 1}
+				if err := s.Append(t.Context(), b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	add(3)
+	check("before folding", s, 3)
+	s.foldWhen(0)
+	check("folded", s, 3)
+	add(2)
+	check("folded in part", s, 5)
+	s.foldWhen(0)
+	s.foldWhen(0)
+	check("folded again", s, 5)
+	add(1)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open()
+	defer s.Close()
+	check("after a start", s, 6)
+	add(1)
+	check("then", s, 7)
+	var left int
+	if err := s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM deliveries WHERE sequence <= 6`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d rows were not folded at the start, %v", left, err)
+	}
+}

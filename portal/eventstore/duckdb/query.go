@@ -28,9 +28,16 @@ func (s *Store) Lost(ctx context.Context, deviceID string, since time.Time) (map
 	return out, rows.Err()
 }
 
+// receiptsQuery takes the device twice.
+func receiptsQuery() string {
+	return fmt.Sprintf(`SELECT class, %s, %s FROM (
+		SELECT class, stored, lost FROM receipts WHERE device_id = ?
+		UNION ALL SELECT class, stored::UBIGINT, 0::UBIGINT FROM deliveries WHERE device_id = ? AND class <> '') GROUP BY class`, atMost("sum(stored)"), atMost("sum(lost)"))
+}
+
 // Receipts implements eventstore.Store.
 func (s *Store) Receipts(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT class, stored, lost FROM receipts WHERE device_id = ?`, deviceID)
+	rows, err := s.db.QueryContext(ctx, receiptsQuery(), deviceID, deviceID)
 	if err != nil {
 		return nil, fmt.Errorf("event store: receipts of %s: %w", deviceID, err)
 	}

@@ -72,6 +72,7 @@ const controlSchema = `
 CREATE TABLE IF NOT EXISTS spools (device_id VARCHAR, spool_id VARCHAR, sequence UBIGINT, received TIMESTAMP, PRIMARY KEY (device_id, spool_id));
 CREATE TABLE IF NOT EXISTS losses (device_id VARCHAR, received TIMESTAMP, class VARCHAR, lost UBIGINT);
 CREATE TABLE IF NOT EXISTS receipts (device_id VARCHAR, class VARCHAR, stored UBIGINT, lost UBIGINT, PRIMARY KEY (device_id, class));
+CREATE TABLE IF NOT EXISTS deliveries (device_id VARCHAR, spool_id VARCHAR, sequence BIGINT, received TIMESTAMP, class VARCHAR, stored BIGINT);
 CREATE TABLE IF NOT EXISTS segments (table_name VARCHAR, hour TIMESTAMP, file VARCHAR PRIMARY KEY, row_count BIGINT, bytes BIGINT);
 ALTER TABLE segments ADD COLUMN IF NOT EXISTS first_event TIMESTAMP;
 ALTER TABLE segments ADD COLUMN IF NOT EXISTS last_event TIMESTAMP;

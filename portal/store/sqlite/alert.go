@@ -39,7 +39,7 @@ func (s alertStore) AddAlert(ctx context.Context, a alert.Alert) (bool, error) {
 		return false, err
 	}
 	added := false
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.together(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var removed int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM removed_alerts WHERE id = ?`, d.ID).Scan(&removed); err != nil || removed > 0 {
 			return err

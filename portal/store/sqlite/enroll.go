@@ -105,7 +105,7 @@ func count(res sql.Result, err error) (int, error) {
 }
 
 func (s enrollStore) Enroll(ctx context.Context, e enroll.Enrollment) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.together(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if e.TokenID != "" {
 			if err := useToken(ctx, tx, e.TokenID); err != nil {
 				return err

@@ -116,14 +116,11 @@ func (s fleetStore) PutAssignment(ctx context.Context, a fleet.Assignment) error
 	if old.DeviceID != "" && old.GroupID == a.GroupID && old.Wanted == a.Wanted && old.Reported == a.Reported {
 		return nil
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO assignments (device_id, group_id, wanted, reported, changed) VALUES (?, ?, ?, ?, ?)
+	_, err = s.exec(ctx, `INSERT INTO assignments (device_id, group_id, wanted, reported, changed) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN wanted = excluded.wanted THEN changed ELSE excluded.changed END,
 		group_id = excluded.group_id, wanted = excluded.wanted, reported = excluded.reported`,
 		a.DeviceID, a.GroupID, a.Wanted, a.Reported, micros(a.Changed))
-	if err != nil {
-		return fmt.Errorf("control database: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (s fleetStore) Assignment(ctx context.Context, device string) (a fleet.Assignment, err error) {

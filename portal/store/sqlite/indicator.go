@@ -237,14 +237,11 @@ func (s indicatorStore) PutApplied(ctx context.Context, a indicator.Applied) err
 	if old.DeviceID != "" && old.Wanted == a.Wanted && old.Reported == a.Reported && old.Count == a.Count {
 		return nil
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO device_indicators (device_id, wanted, reported, count, changed) VALUES (?, ?, ?, ?, ?)
+	_, err = s.exec(ctx, `INSERT INTO device_indicators (device_id, wanted, reported, count, changed) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN reported = excluded.reported THEN changed ELSE excluded.changed END,
 		wanted = excluded.wanted, reported = excluded.reported, count = excluded.count`,
 		a.DeviceID, a.Wanted, a.Reported, a.Count, micros(a.Changed))
-	if err != nil {
-		return fmt.Errorf("control database: %w", err)
-	}
-	return nil
+	return err
 }
 
 func (s indicatorStore) AppliedCounts(ctx context.Context) (current, pending int, err error) {

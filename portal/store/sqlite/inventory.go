@@ -42,8 +42,11 @@ func (s inventoryStore) PutDevice(ctx context.Context, d inventory.Device) error
 		q += `, health = ?, health_time = ?`
 		args = append(args, string(d.Health), micros(d.HealthTime))
 	}
-	res, err := s.write.ExecContext(ctx, q+` WHERE id = ?`, append(args, d.ID)...)
-	return one(res, err, fmt.Errorf("device %s: %w", d.ID, inventory.ErrNotFound))
+	n, err := s.exec(ctx, q+` WHERE id = ?`, append(args, d.ID)...)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("device %s: %w", d.ID, inventory.ErrNotFound)
+	}
+	return err
 }
 
 func (s inventoryStore) DeviceSeen(ctx context.Context, id, address string, at time.Time, events bool) error {
@@ -56,8 +59,11 @@ func (s inventoryStore) DeviceSeen(ctx context.Context, id, address string, at t
 		q += `, external_ip = ?`
 		args = append(args, address)
 	}
-	res, err := s.write.ExecContext(ctx, q+` WHERE id = ?`, append(args, id)...)
-	return one(res, err, fmt.Errorf("device %s: %w", id, inventory.ErrNotFound))
+	n, err := s.exec(ctx, q+` WHERE id = ?`, append(args, id)...)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("device %s: %w", id, inventory.ErrNotFound)
+	}
+	return err
 }
 
 // healthStatus derives the status; it takes the arguments of healthArgs. A

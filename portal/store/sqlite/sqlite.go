@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,6 +47,10 @@ type Store struct {
 	read  *sql.DB
 	now   func() time.Time
 	watch *watchers
+
+	group                chan *small // changes that are made together
+	groupStop, groupDone chan struct{}
+	closing              sync.Once
 }
 
 // Open opens or creates the database file and brings it to the current schema.
@@ -62,7 +67,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the control database: %w", err)
 	}
-	s := &Store{now: time.Now, watch: newWatchers()}
+	s := &Store{now: time.Now, watch: newWatchers(), group: make(chan *small, groupQueue), groupStop: make(chan struct{}), groupDone: make(chan struct{})}
 	if s.write, err = open(path, "immediate"); err != nil {
 		return nil, err
 	}
@@ -78,6 +83,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
+	go s.runGroups()
 	return s, nil
 }
 
@@ -143,8 +149,12 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// Close closes the database.
-func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close()) }
+// Close closes the database; changes that wait are not made.
+func (s *Store) Close() error {
+	s.closing.Do(func() { close(s.groupStop) })
+	<-s.groupDone
+	return errors.Join(s.read.Close(), s.write.Close())
+}
 
 // Organisation returns the id and the name of the organisation, which is made
 // at the first call.
