@@ -14,13 +14,8 @@ import (
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
-// tolerated are the titles of rules that may raise Informational alerts in a
-// part: what it does is what they are about.
-var tolerated = map[string][]string{}
-
-// What administrators do every day raises no alert, but for the Informational
-// ones of the list above. BULWARK_NOISE=1 builds the whole project and makes a
-// whole system besides.
+// What administrators do every day raises no alert, not even an Informational one.
+// BULWARK_NOISE=1 builds the whole project and makes a whole system besides.
 func TestEverydayIsSilent(t *testing.T) {
 	need.Root(t)
 	w := startWatch(t)
@@ -53,14 +48,10 @@ func TestEverydayIsSilent(t *testing.T) {
 				continue
 			}
 			alerts[f.rule.Title] = true
-			report := t.Errorf
 			if f.rule.Severity == event.SeverityInformational {
 				informational++
-				if slices.Contains(tolerated[name], f.rule.Title) {
-					report = t.Logf
-				}
 			}
-			report("%s: %s (%s): %s %q, parent %q, file %s, in %v", name, f.rule.Title, f.rule.Severity, f.event.Action,
+			t.Errorf("%s: %s (%s): %s %q, parent %q, file %s, in %v", name, f.rule.Title, f.rule.Severity, f.event.Action,
 				f.event.Process.CommandLine+" "+f.event.Initiating.FolderPath, f.event.Initiating.CommandLine, f.event.File.FolderPath, f.event.Additional)
 		}
 		took := time.Since(begin)
