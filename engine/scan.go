@@ -138,8 +138,27 @@ func (s *scan) object(o *object) error {
 	if o.parent == nil {
 		s.verdict.FileType = fileType
 	}
-	if !s.opts.Archives || !unpack.Supports(fileType) || s.stop() {
+	if !s.opts.Archives || s.stop() {
 		return s.ctx.Err()
+	}
+	// The end may say that it is a container besides what the beginning says.
+	position := int64(0)
+	for _, t := range []string{fileType, unpack.Trailer(o.Object)} {
+		if err := s.inside(o, t, &position); err != nil {
+			return err
+		}
+		if s.stop() {
+			break
+		}
+	}
+	return s.ctx.Err()
+}
+
+// inside looks at what is in an object that is a container of the given type.
+// position counts its members.
+func (s *scan) inside(o *object, fileType string, position *int64) error {
+	if !unpack.Supports(fileType) {
+		return nil
 	}
 	if o.depth >= s.limits.Depth {
 		// A text may carry something, but most do not.
@@ -148,11 +167,10 @@ func (s *scan) object(o *object) error {
 		}
 		return s.ctx.Err()
 	}
-	position := int64(0)
 	return unpack.Open(s.ctx, fileType, o.Object, s.budget, s.note, func(m unpack.Object) error {
-		position++
+		*position++
 		member := &object{Object: m, parent: o, depth: o.depth + 1}
-		if err := s.member(o, member, position); err != nil {
+		if err := s.member(o, member, *position); err != nil {
 			return err
 		}
 		if m.Entry != nil && m.Entry.Encrypted {

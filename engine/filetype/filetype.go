@@ -55,6 +55,7 @@ const (
 	UDF      = "udf"
 	Squashfs = "squashfs"
 	WIM      = "wim"
+	DMG      = "dmg" // Apple's disk images: told by their end
 	TNEF     = "tnef"
 	BinHex   = "binhex"
 	Compress = "compress"

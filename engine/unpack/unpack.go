@@ -134,6 +134,8 @@ func formatOf(fileType string) format {
 		return unsis
 	case filetype.ISO9660:
 		return uniso
+	case filetype.DMG:
+		return undmg
 	case filetype.UDF:
 		return unudf
 	case filetype.WIM:

@@ -35,7 +35,13 @@ type result struct {
 func open(data []byte, b *Budget) result {
 	r := result{files: map[string]string{}}
 	kind := filetype.Detect(data[:min(len(data), filetype.HeadSize)])
-	r.err = Open(context.Background(), kind, Object{Name: "in", Data: bytes.NewReader(data), Size: int64(len(data))}, b,
+	r.err = openInto(&r, kind, Object{Name: "in", Data: bytes.NewReader(data), Size: int64(len(data))}, b)
+	return r
+}
+
+// openInto opens a container of a type and notes what comes of it.
+func openInto(r *result, kind string, o Object, b *Budget) error {
+	return Open(context.Background(), kind, o, b,
 		func(l verdict.Limit) { r.limits = append(r.limits, l) },
 		func(o Object) error {
 			text, err := io.ReadAll(io.NewSectionReader(o.Data, 0, o.Size))
@@ -46,7 +52,6 @@ func open(data []byte, b *Budget) result {
 			r.order = append(r.order, o.Name)
 			return nil
 		})
-	return r
 }
 
 func budget(data []byte) *Budget {
