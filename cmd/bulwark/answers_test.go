@@ -43,7 +43,7 @@ var noAnswer = []string{"help", "completion", "man", "config schema", "health --
 
 // ours are commands that the reference product has not, with arguments.
 var ours = []string{
-	"health --explain", "health --details portal", "config enforcement-level --value audit", "config tamper-protection enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
+	"health --explain", "health --details portal", "config enforcement-level --value audit", "config passive-mode --value enabled --for 1h", "config tamper-protection enforcement-level --value audit", "config show", "config show edr.groupIds", "config set edr.groupIds g", "config unset edr.groupIds",
 	"config validate wrong.json", "config import-mdatp --dry-run --from mdatp", "scan status", "scan processes", "scan get --id s1", "definitions reload", "definitions info", "definitions status", "definitions path reset", "definitions check definitions",
 	"definitions compile --out compiled definitions", "definitions explain Example.Body definitions", "exclusion test --path /tmp", "diagnostic analyze", "diagnostic show-outgoing",
 	"diagnostic real-time-protection-statistics --suggest", "edr status", "edr events", "edr events --follow --count 1", "edr tree 42", "log level get", "selftest", "update check", "coverage", "top --once", "explain /tmp/x", "isolation status", "isolation release --token bulwark-release-v1.good", "offboard",
