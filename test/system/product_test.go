@@ -393,8 +393,10 @@ func (p *product) descends(cmdline string) bool {
 			return false
 		}
 		pid = fields[1]
-		if p.agent != nil && pid == strconv.Itoa(p.agent.cmd.Process.Pid) {
-			return true
+		for _, s := range []*service{p.agent, p.portal} {
+			if s != nil && pid == strconv.Itoa(s.cmd.Process.Pid) {
+				return true
+			}
 		}
 	}
 	return false

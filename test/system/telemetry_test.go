@@ -7,10 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -387,35 +385,10 @@ func (h *hunt) find(s *stimuli, p *product, rows []observed) map[string]bool {
 	for _, r := range rows {
 		legs = append(legs, fmt.Sprintf("(%s | where DeviceId == %q and %s | take 1 | extend Row = %q | project Row)", r.table, device, s.replace(r.where), r.name))
 	}
-	body, err := json.Marshal(map[string]string{"Query": "union " + strings.Join(legs, ",\n")})
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	req, err := http.NewRequest(http.MethodPost, "https://"+h.p.portalAddr+"/api/advancedqueries/run", bytes.NewReader(body))
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+h.token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := h.client.Do(req)
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	out, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	if resp.StatusCode == http.StatusTooManyRequests {
-		time.Sleep(2 * time.Second)
-		return map[string]bool{}
-	}
-	var answer struct{ Results []struct{ Row string } }
-	if err := json.Unmarshal(out, &answer); err != nil || resp.StatusCode != http.StatusOK {
-		h.p.t.Fatalf("%s: %s", resp.Status, out)
-	}
+	var results []struct{ Row string }
+	h.run("union "+strings.Join(legs, ",\n"), &results)
 	found := map[string]bool{}
-	for _, r := range answer.Results {
+	for _, r := range results {
 		found[r.Row] = true
 	}
 	return found
