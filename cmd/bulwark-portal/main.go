@@ -91,6 +91,7 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 		group("mirror", "Carry definitions to hosts that do not reach the portal", mirrorSyncCommand()),
 		group("repo", "Publish packages", repoPublishCommand(), repoListCommand(), repoWithdrawCommand(), repoExportCommand(), repoKeyCommand()),
 		group("token", "Manage API tokens", tokenCommand()),
+		ctlCommand(),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.OutOrStdout(), "bulwark-portal", version)
 			return nil
