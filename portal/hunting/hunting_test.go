@@ -57,7 +57,7 @@ var testNow = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func newHunter(t testing.TB) *Hunter {
 	t.Helper()
-	db, err := sql.Open("duckdb", "")
+	db, err := sql.Open("duckdb", "?disabled_optimizers="+DisabledOptimizers)
 	if err != nil {
 		t.Fatal(err)
 	}

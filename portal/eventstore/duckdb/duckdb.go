@@ -30,6 +30,7 @@ import (
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
 // Config of the store.
@@ -107,6 +108,7 @@ func (cfg *Config) options() map[string]string {
 		"autoload_known_extensions":    "false",
 		"threads":                      strconv.Itoa(max(1, min(runtime.NumCPU(), 16))),
 		"memory_limit":                 strconv.FormatInt(cfg.MemoryLimit>>20, 10) + "MiB",
+		"disabled_optimizers":          hunting.DisabledOptimizers,
 		"checkpoint_threshold":         strconv.FormatInt(min(checkpointBytes, cfg.MemoryLimit/4)>>20, 10) + "MiB",
 	}
 }

@@ -2,6 +2,7 @@ package duckdb
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
 func openAt(t *testing.T, dir string, now func() time.Time, retention time.Duration) *Store {
@@ -222,5 +224,24 @@ func TestDeliveriesAreFolded(t *testing.T) {
 	var left int
 	if err := s.db.QueryRowContext(t.Context(), `SELECT count(*) FROM deliveries WHERE sequence <= 6`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d rows were not folded at the start, %v", left, err)
+	}
+}
+
+// What gives wrong answers to hunting queries is off on every connection.
+func TestDisabledOptimizers(t *testing.T) {
+	s, err := Open(t.Context(), Config{Dir: t.TempDir(), MemoryLimit: 128 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	session, err := s.Hunt(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	got := ""
+	err = session.Select(t.Context(), `SELECT current_setting('disabled_optimizers')::VARCHAR`, func(row []any) error { got = fmt.Sprint(row[0]); return nil })
+	if err != nil || got != hunting.DisabledOptimizers {
+		t.Errorf("disabled: %q, %v", got, err)
 	}
 }
