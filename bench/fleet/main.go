@@ -102,10 +102,11 @@ func measure(ctx context.Context, o options) (err error) {
 		return err
 	}
 
-	if err := p.restart(ctx); err != nil {
+	begin = time.Now()
+	if err := p.restart(); err != nil {
 		return err
 	}
-	begin, used = time.Now(), p.cpu()
+	used = p.cpu()
 	shares := []int{50, 90, 99, 100}
 	var reached []string
 	err = p.wait(ctx, o.patient, func() bool {
@@ -122,7 +123,7 @@ func measure(ctx context.Context, o options) (err error) {
 		return len(shares) == 0
 	})
 	if err != nil {
-		return fmt.Errorf("coming back: %w: %v, %+v", err, reached, f.Snapshot().States)
+		return fmt.Errorf("coming back: %w: %v, %+v, %v", err, reached, f.Snapshot().States, f.Snapshot().Failures)
 	}
 	fmt.Printf("coming back   after a kill -9 of the portal: %v; the portal used %.0f s of CPU time\n", reached, p.cpu()-used)
 	return nil

@@ -37,7 +37,14 @@ func newPortal(ctx context.Context, program, dir string) (*portal, error) {
 	if err := errors.Join(l.Close(), os.Mkdir(p.dir, 0o700)); err != nil {
 		return nil, err
 	}
-	if err := p.start(ctx); err != nil {
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	err = p.wait(ctx, 2*time.Minute, func() bool {
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.address)
+		return err == nil && c.Close() == nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	if _, err := p.command(ctx, "onboarding", "create", "--out", p.onboarding); err != nil {
@@ -78,7 +85,9 @@ func (p *portal) command(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func (p *portal) start(ctx context.Context) error {
+// start starts the process; wait says when it answers. With thousands of agents that
+// come back at once that takes until their connections are taken.
+func (p *portal) start() error {
 	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -91,10 +100,7 @@ func (p *portal) start(ctx context.Context) error {
 	}
 	p.exited = make(chan error, 1)
 	go func(c *exec.Cmd, exited chan error) { exited <- c.Wait() }(p.cmd, p.exited)
-	return p.wait(ctx, 2*time.Minute, func() bool {
-		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.address)
-		return err == nil && c.Close() == nil
-	})
+	return nil
 }
 
 // wait polls until ok; a portal that has ended is an error.
@@ -124,9 +130,9 @@ func (p *portal) kill() {
 	}
 }
 
-func (p *portal) restart(ctx context.Context) error {
+func (p *portal) restart() error {
 	p.kill()
-	return p.start(ctx)
+	return p.start()
 }
 
 // cpu returns the CPU time that the portal has used, in seconds (proc(5), stat:

@@ -56,7 +56,7 @@ const (
 	// the tables with their many columns: after a small one the next waits for
 	// company, three times as long as the last one took, gatherTime at most. After
 	// a large one, of largeGroup events and more, it does not pay.
-	gatherTime = 100 * time.Millisecond
+	gatherTime = 250 * time.Millisecond
 	largeGroup = 2000
 )
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,10 +144,23 @@ func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts invento
 	if err != nil {
 		return nil, 0, err
 	}
-	args := append(append(healthArgs(cuts), p.whereArgs...), p.tailArgs...)
-	out, err := rows(ctx, s.read, scanDevice, `SELECT `+deviceList+` FROM devices d`+p.where+p.tail, args...)
-	if err != nil || !q.Count {
-		return out, 0, err
+	// The ids first: sorting whole rows would read the health and count the alerts of
+	// every device for the sake of a page.
+	ids, err := rows(ctx, s.read, func(r scanner) (id string, err error) { err = r.Scan(&id); return id, err }, `SELECT d.id FROM devices d`+p.where+p.tail, slices.Concat(p.whereArgs, p.tailArgs)...)
+	if err != nil {
+		return nil, 0, err
+	}
+	at := make(map[string]int, len(ids))
+	for i, id := range ids {
+		at[id] = i
+	}
+	out, err := rows(ctx, s.read, scanDevice, `SELECT `+deviceList+` FROM devices d WHERE d.id IN (SELECT value FROM json_each(?))`, append(healthArgs(cuts), list(ids))...)
+	if err != nil {
+		return nil, 0, err
+	}
+	slices.SortFunc(out, func(a, b inventory.Device) int { return at[a.ID] - at[b.ID] })
+	if !q.Count {
+		return out, 0, nil
 	}
 	var n int
 	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM devices d`+p.where, p.whereArgs...).Scan(&n); err != nil {

@@ -1,0 +1,3 @@
+-- +goose Up
+-- The order in which devices are listed.
+CREATE INDEX devices_by_name ON devices (host_name COLLATE NOCASE, id);
