@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,15 +17,16 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/api/rest"
 )
 
 // portal is a process of its own, so that what it uses can be told from what
 // the simulation uses.
 type portal struct {
-	program, dir, address, onboarding, token string
-	client                                   *http.Client
-	cmd                                      *exec.Cmd
-	exited                                   chan error
+	program, dir, address, onboarding string
+	*rest.Client
+	cmd    *exec.Cmd
+	exited chan error
 }
 
 func newPortal(ctx context.Context, program, dir string) (*portal, error) {
@@ -50,7 +51,8 @@ func newPortal(ctx context.Context, program, dir string) (*portal, error) {
 	if _, err := p.command(ctx, "onboarding", "create", "--out", p.onboarding); err != nil {
 		return nil, err
 	}
-	if p.token, err = p.command(ctx, "token", "create", "--name", "bench"); err != nil {
+	token, err := p.command(ctx, "token", "create", "--name", "bench")
+	if err != nil {
 		return nil, err
 	}
 	text, err := os.ReadFile(p.onboarding)
@@ -69,8 +71,8 @@ func newPortal(ctx context.Context, program, dir string) (*portal, error) {
 	for _, c := range authorities {
 		roots.AddCert(c)
 	}
-	p.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}}
-	return p, nil
+	p.Client, err = rest.New("https://"+p.address, token, roots)
+	return p, err
 }
 
 // command runs an offline command of the portal's program.
@@ -168,28 +170,20 @@ func (p *portal) memory(name string) int {
 
 // lists prints how long answers about the whole fleet take.
 func (p *portal) lists(ctx context.Context) error {
-	for _, path := range []string{"/api/machines?$top=100", "/api/machines?$filter=startswith(computerDnsName,'sim-web')&$top=100&$count=true", "/api/alerts?$top=100"} {
-		var size int64
-		ms, err := median(11, func() error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+p.address+path, nil)
-			if err != nil {
-				return err
-			}
-			req.Header.Set("Authorization", "Bearer "+p.token)
-			resp, err := p.client.Do(req)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			if size, err = io.Copy(io.Discard, resp.Body); err == nil && resp.StatusCode != http.StatusOK {
-				err = fmt.Errorf("%s: %s", path, resp.Status)
-			}
-			return err
-		})
+	for _, list := range []struct {
+		path  string
+		query url.Values
+	}{
+		{"/api/machines", url.Values{"$top": {"100"}}},
+		{"/api/machines", url.Values{"$top": {"100"}, "$count": {"true"}, "$filter": {"startswith(computerDnsName,'sim-web')"}}},
+		{"/api/alerts", url.Values{"$top": {"100"}}},
+	} {
+		var answer json.RawMessage
+		ms, err := median(11, func() error { return p.Do(ctx, http.MethodGet, list.path, list.query, nil, &answer) })
 		if err != nil {
 			return err
 		}
-		fmt.Printf("list          %6.1f ms (median of 11, under this load; limit 100), %d KB: GET %s\n", ms, size>>10, path)
+		fmt.Printf("list          %6.1f ms (median of 11, under this load; limit 100), %d KB: GET %s?%s\n", ms, len(answer)>>10, list.path, list.query.Encode())
 	}
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -141,19 +140,6 @@ func (t *ctl) roots(own string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("the portal's authority: %s has no certificate in PEM form", path)
 	}
 	return roots, nil
-}
-
-func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("%s has more than %d bytes", path, limit)
-	}
-	return text, err
 }
 
 // show prints objects: as a table of the given members, or as JSON or CSV.

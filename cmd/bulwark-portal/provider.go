@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -70,18 +68,12 @@ func (o *providerOptions) provider(portalURL string) (*identity.Provider, error)
 }
 
 func readSecret(path string) (string, error) {
-	f, err := os.Open(path)
+	text, err := readSmall(path, maxSecret)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return "", err
-	}
-	text = bytes.TrimSpace(text)
-	if len(text) == 0 || len(text) > maxSecret {
-		return "", fmt.Errorf("%s has %d bytes: a secret has 1 to %d", path, len(text), maxSecret)
+	if text = bytes.TrimSpace(text); len(text) == 0 {
+		return "", fmt.Errorf("%s is empty: a secret has 1 to %d bytes", path, maxSecret)
 	}
 	return string(text), nil
 }

@@ -80,19 +80,25 @@ func known(cmd *cobra.Command, option string) bool {
 
 // readSettings reads a YAML file of names and plain values.
 func readSettings(path string) (map[string]string, error) {
-	f, err := os.Open(path)
+	text, err := readSmall(path, maxSettings)
 	if err != nil {
 		return nil, usage("settings: %w", err)
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxSettings+1))
-	if err != nil {
-		return nil, fmt.Errorf("settings %s: %w", path, err)
-	}
-	if len(text) > maxSettings {
-		return nil, usage("settings %s: larger than %d bytes", path, maxSettings)
-	}
 	return parseSettings(path, text)
+}
+
+// readSmall reads a file of at most limit bytes.
+func readSmall(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("%s: larger than %d bytes", path, limit)
+	}
+	return text, err
 }
 
 func parseSettings(path string, text []byte) (map[string]string, error) {

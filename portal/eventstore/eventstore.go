@@ -96,14 +96,20 @@ func (b *Batch) Losses() map[string]uint64 {
 	return out
 }
 
+// Classes counts the events of a batch by class.
+func (b *Batch) Classes() map[string]uint64 {
+	out := map[string]uint64{}
+	for i := range b.Events {
+		out[b.Events[i].Class.String()]++
+	}
+	return out
+}
+
 // Receipts makes the receipts of a batch.
 func (b *Batch) Receipts() map[string]Receipt {
 	out := map[string]Receipt{}
-	for i := range b.Events {
-		class := b.Events[i].Class.String()
-		r := out[class]
-		r.Stored++
-		out[class] = r
+	for class, n := range b.Classes() {
+		out[class] = Receipt{Stored: n}
 	}
 	for class, n := range b.Losses() {
 		out[class] = out[class].Plus(Receipt{Lost: n})

@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -95,9 +93,6 @@ func joinable(list []hourFile) []hourFile {
 // that retention removes nothing too early.
 func (s *Store) join(ctx context.Context, t table, group []hourFile) error {
 	last := group[len(group)-1].hour
-	file := fmt.Sprintf("%s-%s-%d.parquet", t.Name, last.Format("20060102"), s.cfg.Now().UnixNano())
-	path := filepath.Join(s.segmentDir(), file)
-	tmp := path + ".tmp"
 	var names, columns []string
 	var want int64
 	for _, g := range group {
@@ -112,42 +107,19 @@ func (s *Store) join(ctx context.Context, t table, group []hourFile) error {
 	// Files of older versions lack columns: the hot table has all.
 	fmt.Fprintf(&from, "SELECT %s FROM (SELECT * FROM %s LIMIT 0) UNION ALL BY NAME SELECT * FROM ", strings.Join(columns, ", "), quote(t.hot()))
 	readFiles(&from, s.segmentDir(), names, true)
-	var n int64
-	err := s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (SELECT %s FROM (%s) ORDER BY date_trunc('hour', %s), DeviceId, Timestamp) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
-		strings.Join(columns, ", "), &from, quote(ingestionTime), literal(tmp))).Scan(&n)
-	if err == nil && n != want {
-		err = fmt.Errorf("the files have %d rows, %d are listed", n, want)
-	}
-	var first, end time.Time
-	if err == nil {
-		first, end, err = span(ctx, s.db, tmp)
-	}
-	var devices sql.NullString
-	if err == nil {
-		devices, err = devicesOf(ctx, s.db, tmp)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	size, err := settle(tmp, path)
-	if err != nil {
-		return err
-	}
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	query := fmt.Sprintf("SELECT %s FROM (%s) ORDER BY date_trunc('hour', %s), DeviceId, Timestamp", strings.Join(columns, ", "), &from, quote(ingestionTime))
+	_, _, err := s.addSegment(ctx, t, last, "20060102", query, func(tx *sql.Tx, rows int64) error {
+		if rows != want {
+			return fmt.Errorf("the files have %d rows, %d are listed", rows, want)
+		}
 		for _, name := range names {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM segments WHERE file = ?`, name); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?::UINTEGER[])`,
-			t.Name, last, file, n, size, first, end, t.fingerprint(), devices); err != nil {
-			return err
-		}
-		return s.replaceView(ctx, tx, t)
+		return nil
 	})
 	if err != nil {
-		os.Remove(path)
 		return err
 	}
 	s.discard(names)

@@ -267,19 +267,17 @@ func (s *Store) write() {
 	var next time.Time // before which a group waits for company
 	for {
 		var group []*request
+		var events int
 		select {
 		case <-s.stop:
 			return
 		case r := <-s.queue:
-			group = s.gather(r, next)
+			group, events = s.gather(r, next)
 		}
 		if len(group) == 0 {
 			continue
 		}
-		begin, events := time.Now(), 0
-		for _, r := range group {
-			events += len(r.batch.Events) // before they are given back
-		}
+		begin := time.Now()
 		err := s.commit(group)
 		next = time.Time{}
 		if events < largeGroup {
@@ -319,10 +317,8 @@ func joinRollback(err error, exec func(string, ...any) error) error {
 }
 
 // gather claims the first request and those that wait behind it or come until the
-// given time.
-func (s *Store) gather(first *request, until time.Time) []*request {
-	var group []*request
-	events := 0
+// given time. It returns how many events they have, too.
+func (s *Store) gather(first *request, until time.Time) (group []*request, events int) {
 	take := func(r *request) {
 		if r.claimed.CompareAndSwap(false, true) {
 			group = append(group, r)
@@ -348,7 +344,7 @@ func (s *Store) gather(first *request, until time.Time) []*request {
 		}
 		break
 	}
-	return group
+	return group, events
 }
 
 // commit stores a group of batches in one transaction.

@@ -140,52 +140,65 @@ func (s *Store) change(ctx context.Context, f func(*sql.Tx) error) error {
 // more, or it is left for the next pass: rows are deleted by what was
 // counted), then the catalogue, the view and the hot rows change together.
 func (s *Store) export(ctx context.Context, t table, hour time.Time) error {
-	file := fmt.Sprintf("%s-%s-%d.parquet", t.Name, hour.Format("20060102T15"), s.cfg.Now().UnixNano())
-	path := filepath.Join(s.segmentDir(), file)
-	tmp := path + ".tmp"
 	bounds := fmt.Sprintf("%s >= TIMESTAMP %s AND %s < TIMESTAMP %s", quote(ingestionTime), literal(hour.Format(time.DateTime)),
 		quote(ingestionTime), literal(hour.Add(time.Hour).Format(time.DateTime)))
-	var rowCount int64
+	rows, size, err := s.addSegment(ctx, t, hour, "20060102T15", fmt.Sprintf("SELECT * FROM %s WHERE %s ORDER BY DeviceId, Timestamp", quote(t.hot()), bounds),
+		func(tx *sql.Tx, written int64) error {
+			res, err := tx.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s", quote(t.hot()), bounds))
+			if err != nil {
+				return err
+			}
+			if n, err := res.RowsAffected(); err != nil || n != written {
+				return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", written, n))
+			}
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	s.cfg.Logger.Info("closed an hour of events", "table", t.Name, "hour", hour, "events", rows, "bytes", size)
+	return nil
+}
+
+// addSegment writes the rows of a query to a file, synced, and makes it a segment
+// of the table. replace takes away what the file stands for, in the transaction
+// that adds it; its error leaves everything as it was. layout is that of hour in the
+// file's name. It returns the rows and the bytes of the file.
+func (s *Store) addSegment(ctx context.Context, t table, hour time.Time, layout, query string, replace func(tx *sql.Tx, rows int64) error) (rows, size int64, err error) {
+	file := fmt.Sprintf("%s-%s-%d.parquet", t.Name, hour.Format(layout), s.cfg.Now().UnixNano())
+	path := filepath.Join(s.segmentDir(), file)
+	tmp := path + ".tmp"
 	var first, last time.Time
-	err := s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (SELECT * FROM %s WHERE %s ORDER BY DeviceId, Timestamp) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",
-		quote(t.hot()), bounds, literal(tmp))).Scan(&rowCount)
+	var devices sql.NullString
+	err = s.db.QueryRowContext(ctx, fmt.Sprintf("COPY (%s) TO %s (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)", query, literal(tmp))).Scan(&rows)
+	if err == nil {
+		first, last, err = span(ctx, s.db, tmp)
+	}
+	if err == nil {
+		devices, err = devicesOf(ctx, s.db, tmp)
+	}
 	if err != nil {
 		os.Remove(tmp)
-		return err
+		return 0, 0, err
 	}
-	if first, last, err = span(ctx, s.db, tmp); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	devices, err := devicesOf(ctx, s.db, tmp)
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	size, err := settle(tmp, path)
-	if err != nil {
-		return err
+	if size, err = settle(tmp, path); err != nil {
+		return 0, 0, err
 	}
 	err = s.change(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s", quote(t.hot()), bounds))
-		if err != nil {
+		if err := replace(tx, rows); err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n != rowCount {
-			return errors.Join(err, fmt.Errorf("%d rows were written to the file and %d are in the table: left for the next pass", rowCount, n))
-		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO segments (table_name, hour, file, row_count, bytes, first_event, last_event, "columns", devices) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?::UINTEGER[])`,
-			t.Name, hour, file, rowCount, size, first, last, t.fingerprint(), devices); err != nil {
+			t.Name, hour, file, rows, size, first, last, t.fingerprint(), devices); err != nil {
 			return err
 		}
 		return s.replaceView(ctx, tx, t)
 	})
 	if err != nil {
 		os.Remove(path)
-		return err
+		return 0, 0, err
 	}
-	s.cfg.Logger.Info("closed an hour of events", "table", t.Name, "hour", hour, "events", rowCount, "bytes", size)
-	return nil
+	return rows, size, nil
 }
 
 // span is the time of the first and of the last event of a file: those are the
