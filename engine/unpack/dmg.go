@@ -7,6 +7,7 @@ import (
 	"compress/zlib"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -201,7 +202,15 @@ func (b dmgBlock) contents(data Object, size int64, out *sink) error {
 	case dmgBzip2:
 		r = bzip2.NewReader(src)
 	case dmgXZ:
-		return decodeXZ(src, out)
+		// It has no end of its own: more than the block would move those behind it.
+		limit := out.limit
+		out.limit = min(limit, out.m.size+size)
+		err := decodeXZ(src, out)
+		if errors.Is(out.err, errFull) && out.limit < limit {
+			out.err, err = nil, fmt.Errorf("%w: a block of a disk image has more than it says", errDamaged)
+		}
+		out.limit = limit
+		return err
 	case dmgLZFSE:
 		err = fmt.Errorf("%w: block of LZFSE", errDamaged)
 	default:

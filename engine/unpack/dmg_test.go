@@ -215,11 +215,14 @@ func TestHostileDMG(t *testing.T) {
 			dmgImage(t, []dmgPart{{kind: dmgRaw, plain: repeated("x", 512)}, {kind: dmgADC, plain: make([]byte, 512), fixed: []byte{0x40, 0, 9}}, good}), verdict.Damaged, "deflated ",
 		},
 		"more than the block has room for": {
-			dmgImage(t, []dmgPart{{kind: dmgXZ, plain: make([]byte, 512), fixed: dmgPart{kind: dmgXZ, plain: repeated("far more ", 4096)}.packed(t)}, good}), verdict.Damaged, "deflated ",
+			dmgImage(t, []dmgPart{{kind: dmgXZ, plain: make([]byte, 512), fixed: dmgPart{kind: dmgXZ, plain: repeated("far more ", 4100)}.packed(t)}, good}), verdict.Damaged, "deflated ",
 		},
 	} {
 		b := budget(tt.data)
 		r := openTrailer(tt.data, b)
+		if strings.Index(r.files["partition 0"], "deflated ")%512 != 0 {
+			t.Errorf("%s: the good block is at %d, not in its sector", name, strings.Index(r.files["partition 0"], "deflated "))
+		}
 		if r.err != nil || !slices.Contains(r.limits, tt.want) || !strings.Contains(r.files["partition 0"], tt.has) || b.held != 0 {
 			t.Errorf("%s: %v %v, %d bytes", name, r.err, r.limits, len(r.files["partition 0"]))
 		}
