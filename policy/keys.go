@@ -176,7 +176,7 @@ const (
 )
 
 // Levels of tamper protection: TamperAudit tells the portal of the agent's end,
-// TamperBlock refuses local changes that weaken protection, too.
+// TamperBlock refuses local changes of what protection depends on, too.
 const (
 	TamperAudit = "audit"
 	TamperBlock = "block"

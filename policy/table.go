@@ -312,7 +312,7 @@ var keys = []Key{
 
 	{
 		Name: KeyTamperProtection, Kind: Enum, Values: []string{Disabled, TamperAudit, TamperBlock}, Default: Disabled, Since: "macOS",
-		Doc: "What the end of the agent means: audit signs off at the portal, which raises an alert about an agent that did not; block refuses local changes that weaken protection, too.",
+		Doc: "What the end of the agent means: audit signs off at the portal, which raises an alert about an agent that did not; block refuses local changes of what protection depends on, too.",
 	},
 
 	{

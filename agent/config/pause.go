@@ -30,7 +30,7 @@ type pause struct {
 }
 
 // holds reports whether it is in force. A clock that was set back before its
-// begin ends it too: it never lasts longer than was asked for.
+// begin ends it too.
 func (p *pause) holds(now time.Time) bool {
 	return p != nil && !now.Before(p.Since) && now.Before(p.Until)
 }
@@ -191,6 +191,6 @@ func (m *Manager) pauseIssue() (until time.Time, issues []api.Issue) {
 	return s.pause.Until, []api.Issue{{
 		ID: "protection paused", Component: "config", Warning: true, Since: s.pause.Since,
 		Message: fmt.Sprintf("the enforcement level is %s until %s, then %s again", s.pause.Level, s.pause.Until.Format(time.RFC3339), s.unpaused),
-		Remedy:  "it ends by itself; `bulwark config real-time-protection --value enabled` ends it now",
+		Remedy:  "it ends by itself; `bulwark config enforcement-level --value " + s.unpaused + "` ends it now",
 	}}
 }

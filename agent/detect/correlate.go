@@ -160,7 +160,7 @@ func (c *correlator) enter(f *feed, ev *event.Event, at time.Time) *Group {
 	}
 	if f.into.numbers() {
 		var err error
-		if number, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(number) || math.IsInf(number, 0) {
+		if number, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(number) || math.Abs(number) > maxNumber {
 			return nil
 		}
 	}
@@ -278,10 +278,12 @@ func (g *group) count(c *correlated, at time.Time, value string, number float64)
 		g.value = slices.Delete(g.value, 0, old)
 	}
 	if c.numbers() {
-		for _, x := range g.number[:old] {
-			g.sum -= x
+		if g.number = slices.Delete(g.number, 0, old); old > 0 {
+			g.sum = 0 // anew: a difference of what is large and small loses the small
+			for _, x := range g.number {
+				g.sum += x
+			}
 		}
-		g.number = slices.Delete(g.number, 0, old)
 	}
 	if len(g.at) == 0 || !c.holds(g.result(c)) {
 		return -1, at

@@ -202,6 +202,24 @@ func TestSumIsBounded(t *testing.T) {
 	}
 }
 
+// A large number hides nothing of those that stay when it leaves the window.
+func TestLargeNumberLeaves(t *testing.T) {
+	g := &group{}
+	f := &correlated{correlation: &correlation{kind: valueSum, span: 10 * time.Second}}
+	small, want := []float64{0.1, 0.2}, 0.0
+	for _, n := range small {
+		want += n
+	}
+	for i, n := range append([]float64{1e15}, small...) {
+		at := time.Unix(int64(6*i), 0)
+		g.last = at
+		g.count(f, at, "", n)
+	}
+	if g.sum != want {
+		t.Errorf("the sum is %v after the large number has left the window, want %v", g.sum, want)
+	}
+}
+
 // Correlations of correlations, and aggregations as older rules have them.
 func TestChainedCorrelations(t *testing.T) {
 	e, rep := loaded(t, named("a", "a"), named("b", "b"),

@@ -28,6 +28,7 @@ const (
 	maxGroupBy    = 16 // fields
 	maxThreshold  = 10000
 	maxNumbers    = 2000 // that a sum or an average is made of
+	maxNumber     = 1e15 // whole numbers up to there are exact, and larger ones would hide others
 )
 
 // correlation is what several matches together must fulfil.
@@ -179,7 +180,7 @@ func (c *correlation) parseTests(n *node) error {
 	}
 	most := float64(maxThreshold)
 	if c.numbers() {
-		most = 1e15 // whole numbers up to there are exact
+		most = maxNumber
 	}
 	for i, op := range n.keys {
 		v := &n.items[i]

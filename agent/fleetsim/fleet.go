@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/bulwarkhq/bulwark/agent/uplink"
-	"github.com/bulwarkhq/bulwark/api/onboarding"
 )
 
 // Limits and defaults of a Config.
@@ -24,7 +21,6 @@ const (
 	DefaultBatchDelay = 5 * time.Second // what the agent's spool has
 	DefaultRamp       = 200.0           // agents a second
 	maxEventsPerAgent = 1000.0          // a second
-	maxOnboarding     = 1 << 20
 )
 
 // Config of a Fleet.
@@ -90,21 +86,9 @@ func New(cfg Config) (*Fleet, error) {
 
 // checkPackage finds out early what every agent would stumble over.
 func checkPackage(path string) error {
-	f, err := os.Open(path)
+	p, err := uplink.ReadPackage(path)
 	if err != nil {
-		return fmt.Errorf("onboarding package: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxOnboarding+1))
-	if err != nil {
-		return fmt.Errorf("onboarding package: %w", err)
-	}
-	if len(text) > maxOnboarding {
-		return fmt.Errorf("onboarding package %s: more than %d bytes", path, maxOnboarding)
-	}
-	p, err := onboarding.Parse(text)
-	if err != nil {
-		return fmt.Errorf("onboarding package %s: %w (the JSON form is needed: onboard.json)", path, err)
+		return fmt.Errorf("%w (the JSON form is needed: onboard.json)", err)
 	}
 	if err := p.Usable(time.Now()); err != nil {
 		return fmt.Errorf("onboarding package %s: %w", path, err)

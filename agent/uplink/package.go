@@ -17,6 +17,18 @@ type packageFile struct {
 	err     error
 }
 
+// ReadPackage reads the onboarding package at path.
+func ReadPackage(path string) (*onboarding.Package, error) {
+	data, _ := readPackage(path)
+	if data.missing {
+		return nil, errors.New("there is no onboarding package at " + path)
+	}
+	if data.err != nil {
+		return nil, data.err
+	}
+	return onboarding.Parse(data.text)
+}
+
 // readPackage reads the package with bounds. mark changes when what is there
 // does.
 func readPackage(path string) (p packageFile, mark string) {

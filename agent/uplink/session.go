@@ -344,7 +344,8 @@ func (s *session) signOff() {
 	defer cancel()
 	err := guarded(func(ctx context.Context) error {
 		if err := s.deliverWaiting(ctx); err != nil {
-			return err
+			// A portal that is busy, or more than there is time for.
+			s.u.opts.Log.Warn("not all that waits is delivered before the sign-off", "error", err)
 		}
 		version, count := s.u.opts.Indicators()
 		_, err := s.agent.CheckIn(ctx, connect.NewRequest(&agentv1.CheckInRequest{

@@ -1,7 +1,6 @@
 package uplink
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/bulwarkhq/bulwark/agent/network"
@@ -25,14 +24,7 @@ func (u *Uplink) newClient(p *onboarding.Package) (*http.Client, string, error) 
 // Portal returns the onboarding package and a new client for its portal; the
 // caller closes its idle connections. It works before the host is enrolled, too.
 func (u *Uplink) Portal() (*onboarding.Package, *http.Client, error) {
-	data, _ := readPackage(u.opts.Onboarding)
-	if data.missing {
-		return nil, nil, errors.New("there is no onboarding package at " + u.opts.Onboarding)
-	}
-	if data.err != nil {
-		return nil, nil, data.err
-	}
-	p, err := onboarding.Parse(data.text)
+	p, err := ReadPackage(u.opts.Onboarding)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -222,7 +222,8 @@ func TestOnboardDeliverAndOffboard(t *testing.T) {
 // At its end the agent delivers the alert that waits and says that it ends; where
 // it is not to, or the portal is away, it just ends.
 func TestSignOff(t *testing.T) {
-	for _, signs := range []bool{true, false} {
+	for _, c := range []struct{ signs, staysBusy bool }{{true, false}, {true, true}, {false, false}} {
+		signs := c.signs
 		p := testportal.New(t)
 		p.Start()
 		a := newAgent(t, t.TempDir())
@@ -234,7 +235,7 @@ func TestSignOff(t *testing.T) {
 		// The portal is busy until the agent ends.
 		var refused atomic.Int32
 		p.OnStore(func() error {
-			if a.signed.Load() {
+			if a.signed.Load() && !c.staysBusy {
 				return nil
 			}
 			refused.Add(1)
@@ -246,12 +247,12 @@ func TestSignOff(t *testing.T) {
 		eventually(t, "a refusal", func() bool { return refused.Load() > 0 })
 		device := a.device()
 		a.stop()
-		c, _ := p.Sink.LastCheckIn(device)
-		if got := string(c.Health) == `{"signed_off":true}`; got != signs {
-			t.Errorf("signs off %v: the last check-in has %s", signs, c.Health)
+		last, _ := p.Sink.LastCheckIn(device)
+		if got := string(last.Health) == `{"signed_off":true}`; got != signs {
+			t.Errorf("signs off %v: the last check-in has %s", signs, last.Health)
 		}
-		if got := len(p.Sink.Alerts(device)) == 1; got != signs {
-			t.Errorf("signs off %v: alerts %v", signs, p.Sink.Alerts(device))
+		if got := len(p.Sink.Alerts(device)) == 1; got != (signs && !c.staysBusy) {
+			t.Errorf("%+v: alerts %v", c, p.Sink.Alerts(device))
 		}
 	}
 	p := testportal.New(t)

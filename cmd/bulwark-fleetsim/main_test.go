@@ -23,7 +23,7 @@ func TestUsage(t *testing.T) {
 		{nil, 2, "--onboarding FILE is needed"},
 		{[]string{"--nonsense"}, 2, "unknown flag"},
 		{[]string{"--onboarding", missing, "more"}, 2, `unexpected argument "more"`},
-		{[]string{"--onboarding", missing}, 2, "no such file"},
+		{[]string{"--onboarding", missing}, 2, "no onboarding package at"},
 		{[]string{"--onboarding", missing, "--output", "xml"}, 2, "use text or json"},
 		{[]string{"--onboarding", missing, "--every", "1ms"}, 2, "100ms or more"},
 		{[]string{"--onboarding", missing, "--agents", "0"}, 2, "use 1 to"},

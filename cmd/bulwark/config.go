@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -59,6 +60,13 @@ func (a *app) level(make func(span *string) *cobra.Command) *cobra.Command {
 	var span string
 	c := make(&span)
 	c.Flags().StringVar(&span, "for", "", "only for a time, 1m to 24h; then what was before, after a restart too")
+	run := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if span == "" && cmd.Flags().Changed("for") {
+			return errors.New("--for is empty: want a time from 1m to 24h, such as 30m; without --for the level stays")
+		}
+		return run(cmd, args)
+	}
 	return c
 }
 
@@ -140,7 +148,7 @@ func (a *app) configCommand() *cobra.Command {
 			a.valueCommand("enforcement-level", "Set what network protection does", "disabled, audit or block", []string{"disabled", "audit", "block"},
 				func(ctx context.Context, v string) error { return a.set(ctx, policy.KeyNetworkProtection, v) })),
 		a.group("tamper-protection", "What the end of the agent means",
-			a.valueCommand("enforcement-level", "Sign off at the portal (audit), and refuse local changes that weaken protection (block)", "disabled, audit or block",
+			a.valueCommand("enforcement-level", "Sign off at the portal (audit), and refuse local changes of what protection depends on (block)", "disabled, audit or block",
 				[]string{policy.Disabled, policy.TamperAudit, policy.TamperBlock},
 				func(ctx context.Context, v string) error { return a.set(ctx, policy.KeyTamperProtection, v) })),
 		a.toggle("ebpf-supplementary-event-provider", "Use eBPF for events", policy.KeyEBPF, policy.Enabled, policy.Disabled),
