@@ -167,6 +167,8 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		if signIn.Key, err = seal.OpenKey(filepath.Join(cfg.FilesDir, "account.key")); err != nil {
 			return nil, fmt.Errorf("key of the second factors: %w", err)
 		}
+	} else if len(cfg.SecondFactor) > 0 {
+		return nil, errors.New("second factors are required, and there is no folder for the key of their secrets")
 	}
 	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now, signIn)
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)
@@ -274,8 +276,11 @@ const transferTime = 30 * time.Minute
 
 // timeOf is the time for a request: hunting takes longer than everything else.
 func timeOf(path string) time.Duration {
+	if rest, ok := strings.CutPrefix(path, "/api/v1.0/"); ok {
+		path = "/api/" + rest
+	}
 	switch path {
-	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/v1.0/advancedqueries/run", "/api/advancedhunting/run":
+	case "/hunting/run", "/hunting/export", "/api/advancedqueries/run", "/api/advancedqueries/export", "/api/advancedhunting/run":
 		return huntTime + pageTime
 	}
 	if strings.HasPrefix(path, "/detections/custom/") && (strings.HasSuffix(path, "/test") || strings.HasSuffix(path, "/run")) {

@@ -67,7 +67,7 @@ func New(address, token string, roots *x509.CertPool) (*Client, error) {
 	}
 	tr = tr.Clone()
 	tr.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	tr.ResponseHeaderTimeout = 2 * time.Minute
+	tr.ResponseHeaderTimeout = 5 * time.Minute // an answer to a query begins when it has run
 	return &Client{
 		base: "https://" + u.Host, token: token, sleep: pause,
 		// The token goes to the portal and nowhere else.
@@ -196,6 +196,9 @@ func (c *Client) List(ctx context.Context, path string, query url.Values, limit 
 		q.Set("$skip", strconv.Itoa(done))
 		var page struct {
 			Value []json.RawMessage `json:"value"`
+			// Next is there when there may be more; pages of some lists are shorter than
+			// was asked for.
+			Next string `json:"@odata.nextLink"`
 		}
 		if err := c.Do(ctx, http.MethodGet, path, q, nil, &page); err != nil {
 			return err
@@ -205,7 +208,7 @@ func (c *Client) List(ctx context.Context, path string, query url.Values, limit 
 				return err
 			}
 		}
-		if done += len(page.Value); len(page.Value) < want {
+		if done += len(page.Value); page.Next == "" {
 			break
 		}
 	}

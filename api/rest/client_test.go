@@ -30,7 +30,7 @@ func start(t *testing.T, h http.HandlerFunc) *Client {
 
 func TestList(t *testing.T) {
 	const all = 2500
-	asked := 0
+	asked, most := 0, 1000
 	c := start(t, func(w http.ResponseWriter, r *http.Request) {
 		asked++
 		q := r.URL.Query()
@@ -40,10 +40,15 @@ func TestList(t *testing.T) {
 			t.Errorf("asked %s with %v", r.URL, r.Header)
 		}
 		var values []int
+		top = min(top, most)
 		for i := skip; i < min(skip+top, all); i++ {
 			values = append(values, i)
 		}
-		json.NewEncoder(w).Encode(map[string]any{"value": values})
+		page := map[string]any{"value": values}
+		if len(values) == top && skip+top < all {
+			page["@odata.nextLink"] = "/elsewhere"
+		}
+		json.NewEncoder(w).Encode(page)
 	})
 	for limit, want := range map[int]struct{ values, asked int }{10: {10, 1}, 1000: {1000, 1}, 1500: {1500, 2}, 9000: {all, 3}} {
 		asked = 0
@@ -55,6 +60,11 @@ func TestList(t *testing.T) {
 		if err != nil || len(got) != want.values || asked != want.asked || got[len(got)-1] != strconv.Itoa(want.values-1) {
 			t.Errorf("limit %d: %d values in %d requests, %v", limit, len(got), asked, err)
 		}
+	}
+	most = 100 // some lists have shorter pages
+	n := 0
+	if err := c.List(t.Context(), "/api/incidents", url.Values{"$filter": {"name eq 'it''s'"}}, 250, func(json.RawMessage) error { n++; return nil }); err != nil || n != 250 {
+		t.Errorf("short pages: %d values, %v", n, err)
 	}
 	stop := errors.New("stop")
 	if err := c.List(t.Context(), "/api/machines", url.Values{"$filter": {"name eq 'it''s'"}}, 10, func(json.RawMessage) error { return stop }); !errors.Is(err, stop) {

@@ -110,9 +110,12 @@ func (t *ctl) tagCommand() *cobra.Command {
 			return err
 		}
 		var o json.RawMessage
-		for what, tags := range map[string][]string{"Add": add, "Remove": remove} {
-			for _, tag := range tags {
-				if err := t.Do(t.cmd.Context(), http.MethodPost, "/api/machines/"+id+"/tags", nil, map[string]string{"Value": tag, "Action": what}, &o); err != nil {
+		for _, change := range []struct {
+			action string
+			tags   []string
+		}{{"Remove", remove}, {"Add", add}} {
+			for _, tag := range change.tags {
+				if err := t.Do(t.cmd.Context(), http.MethodPost, "/api/machines/"+id+"/tags", nil, map[string]string{"Value": tag, "Action": change.action}, &o); err != nil {
 					return err
 				}
 			}

@@ -28,15 +28,25 @@ func RuleModes() []RuleMode { return []RuleMode{RuleOn, RuleRecordOnly, RuleOff}
 // ruleKeys are the policy's lists of rules by mode.
 var ruleKeys = map[RuleMode]string{RuleOff: policy.KeyDisabledRules, RuleRecordOnly: policy.KeyRecordOnlyRules}
 
-// RuleMode is what the policy says of a rule.
-func (p Policy) RuleMode(rule string) RuleMode {
+// Rules is what the policy says of the rules that are not as shipped, by id.
+func (p Policy) Rules() map[string]RuleMode {
 	doc, _ := policy.Parse(p.Document) // checked when it was stored
-	for _, mode := range []RuleMode{RuleOff, RuleRecordOnly} {
+	out := map[string]RuleMode{}
+	for _, mode := range []RuleMode{RuleRecordOnly, RuleOff} { // off where a rule is in both
 		if v, ok := doc.Get(ruleKeys[mode]); ok {
-			if list, _ := v.([]string); slices.Contains(list, rule) {
-				return mode
+			list, _ := v.([]string)
+			for _, rule := range list {
+				out[rule] = mode
 			}
 		}
+	}
+	return out
+}
+
+// RuleMode is what the policy says of a rule.
+func (p Policy) RuleMode(rule string) RuleMode {
+	if mode, ok := p.Rules()[rule]; ok {
+		return mode
 	}
 	return RuleOn
 }

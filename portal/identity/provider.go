@@ -338,7 +338,7 @@ func (p *Provider) verify(ctx context.Context, f *found, token *oauth2.Token, no
 			return Identity{}, refused(publicToken, "the access token: %v", err)
 		}
 	}
-	if claim(claims, p.cfg.RoleClaim) == nil && f.provider.UserInfoEndpoint() != "" {
+	if (claim(claims, p.cfg.RoleClaim) == nil || claim(claims, p.cfg.NameClaim) == nil) && f.provider.UserInfoEndpoint() != "" {
 		if err := p.userInfo(ctx, f, token, t.Subject, claims); err != nil {
 			return Identity{}, err
 		}

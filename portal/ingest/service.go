@@ -72,7 +72,8 @@ type Service struct {
 	cfg   Config
 	zstd  *zstd.Decoder
 	slots chan struct{} // bounds the batches that are decoded at once
-	// room bounds the bytes of the batches that are decoded and not yet stored.
+	// room bounds the bytes of the batches that wait to be stored; beside them is
+	// one more that was just decoded for each slot.
 	room   *semaphore.Weighted
 	events sync.Pool // *[]event.Event
 	closed chan struct{}

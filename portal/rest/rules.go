@@ -30,13 +30,22 @@ type rulePolicy struct {
 	Mode    fleet.RuleMode `json:"mode"`
 }
 
-func toBehaviorRule(r detection.Shipped, policies []fleet.Policy) behaviorRule {
+// modesOf is what each of the policies says of the rules.
+func modesOf(policies []fleet.Policy) []map[string]fleet.RuleMode {
+	out := make([]map[string]fleet.RuleMode, len(policies))
+	for i := range policies {
+		out[i] = policies[i].Rules()
+	}
+	return out
+}
+
+func toBehaviorRule(r detection.Shipped, policies []fleet.Policy, modes []map[string]fleet.RuleMode) behaviorRule {
 	out := behaviorRule{
 		ID: r.ID, DisplayName: r.Title, Description: r.Description, Severity: strings.ToLower(string(r.Severity)), Tactics: append([]string{}, r.Tactics...),
 		MitreTechniques: append([]string{}, r.Techniques...), LogSource: r.Source, Policies: []rulePolicy{},
 	}
-	for _, p := range policies {
-		if mode := p.RuleMode(r.ID); mode != fleet.RuleOn {
+	for i, p := range policies {
+		if mode, ok := modes[i][r.ID]; ok {
 			out.Policies = append(out.Policies, rulePolicy{p.ID, p.Name, p.Enabled, mode})
 		}
 	}
@@ -52,9 +61,9 @@ func (a *API) behaviorRules(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]behaviorRule, len(list))
+	out, modes := make([]behaviorRule, len(list)), modesOf(policies)
 	for i, rule := range list {
-		out[i] = toBehaviorRule(rule, policies)
+		out[i] = toBehaviorRule(rule, policies, modes)
 	}
 	a.write(w, http.StatusOK, map[string]any{"value": out})
 	return nil
@@ -81,7 +90,7 @@ func (a *API) behaviorRule(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, toBehaviorRule(rule, policies))
+	a.write(w, http.StatusOK, toBehaviorRule(rule, policies, modesOf(policies)))
 	return nil
 }
 

@@ -59,8 +59,9 @@ type Watch struct {
 	since time.Time // when it began
 }
 
-// New makes a Watch. What fell silent before the portal has been up for
-// Config.After is not judged: nobody could have called it.
+// New makes a Watch. It judges nothing until the portal has been up for
+// Config.After: nobody could have called it before. A device that was shut down
+// while the portal was off could not sign off, and has an alert then.
 func New(cfg Config) *Watch { return &Watch{cfg: cfg, since: cfg.Now()} }
 
 // report is what the last health of a device says about its end.

@@ -93,6 +93,10 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	modes := make([]map[string]fleet.RuleMode, len(policies))
+	for i := range policies {
+		modes[i] = policies[i].Rules()
+	}
 	p := shippedPage{Severities: alert.Severities(), All: len(all)}
 	for _, x := range all {
 		for _, t := range x.Tactics {
@@ -102,8 +106,8 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 		}
 		technique := l.Filter("technique")
 		row := shippedRow{Shipped: x, Hits: counts[x.ID]}
-		for _, one := range policies {
-			switch one.RuleMode(x.ID) {
+		for _, of := range modes {
+			switch of[x.ID] {
 			case fleet.RuleOff:
 				row.Off++
 			case fleet.RuleRecordOnly:

@@ -34,6 +34,7 @@ func (s *Site) showUsers(w http.ResponseWriter, r *http.Request, status int, p u
 		return err
 	}
 	v := visitOf(r.Context())
+	p.Local = !s.cfg.Accounts.LocalOff()
 	p.CSRF, p.Roles = v.session.CSRF, []access.Role{access.Reader, access.Analyst, access.Responder, access.Administrator}
 	for _, u := range list {
 		row := userRow{User: u, State: "Active", Self: u.ID == v.user.ID}
@@ -82,10 +83,11 @@ func (s *Site) changeUser(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch r.PostForm.Get("do") {
 	case "role":
-		var role access.Role
-		if role, err = access.ParseRole(r.PostForm.Get("role")); err == nil {
-			err = a.SetRole(ctx, id, role, p)
+		role, wrong := access.ParseRole(r.PostForm.Get("role"))
+		if wrong != nil {
+			return &invalid{http.StatusBadRequest, upperFirst(wrong.Error()) + "."}
 		}
+		err = a.SetRole(ctx, id, role, p)
 	case "disable":
 		err = a.SetDisabled(ctx, id, true, p)
 	case "enable":
