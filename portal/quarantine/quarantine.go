@@ -80,15 +80,25 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 	if err != nil {
 		return nil, fmt.Errorf("alerts about %s: %w", sha256, err)
 	}
-	orders, err := s.orders(ctx, sha256, since)
+	devices := map[string]bool{}
+	for i := range list {
+		devices[list[i].DeviceID] = true
+	}
+	orders, err := s.orders(ctx, sha256, since, devices)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Item, len(list))
 	for i, a := range list {
 		out[i] = Item{Alert: a}
+		// An order is of the portal's clock, the detection of the device's, which may
+		// be ahead.
+		found := a.Detection.Time
+		if a.Received.Before(found) {
+			found = a.Received
+		}
 		for _, o := range orders[a.DeviceID] {
-			if !o.Created.After(a.Detection.Time) {
+			if !o.Created.After(found) {
 				break
 			}
 			if out[i].Order == nil {
@@ -100,14 +110,19 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 	return out, nil
 }
 
-// orders are the orders about a hash by device, newest first.
-func (s *Service) orders(ctx context.Context, sha256 string, since time.Time) (map[string][]*action.Action, error) {
+// orders are the orders to these devices about every copy of a hash, newest first.
+// Those about one item of a quarantine say nothing of the others.
+func (s *Service) orders(ctx context.Context, sha256 string, since time.Time, devices map[string]bool) (map[string][]*action.Action, error) {
 	out := map[string][]*action.Action{}
-	if sha256 == "" {
+	if sha256 == "" || len(devices) == 0 {
 		return out, nil
 	}
+	var ids []any
+	for id := range devices {
+		ids = append(ids, id)
+	}
 	list, _, err := s.actions.List(ctx, query.Query{
-		Filter: query.All(query.In{Field: "type", Values: []any{response.RestoreFile, response.RemoveQuarantinedFile}}, query.Compare{Field: "creationDateTimeUtc", Op: query.Ge, Value: since}),
+		Filter: query.All(query.In{Field: "machineId", Values: ids}, query.In{Field: "type", Values: []any{response.RestoreFile, response.RemoveQuarantinedFile}}, query.Compare{Field: "creationDateTimeUtc", Op: query.Ge, Value: since}),
 		Order:  []query.Order{{Field: "creationDateTimeUtc", Descending: true}}, Top: query.MaxTop,
 	})
 	if err != nil {
@@ -115,7 +130,7 @@ func (s *Service) orders(ctx context.Context, sha256 string, since time.Time) (m
 	}
 	for i, o := range list {
 		var what response.RestoreParameters
-		if json.Unmarshal(o.Parameters, &what) == nil && strings.EqualFold(what.SHA256, sha256) {
+		if json.Unmarshal(o.Parameters, &what) == nil && what.ItemID == "" && strings.EqualFold(what.SHA256, sha256) {
 			out[o.DeviceID] = append(out[o.DeviceID], &list[i])
 		}
 	}

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	"github.com/bulwarkhq/bulwark/content/rules"
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
@@ -196,5 +199,23 @@ func TestManySilentDevices(t *testing.T) {
 	cancel()
 	if err := w.Sweep(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("a store that does not answer: %v", err)
+	}
+}
+
+// The rules that tell of security software that is ended are those that are
+// shipped.
+func TestStoppers(t *testing.T) {
+	all, err := detection.ReadShipped(rules.FS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, r := range all {
+		if strings.HasSuffix(r.File, "protection_stopped.yml") {
+			ids = append(ids, r.ID)
+		}
+	}
+	if len(ids) == 0 || !slices.Equal(ids, stoppers) {
+		t.Errorf("shipped %v, known %v", ids, stoppers)
 	}
 }
