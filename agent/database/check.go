@@ -27,7 +27,6 @@ const (
 
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
-	flagMeta     = 0x04
 	flagFreelist = 0x10
 
 	bucketEntry = 0x01
@@ -99,11 +98,13 @@ func (c *checker) readMeta(at uint64) (meta, error) {
 		return meta{}, err
 	}
 	le := binary.LittleEndian
-	flags, m := le.Uint16(b[8:]), b[pageHeader:]
+	// The flags of the page do not count: bbolt does not look at them either, and
+	// must not take another meta than we do.
+	m := b[pageHeader:]
 	sum := fnv.New64a()
 	sum.Write(m[:56]) // never fails
 	switch {
-	case flags != flagMeta || le.Uint32(m) != metaMagic:
+	case le.Uint32(m) != metaMagic:
 		return meta{}, errors.New("it has no valid header")
 	case le.Uint32(m[4:]) != metaVersion:
 		return meta{}, fmt.Errorf("its version is %d", le.Uint32(m[4:]))
