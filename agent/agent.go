@@ -249,6 +249,9 @@ func (a *Agent) run(ctx context.Context) error {
 	defer cancelLevel()
 	cancelPolicy := a.config.Subscribe(a.policyChanged)
 	defer cancelPolicy()
+	levels := &levelReport{report: a.report, until: a.config.PausedUntil()}
+	cancelLevels := a.config.Subscribe(func(old, now policy.Effective) { levels.changed(old, now, a.config.PausedUntil()) })
+	defer cancelLevels()
 	cancelMoved := a.config.Subscribe(func(old, now policy.Effective) { a.definitionsMoved(ctx, old, now) })
 	defer cancelMoved()
 	cancelIndicators := a.config.Subscribe(func(policy.Effective, policy.Effective) { a.indicators.Apply() })
@@ -335,7 +338,6 @@ func (a *Agent) close() error {
 }
 
 func (a *Agent) policyChanged(old, now policy.Effective) {
-	a.reportLevel(old, now)
 	a.realtime.changed(now)
 	if err := a.pool.LimitCPU(now.Int(policy.KeyScannerCPU)); err != nil {
 		a.log.Logger("scanner").Error("limit not applied", "error", err)

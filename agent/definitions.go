@@ -200,7 +200,7 @@ func (a *Agent) updateSettings() update.Settings {
 	e := a.config.Current()
 	level := e.EnforcementLevel()
 	s := update.Settings{
-		Periodic: e.Bool(policy.KeyAutomaticUpdate) && (level == policy.RealTime || level == policy.Audit),
+		Periodic: e.Bool(policy.KeyAutomaticUpdate) && policy.WatchesFiles(level),
 		Interval: time.Duration(e.Int(policy.KeyUpdateInterval)) * time.Second,
 		Fallback: e.Bool(policy.KeyOfflineFallback), ClamAV: e.String(policy.KeyClamAVMirror),
 	}

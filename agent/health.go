@@ -47,7 +47,7 @@ func (a *Agent) antivirusHealth(context.Context) health.Report {
 	st, pool := a.realtime.stats(onaccess.NoTop), a.pool.Status()
 	starting := a.realtime.starting()
 	level := a.config.Current().EnforcementLevel()
-	wanted := level == policy.RealTime || level == policy.Audit
+	wanted := policy.WatchesFiles(level)
 	loaded := pool.Generation > 0 && !pool.Unloaded
 	var r health.Report
 	conflicts := []string{}

@@ -7,17 +7,24 @@ import (
 	"github.com/bulwarkhq/bulwark/policy"
 )
 
-// reportLevel tells the portal that the enforcement level was changed, by whom,
-// and for how long.
-func (a *Agent) reportLevel(old, now policy.Effective) {
+// levelReport tells the portal of changes of the enforcement level.
+type levelReport struct {
+	report func(*event.Event)
+	until  time.Time // end of the level that was reported last, zero for none
+}
+
+// changed tells that the enforcement level was changed, or the time for which it
+// is set: by whom, and for how long.
+func (r *levelReport) changed(old, now policy.Effective, until time.Time) {
 	before, v := old.EnforcementLevel(), now.Get(policy.KeyEnforcementLevel)
 	level := now.EnforcementLevel()
-	if before == level {
+	if before == level && r.until.Equal(until) {
 		return
 	}
+	r.until = until
 	fields := map[string]string{"Before": before, "Level": level, "Origin": string(v.Origin)}
-	if until := a.config.PausedUntil(); !until.IsZero() {
+	if !until.IsZero() {
 		fields["Until"] = until.Format(time.RFC3339)
 	}
-	a.report(&event.Event{Time: time.Now(), Class: event.ClassDevice, Action: event.AntivirusEnforcementLevelChanged, Additional: fields})
+	r.report(&event.Event{Time: time.Now(), Class: event.ClassDevice, Action: event.AntivirusEnforcementLevelChanged, Additional: fields})
 }

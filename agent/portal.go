@@ -9,7 +9,6 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/health"
 	"github.com/bulwarkhq/bulwark/agent/network"
-	"github.com/bulwarkhq/bulwark/agent/scan/ondemand"
 	"github.com/bulwarkhq/bulwark/agent/uplink"
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	api "github.com/bulwarkhq/bulwark/api/control"
@@ -112,11 +111,9 @@ func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report up
 	if !ok {
 		return "", "", fmt.Errorf("scan type %q is not one of Quick, Full", p.ScanType)
 	}
-	e := a.config.Current()
-	started, err := a.scans.Start(ctx, ondemand.Spec{
-		Type: kind, Archives: e.Bool(policy.KeyScanArchives), StartedBy: "portal",
-		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
-	})
+	spec := a.scanSpec(kind)
+	spec.StartedBy = "portal"
+	started, err := a.scans.Start(ctx, spec)
 	if err != nil {
 		return "", "", err
 	}

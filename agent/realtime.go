@@ -70,7 +70,7 @@ func (r *realtime) watch(ctx context.Context) error {
 	defer giveUp()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(endGrace, giveUp) })()
 	e := r.a.config.Current()
-	r.a.pool.UnloadWhenIdle(!watches(e.EnforcementLevel()))
+	r.a.pool.UnloadWhenIdle(!policy.WatchesFiles(e.EnforcementLevel()))
 	w, err := onaccess.New(r.settings(late, e))
 	if err != nil {
 		return fmt.Errorf("real-time protection: %w", err)
@@ -176,11 +176,8 @@ func (r *realtime) apply(w *onaccess.Watcher) {
 	failed("unmonitored file systems", w.SetFilesystems(unmonitored(e), e.String(policy.KeyNonExecMounts)))
 	failed("holding of accesses", w.SetNeverHold(r.a.kernel.mustNotHold(e)))
 	failed("enforcement level "+level, w.SetMode(onaccess.Mode(level)))
-	r.a.pool.UnloadWhenIdle(!watches(level))
+	r.a.pool.UnloadWhenIdle(!policy.WatchesFiles(level))
 }
-
-// watches reports whether real-time protection needs the engine at a level.
-func watches(level string) bool { return level == policy.RealTime || level == policy.Audit }
 
 func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (verdict.Verdict, error) {
 	priority := scan.PriorityOpen

@@ -122,7 +122,7 @@ func (a *Agent) scanSpec(kind api.ScanType) ondemand.Spec {
 	return ondemand.Spec{
 		Type: kind, Archives: e.Bool(policy.KeyScanArchives),
 		// Passive and audit mode report only.
-		Remediate: e.EnforcementLevel() == policy.RealTime || e.EnforcementLevel() == policy.OnDemand,
+		Remediate: policy.ActsInScans(e.EnforcementLevel()),
 	}
 }
 

@@ -169,6 +169,18 @@ const (
 	Passive  = "passive"
 )
 
+// WatchesFiles reports whether files are looked at on access at an enforcement level.
+func WatchesFiles(level string) bool { return level == RealTime || level == Audit }
+
+// ActsInScans reports whether something is done about what scans find at a level.
+func ActsInScans(level string) bool { return level == RealTime || level == OnDemand }
+
+// Weaker reports whether an enforcement level leaves out something that another
+// does: looking at files on access, or doing something about what is found.
+func Weaker(level, than string) bool {
+	return WatchesFiles(than) && !WatchesFiles(level) || ActsInScans(than) && !ActsInScans(level)
+}
+
 // Merge policies.
 const (
 	Merge     = "merge"

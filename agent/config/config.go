@@ -50,7 +50,7 @@ func PathsUnder(managed, state string) Paths {
 type Manager struct {
 	paths Paths
 	log   *slog.Logger
-	now   func() time.Time
+	now   func() moment
 	local *policy.LocalStore
 	// changes serializes reloading and notification.
 	changes sync.Mutex
@@ -107,7 +107,7 @@ func stampOf(path string) stamp {
 // Open reads the files. What is wrong in them is no error: it is among the
 // problems, and the rest applies.
 func Open(paths Paths, log *slog.Logger) (*Manager, error) {
-	m := &Manager{paths: paths, log: log, now: time.Now, subscribers: map[int]func(old, new policy.Effective){}}
+	m := &Manager{paths: paths, log: log, now: thisMoment, subscribers: map[int]func(old, new policy.Effective){}}
 	local, err := policy.OpenLocal(paths.Local)
 	if local == nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -390,14 +390,19 @@ func resolveLinks(path string) string {
 	return path
 }
 
-// changeLocal makes a change of the local settings and puts it in force.
-func (m *Manager) changeLocal(change func(*policy.LocalStore) error) error {
+// changeLocal makes a change of the local settings and puts it in force, together
+// with what else is to change in the state. Where the settings
+// cannot be stored nothing changes.
+func (m *Manager) changeLocal(change func(*policy.LocalStore) error, also ...func(*state)) error {
 	if err := change(m.local); err != nil {
 		return err
 	}
 	m.update(func(s *state) {
 		s.localStamp = stampOf(m.paths.Local)
 		s.localUnavailable = nil
+		for _, f := range also {
+			f(s)
+		}
 	})
 	return nil
 }

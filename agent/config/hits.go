@@ -46,7 +46,7 @@ func (m *Manager) Hidden(x policy.Exclusion, use policy.Use, path string) {
 	} else {
 		h.Accesses++
 	}
-	h.LastPath, h.LastTime = api.Path(path), m.now().UTC().Truncate(time.Second)
+	h.LastPath, h.LastTime = api.Path(path), m.now().wall.UTC().Truncate(time.Second)
 }
 
 // hiddenBy is what an exclusion has hidden; nil for nothing.

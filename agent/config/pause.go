@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/atomicfile"
@@ -27,12 +30,39 @@ type pause struct {
 	Level string    `json:"enforcementLevel"`
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
+	// Boot is the run of the kernel for which BootUntil counts, "" for none.
+	Boot string `json:"boot,omitempty"`
+	// BootUntil is the end by the clock since the boot, which nobody can set
+	// back, in nanoseconds.
+	BootUntil time.Duration `json:"bootUntil,omitempty"`
 }
 
-// holds reports whether it is in force. A clock that was set back before its
-// begin ends it too.
-func (p *pause) holds(now time.Time) bool {
-	return p != nil && !now.Before(p.Since) && now.Before(p.Until)
+// moment is the time by both clocks.
+type moment struct {
+	wall time.Time
+	boot string        // the run of the kernel, "" where it has no name
+	up   time.Duration // since the boot, time asleep included
+}
+
+// thisMoment reads both clocks.
+func thisMoment() moment {
+	m := moment{wall: time.Now()}
+	var up unix.Timespec
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil && unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) == nil {
+		m.boot, m.up = strings.TrimSpace(string(id)), time.Duration(up.Nano())
+	}
+	return m
+}
+
+// bind makes the rest of the pause count by the clock since the boot, too.
+func (p *pause) bind(now moment) { p.Boot, p.BootUntil = now.boot, now.up+p.Until.Sub(now.wall) }
+
+// holds reports whether it is in force: until the sooner end by the two clocks. A
+// clock that was set back before its begin ends it too.
+func (p *pause) holds(now moment) bool {
+	return p != nil && !now.wall.Before(p.Since) && now.wall.Before(p.Until) &&
+		(p.Boot == "" || p.Boot != now.boot || now.up < p.BootUntil)
 }
 
 // over is the local settings with the pause in force.
@@ -62,7 +92,22 @@ func (m *Manager) loadPause() *pause {
 		m.removePause()
 		return nil
 	}
+	if now := m.now(); p.Boot != now.boot && p.holds(now) {
+		p.bind(now)
+		if err := m.keepPause(&p); err != nil {
+			m.log.Warn("a pause of protection ends by the host's clock alone", "err", err)
+		}
+	}
 	return &p
+}
+
+// keepPause stores a pause for the next daemon.
+func (m *Manager) keepPause(p *pause) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("pause of protection: %w", err)
+	}
+	return atomicfile.Write(m.paths.Pause, data, 0o600)
 }
 
 func (m *Manager) removePause() {
@@ -108,27 +153,28 @@ func (m *Manager) checkPause() {
 	}
 }
 
-// endPause ends a pause because somebody set the level. It returns whether there
-// was one, and the level that is in force now.
-func (m *Manager) endPause() (was bool, level string) {
-	m.update(func(s *state) {
-		if s.pause != nil {
-			was = true
-			m.log.Info("pause of protection ended", "paused", s.pause.Level, "until", s.pause.Until, "why", "the enforcement level was set")
-			m.removePause()
-			s.pause = nil
-		}
-	})
-	return was, m.Current().EnforcementLevel()
+// base is the enforcement level without a pause.
+func (s *state) base() string {
+	if s.pause != nil {
+		return s.unpaused
+	}
+	return s.effective.EnforcementLevel()
+}
+
+// dropPause takes a pause out of a state because somebody set the level.
+func (m *Manager) dropPause(s *state) {
+	if s.pause == nil {
+		return
+	}
+	m.log.Info("pause of protection ended", "paused", s.pause.Level, "until", s.pause.Until, "why", "the enforcement level was set")
+	m.removePause()
+	s.pause = nil
 }
 
 // isLevel reports whether a key is about the enforcement level.
 func isLevel(key string) bool {
 	return slices.Contains([]string{policy.KeyEnforcementLevel, policy.KeyRealTime, policy.KeyPassiveMode}, key)
 }
-
-// watchesFiles reports whether files are looked at on access at a level.
-func watchesFiles(level string) bool { return level == policy.RealTime || level == policy.Audit }
 
 // setFor sets the enforcement level for a time.
 func (m *Manager) setFor(ctx context.Context, k policy.Key, r api.SetRequest) (api.Setting, error) {
@@ -143,17 +189,15 @@ func (m *Manager) setFor(ctx context.Context, k policy.Key, r api.SetRequest) (a
 		return invalid("", "a time of %d seconds: want %d to %d (%s to %s)", r.ForSeconds, least, most, "1m", "24h")
 	}
 	s := m.current.Load()
-	now, base := s.effective.EnforcementLevel(), s.unpaused
-	if s.pause == nil {
-		base = now
-	}
-	level, ok := levelFor(k.Name, string(r.Value), now)
+	base := s.base()
+	level, ok := levelFor(k.Name, string(r.Value), s.effective.EnforcementLevel())
 	if !ok {
 		if err := json.Unmarshal(r.Value, &level); err != nil {
 			return invalid("", "%s: %v", k.Name, err)
 		}
 	}
-	begin := m.now().UTC().Truncate(time.Second)
+	now := m.now()
+	begin := now.wall.UTC().Truncate(time.Second)
 	p := &pause{Level: level, Since: begin, Until: begin.Add(time.Duration(r.ForSeconds) * time.Second)}
 	if _, err := p.over(policy.Document{}); err != nil {
 		return invalid("", "%v", err)
@@ -161,11 +205,8 @@ func (m *Manager) setFor(ctx context.Context, k policy.Key, r api.SetRequest) (a
 	if level == base {
 		return invalid("without --for it stays so, and ends a pause", "the enforcement level is %s without a time, too", level)
 	}
-	data, err := json.Marshal(p)
-	if err != nil {
-		return api.Setting{}, fmt.Errorf("pause of protection: %w", err)
-	}
-	if err := atomicfile.Write(m.paths.Pause, data, 0o600); err != nil {
+	p.bind(now)
+	if err := m.keepPause(p); err != nil {
 		return api.Setting{}, storeError(err)
 	}
 	m.log.Info("enforcement level set for a time", "enforcement_level", level, "until", p.Until, "then", base)
@@ -182,10 +223,10 @@ func (m *Manager) PausedUntil() time.Time {
 	return time.Time{}
 }
 
-// pauseIssue is what health says of a pause.
+// pauseIssue is what health says of a level for a time that protects less.
 func (m *Manager) pauseIssue() (until time.Time, issues []api.Issue) {
 	s := m.current.Load()
-	if s.pause == nil {
+	if s.pause == nil || !policy.Weaker(s.pause.Level, s.unpaused) {
 		return time.Time{}, nil
 	}
 	return s.pause.Until, []api.Issue{{

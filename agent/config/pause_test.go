@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -70,10 +71,12 @@ func TestPauseEndsByItself(t *testing.T) {
 	check(again, policy.OnDemand, true)
 	m.checkPause()
 	check(m, policy.OnDemand, true)
-	m.now = func() time.Time { return s.Until.Add(-time.Second) }
+	now := thisMoment()
+	at := func(wall time.Time) { m.now = func() moment { return moment{wall, now.boot, now.up} } }
+	at(s.Until.Add(-time.Second))
 	m.checkPause()
 	check(m, policy.OnDemand, true)
-	m.now = func() time.Time { return s.Until }
+	at(s.Until)
 	m.checkPause()
 	check(m, policy.Audit, false)
 	if got := strings.Join(changes, " "); got != "audit>on_demand on_demand>on_demand on_demand>audit" {
@@ -202,4 +205,105 @@ func TestPauseIsEndedAndRefused(t *testing.T) {
 		t.Errorf("a pause of what is managed: %v", err)
 	}
 	ended("refused", policy.RealTime)
+}
+
+// Where the new level cannot be stored the pause stays, and subscribers hear
+// one change where it can.
+func TestPauseEndsInOneStep(t *testing.T) {
+	m, paths := manager(t)
+	if err := errors.Join(level(t, m, policy.Audit, 0), level(t, m, policy.Passive, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	var changes []string
+	m.Subscribe(func(old, now policy.Effective) {
+		changes = append(changes, old.EnforcementLevel()+">"+now.EnforcementLevel())
+	})
+	// A folder in the way: nothing can be stored.
+	kept := paths.Local + ".kept"
+	if err := errors.Join(os.Rename(paths.Local, kept), os.MkdirAll(filepath.Join(paths.Local, "x"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := level(t, m, policy.OnDemand, 0); err == nil || m.PausedUntil().IsZero() || m.Current().EnforcementLevel() != policy.Passive {
+		t.Errorf("not stored: %v, paused until %s, %s", err, m.PausedUntil(), m.Current().EnforcementLevel())
+	}
+	if err := errors.Join(os.RemoveAll(paths.Local), os.Rename(kept, paths.Local), level(t, m, policy.OnDemand, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(changes, " "); got != "passive>on_demand" || !m.PausedUntil().IsZero() {
+		t.Errorf("subscribers heard %q, paused until %s", got, m.PausedUntil())
+	}
+	// Turning passive mode off is about the level that holds without the pause.
+	if err := errors.Join(level(t, m, policy.RealTime, 0), level(t, m, policy.Passive, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Set(ctx, api.SetRequest{Key: policy.KeyPassiveMode, Value: json.RawMessage("false")}); err != nil || m.Current().EnforcementLevel() != policy.RealTime {
+		t.Errorf("passive mode off: %v, %s", err, m.Current().EnforcementLevel())
+	}
+}
+
+// A clock that is set back does not lengthen a pause; after another boot only
+// the clock is left.
+func TestPauseByBothClocks(t *testing.T) {
+	m, paths := manager(t)
+	begin := moment{wall: time.Now(), boot: "first", up: time.Hour}
+	now := begin
+	m.now = func() moment { return now }
+	if err := errors.Join(level(t, m, policy.RealTime, 0), level(t, m, policy.OnDemand, time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what    string
+		at      moment
+		paused  bool
+		another bool // the daemon was started anew
+	}{
+		{"half of it", moment{begin.wall.Add(30 * time.Minute), "first", begin.up + 30*time.Minute}, true, false},
+		{"set back", moment{begin.wall.Add(time.Minute), "first", begin.up + 50*time.Minute}, true, false},
+		{"another boot", moment{begin.wall.Add(50 * time.Minute), "second", time.Minute}, true, true},
+		{"set back after it", moment{begin.wall.Add(time.Minute), "second", 10 * time.Minute}, true, false},
+		{"its rest is over", moment{begin.wall.Add(2 * time.Minute), "second", 12 * time.Minute}, false, false},
+	} {
+		now = c.at
+		if c.another {
+			local := m.local
+			m = &Manager{paths: paths, log: m.log, now: m.now, local: local, subscribers: map[int]func(old, new policy.Effective){}}
+			m.current.Store(&state{pause: m.loadPause()})
+			m.reload(true)
+		}
+		m.checkPause()
+		if got := !m.PausedUntil().IsZero(); got != c.paused {
+			t.Errorf("%s: paused %v, want %v", c.what, got, c.paused)
+		}
+	}
+	if m.Current().EnforcementLevel() != policy.RealTime {
+		t.Errorf("after the end: %s", m.Current().EnforcementLevel())
+	}
+}
+
+// Health warns of what protects less, not of what protects more.
+func TestPauseWarnsOfLessOnly(t *testing.T) {
+	m, _ := manager(t)
+	for _, c := range []struct {
+		base, now string
+		warned    bool
+	}{
+		{policy.Passive, policy.RealTime, false},
+		{policy.OnDemand, policy.RealTime, false},
+		{policy.OnDemand, policy.Audit, true}, // scans do nothing any more
+		{policy.Audit, policy.OnDemand, true},
+		{policy.RealTime, policy.Audit, true},
+	} {
+		if err := errors.Join(level(t, m, c.base, 0), level(t, m, c.now, time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		var h api.Health
+		r := m.HealthReport(ctx)
+		r.Fill(&h)
+		if warned := len(r.Issues) > 0; warned != c.warned || h.ProtectionPausedUntil.IsZero() == c.warned {
+			t.Errorf("%s over %s: %v, until %s", c.now, c.base, r.Issues, h.ProtectionPausedUntil)
+		}
+		if s, err := m.Setting(ctx, policy.KeyEnforcementLevel); err != nil || s.Until.IsZero() {
+			t.Errorf("%s over %s: the setting has no end: %v", c.now, c.base, err)
+		}
+	}
 }

@@ -102,31 +102,35 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 		return m.setFor(ctx, k, r)
 	}
 	if isLevel(k.Name) {
-		if _, err := (policy.Document{}).With(k.Name, r.Value); err != nil {
-			return api.Setting{}, storeError(err)
-		}
-		was, level := m.endPause()
-		if on := k.Name == policy.KeyRealTime && string(r.Value) == "true"; was && on && watchesFiles(level) {
-			return m.Setting(ctx, k.Name) // what was paused goes on, audit too
-		}
+		err = m.setLevel(k.Name, r.Value)
+	} else {
+		err = m.changeLocal(func(s *policy.LocalStore) error { return s.Set(k.Name, r.Value) })
 	}
-	err = m.changeLocal(func(s *policy.LocalStore) error {
-		if level, ok := levelFor(k.Name, string(r.Value), m.Current().EnforcementLevel()); ok {
-			return s.SetLevel(level)
-		}
-		if k.Name == policy.KeyEnforcementLevel {
-			var level string
-			if err := json.Unmarshal(r.Value, &level); err == nil {
-				return s.SetLevel(level)
-			}
-		}
-		return s.Set(k.Name, r.Value)
-	})
 	if err != nil {
 		return api.Setting{}, storeError(err)
 	}
 	m.log.Info("setting changed", "key", k.Name, "value", policy.HidePasswords(string(r.Value)))
 	return m.Setting(ctx, k.Name)
+}
+
+// setLevel sets the enforcement level without a time, which ends a pause in the
+// same step.
+func (m *Manager) setLevel(key string, value json.RawMessage) error {
+	if _, err := (policy.Document{}).With(key, value); err != nil {
+		return err
+	}
+	now := m.current.Load()
+	if now.pause != nil && key == policy.KeyRealTime && string(value) == "true" && policy.WatchesFiles(now.unpaused) {
+		m.update(m.dropPause) // what was paused goes on, audit too
+		return nil
+	}
+	level, ok := levelFor(key, string(value), now.base())
+	if !ok {
+		if err := json.Unmarshal(value, &level); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	return m.changeLocal(func(s *policy.LocalStore) error { return s.SetLevel(level) }, m.dropPause)
 }
 
 // levelFor translates the switches of real-time protection and passive mode.
@@ -170,14 +174,15 @@ func (m *Manager) Unset(ctx context.Context, key string) (api.Setting, error) {
 	if err := m.changeable(k); err != nil {
 		return api.Setting{}, err
 	}
+	var also []func(*state)
 	if isLevel(k.Name) {
-		m.endPause()
+		also = append(also, m.dropPause)
 	}
 	names := []string{k.Name}
 	if k.Name == policy.KeyEnforcementLevel {
 		names = append(names, policy.KeyRealTime, policy.KeyPassiveMode)
 	}
-	if err := m.changeLocal(func(s *policy.LocalStore) error { return s.Unset(names...) }); err != nil {
+	if err := m.changeLocal(func(s *policy.LocalStore) error { return s.Unset(names...) }, also...); err != nil {
 		return api.Setting{}, storeError(err)
 	}
 	return m.Setting(ctx, k.Name)
@@ -246,7 +251,7 @@ func toAPI(x policy.Exclusion, now time.Time) api.Exclusion {
 func (m *Manager) Describe(list []policy.Exclusion) []api.Exclusion {
 	var out []api.Exclusion
 	for _, x := range list {
-		shown := toAPI(x, m.now())
+		shown := toAPI(x, m.now().wall)
 		shown.Hidden = m.hiddenBy(x)
 		out = append(out, shown)
 	}
@@ -294,7 +299,7 @@ func (m *Manager) AddExclusion(_ context.Context, x api.Exclusion) (api.Exclusio
 			add = now
 		}
 	}
-	return toAPI(add, m.now()), nil
+	return toAPI(add, m.now().wall), nil
 }
 
 // RemoveExclusion removes a local exclusion.
@@ -324,7 +329,7 @@ func (m *Manager) RemoveExclusion(_ context.Context, x api.Exclusion) (api.Exclu
 		return x, storeError(err)
 	}
 	m.log.Info("exclusion removed", "type", remove.Type, "value", remove.Value)
-	return toAPI(remove, m.now()), nil
+	return toAPI(remove, m.now().wall), nil
 }
 
 // TestExclusion says which exclusions apply to a file in real time or in scans.
@@ -334,7 +339,7 @@ func (m *Manager) TestExclusion(_ context.Context, q api.ExclusionQuery) (api.Ex
 		exe = resolveLinks(exe)
 	}
 	a := api.ExclusionAnswer{Path: q.Path, Resolved: api.Path(resolved), Matches: []api.Exclusion{}}
-	a.Matches = append(a.Matches, m.Describe(m.Current().Exclusions().Matches(policy.UseRealTime, resolved, exe, m.now()))...)
+	a.Matches = append(a.Matches, m.Describe(m.Current().Exclusions().Matches(policy.UseRealTime, resolved, exe, m.now().wall))...)
 	a.Excluded = len(a.Matches) > 0
 	return a, nil
 }

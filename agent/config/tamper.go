@@ -14,7 +14,8 @@ func guarded(key string) bool {
 		policy.KeyBehaviorMonitoring, policy.KeyEBPF, policy.KeyNetworkProtection, policy.KeyNetworkExclusions,
 		policy.KeyUnmonitored, policy.KeyNonExecMounts, policy.KeyDisabledRules, policy.KeyRecordOnlyRules,
 		policy.KeyExclusions, policy.KeyScopedExclusions, policy.KeyAllowedThreats, policy.KeyThreatTypes,
-		policy.KeyAutomaticUpdate, policy.KeyDefinitionsPath,
+		policy.KeyAutomaticUpdate, policy.KeyDefinitionsPath, policy.KeyScanArchives,
+		policy.KeyOpenDeadline, policy.KeyExecDeadline, policy.KeyScannerCPU,
 	}, key)
 }
 

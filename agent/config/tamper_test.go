@@ -26,6 +26,10 @@ func TestTamperProtection(t *testing.T) {
 			return errors.Join(set(policy.KeyEnforcementLevel, `"audit"`, 0), set(policy.KeyEnforcementLevel, `"on_demand"`, 600))
 		},
 		"behaviour": func() error { return set(policy.KeyBehaviorMonitoring, `"disabled"`, 0) },
+		"archives":  func() error { return set(policy.KeyScanArchives, "true", 0) },
+		"open":      func() error { return set(policy.KeyOpenDeadline, "2000", 0) },
+		"exec":      func() error { return set(policy.KeyExecDeadline, "2000", 0) },
+		"cpu":       func() error { return set(policy.KeyScannerCPU, "100", 0) },
 		"rules":     func() error { return set(policy.KeyDisabledRules, `[]`, 0) },
 		"unset":     func() error { _, err := m.Unset(ctx, policy.KeyEnforcementLevel); return err },
 		"exclusion": exclude,
@@ -48,7 +52,7 @@ func TestTamperProtection(t *testing.T) {
 				t.Errorf("%s, %s: %v", level, name, err)
 			}
 		}
-		if err := set(policy.KeyScanArchives, "false", 0); err != nil {
+		if err := set(policy.KeyScanThreads, "3", 0); err != nil {
 			t.Errorf("%s: what protects nothing: %v", level, err)
 		}
 	}
