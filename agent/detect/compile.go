@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,6 +84,7 @@ func newRuleset(stream string, rules []*Rule) *ruleset {
 		}
 		cond := r.cond.clone()
 		renumber(cond, local)
+		s.cheapFirst(cond)
 		s.rules = append(s.rules, &compiled{rule: r, cond: cond, cost: new(cost)})
 	}
 	s.wakes = make([][]int32, len(s.atoms))
@@ -117,6 +119,24 @@ func renumber(e *expr, to []int32) {
 	for _, k := range e.kids {
 		renumber(k, to)
 	}
+}
+
+// cheapFirst puts what the literals decide before what has to be compared, and
+// reports whether e has to be.
+func (s *ruleset) cheapFirst(e *expr) (compares bool) {
+	if e.op == opAtom {
+		_, decides := s.atoms[e.atom].literal()
+		return !decides
+	}
+	dear := make(map[*expr]int, len(e.kids))
+	for _, k := range e.kids {
+		if s.cheapFirst(k) {
+			dear[k] = 1
+			compares = true
+		}
+	}
+	slices.SortStableFunc(e.kids, func(a, b *expr) int { return dear[a] - dear[b] })
+	return compares
 }
 
 func (b *builder) field(name string) int32 {

@@ -14,19 +14,57 @@ const (
 )
 
 // requiredLiterals finds texts in lower case of which every match of the
-// regular expression contains at least one; none when there are no such, or
-// when they are so short that nearly every value has them.
+// regular expression contains at least one, those that are most often found
+// first; none when there are no such, or when they are so short that nearly every
+// value has them.
 func requiredLiterals(re string) []string {
 	s, err := syntax.Parse(re, syntax.Perl)
 	if err != nil {
 		return nil
 	}
 	best := needed(known(s.Simplify(), 0).best())
-	if len(best) > 1 && shortest(best) < 2 {
+	if len(best) == 0 || len(best) > 1 && shortest(best) < 2 {
 		return nil
 	}
-	return best
+	slices.SortStableFunc(best, func(a, b string) int { return len(a) - len(b) })
+	return append(best, foldedFar(s, 0)...)
 }
+
+// far are the letters outside ASCII that fold to letters of ASCII, k and s.
+// What is known of an expression leaves them out: a match that has one of them
+// is found by it.
+var far = []string{"\u212a", "\u017f"}
+
+// foldedFar gives those of far that a match may have in place of a letter.
+func foldedFar(s *syntax.Regexp, depth int) []string {
+	if depth > 100 {
+		return far
+	}
+	var out []string
+	for _, sub := range s.Sub {
+		out = union(out, foldedFar(sub, depth+1))
+	}
+	switch {
+	case s.Op == syntax.OpLiteral && s.Flags&syntax.FoldCase != 0:
+		for _, r := range s.Rune {
+			switch r {
+			case 'k', 'K', '\u212a':
+				out = union(out, far[:1])
+			case 's', 'S', '\u017f':
+				out = union(out, far[1:])
+			}
+		}
+	case s.Op == syntax.OpCharClass:
+		for i := 0; i+1 < len(s.Rune); i += 2 {
+			if s.Rune[i] >= 0x80 && s.Rune[i] == s.Rune[i+1] && isFar(s.Rune[i]) {
+				out = union(out, []string{string(s.Rune[i])})
+			}
+		}
+	}
+	return out
+}
+
+func isFar(r rune) bool { return slices.Contains(far, string(r)) }
 
 // knowledge is what is known of the texts that a part of a regular expression
 // matches: all of them (exact), or that each contains one of required. Neither:
@@ -107,11 +145,11 @@ func knownLiteral(s *syntax.Regexp) knowledge {
 	if s.Flags&syntax.FoldCase == 0 {
 		return knowledge{exact: []string{lower(string(s.Rune))}}
 	}
-	// Folding of other letters changes more than their case; k and s fold to
-	// letters that are not ASCII. What is between them is certain.
+	// Folding of other letters changes more than their case. What is between them
+	// is certain.
 	longest, part, whole := "", []rune(nil), true
 	for _, r := range s.Rune {
-		if r >= 0x80 || r|0x20 == 'k' || r|0x20 == 's' {
+		if r >= 0x80 {
 			part, whole = nil, false
 			continue
 		}
@@ -131,6 +169,9 @@ func knownLiteral(s *syntax.Regexp) knowledge {
 func knownClass(s *syntax.Regexp) knowledge {
 	var k knowledge
 	for i := 0; i+1 < len(s.Rune); i += 2 {
+		if s.Rune[i] == s.Rune[i+1] && isFar(s.Rune[i]) {
+			continue
+		}
 		for r := s.Rune[i]; r <= s.Rune[i+1]; r++ {
 			if r >= 0x80 || len(k.exact) == maxClass {
 				return knowledge{}
@@ -152,6 +193,14 @@ func knownConcat(subs []*syntax.Regexp, depth int) knowledge {
 	}
 	exact, whole := []string{""}, true
 	for _, sub := range subs {
+		if sub.Op == syntax.OpPlus {
+			// What is repeated stands behind what was before, and before what follows.
+			if k := known(sub.Sub[0], depth+1); k.exact != nil && len(exact)*len(k.exact) <= maxExact {
+				consider(product(exact, k.exact))
+				exact, whole = k.exact, false
+				continue
+			}
+		}
 		k := known(sub, depth+1)
 		if k.exact == nil {
 			consider(exact)

@@ -13,11 +13,11 @@ import (
 
 func TestRequiredLiterals(t *testing.T) {
 	for re, want := range map[string][]string{
-		`foo\d+barbaz`: {"barbaz"}, `(abc|abd)x`: {"abcx", "abdx"}, `a?b*`: nil, `(?i)hello`: {"hello"}, `(?i)risk`: {"ri"},
+		`foo\d+barbaz`: {"barbaz"}, `(abc|abd)x`: {"abcx", "abdx"}, `a?b*`: nil, `(?i)hello`: {"hello"}, `(?i)risk`: {"risk", "\u212a", "\u017f"},
 		`(Abc)+`: {"abc"}, `x{2,3}yy`: {"xxyy"}, `^$`: nil, `(`: nil, `.*`: nil, `[a-z]+`: nil,
 		`(?:^|/)(?:wget|curl)(?: |$)`: {"wget", "curl"}, `\b[wW]get\b.*https?://`: {"http://", "https://"},
-		`(?i)(?:nc|ncat)\s+-e`: {"-e"}, `(?:a|b)\d`: nil, `\bpython[23]?\b`: {"python"},
-		`(?:x.*y|\d)`: nil, `(?:ab\d|cd\d)+`: {"ab", "cd"},
+		`(?:nc|ncat)\s+-e`: {"\t-e", "\n-e", "\f-e", "\r-e", " -e"}, `(?:a|b)\d`: nil, `\bpython[23]?\b`: {"python"},
+		`(?:x.*y|\d)`: nil, `nc +-e`: {"nc "}, `\b(?:nc|ncat)\b +\S+`: {"nc ", "ncat "}, `(?i)[sx]y`: {"sy", "xy", "\u017f"}, `(?:ab\d|cd\d)+`: {"ab", "cd"},
 	} {
 		got := requiredLiterals(re)
 		slices.Sort(got)

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/bulwarkhq/bulwark/agent/detect/regex"
 )
 
 type patternKind uint8
@@ -39,7 +40,7 @@ type pattern struct {
 	text   string // lower case unless cased
 	cased  bool
 	glob   []piece
-	re     *regexp.Regexp
+	re     *regex.Regexp
 	net    netip.Prefix
 	op     string  // lt lte gt gte, or how refers compares
 	number float64 // for compares
@@ -223,15 +224,13 @@ func (m *modifiers) patterns(v *node) ([]pattern, error) {
 		if m.reFlags != "" {
 			text = "(?" + m.reFlags + ")" + text
 		}
-		re, err := regexp.Compile(text)
+		re, err := regex.Compile(text)
 		if err != nil {
 			return nil, fmt.Errorf("re: %w", err)
 		}
 		p.kind, p.re = isRegexp, re
 		if lits := requiredLiterals(text); len(lits) > 0 {
-			// The shortest says best how often they are found.
-			p.literal = slices.MinFunc(lits, func(a, b string) int { return len(a) - len(b) })
-			p.alternatives = slices.DeleteFunc(lits, func(t string) bool { return t == p.literal })
+			p.literal, p.alternatives = lits[0], lits[1:]
 		}
 		return []pattern{p}, nil
 	}
