@@ -95,7 +95,7 @@ func (l *logs) add(r *Record) {
 // the log of alerts when nothing of it waits.
 func (s *Service) next(ctx context.Context, d *Destination, skip logs) (lists [][]Record, idle int64, err error) {
 	limit := batchOther
-	if d.Kind == Syslog && d.Transport != UDP {
+	if d.Kind == Kafka || d.Kind == Syslog && d.Transport != UDP {
 		limit = batchStream
 	}
 	var alerts, audit []Record

@@ -1,5 +1,6 @@
 // Package export hands what the portal learns to other systems: alerts, and the
-// entries of the audit log, to webhooks and syslog receivers (a SIEM, a chat).
+// entries of the audit log, to webhooks, syslog receivers, Kafka and collectors of
+// OpenTelemetry (a SIEM, a chat, a pipeline).
 //
 // The queue is the control store itself: every destination has a cursor over the
 // log of alerts and one over the audit log, which move only after the receiver
@@ -37,13 +38,22 @@ const (
 	Slack   = "slack"   // an incoming webhook of Slack
 	Teams   = "teams"   // a workflow of Microsoft Teams that takes adaptive cards
 	Syslog  = "syslog"  // RFC 5424
+	Kafka   = "kafka"   // a topic of Kafka or of what speaks its protocol
+	OTLP    = "otlp"    // log records of OpenTelemetry by HTTP
 )
 
-// Transports of syslog.
+// Transports of syslog, and but for UDP of Kafka.
 const (
 	UDP = "udp" // RFC 5426
 	TCP = "tcp" // RFC 6587, octet counting
 	TLS = "tls" // RFC 5425
+)
+
+// Mechanisms by which the portal signs in to Kafka (SASL).
+const (
+	Plain    = "plain"         // RFC 4616, over TLS only
+	Scram256 = "scram-sha-256" // RFC 7677
+	Scram512 = "scram-sha-512"
 )
 
 // Formats of the message of syslog.
@@ -53,8 +63,11 @@ const (
 )
 
 // Kinds returns the kinds of destinations in the order in which a form offers
-// them; Transports and Formats those of syslog.
-func Kinds() []string { return []string{Webhook, Slack, Teams, Syslog} }
+// them.
+func Kinds() []string { return []string{Webhook, Slack, Teams, Syslog, Kafka, OTLP} }
+
+// Mechanisms returns the values of Destination.Mechanism besides none.
+func Mechanisms() []string { return []string{Plain, Scram256, Scram512} }
 
 // Transports returns the values of Destination.Transport.
 func Transports() []string { return []string{UDP, TCP, TLS} }
@@ -70,6 +83,8 @@ const (
 	MinSecret       = 16
 	MaxSecret       = 256
 	MaxCA           = 32 << 10
+	MaxBrokers      = 16
+	MaxUser         = 128
 	// DefaultFacility is local0.
 	DefaultFacility = 16
 )
@@ -124,12 +139,16 @@ type Destination struct {
 
 // Settings are what is no secret.
 type Settings struct {
-	// Address (host:port), Transport, Format and Facility (0 to 23) are for
-	// syslog.
+	// Address (host:port; of Kafka the first brokers, with commas between them) and
+	// Transport are for syslog and Kafka, Format and Facility (0 to 23) for syslog.
 	Address   string `json:"address,omitempty"`
 	Transport string `json:"transport,omitempty"`
 	Format    string `json:"format,omitempty"`
 	Facility  int    `json:"facility,omitempty"`
+	// Topic, Mechanism (empty: without signing in) and User are for Kafka.
+	Topic     string `json:"topic,omitempty"`
+	Mechanism string `json:"mechanism,omitempty"`
+	User      string `json:"user,omitempty"`
 	// CA are certificates in PEM that the receiver's must come from; empty for
 	// those of the system.
 	CA string `json:"ca,omitempty"`
@@ -142,14 +161,21 @@ type Secrets struct {
 	// Secret is the key of the signature, Authorization the value of that header.
 	Secret        string `json:"secret,omitempty"`
 	Authorization string `json:"authorization,omitempty"`
+	// Password is that of User.
+	Password string `json:"password,omitempty"`
 }
 
 // Given are the secrets that were entered anew, be it with the value they had.
-type Given struct{ Secret, Authorization bool }
+type Given struct{ Secret, Authorization, Password bool }
 
 // checkMoved refuses a change that would send secrets to another receiver than
 // they were entered for: who may change destinations may not see them.
 func checkMoved(d, before *Destination) error {
+	// A password must not go to other brokers, nor by a weaker way to the same.
+	if (d.Address != before.Address || d.Transport != before.Transport || d.Mechanism != before.Mechanism || d.CA != before.CA) &&
+		d.Password != "" && d.Password == before.Password && !d.Given.Password {
+		return invalid("password", "the way to the brokers is another one: enter the password again")
+	}
 	if d.URL == before.URL {
 		return nil
 	}
@@ -164,8 +190,11 @@ func checkMoved(d, before *Destination) error {
 
 // Target is where it goes, without secrets: only scheme and host of a URL.
 func (d Destination) Target() string {
-	if d.Kind == Syslog {
+	switch d.Kind {
+	case Syslog:
 		return d.Transport + "://" + d.Address
+	case Kafka:
+		return d.Transport + "://" + d.Address + "/" + d.Topic
 	}
 	u, err := url.Parse(d.URL)
 	if err != nil || u.Host == "" {
@@ -261,11 +290,22 @@ func check(d *Destination) error {
 			return invalid("caCertificates", "there is no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
 		}
 	}
-	if d.Kind == Syslog {
+	// What belongs to other kinds is not kept.
+	if d.Kind != Kafka {
+		d.Topic, d.Mechanism, d.User, d.Password = "", "", "", ""
+	}
+	if d.Kind != Syslog {
+		d.Format, d.Facility = "", 0
+	}
+	switch d.Kind {
+	case Syslog:
 		d.Secrets = Secrets{}
 		return checkSyslog(d)
+	case Kafka:
+		d.Secrets = Secrets{Password: d.Password}
+		return checkKafka(d)
 	}
-	d.Address, d.Transport, d.Format, d.Facility = "", "", "", 0
+	d.Address, d.Transport = "", ""
 	return checkWebhook(d)
 }
 
@@ -280,12 +320,24 @@ func checkSyslog(d *Destination) error {
 	if d.Facility < 0 || d.Facility > 23 {
 		return invalid("facility", "facility is a number from 0 to 23, not %d", d.Facility)
 	}
+	if err := checkCA(d); err != nil {
+		return err
+	}
+	return checkAddress(d.Address, "siem.example.org:6514")
+}
+
+// checkCA is for destinations with a transport.
+func checkCA(d *Destination) error {
 	if d.CA != "" && d.Transport != TLS {
 		return invalid("caCertificates", "certificates are for the transport tls")
 	}
-	host, port, err := net.SplitHostPort(d.Address)
+	return nil
+}
+
+func checkAddress(address, example string) error {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return invalid("address", "the address is host:port, for example siem.example.org:6514")
+		return invalid("address", "the address is host:port, for example %s", example)
 	}
 	return checkHost("address", host, port)
 }
@@ -321,7 +373,7 @@ func checkWebhook(d *Destination) error {
 		return invalid("url", "the URL is not of the form https://host/path")
 	}
 	switch {
-	case u.Scheme == "http" && d.Kind != Webhook:
+	case u.Scheme == "http" && d.Kind != Webhook && d.Kind != OTLP:
 		return invalid("url", "the URL of %s begins with https://", d.Kind)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return invalid("url", "the URL begins with https:// (or http:// inside a network that you trust)")
@@ -345,7 +397,17 @@ func checkWebhook(d *Destination) error {
 	if len(d.Authorization) > MaxSecret*4 || strings.ContainsFunc(d.Authorization, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return invalid("authorization", "the Authorization header is printable ASCII of at most %d bytes", MaxSecret*4)
 	}
-	if d.Kind != Webhook && (d.Secret != "" || d.Authorization != "") {
+	if d.Kind == OTLP {
+		if d.Secret != "" {
+			return invalid("secret", "collectors check no signature: use the Authorization header")
+		}
+		if u.Path == "" || u.Path == "/" {
+			// As the variable OTEL_EXPORTER_OTLP_ENDPOINT is completed (OpenTelemetry
+			// Protocol Exporter, "Endpoint URLs for OTLP/HTTP").
+			u.Path = "/v1/logs"
+			d.URL = u.String()
+		}
+	} else if d.Kind != Webhook && (d.Secret != "" || d.Authorization != "") {
 		return invalid("secret", "%s checks no signature and takes no Authorization header: its URL is the secret", d.Kind)
 	}
 	return nil
@@ -356,6 +418,7 @@ func describe(d *Destination) string {
 	b, err := json.Marshal(map[string]any{
 		"name": d.Name, "type": d.Kind, "to": d.Target(), "enabled": d.Enabled, "alerts": d.Alerts, "audit": d.Audit,
 		"minSeverity": d.MinSeverity, "format": d.Format, "signed": d.Secret != "", "authorization": d.Authorization != "",
+		"mechanism": d.Mechanism, "user": d.User,
 	})
 	if err != nil { // such values always have a JSON form
 		return d.Name

@@ -370,7 +370,19 @@ func TestCheck(t *testing.T) {
 		change(&d)
 		return d
 	}
+	kafka := func(change func(*Destination)) Destination {
+		d := Destination{
+			Name: "n", Kind: Kafka, Alerts: true, MinSeverity: "Low", Secrets: Secrets{Password: "p"},
+			Settings: Settings{Address: "k1.example.org:9093, [fd00::1]:9093", Transport: TLS, Topic: "alerts", Mechanism: Scram512, User: "u"},
+		}
+		change(&d)
+		return d
+	}
 	for _, d := range []Destination{
+		kafka(func(*Destination) {}), kafka(func(d *Destination) { d.Mechanism = Plain }), kafka(func(d *Destination) { d.Mechanism, d.User, d.Password, d.Transport = "", "", "", TCP }),
+		hook(func(d *Destination) {
+			d.Kind, d.URL, d.Secret, d.Authorization = OTLP, "http://127.0.0.1:4318", "", "Bearer x"
+		}),
 		hook(func(*Destination) {}), hook(func(d *Destination) { d.URL = "http://127.0.0.1:8080/hook?x=y" }), hook(func(d *Destination) { d.URL = "https://[fd00::1]/" }),
 		log(func(*Destination) {}), log(func(d *Destination) { d.Address = "[::1]:6514"; d.Transport = TLS }), log(func(d *Destination) { d.Address = "siem_1.example.org:6514" }),
 	} {
@@ -384,7 +396,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{"displayName", hook(func(d *Destination) { d.Name = " " })},
 		{"displayName", hook(func(d *Destination) { d.Name = "a\nb" })},
-		{"type", hook(func(d *Destination) { d.Kind = "kafka" })},
+		{"type", hook(func(d *Destination) { d.Kind = "carrier pigeon" })},
 		{"minSeverity", hook(func(d *Destination) { d.MinSeverity = "high" })},
 		{"alerts", hook(func(d *Destination) { d.Alerts = false })},
 		{"url", hook(func(d *Destination) { d.URL = "" })},
@@ -407,6 +419,19 @@ func TestCheck(t *testing.T) {
 		{"transport", log(func(d *Destination) { d.Transport = "relp" })},
 		{"format", log(func(d *Destination) { d.Format = "leef" })},
 		{"facility", log(func(d *Destination) { d.Facility = 24 })},
+		{"secret", hook(func(d *Destination) { d.Kind = OTLP })},
+		{"address", kafka(func(d *Destination) { d.Address = "k1.example.org:9093," })},
+		{"address", kafka(func(d *Destination) { d.Address = "k1.example.org:9093,169.254.169.254:9093" })},
+		{"address", kafka(func(d *Destination) { d.Address = strings.Repeat("a:1,", MaxBrokers) + "b:1" })},
+		{"topic", kafka(func(d *Destination) { d.Topic = "" })},
+		{"topic", kafka(func(d *Destination) { d.Topic = ".." })},
+		{"topic", kafka(func(d *Destination) { d.Topic = "a b" })},
+		{"transport", kafka(func(d *Destination) { d.Transport = UDP })},
+		{"saslMechanism", kafka(func(d *Destination) { d.Mechanism = "gssapi" })},
+		{"saslMechanism", kafka(func(d *Destination) { d.Mechanism = "" })},
+		{"saslMechanism", kafka(func(d *Destination) { d.Mechanism, d.Transport = Plain, TCP })},
+		{"username", kafka(func(d *Destination) { d.User = "" })},
+		{"password", kafka(func(d *Destination) { d.Password = "" })},
 	} {
 		var wrong *Invalid
 		if err := check(&c.d); !errors.As(err, &wrong) || wrong.Target != c.target {

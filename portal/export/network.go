@@ -99,17 +99,9 @@ func (s *syslogSender) stream(ctx context.Context, list []Record) error {
 		return fmt.Errorf("a connection of %T", raw)
 	}
 	if s.d.Transport == TLS {
-		host, _, err := net.SplitHostPort(s.d.Address)
-		if err != nil {
+		if c, err = handshake(ctx, raw, s.tls, s.d.Address); err != nil {
 			return err
 		}
-		config := s.tls.Clone()
-		config.ServerName = host
-		t := tls.Client(raw, config)
-		if err := t.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("TLS: %w", err)
-		}
-		c = t
 	}
 	for i := range list {
 		m, err := list[i].message(s.portal, s.d, maxMessage)
@@ -127,6 +119,23 @@ func (s *syslogSender) stream(ctx context.Context, list []Record) error {
 		return err
 	}
 	return ctx.Err()
+}
+
+// handshake begins TLS on a connection to address, which it closes on failure.
+func handshake(ctx context.Context, raw net.Conn, config *tls.Config, address string) (*tls.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	config = config.Clone()
+	config.ServerName = host
+	c := tls.Client(raw, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return c, nil
 }
 
 // goodbye waits until the receiver has closed the stream, after which all that

@@ -27,8 +27,8 @@ const (
 )
 
 const (
-	// batch is how many records are sent before the cursor moves: what a crash
-	// can repeat.
+	// batchStream (of syslog over a stream, and Kafka) and batchOther are how many
+	// records are sent before the cursor moves: what a crash can repeat.
 	batchStream = 100
 	batchOther  = 20
 	// refuseAfter is how often a receiver must refuse a record before it is left

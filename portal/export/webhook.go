@@ -110,8 +110,11 @@ func newSender(d *Destination, p portal, now func() time.Time) (sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.Kind == Syslog {
+	switch d.Kind {
+	case Syslog:
 		return &syslogSender{d: d, portal: p, tls: c}, nil
+	case Kafka:
+		return newKafkaSender(d, p, c)
 	}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: dialer().DialContext, TLSClientConfig: c, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1,
@@ -124,7 +127,8 @@ func newSender(d *Destination, p portal, now func() time.Time) (sender, error) {
 	}}, nil
 }
 
-// webhookSender makes one request for each record.
+// webhookSender makes one request for each record: what a receiver refuses is
+// then known, also by OTLP, which would only say how many of a request.
 type webhookSender struct {
 	d      *Destination
 	portal portal
@@ -149,6 +153,8 @@ func (s *webhookSender) body(r *Record) ([]byte, error) {
 		return r.slack(s.portal)
 	case Teams:
 		return r.teams(s.portal)
+	case OTLP:
+		return r.otlp(s.portal, s.now(), maxBody)
 	}
 	return r.encode(s.portal, maxBody)
 }
@@ -163,6 +169,9 @@ func (s *webhookSender) one(ctx context.Context, r *Record) error {
 		return errors.New("the stored URL cannot be used: enter it again")
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if s.d.Kind == OTLP {
+		req.Header.Set("Content-Type", otlpType)
+	}
 	req.Header.Set("User-Agent", "Bulwark/"+headerField(s.portal.version, 32))
 	req.Header.Set("Bulwark-Delivery", r.ID())
 	if s.d.Secret != "" {
@@ -183,6 +192,9 @@ func (s *webhookSender) one(ctx context.Context, r *Record) error {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if resp.StatusCode/100 == 2 {
+		if s.d.Kind == OTLP && err == nil {
+			return otlpRejected(resp.Header.Get("Content-Type"), text)
+		}
 		return nil // it has taken the record, whatever became of the answer
 	}
 	if err != nil {

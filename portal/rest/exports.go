@@ -25,6 +25,9 @@ type exportDestination struct {
 	Transport        string     `json:"transport,omitempty"`
 	Format           string     `json:"format,omitempty"`
 	Facility         *int       `json:"facility,omitempty"`
+	Topic            string     `json:"topic,omitempty"`
+	SASLMechanism    string     `json:"saslMechanism,omitempty"`
+	Username         string     `json:"username,omitempty"`
 	CACertificates   string     `json:"caCertificates,omitempty"`
 	Signed           bool       `json:"signed"`
 	Authorization    bool       `json:"authorization"`
@@ -50,7 +53,7 @@ func (a *API) toExport(r *http.Request, d *export.Destination) (exportDestinatio
 	}
 	out := exportDestination{
 		ID: d.ID, DisplayName: d.Name, Type: d.Kind, IsEnabled: d.Enabled, Alerts: d.Alerts, AuditLog: d.Audit, MinSeverity: string(d.MinSeverity),
-		Target: d.Target(), Address: d.Address, Transport: d.Transport, Format: d.Format, CACertificates: d.CA, Signed: d.Secret != "", Authorization: d.Authorization != "",
+		Target: d.Target(), Address: d.Address, Transport: d.Transport, Format: d.Format, Topic: d.Topic, SASLMechanism: d.Mechanism, Username: d.User, CACertificates: d.CA, Signed: d.Secret != "", Authorization: d.Authorization != "",
 		State: d.State(), Waiting: waiting, Delivered: d.Delivered, Refused: d.Refused, Failures: d.Failures, LastSuccess: moment(d.LastSuccess),
 		LastTried: moment(d.LastTried), LastError: d.LastError, CreatedBy: d.CreatedBy, CreatedTime: d.Created, LastModifiedBy: d.UpdatedBy, LastModifiedTime: d.Updated,
 	}
@@ -78,6 +81,10 @@ type exportBody struct {
 	Transport      *string `json:"transport"`
 	Format         *string `json:"format"`
 	Facility       *int    `json:"facility"`
+	Topic          *string `json:"topic"`
+	SASLMechanism  *string `json:"saslMechanism"`
+	Username       *string `json:"username"`
+	Password       *string `json:"password"`
 	CACertificates *string `json:"caCertificates"`
 }
 
@@ -100,11 +107,15 @@ func (b *exportBody) apply(d *export.Destination) error {
 	set(&d.URL, b.URL)
 	set(&d.Secret, b.Secret)
 	set(&d.Authorization, b.Authorization)
-	d.Given = export.Given{Secret: b.Secret != nil, Authorization: b.Authorization != nil}
+	set(&d.Password, b.Password)
+	d.Given = export.Given{Secret: b.Secret != nil, Authorization: b.Authorization != nil, Password: b.Password != nil}
 	set(&d.Address, b.Address)
 	set(&d.Transport, b.Transport)
 	set(&d.Format, b.Format)
 	set(&d.Facility, b.Facility)
+	set(&d.Topic, b.Topic)
+	set(&d.Mechanism, b.SASLMechanism)
+	set(&d.User, b.Username)
 	set(&d.CA, b.CACertificates)
 	return nil
 }

@@ -44,6 +44,10 @@ func exportKind(kind string) string {
 		return "Slack"
 	case export.Teams:
 		return "Microsoft Teams"
+	case export.Kafka:
+		return "Kafka"
+	case export.OTLP:
+		return "OpenTelemetry (OTLP/HTTP)"
 	}
 	return "Syslog"
 }
@@ -88,6 +92,7 @@ type exportPage struct {
 	D                               exportRow
 	New                             bool
 	Severities, Transports, Formats []string
+	Mechanisms                      []string
 	MinSecret, MaxSecret            int
 	CSRF                            string
 }
@@ -111,15 +116,18 @@ func (s *Site) exportDestination(w http.ResponseWriter, r *http.Request) error {
 
 func newExport(kind string) export.Destination {
 	d := export.Destination{Kind: kind, Enabled: true, Alerts: true, MinSeverity: event.SeverityLow}
-	if kind == export.Syslog {
+	switch kind {
+	case export.Syslog:
 		d.Settings = export.Settings{Transport: export.TLS, Format: export.CEF, Facility: export.DefaultFacility}
+	case export.Kafka:
+		d.Settings = export.Settings{Transport: export.TLS, Mechanism: export.Scram512}
 	}
 	return d
 }
 
 func (s *Site) showExport(w http.ResponseWriter, r *http.Request, status int, d export.Destination, flash, problem string) error {
 	p := exportPage{
-		New: d.ID == "", Severities: alert.Severities(), Transports: export.Transports(), Formats: export.Formats(),
+		New: d.ID == "", Severities: alert.Severities(), Transports: export.Transports(), Formats: export.Formats(), Mechanisms: export.Mechanisms(),
 		MinSecret: export.MinSecret, MaxSecret: export.MaxSecret, CSRF: visitOf(r.Context()).session.CSRF,
 	}
 	title := d.Name
@@ -152,7 +160,14 @@ func (s *Site) saveExport(w http.ResponseWriter, r *http.Request) error {
 	}
 	d.Name, d.Enabled, d.Alerts, d.Audit = form.Get("name"), form.Get("enabled") != "", form.Get("alerts") != "", form.Get("audit") != ""
 	d.MinSeverity, d.CA = event.Severity(form.Get("severity")), form.Get("ca")
-	if d.Kind == export.Syslog {
+	switch d.Kind {
+	case export.Kafka:
+		d.Address, d.Transport, d.Topic = form.Get("address"), form.Get("transport"), form.Get("topic")
+		d.Mechanism, d.User = form.Get("mechanism"), form.Get("user")
+		if d.Mechanism == "" {
+			d.Password = ""
+		}
+	case export.Syslog:
 		d.Address, d.Transport, d.Format = form.Get("address"), form.Get("transport"), form.Get("format")
 		var err error
 		if d.Facility, err = strconv.Atoi(form.Get("facility")); err != nil {
@@ -162,14 +177,14 @@ func (s *Site) saveExport(w http.ResponseWriter, r *http.Request) error {
 	for _, f := range []struct {
 		to   *string
 		name string
-	}{{&d.URL, "url"}, {&d.Secret, "secret"}, {&d.Authorization, "authorization"}} {
+	}{{&d.URL, "url"}, {&d.Secret, "secret"}, {&d.Authorization, "authorization"}, {&d.Password, "password"}} {
 		if v := form.Get(f.name); v != "" {
 			*f.to = v
 		} else if form.Get("remove-"+f.name) != "" {
 			*f.to = ""
 		}
 	}
-	d.Given = export.Given{Secret: form.Get("secret") != "", Authorization: form.Get("authorization") != ""}
+	d.Given = export.Given{Secret: form.Get("secret") != "", Authorization: form.Get("authorization") != "", Password: form.Get("password") != ""}
 	kept, err := s.cfg.Exports.Put(r.Context(), d, exportWho(r))
 	var wrong *export.Invalid
 	switch {
