@@ -97,6 +97,12 @@ func TestExports(t *testing.T) {
 	if status, got := call("PATCH", one, at, `{"type":"slack"}`); status != 400 {
 		t.Errorf("another type: %d %v", status, got)
 	}
+	if status, got := call("POST", list, list, `{"displayName":"pipeline","type":"otlp","url":"`+server.URL+`","isEnabled":false}`); status != 201 || got["target"] != server.URL+"/…" || got["state"] != "Off" {
+		t.Errorf("a collector: %d %v", status, got)
+	}
+	if status, got := call("POST", list, list, `{"displayName":"k","type":"kafka","address":"127.0.0.1:1","topic":"t","username":"u","password":"p","saslMechanism":"plain","transport":"tcp"}`); status != 400 || !strings.Contains(mustJSON(got), `"target":"saslMechanism"`) {
+		t.Errorf("a readable password: %d %v", status, got)
+	}
 	// An alert arrives while the portal serves.
 	alert := event.Alert{ID: strings.Repeat("e", 32), Time: time.Now(), Title: hostileText, Severity: event.SeverityHigh, Source: event.SourceEDR, Category: "Execution"}
 	if _, err := w.alerts.Accept(t.Context(), w.device, "web1", alert, time.Now()); err != nil {
@@ -132,7 +138,7 @@ func TestExports(t *testing.T) {
 	r.mu.Unlock()
 	text := w.exportPages(t, d["id"].(string))
 	_, listed := call("GET", list, list, "")
-	for _, secret := range []string{key, path, "Slack-secret"} {
+	for _, secret := range []string{key, path, "Slack-secret", "Kafka-secret"} {
 		if strings.Contains(text+mustJSON(listed), secret) {
 			t.Errorf("the secret %q is shown", secret)
 		}
@@ -206,8 +212,27 @@ func (w *world) exportPages(t *testing.T, id string) string {
 	if err != nil || kept.URL != "https://127.0.0.1:1/Slack-secret" || kept.MinSeverity != event.SeverityLow || kept.Version != 2 {
 		t.Errorf("after the change: %+v %v", kept, err)
 	}
+	// Kafka by its page, seen by the API.
+	brokers := url.Values{"name": {"bus"}, "kind": {"kafka"}, "address": {"127.0.0.1:1"}, "topic": {"alerts"}, "transport": {"tls"}, "mechanism": {"scram-sha-512"}, "user": {"bulwark"}, "password": {"Kafka-secret"}, "enabled": {""}}
+	resp, _ = w.post(t, c, "/exports/new", form(brokers))
+	bus := resp.Header.Get("Location")
+	if resp.StatusCode != 303 {
+		t.Fatalf("a destination in Kafka: %s", resp.Status)
+	}
+	brokers["version"], brokers["password"] = []string{"1"}, []string{""}
+	brokers["topic"] = []string{"other"}
+	if resp, _ := w.post(t, c, bus, form(brokers)); resp.StatusCode != 303 {
+		t.Errorf("another topic without the password: %s", resp.Status)
+	}
+	brokers["version"], brokers["address"] = []string{"2"}, []string{"127.0.0.1:2"}
+	if resp, text := w.post(t, c, bus, form(brokers)); resp.StatusCode != 400 || !strings.Contains(text, "enter the password again") {
+		t.Errorf("other brokers without the password: %s", resp.Status)
+	}
+	if k, err := w.exports.Get(t.Context(), strings.TrimPrefix(bus, "/exports/")); err != nil || k.Password != "Kafka-secret" || k.Target() != "tls://127.0.0.1:1/other" || k.Mechanism != "scram-sha-512" {
+		t.Errorf("the destination in Kafka: %+v %v", k.Settings, err)
+	}
 	all := wrong + test
-	for _, path := range []string{"/exports", chat, "/exports/" + id, "/exports/new?kind=syslog", "/audit"} {
+	for _, path := range []string{"/exports", chat, bus, "/exports/new?kind=kafka", "/exports/new?kind=otlp", "/exports/" + id, "/exports/new?kind=syslog", "/audit"} {
 		resp, text := w.get(t, c, path)
 		if resp.StatusCode != 200 || strings.Contains(text, "<script>window") || strings.Contains(text, "ZgotmplZ") {
 			t.Errorf("GET %s: %s", path, resp.Status)
