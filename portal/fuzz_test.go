@@ -13,7 +13,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
 	"github.com/bulwarkhq/bulwark/portal/pki"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 // fuzzed is a portal whose handler is called directly, with a signed-in
@@ -28,7 +28,7 @@ type fuzzed struct {
 func fuzzWorld(f *testing.F) (*fuzzed, string) {
 	f.Helper()
 	dir := f.TempDir()
-	control, err := sqlite.Open(f.Context(), filepath.Join(dir, "control.db"))
+	control, err := sqlstore.OpenSQLite(f.Context(), filepath.Join(dir, "control.db"))
 	if err != nil {
 		f.Fatal(err)
 	}

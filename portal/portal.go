@@ -47,7 +47,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
 
-// Control is the store of control data; portal/store/sqlite implements it.
+// Control is the store of control data; portal/store/sqlstore implements it.
 type Control interface {
 	Organisation(ctx context.Context, newID func() string) (id, name string, err error)
 	Enroll() enroll.Store

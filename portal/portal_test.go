@@ -37,7 +37,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/pki"
 	"github.com/bulwarkhq/bulwark/portal/sample"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 const hostileText = `"><script>window.pwned=1</script><img src=x onerror='a'>{{.}}`
@@ -46,7 +46,7 @@ const hostileText = `"><script>window.pwned=1</script><img src=x onerror='a'>{{.
 type world struct {
 	*Portal
 	url     string
-	control *sqlite.Store
+	control *sqlstore.Store
 	device  string
 	alert   string
 	action  string // with a file
@@ -65,7 +65,7 @@ func newWorld(t testing.TB) *world {
 func newWorldWith(t testing.TB, with func(*Config)) *world {
 	t.Helper()
 	dir := t.TempDir()
-	control, err := sqlite.Open(t.Context(), filepath.Join(dir, "control.db"))
+	control, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(dir, "control.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,21 +16,21 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/ingest/ingesttest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 func TestSink(t *testing.T) {
 	ingesttest.Run(t, func(t *testing.T) *ingesttest.Harness {
 		path := filepath.Join(t.TempDir(), "control.db")
 		events := eventstoretest.NewMemory()
-		var control *sqlite.Store
+		var control *sqlstore.Store
 		var alerts *alert.Service
 		open := func(t *testing.T) ingest.Sink {
 			if control != nil {
 				control.Close()
 			}
 			var err error
-			if control, err = sqlite.Open(t.Context(), path); err != nil {
+			if control, err = sqlstore.OpenSQLite(t.Context(), path); err != nil {
 				t.Fatal(err)
 			}
 			alerts = alert.NewService(control.Alerts(), time.Now)
@@ -83,7 +83,7 @@ func TestSink(t *testing.T) {
 }
 
 // addDevice enrols a device as the EnrollmentService would.
-func addDevice(t testing.TB, control *sqlite.Store, id, host string) {
+func addDevice(t testing.TB, control *sqlstore.Store, id, host string) {
 	t.Helper()
 	now := time.Now()
 	err := control.Enroll().Enroll(t.Context(), enroll.Enrollment{

@@ -18,7 +18,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 // actor names offline commands in the audit log.
@@ -26,7 +26,7 @@ const actor = "bulwark-portal (command line)"
 
 // withAccounts runs f on the accounts of the data folder, beside a running
 // portal or without one.
-func withAccounts(cmd *cobra.Command, f func(s *sqlite.Store, a *account.Service, at served) error) (err error) {
+func withAccounts(cmd *cobra.Command, f func(s *sqlstore.Store, a *account.Service, at served) error) (err error) {
 	dir, err := dataDir(cmd)
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func withAccounts(cmd *cobra.Command, f func(s *sqlite.Store, a *account.Service
 	if err != nil {
 		return err
 	}
-	s, err := sqlite.Open(cmd.Context(), controlPath(dir))
+	s, err := sqlstore.OpenSQLite(cmd.Context(), controlPath(dir))
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func withAccounts(cmd *cobra.Command, f func(s *sqlite.Store, a *account.Service
 func adminCommand(use, short string, create bool) *cobra.Command {
 	var name string
 	c := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, at served) error {
+		return withAccounts(cmd, func(_ *sqlstore.Store, a *account.Service, at served) error {
 			var password string
 			var err error
 			if create {
@@ -73,7 +73,7 @@ func resetFactorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "reset-second-factor", Short: "Remove the second factor of an account and end its sessions", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, _ served) error {
+			return withAccounts(cmd, func(_ *sqlstore.Store, a *account.Service, _ served) error {
 				err := a.ResetFactor(cmd.Context(), name, actor, "")
 				if errors.Is(err, account.ErrNotFound) {
 					return fmt.Errorf("%w: there is no such account, or it has no second factor", err)
@@ -117,7 +117,7 @@ func onboardingCommand() *cobra.Command {
 			}
 			spec.Tags = append(spec.Tags, enroll.Tag{Key: k, Value: v})
 		}
-		return withAccounts(cmd, func(s *sqlite.Store, a *account.Service, at served) error {
+		return withAccounts(cmd, func(s *sqlstore.Store, a *account.Service, at served) error {
 			if portalURL != "" {
 				u, err := url.Parse(portalURL)
 				if err != nil || u.Scheme != "https" || u.Hostname() == "" {
@@ -192,7 +192,7 @@ func tokenCommand() *cobra.Command {
 		if name == "" {
 			return usage("--name is needed")
 		}
-		return withAccounts(cmd, func(_ *sqlite.Store, a *account.Service, _ served) error {
+		return withAccounts(cmd, func(_ *sqlstore.Store, a *account.Service, _ served) error {
 			t, secret, err := a.CreateToken(cmd.Context(), name, list, time.Duration(expires), actor, "")
 			if err != nil {
 				return err

@@ -18,7 +18,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/pki"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 type serveOptions struct {
@@ -129,7 +129,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	control, err := sqlite.Open(ctx, controlPath(dir))
+	control, err := sqlstore.OpenSQLite(ctx, controlPath(dir))
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 type fixture struct {
@@ -20,7 +20,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
+	s, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

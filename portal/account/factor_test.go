@@ -12,7 +12,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/seal"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 const goodPassword = "a good long password"
@@ -28,7 +28,7 @@ type secured struct {
 
 func newSecured(t *testing.T) *secured {
 	t.Helper()
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
+	store, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/export"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 const (
@@ -39,7 +39,7 @@ type desk struct {
 	*export.Service
 	t     *testing.T
 	dir   string
-	store *sqlite.Store
+	store *sqlstore.Store
 	mu    sync.Mutex
 	now   time.Time
 	n     int
@@ -55,7 +55,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) open() {
 	d.t.Helper()
 	var err error
-	if d.store, err = sqlite.Open(d.t.Context(), filepath.Join(d.dir, "control.db")); err != nil {
+	if d.store, err = sqlstore.OpenSQLite(d.t.Context(), filepath.Join(d.dir, "control.db")); err != nil {
 		d.t.Fatal(err)
 	}
 	key, err := export.OpenKey(filepath.Join(d.dir, "export.key"))

@@ -19,13 +19,13 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 // fleet is a portal's stores with a clock.
 type fleet struct {
 	t       *testing.T
-	control *sqlite.Store
+	control *sqlstore.Store
 	alerts  *alert.Service
 	devices *inventory.Service
 	now     time.Time
@@ -34,7 +34,7 @@ type fleet struct {
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	control, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "control.db"))
+	control, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "control.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

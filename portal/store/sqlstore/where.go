@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"fmt"
@@ -21,6 +21,7 @@ type column struct {
 // where compiles a filter. Everything that came from a user is an argument;
 // names come from the columns.
 type where struct {
+	*dialect
 	schema  query.Schema
 	columns map[string]column
 	sql     strings.Builder
@@ -67,7 +68,7 @@ func (w *where) expr(e query.Expr) error {
 			return err
 		}
 		w.use(c.sql, c.args...)
-		w.use(` LIKE ? ESCAPE '\'`, pattern(e.Match, e.Value))
+		w.use(w.matches("?"), pattern(e.Match, e.Value))
 		return nil
 	case query.Any:
 		return w.any(e)
@@ -134,16 +135,19 @@ func (w *where) any(e query.Any) error {
 		if i > 0 {
 			w.use(" OR ")
 		}
-		w.use("EXISTS (SELECT 1 FROM json_each(" + array + ") AS element WHERE element.value")
+		w.use("EXISTS (SELECT 1 FROM " + w.elements(array) + " AS element WHERE element.value")
 		if e.Match == 0 {
 			w.use(" = ?)", e.Value)
 		} else {
-			w.use(` LIKE ? ESCAPE '\')`, pattern(e.Match, e.Value))
+			w.use(w.matches("?")+")", pattern(e.Match, e.Value))
 		}
 	}
 	w.use(")")
 	return nil
 }
+
+// matches follows text that must match a pattern.
+func (d *dialect) matches(pattern string) string { return " " + d.like + " " + pattern + ` ESCAPE '\'` }
 
 var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
@@ -185,8 +189,8 @@ type page struct {
 // direction of what they are ties of: so an index of that column, which ends
 // with the rowid, has the whole order, also where 100,000 rows are of one import
 // and its time.
-func compile(q query.Query, schema query.Schema, columns map[string]column, fallback, tieBreak string) (page, error) {
-	w := where{schema: schema, columns: columns}
+func compile(d *dialect, q query.Query, schema query.Schema, columns map[string]column, fallback, tieBreak string) (page, error) {
+	w := where{dialect: d, schema: schema, columns: columns}
 	if q.Filter != nil {
 		w.sql.WriteString(" WHERE ")
 		if err := w.expr(q.Filter); err != nil {

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func (s accountStore) SetRole(ctx context.Context, userID string, role access.Ro
 }
 
 func (s accountStore) SetDisabled(ctx context.Context, userID string, disabled bool, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE users SET disabled = ? WHERE id = ?`, disabled, userID)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
@@ -34,7 +34,7 @@ func (s accountStore) SetDisabled(ctx context.Context, userID string, disabled b
 }
 
 // endSessions ends all sessions of a user but one.
-func endSessions(ctx context.Context, tx *sql.Tx, userID string, keep [32]byte) error {
+func endSessions(ctx context.Context, tx *transaction, userID string, keep [32]byte) error {
 	_, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ? AND hash <> ?`, userID, keep[:])
 	return err
 }
@@ -52,13 +52,12 @@ func (s accountStore) SecondFactor(ctx context.Context, userID string) (account.
 }
 
 func (s accountStore) BeginSecondFactor(ctx context.Context, f account.SecondFactor) error {
-	res, err := s.write.ExecContext(ctx, `INSERT INTO second_factors (user_id, secret, created) VALUES (?, ?, ?)
-		ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, created = excluded.created WHERE confirmed = 0`, f.UserID, f.Sealed, micros(f.Created))
-	return one(res, err, account.ErrExists)
+	return s.execOne(ctx, account.ErrExists, `INSERT INTO second_factors (user_id, secret, created) VALUES (?, ?, ?)
+		ON CONFLICT (user_id) DO UPDATE SET secret = excluded.secret, created = excluded.created WHERE second_factors.confirmed = 0`, f.UserID, f.Sealed, micros(f.Created))
 }
 
 func (s accountStore) ConfirmSecondFactor(ctx context.Context, f account.SecondFactor, step int64, codes [][32]byte, keep [32]byte, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE second_factors SET confirmed = ?, step = ? WHERE user_id = ? AND secret = ? AND confirmed = 0`, micros(a.Time), step, f.UserID, f.Sealed)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
@@ -73,7 +72,7 @@ func (s accountStore) ConfirmSecondFactor(ctx context.Context, f account.SecondF
 	})
 }
 
-func setRecoveryCodes(ctx context.Context, tx *sql.Tx, userID string, codes [][32]byte) error {
+func setRecoveryCodes(ctx context.Context, tx *transaction, userID string, codes [][32]byte) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM recovery_codes WHERE user_id = ?`, userID); err != nil {
 		return err
 	}
@@ -86,8 +85,7 @@ func setRecoveryCodes(ctx context.Context, tx *sql.Tx, userID string, codes [][3
 }
 
 func (s accountStore) UseStep(ctx context.Context, userID string, step int64) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE second_factors SET step = ?1 WHERE user_id = ?2 AND confirmed <> 0 AND step < ?1`, step, userID)
-	return one(res, err, account.ErrUsed)
+	return s.execOne(ctx, account.ErrUsed, `UPDATE second_factors SET step = ?1 WHERE user_id = ?2 AND confirmed <> 0 AND step < ?1`, step, userID)
 }
 
 func (s accountStore) UseRecoveryCode(ctx context.Context, userID string, hash [32]byte, at time.Time, a account.Audit) error {
@@ -95,7 +93,7 @@ func (s accountStore) UseRecoveryCode(ctx context.Context, userID string, hash [
 }
 
 func (s accountStore) SetRecoveryCodes(ctx context.Context, userID string, codes [][32]byte, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		if err := setRecoveryCodes(ctx, tx, userID, codes); err != nil {
 			return err
 		}
@@ -104,7 +102,7 @@ func (s accountStore) SetRecoveryCodes(ctx context.Context, userID string, codes
 }
 
 func (s accountStore) RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM second_factors WHERE user_id = ?`, userID)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -37,10 +37,10 @@ func scanIndicator(r scanner) (i indicator.Indicator, err error) {
 	return i, err
 }
 
-func indicatorFields() map[string]column {
+func indicatorFields(d *dialect) map[string]column {
 	return map[string]column{
 		"id": {sql: "id"}, "indicatorValue": {sql: "value"}, "indicatorType": {sql: "type"}, "action": {sql: "action"},
-		"title": {sql: "title", order: "title COLLATE NOCASE"}, "description": {sql: "description"}, "severity": {sql: "severity", order: "severity_rank"},
+		"title": {sql: "title", order: d.nocase("title")}, "description": {sql: "description"}, "severity": {sql: "severity", order: "severity_rank"},
 		"application": {sql: "application"}, "generateAlert": {sql: "generate_alert"}, "expirationTime": {sql: "expires"},
 		"creationTimeDateTimeUtc": {sql: "created"}, "lastUpdateTime": {sql: "updated"}, "createdBy": {sql: "created_by"},
 		"createdByDisplayName": {sql: "created_by"}, "lastUpdatedBy": {sql: "updated_by"}, "sourceType": {sql: "source"}, "rbacGroupIds": {sql: "groups"},
@@ -48,7 +48,7 @@ func indicatorFields() map[string]column {
 }
 
 func (s indicatorStore) Indicators(ctx context.Context, q query.Query) ([]indicator.Indicator, int, error) {
-	p, err := compile(q, indicator.Fields(), indicatorFields(), "updated DESC", "id")
+	p, err := compile(s.dialect, q, indicator.Fields(), indicatorFields(s.dialect), "updated DESC", "id")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -76,7 +76,7 @@ func indicatorAudit(n indicator.Note) account.Audit {
 }
 
 // grow notes a change of the indicators, and writes its audit entry.
-func (s indicatorStore) grow(ctx context.Context, tx *sql.Tx, n indicator.Note) error {
+func (s indicatorStore) grow(ctx context.Context, tx *transaction, n indicator.Note) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE revisions SET value = value + 1 WHERE name = 'indicators'`); err != nil {
 		return err
 	}
@@ -85,12 +85,12 @@ func (s indicatorStore) grow(ctx context.Context, tx *sql.Tx, n indicator.Note) 
 
 func (s indicatorStore) PutIndicators(ctx context.Context, put []indicator.Indicator, maxEntries, maxBytes int, n indicator.Note) (ids []int64, added int, err error) {
 	ids = make([]int64, len(put))
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.change(ctx, func(tx *transaction) error {
 		var before, after, size int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM indicators`).Scan(&before); err != nil {
 			return err
 		}
-		insert, err := tx.PrepareContext(ctx, `INSERT INTO indicators (type, value, action, title, description, severity, severity_rank, recommended, application,
+		insert, err := tx.prepare(ctx, `INSERT INTO indicators (type, value, action, title, description, severity, severity_rank, recommended, application,
 			educate_url, generate_alert, expires, groups, created, created_by, source, updated, updated_by, size) VALUES (?`+marks(18)+`)
 			ON CONFLICT (type, value) DO UPDATE SET action = excluded.action, title = excluded.title, description = excluded.description,
 			severity = excluded.severity, severity_rank = excluded.severity_rank, recommended = excluded.recommended, application = excluded.application,
@@ -99,7 +99,7 @@ func (s indicatorStore) PutIndicators(ctx context.Context, put []indicator.Indic
 		if err != nil {
 			return err
 		}
-		defer insert.Close() // with the transaction in any case
+		defer insert.stmt.Close() // with the transaction in any case
 		for k := range put {
 			i := &put[k]
 			values := []any{
@@ -124,7 +124,7 @@ func (s indicatorStore) PutIndicators(ctx context.Context, put []indicator.Indic
 				return err
 			}
 		}
-		if err := tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(size), 0) FROM indicators`).Scan(&after, &size); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM indicators`).Scan(&after, &size); err != nil {
 			return err
 		}
 		if after > maxEntries && after > before {
@@ -144,7 +144,7 @@ func (s indicatorStore) PutIndicators(ctx context.Context, put []indicator.Indic
 
 func (s indicatorStore) DeleteIndicators(ctx context.Context, ids []int64, n indicator.Note) (int, error) {
 	deleted := 0
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		for _, id := range ids {
 			res, err := tx.ExecContext(ctx, `DELETE FROM indicators WHERE id = ?`, id)
 			k, err := count(res, err)
@@ -174,7 +174,7 @@ func (s indicatorStore) DeleteExpiredIndicators(ctx context.Context, before time
 		return 0, err
 	}
 	deleted := 0
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM indicators WHERE expires <> 0 AND expires < ?`, micros(before))
 		if deleted, err = count(res, err); err != nil || deleted == 0 {
 			return err
@@ -190,7 +190,7 @@ func (s indicatorStore) DeleteExpiredIndicators(ctx context.Context, before time
 
 func (s indicatorStore) EachIndicator(ctx context.Context, group string, f func(*indicator.Indicator) error) error {
 	rs, err := s.read.QueryContext(ctx, `SELECT `+indicatorColumns+` FROM indicators
-		WHERE groups = '[]' OR EXISTS (SELECT 1 FROM json_each(groups) AS g WHERE g.value = ?) ORDER BY id`, group)
+		WHERE groups = '[]' OR EXISTS (SELECT 1 FROM `+s.elements("groups")+` AS g WHERE g.value = ?) ORDER BY id`, group)
 	if err != nil {
 		return fmt.Errorf("reading indicators: %w", err)
 	}
@@ -211,7 +211,7 @@ func (s indicatorStore) ScopedGroups(ctx context.Context) ([]string, error) {
 	return rows(ctx, s.read, func(r scanner) (g string, err error) {
 		err = r.Scan(&g)
 		return g, err
-	}, `SELECT DISTINCT g.value FROM indicators, json_each(indicators.groups) AS g WHERE indicators.groups <> '[]'`)
+	}, `SELECT DISTINCT g.value FROM indicators, `+s.elements("indicators.groups")+` AS g WHERE indicators.groups <> '[]'`)
 }
 
 func (s indicatorStore) IndicatorsRevision(ctx context.Context) (n int64, err error) {
@@ -238,7 +238,7 @@ func (s indicatorStore) PutApplied(ctx context.Context, a indicator.Applied) err
 		return nil
 	}
 	_, err = s.exec(ctx, `INSERT INTO device_indicators (device_id, wanted, reported, count, changed) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN reported = excluded.reported THEN changed ELSE excluded.changed END,
+		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN device_indicators.reported = excluded.reported THEN device_indicators.changed ELSE excluded.changed END,
 		wanted = excluded.wanted, reported = excluded.reported, count = excluded.count`,
 		a.DeviceID, a.Wanted, a.Reported, a.Count, micros(a.Changed))
 	return err

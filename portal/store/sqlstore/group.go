@@ -1,8 +1,7 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -25,7 +24,7 @@ const (
 
 // small is a change that waits for its group.
 type small struct {
-	f       func(ctx context.Context, tx *sql.Tx) error
+	f       func(ctx context.Context, tx *transaction) error
 	claimed atomic.Bool
 	reply   chan error
 }
@@ -36,7 +35,7 @@ var errClosed = errors.New("control database: it is closed")
 // that is on disk. f must use the context that it is given: the end of another
 // would end the transaction of all. It must be short, and may be run although the
 // caller has given up.
-func (s *Store) together(ctx context.Context, f func(ctx context.Context, tx *sql.Tx) error) error {
+func (s *Store) together(ctx context.Context, f func(ctx context.Context, tx *transaction) error) error {
 	c := &small{f: f, reply: make(chan error, 1)}
 	select {
 	case s.group <- c:
@@ -93,7 +92,7 @@ func (s *Store) runGroup(group []*small) {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTime)
 	defer cancel()
 	results := make([]error, len(group))
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		for i, c := range group {
 			if _, err := tx.ExecContext(ctx, `SAVEPOINT one`); err != nil {
 				return fmt.Errorf("control database: %w", err)
@@ -118,7 +117,7 @@ func (s *Store) runGroup(group []*small) {
 }
 
 // guarded runs the change; a panic in it becomes an error.
-func (c *small) guarded(ctx context.Context, tx *sql.Tx) (err error) {
+func (c *small) guarded(ctx context.Context, tx *transaction) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
@@ -127,9 +126,19 @@ func (c *small) guarded(ctx context.Context, tx *sql.Tx) (err error) {
 	return c.f(ctx, tx)
 }
 
+// execOne is together for one statement, and returns missing when it changed no
+// row.
+func (s *Store) execOne(ctx context.Context, missing error, query string, args ...any) error {
+	n, err := s.exec(ctx, query, args...)
+	if err == nil && n == 0 {
+		err = missing
+	}
+	return err
+}
+
 // exec is together for one statement, and returns how many rows it changed.
 func (s *Store) exec(ctx context.Context, query string, args ...any) (n int, err error) {
-	err = s.together(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.together(ctx, func(ctx context.Context, tx *transaction) error {
 		res, err := tx.ExecContext(ctx, query, args...)
 		n, err = count(res, err)
 		return err

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func (s enrollStore) CreateToken(ctx context.Context, t enroll.Token) error {
 	if err != nil {
 		return fmt.Errorf("enrollment token %s: %w", t.ID, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO enrollment_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err = s.exec(ctx, `INSERT INTO enrollment_tokens (`+tokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.Name, t.Hash[:], t.CreatedBy, micros(t.Created), micros(t.Expires), micros(t.Revoked), t.MaxUses, t.Uses, string(tags))
 	if taken(err) {
 		return enroll.ErrExists
@@ -72,8 +72,7 @@ func (s enrollStore) RevokeToken(ctx context.Context, id string, at time.Time) e
 // revoke sets the revoked column of one row unless it is set. table and key
 // are constants of this file.
 func (s enrollStore) revoke(ctx context.Context, table, key, id string, at time.Time) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE `+table+` SET revoked = CASE revoked WHEN 0 THEN ? ELSE revoked END WHERE `+key+` = ?`, micros(at), id)
-	return one(res, err, enroll.ErrNotFound)
+	return s.execOne(ctx, enroll.ErrNotFound, `UPDATE `+table+` SET revoked = CASE revoked WHEN 0 THEN ? ELSE revoked END WHERE `+key+` = ?`, micros(at), id)
 }
 
 // one turns "no row" into missing.
@@ -92,8 +91,7 @@ func one(res sql.Result, err, missing error) error {
 }
 
 func (s enrollStore) DeleteExpiredTokens(ctx context.Context, before time.Time) (int, error) {
-	res, err := s.write.ExecContext(ctx, `DELETE FROM enrollment_tokens WHERE expires <> 0 AND expires < ?`, micros(before))
-	return count(res, err)
+	return s.exec(ctx, `DELETE FROM enrollment_tokens WHERE expires <> 0 AND expires < ?`, micros(before))
 }
 
 func count(res sql.Result, err error) (int, error) {
@@ -105,7 +103,7 @@ func count(res sql.Result, err error) (int, error) {
 }
 
 func (s enrollStore) Enroll(ctx context.Context, e enroll.Enrollment) error {
-	return s.together(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.together(ctx, func(ctx context.Context, tx *transaction) error {
 		if e.TokenID != "" {
 			if err := useToken(ctx, tx, e.TokenID); err != nil {
 				return err
@@ -124,7 +122,7 @@ func (s enrollStore) Enroll(ctx context.Context, e enroll.Enrollment) error {
 	})
 }
 
-func useToken(ctx context.Context, tx *sql.Tx, id string) error {
+func useToken(ctx context.Context, tx *transaction, id string) error {
 	res, err := tx.ExecContext(ctx, `UPDATE enrollment_tokens SET uses = uses + 1 WHERE id = ? AND (max_uses = 0 OR uses < max_uses)`, id)
 	n, err := count(res, err)
 	if err != nil || n == 1 {
@@ -140,7 +138,7 @@ func useToken(ctx context.Context, tx *sql.Tx, id string) error {
 	return fmt.Errorf("enrollment token %s: %w", id, enroll.ErrTokenUsedUp)
 }
 
-func putEnrolled(ctx context.Context, tx *sql.Tx, d enroll.Device, now time.Time) error {
+func putEnrolled(ctx context.Context, tx *transaction, d enroll.Device, now time.Time) error {
 	raw, err := proto.Marshal(d.Info)
 	if err != nil {
 		return err
@@ -208,7 +206,7 @@ func (s enrollStore) RevokeCertificate(ctx context.Context, serial string, at ti
 }
 
 func (s enrollStore) RevokeDevice(ctx context.Context, id string, at time.Time) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE devices SET revoked = CASE revoked WHEN 0 THEN ? ELSE revoked END WHERE id = ?`, micros(at), id)
 		if err := one(res, err, enroll.ErrNotFound); err != nil {
 			return err

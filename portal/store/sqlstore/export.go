@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -21,10 +21,8 @@ const selectExports = `SELECT id, version, name, kind, enabled, alerts, audit, m
 	alert_cursor, audit_cursor, delivered, refused, failures, next, last_success, last_tried, last_error FROM exports`
 
 // The ends of the logs. Rows that were removed count, too.
-const (
-	endOfAlerts = `(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'alert_log')`
-	endOfAudit  = `(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'audit')`
-)
+func (d *dialect) endOfAlerts() string { return d.lastNumber("alert_log") }
+func (d *dialect) endOfAudit() string  { return d.lastNumber("audit") }
 
 func scanExport(r scanner) (d export.Destination, err error) {
 	var severity, settings string
@@ -47,7 +45,7 @@ func scanExport(r scanner) (d export.Destination, err error) {
 }
 
 func (s exportStore) Destinations(ctx context.Context) ([]export.Destination, error) {
-	return rows(ctx, s.read, scanExport, selectExports+` ORDER BY name, id`)
+	return rows(ctx, s.read, scanExport, selectExports+` ORDER BY `+s.nocase("name")+`, id`)
 }
 
 func (s exportStore) Destination(ctx context.Context, id string) (export.Destination, error) {
@@ -64,17 +62,17 @@ func (s exportStore) PutDestination(ctx context.Context, d export.Destination, e
 		return fmt.Errorf("storing export destination %s: %w", d.ID, err)
 	}
 	values := []any{d.Version, d.Name, d.Kind, d.Enabled, d.Alerts, d.Audit, string(d.MinSeverity), string(settings), d.Sealed, micros(d.Updated), d.UpdatedBy}
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.change(ctx, func(tx *transaction) error {
 		var err error
 		if d.Version == 1 {
 			_, err = tx.ExecContext(ctx, `INSERT INTO exports (version, name, kind, enabled, alerts, audit, min_severity, settings, secrets, updated, updated_by, created, created_by, id,
-				alert_cursor, audit_cursor) VALUES (?`+marks(13)+`, `+endOfAlerts+`, `+endOfAudit+`)`, append(values, micros(d.Created), d.CreatedBy, d.ID)...)
+				alert_cursor, audit_cursor) VALUES (?`+marks(13)+`, `+s.endOfAlerts()+`, `+s.endOfAudit()+`)`, append(values, micros(d.Created), d.CreatedBy, d.ID)...)
 		} else {
 			// What was not exported before begins now.
 			var res sql.Result
 			res, err = tx.ExecContext(ctx, `UPDATE exports SET version = ?, name = ?, kind = ?, enabled = ?,
-				alert_cursor = CASE WHEN alerts = 0 THEN `+endOfAlerts+` ELSE alert_cursor END, alerts = ?,
-				audit_cursor = CASE WHEN audit = 0 THEN `+endOfAudit+` ELSE audit_cursor END, audit = ?,
+				alert_cursor = CASE WHEN alerts = 0 THEN `+s.endOfAlerts()+` ELSE alert_cursor END, alerts = ?,
+				audit_cursor = CASE WHEN audit = 0 THEN `+s.endOfAudit()+` ELSE audit_cursor END, audit = ?,
 				min_severity = ?, settings = ?, secrets = ?, updated = ?, updated_by = ?, failures = 0, next = 0, last_error = '' WHERE id = ? AND version = ?`,
 				append(values, d.ID, d.Version-1)...)
 			if err == nil {
@@ -97,7 +95,7 @@ func (s exportStore) PutDestination(ctx context.Context, d export.Destination, e
 
 // altered runs a statement on a destination and writes the audit entry.
 func (s exportStore) altered(ctx context.Context, id string, entry account.Audit, q string, args ...any) error {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, q, args...)
 		if err := one(res, err, export.ErrNotFound); err != nil {
 			return err
@@ -115,11 +113,11 @@ func (s exportStore) DeleteDestination(ctx context.Context, id string, entry acc
 }
 
 func (s exportStore) Skip(ctx context.Context, id string, entry account.Audit) error {
-	return s.altered(ctx, id, entry, `UPDATE exports SET alert_cursor = `+endOfAlerts+`, audit_cursor = `+endOfAudit+`, failures = 0, next = 0, last_error = '' WHERE id = ?`, id)
+	return s.altered(ctx, id, entry, `UPDATE exports SET alert_cursor = `+s.endOfAlerts()+`, audit_cursor = `+s.endOfAudit()+`, failures = 0, next = 0, last_error = '' WHERE id = ?`, id)
 }
 
 func (s exportStore) Tested(ctx context.Context, id string, arrived bool, entry account.Audit) error {
-	return s.altered(ctx, id, entry, `UPDATE exports SET next = CASE WHEN ? THEN 0 ELSE next END WHERE id = ?`, arrived, id)
+	return s.altered(ctx, id, entry, `UPDATE exports SET next = CASE ? WHEN 0 THEN next ELSE 0 END WHERE id = ?`, arrived, id)
 }
 
 func (s exportStore) Waiting(ctx context.Context, d *export.Destination, limit int) (int, error) {
@@ -129,8 +127,8 @@ func (s exportStore) Waiting(ctx context.Context, d *export.Destination, limit i
 		text string
 		args []any
 	}{
-		{d.Alerts, `SELECT count(*) FROM (SELECT 1 FROM alert_log WHERE seq > ? AND severity_rank >= ? LIMIT ?)`, []any{d.AlertCursor, severityRank(d.MinSeverity), limit}},
-		{d.Audit, `SELECT count(*) FROM (SELECT 1 FROM audit WHERE id > ? LIMIT ?)`, []any{d.AuditCursor, limit}},
+		{d.Alerts, `SELECT count(*) FROM (SELECT 1 FROM alert_log WHERE seq > ? AND severity_rank >= ? LIMIT ?) AS waiting`, []any{d.AlertCursor, severityRank(d.MinSeverity), limit}},
+		{d.Audit, `SELECT count(*) FROM (SELECT 1 FROM audit WHERE id > ? LIMIT ?) AS waiting`, []any{d.AuditCursor, limit}},
 	} {
 		if !q.on {
 			continue
@@ -154,7 +152,7 @@ func (q queuedScanner) Scan(to ...any) error { return q.scanner.Scan(append([]an
 
 func (s exportStore) NextAlerts(ctx context.Context, after int64, least event.Severity, limit int) ([]export.Queued, int64, error) {
 	var end int64
-	if err := s.read.QueryRowContext(ctx, `SELECT `+endOfAlerts).Scan(&end); err != nil {
+	if err := s.read.QueryRowContext(ctx, `SELECT `+s.endOfAlerts()).Scan(&end); err != nil {
 		return nil, 0, fmt.Errorf("reading the log of alerts: %w", err)
 	}
 	list, err := rows(ctx, s.read, func(r scanner) (q export.Queued, err error) {
@@ -173,8 +171,8 @@ func (s exportStore) NextAudit(ctx context.Context, after int64, limit int) ([]a
 }
 
 func (s exportStore) Advance(ctx context.Context, id string, p export.Progress) error {
-	err := s.change(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `UPDATE exports SET alert_cursor = max(alert_cursor, ?), audit_cursor = max(audit_cursor, ?), delivered = delivered + ?, refused = refused + ? WHERE id = ?`,
+	err := s.change(ctx, func(tx *transaction) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE exports SET alert_cursor = `+s.greatest+`(alert_cursor, ?), audit_cursor = `+s.greatest+`(audit_cursor, ?), delivered = delivered + ?, refused = refused + ? WHERE id = ?`,
 			p.AlertCursor, p.AuditCursor, p.Delivered, p.Refused, id); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func scanRule(r scanner) (d detection.Rule, err error) {
 func duration(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
 
 func (s detectionStore) Rules(ctx context.Context) ([]detection.Rule, error) {
-	return rows(ctx, s.read, scanRule, selectRules+` ORDER BY d.name COLLATE NOCASE, d.id`)
+	return rows(ctx, s.read, scanRule, selectRules+` ORDER BY `+s.nocase("d.name")+`, d.id`)
 }
 
 func (s detectionStore) Rule(ctx context.Context, id string) (detection.Rule, error) {
@@ -70,7 +70,7 @@ func detectionAudit(n detection.Note, action, target string) account.Audit {
 }
 
 func (s detectionStore) PutRule(ctx context.Context, d detection.Rule, n detection.Note) error {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		values := []any{
 			d.Version, d.Name, d.Enabled, d.Query, d.Every.Microseconds(), d.Lookback.Microseconds(), d.Title, d.Description, d.Recommended, string(d.Severity), d.Category,
 			list(d.Techniques), d.PerDevice, d.Suppress.Microseconds(), d.Action, micros(d.Created), d.CreatedBy, micros(d.Updated), d.UpdatedBy, micros(d.Next), micros(d.Covered), d.ID,
@@ -84,7 +84,7 @@ func (s detectionStore) PutRule(ctx context.Context, d detection.Rule, n detecti
 			return addAudit(ctx, tx, detectionAudit(n, "detection.create", d.ID))
 		}
 		res, err := tx.ExecContext(ctx, `UPDATE detections SET version = ?, name = ?, enabled = ?, query = ?, every = ?, lookback = ?, title = ?, description = ?, recommended = ?,
-			severity = ?, category = ?, techniques = ?, per_device = ?, suppress = ?, action = ?, created = ?, created_by = ?, updated = ?, updated_by = ?, next = ?, covered = max(covered, ?)
+			severity = ?, category = ?, techniques = ?, per_device = ?, suppress = ?, action = ?, created = ?, created_by = ?, updated = ?, updated_by = ?, next = ?, covered = `+s.greatest+`(covered, ?)
 			WHERE id = ? AND version = ?`, append(values, d.Version-1)...)
 		if err := one(res, err, detection.ErrConflict); err != nil {
 			return err
@@ -98,7 +98,7 @@ func (s detectionStore) PutRule(ctx context.Context, d detection.Rule, n detecti
 }
 
 func (s detectionStore) DeleteRule(ctx context.Context, id string, n detection.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM detections WHERE id = ?`, id)
 		if err := one(res, err, detection.ErrNotFound); err != nil {
 			return err
@@ -108,9 +108,10 @@ func (s detectionStore) DeleteRule(ctx context.Context, id string, n detection.N
 }
 
 func (s detectionStore) AddRun(ctx context.Context, id string, run detection.Run, next time.Time, keep int) error {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		failed := run.Status() == "Failed"
-		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?1, alerts = alerts + ?2, failures = iif(?3, failures + 1, 0), covered = iif(?3, covered, max(covered, ?4)) WHERE id = ?5`,
+		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?1, alerts = alerts + ?2, failures = CASE ?3 WHEN 0 THEN 0 ELSE failures + 1 END,
+			covered = CASE ?3 WHEN 0 THEN `+s.greatest+`(covered, ?4) ELSE covered END WHERE id = ?5`,
 			micros(next), run.New, failed, micros(run.Started), id)
 		if err := one(res, err, detection.ErrNotFound); err != nil {
 			return err
@@ -132,7 +133,7 @@ func (s detectionStore) AddRun(ctx context.Context, id string, run detection.Run
 }
 
 func (s detectionStore) Postpone(ctx context.Context, id string, next time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `UPDATE detections SET next = ? WHERE id = ?`, micros(next), id); err != nil {
+	if _, err := s.exec(ctx, `UPDATE detections SET next = ? WHERE id = ?`, micros(next), id); err != nil {
 		return fmt.Errorf("postponing custom detection %s: %w", id, err)
 	}
 	return nil

@@ -1,8 +1,7 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"sync"
 
@@ -33,7 +32,7 @@ func (s commandStore) Pending(ctx context.Context, deviceID string) ([]ingest.Co
 func (s commandStore) Watch(deviceID string) (<-chan struct{}, func()) { return s.watch.add(deviceID) }
 
 func (s commandStore) Complete(ctx context.Context, deviceID string, c ingest.Completion) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE commands SET status = ?, message = ?, result = ?, updated = ? WHERE id = ? AND device_id = ?`,
 			c.Status, c.Message, string(c.Result), micros(s.now()), c.ID, deviceID)
 		if err := one(res, err, fmt.Errorf("command %.64q: %w", c.ID, ingest.ErrUnknownCommand)); err != nil || c.Status != action.Succeeded {
@@ -82,6 +81,20 @@ func (w *watchers) notify(device string) {
 		select {
 		case ch <- struct{}{}:
 		default:
+		}
+	}
+}
+
+// notifyAll is notify for every device that somebody watches.
+func (w *watchers) notifyAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, of := range w.by {
+		for ch := range of {
+			select {
+			case ch <- struct{}{}:
+			default:
+			}
 		}
 	}
 }

@@ -1,10 +1,11 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ func keyText(k incident.Key) string { return strconv.Itoa(int(k.Kind)) + " " + k
 
 // correlate puts a new alert into an incident. What it decides depends on what
 // is stored alone, in the one transaction of the writer.
-func correlate(ctx context.Context, tx *sql.Tx, a *alert.Alert) error {
+func correlate(ctx context.Context, tx *transaction, a *alert.Alert) error {
 	if a.Detection.TestID != "" {
 		return nil // it goes when the test ends
 	}
@@ -72,8 +73,7 @@ func correlate(ctx context.Context, tx *sql.Tx, a *alert.Alert) error {
 	}
 	at := micros(a.Detection.Time)
 	for _, k := range keys {
-		_, err := tx.ExecContext(ctx, `INSERT INTO incident_keys (key, incident_id, first, last, seen) VALUES (?1, ?2, ?3, ?3, ?4)
-			ON CONFLICT (key, incident_id) DO UPDATE SET first = min(first, ?3), last = max(last, ?3), seen = max(seen, ?4)`, keyText(k), id, at, received)
+		_, err := tx.ExecContext(ctx, `INSERT INTO incident_keys (key, incident_id, first, last, seen) VALUES (?1, ?2, ?3, ?3, ?4) `+tx.widenKey(), keyText(k), id, at, received)
 		if err != nil {
 			return err
 		}
@@ -84,10 +84,17 @@ func correlate(ctx context.Context, tx *sql.Tx, a *alert.Alert) error {
 	return fetchWaiting(ctx, tx, id, keys, a)
 }
 
+// widenKey ends an INSERT of incident_keys: one that is there gets the times of
+// both.
+func (d *dialect) widenKey() string {
+	return `ON CONFLICT (key, incident_id) DO UPDATE SET first = ` + d.least + `(incident_keys.first, excluded.first),
+		last = ` + d.greatest + `(incident_keys.last, excluded.last), seen = ` + d.greatest + `(incident_keys.seen, excluded.seen)`
+}
+
 // wait keeps what an alert that is in no incident has in common with later ones.
-func wait(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *alert.Alert) error {
+func wait(ctx context.Context, tx *transaction, keys []incident.Key, a *alert.Alert) error {
 	for _, k := range keys { // a chain that a device made up may have one twice
-		_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO incident_waiting (key, time, alert_id, seen) VALUES (?, ?, ?, ?)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO incident_waiting (key, time, alert_id, seen) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`,
 			keyText(k), micros(a.Detection.Time), a.Detection.ID, micros(a.Received))
 		if err != nil {
 			return err
@@ -97,7 +104,7 @@ func wait(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *alert.Alert) 
 }
 
 // fetchWaiting puts the alerts that waited for one like this into its incident.
-func fetchWaiting(ctx context.Context, tx *sql.Tx, id int64, keys []incident.Key, a *alert.Alert) error {
+func fetchWaiting(ctx context.Context, tx *transaction, id int64, keys []incident.Key, a *alert.Alert) error {
 	var first int64
 	var alerts int
 	if err := tx.QueryRowContext(ctx, `SELECT first, alerts FROM incidents WHERE id = ?`, id).Scan(&first, &alerts); err != nil {
@@ -111,7 +118,7 @@ func fetchWaiting(ctx context.Context, tx *sql.Tx, id int64, keys []incident.Key
 			break
 		}
 		ids, err := rows(ctx, tx, func(r scanner) (id string, err error) { err = r.Scan(&id); return id, err },
-			`SELECT alert_id FROM incident_waiting WHERE key = ? AND time BETWEEN ? AND ? AND alert_id NOT IN (SELECT value FROM json_each(?)) ORDER BY time, alert_id LIMIT ?`,
+			`SELECT alert_id FROM incident_waiting WHERE key = ? AND time BETWEEN ? AND ? AND alert_id NOT IN (SELECT value FROM `+tx.elements("?")+`) ORDER BY time, alert_id LIMIT ?`,
 			keyText(k), micros(at.Add(-k.Kind.Window())), micros(at.Add(k.Kind.Window())), list(found), room)
 		if err != nil {
 			return err
@@ -121,22 +128,22 @@ func fetchWaiting(ctx context.Context, tx *sql.Tx, id int64, keys []incident.Key
 	if len(found) == 0 {
 		return nil
 	}
-	for _, q := range []string{
-		`UPDATE alerts SET incident_id = ?1 WHERE id IN (SELECT value FROM json_each(?2))`,
-		`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?1, min(time), max(time), max(seen) FROM incident_waiting
-			WHERE alert_id IN (SELECT value FROM json_each(?2)) GROUP BY key
-			ON CONFLICT (key, incident_id) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), seen = max(seen, excluded.seen)`,
-		`DELETE FROM incident_waiting WHERE ?1 > 0 AND alert_id IN (SELECT value FROM json_each(?2))`,
-	} {
-		if _, err := tx.ExecContext(ctx, q, id, list(found)); err != nil {
-			return err
-		}
+	if _, err := tx.ExecContext(ctx, `UPDATE alerts SET incident_id = ? WHERE id IN (SELECT value FROM `+tx.elements("?")+`)`, id, list(found)); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?, min(time), max(time), max(seen) FROM incident_waiting
+		WHERE alert_id IN (SELECT value FROM `+tx.elements("?")+`) GROUP BY key `+tx.widenKey(), id, list(found))
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM incident_waiting WHERE alert_id IN (SELECT value FROM `+tx.elements("?")+`)`, list(found)); err != nil {
+		return err
 	}
 	return refreshIncident(ctx, tx, id, micros(a.Received))
 }
 
 // incidentLinks are the open incidents that share a key with an alert.
-func incidentLinks(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *alert.Alert) ([]incident.Link, error) {
+func incidentLinks(ctx context.Context, tx *transaction, keys []incident.Key, a *alert.Alert) ([]incident.Link, error) {
 	var out []incident.Link
 	for _, kind := range incident.Kinds() {
 		args := []any{a.DeviceID, micros(a.Detection.Time.Add(-kind.Window())), micros(a.Detection.Time.Add(kind.Window()))}
@@ -167,7 +174,7 @@ func incidentLinks(ctx context.Context, tx *sql.Tx, keys []incident.Key, a *aler
 	return out, nil
 }
 
-func links(ctx context.Context, tx *sql.Tx, kind incident.Kind, q string, args ...any) ([]incident.Link, error) {
+func links(ctx context.Context, tx *transaction, kind incident.Kind, q string, args ...any) ([]incident.Link, error) {
 	rs, err := tx.QueryContext(ctx, q, args...)
 	if err != nil {
 		return nil, err
@@ -187,20 +194,21 @@ func links(ctx context.Context, tx *sql.Tx, kind incident.Kind, q string, args .
 }
 
 // mergeIncident moves alerts, keys and comments of an incident into another.
-func mergeIncident(ctx context.Context, tx *sql.Tx, from, to, at int64) error {
+func mergeIncident(ctx context.Context, tx *transaction, from, to, at int64) error {
 	for _, q := range []string{
 		`UPDATE alerts SET incident_id = ?2 WHERE incident_id = ?1`,
 		`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?2, first, last, seen FROM incident_keys WHERE incident_id = ?1
-			ON CONFLICT (key, incident_id) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), seen = max(seen, excluded.seen)`,
+			` + tx.widenKey(),
 		`DELETE FROM incident_keys WHERE incident_id = ?1`,
 		`UPDATE incident_notes SET incident_id = ?2 WHERE incident_id = ?1 AND comment = 1`,
 		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1 AND redirect <> 0`,
-		`UPDATE incidents SET tags = (SELECT json_group_array(value) FROM (SELECT value FROM json_each((SELECT tags FROM incidents WHERE id = ?2))
-			UNION SELECT value FROM json_each((SELECT tags FROM incidents WHERE id = ?1)) LIMIT ` + strconv.Itoa(incident.MaxTags) + `)) WHERE id = ?2`,
 	} {
 		if _, err := tx.ExecContext(ctx, q, from, to); err != nil {
 			return err
 		}
+	}
+	if err := mergeTags(ctx, tx, from, to); err != nil {
+		return err
 	}
 	if _, err := tx.ExecContext(ctx, `UPDATE incidents SET redirect = ?, status = ?, updated = ? WHERE id = ?`, to, incident.Redirected, at, from); err != nil {
 		return err
@@ -211,13 +219,32 @@ func mergeIncident(ctx context.Context, tx *sql.Tx, from, to, at int64) error {
 	return addNote(ctx, tx, to, false, "portal", at, fmt.Sprintf("Incident %d was merged into this one: an alert shares a process with both.", from))
 }
 
-func addNote(ctx context.Context, tx *sql.Tx, id int64, comment bool, by string, at int64, text string) error {
+// mergeTags gives an incident the tags of another too, as many as it may have.
+func mergeTags(ctx context.Context, tx *transaction, from, to int64) error {
+	lists, err := rows(ctx, tx, func(r scanner) (tags []string, err error) {
+		var text string
+		if err = r.Scan(&text); err != nil {
+			return nil, err
+		}
+		return fromList(text)
+	}, `SELECT tags FROM incidents WHERE id IN (?, ?)`, from, to)
+	if err != nil {
+		return err
+	}
+	tags := slices.Concat(lists...)
+	slices.Sort(tags)
+	tags = slices.Compact(tags)
+	_, err = tx.ExecContext(ctx, `UPDATE incidents SET tags = ? WHERE id = ?`, list(tags[:min(len(tags), incident.MaxTags)]), to)
+	return err
+}
+
+func addNote(ctx context.Context, tx *transaction, id int64, comment bool, by string, at int64, text string) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO incident_notes (incident_id, comment, author, time, text) VALUES (?, ?, ?, ?, ?)`, id, comment, by, at, text)
 	return err
 }
 
 // refreshIncident derives of an incident's alerts what its list shows.
-func refreshIncident(ctx context.Context, tx *sql.Tx, id, at int64) error {
+func refreshIncident(ctx context.Context, tx *transaction, id, at int64) error {
 	var title, device, severity string
 	var rank, alerts, devices int
 	var first, last int64
@@ -240,9 +267,9 @@ func refreshIncident(ctx context.Context, tx *sql.Tx, id, at int64) error {
 	return err
 }
 
-func incidentFields() map[string]column {
+func incidentFields(d *dialect) map[string]column {
 	return map[string]column{
-		"incidentId": {sql: "id"}, "incidentName": {sql: "title", order: "title COLLATE NOCASE"}, "status": {sql: "status"},
+		"incidentId": {sql: "id"}, "incidentName": {sql: "title", order: d.nocase("title")}, "status": {sql: "status"},
 		"severity": {sql: "severity", order: "severity_rank"}, "assignedTo": {sql: "assigned_to"}, "classification": {sql: "classification"},
 		"determination": {sql: "determination"}, "createdTime": {sql: "created"}, "lastUpdateTime": {sql: "updated"}, "firstActivity": {sql: "first"},
 		"lastActivity": {sql: "last"}, "tags": {sql: "tags"}, "alertsCount": {sql: "alerts"}, "devicesCount": {sql: "devices"},
@@ -259,12 +286,12 @@ func (s incidentStore) Incident(ctx context.Context, id int64) (incident.Inciden
 		err = r.Scan(&n.Comment, &n.Author, &at, &n.Text)
 		n.Time = fromMicros(at)
 		return n, err
-	}, `SELECT comment, author, time, text FROM (SELECT * FROM incident_notes WHERE incident_id = ? ORDER BY time DESC, id DESC LIMIT 1000) ORDER BY time, id`, id)
+	}, `SELECT comment, author, time, text FROM (SELECT * FROM incident_notes WHERE incident_id = ? ORDER BY time DESC, id DESC LIMIT 1000) AS newest ORDER BY time, id`, id)
 	return i, err
 }
 
 func (s incidentStore) Incidents(ctx context.Context, q query.Query) ([]incident.Incident, int, error) {
-	p, err := compile(q, incident.Fields(), incidentFields(), "last DESC", "id")
+	p, err := compile(s.dialect, q, incident.Fields(), incidentFields(s.dialect), "last DESC", "id")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -280,7 +307,7 @@ func (s incidentStore) Incidents(ctx context.Context, q query.Query) ([]incident
 }
 
 func (s incidentStore) UpdateIncident(ctx context.Context, id int64, c incident.Change, by, address string, at time.Time) (incident.Incident, error) {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		i, err := scanIncident(tx.QueryRowContext(ctx, `SELECT `+incidentColumns+` FROM incidents WHERE id = ?`, id))
 		if err != nil {
 			return err
@@ -349,7 +376,7 @@ func (s incidentStore) OpenIncidents(ctx context.Context) (map[string]int, error
 
 func (s incidentStore) SweepIncidents(ctx context.Context, before time.Time) error {
 	for _, table := range []string{"incident_keys", "incident_waiting"} {
-		if _, err := s.write.ExecContext(ctx, `DELETE FROM `+table+` WHERE seen < ?`, micros(before)); err != nil {
+		if _, err := s.exec(ctx, `DELETE FROM `+table+` WHERE seen < ?`, micros(before)); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -25,11 +25,11 @@ func (s fleetStore) Groups(ctx context.Context) ([]fleet.Group, error) {
 		err = r.Scan(&g.ID, &g.Name, &g.Description, &g.Rank, &g.Rule, &updated, &g.By)
 		g.Updated = fromMicros(updated)
 		return g, err
-	}, `SELECT id, name, description, rank, rule, updated, updated_by FROM device_groups ORDER BY rank, name`)
+	}, `SELECT id, name, description, rank, rule, updated, updated_by FROM device_groups ORDER BY rank, `+s.nocase("name"))
 }
 
 func (s fleetStore) PutGroup(ctx context.Context, g fleet.Group, n fleet.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO device_groups (id, name, description, rank, rule, updated, updated_by) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description, rank = excluded.rank, rule = excluded.rule, updated = excluded.updated, updated_by = excluded.updated_by`,
 			g.ID, g.Name, g.Description, g.Rank, g.Rule, micros(g.Updated), g.By)
@@ -41,7 +41,7 @@ func (s fleetStore) PutGroup(ctx context.Context, g fleet.Group, n fleet.Note) e
 }
 
 func (s fleetStore) DeleteGroup(ctx context.Context, id string, n fleet.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM device_groups WHERE id = ?`, id)
 		if err := one(res, err, fleet.ErrNotFound); err != nil {
 			return err
@@ -73,7 +73,7 @@ func (s fleetStore) Policies(ctx context.Context) ([]fleet.Policy, error) {
 }
 
 func (s fleetStore) PutPolicy(ctx context.Context, p fleet.Policy, comment string, n fleet.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		var version int
 		err := tx.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM policies WHERE id = ?`, p.ID).Scan(&version)
 		if err != nil {
@@ -92,7 +92,7 @@ func (s fleetStore) PutPolicy(ctx context.Context, p fleet.Policy, comment strin
 }
 
 func (s fleetStore) DeletePolicy(ctx context.Context, id string, n fleet.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM policies WHERE id = ?`, id)
 		if err != nil {
 			return fmt.Errorf("control database: %w", err)
@@ -117,7 +117,7 @@ func (s fleetStore) PutAssignment(ctx context.Context, a fleet.Assignment) error
 		return nil
 	}
 	_, err = s.exec(ctx, `INSERT INTO assignments (device_id, group_id, wanted, reported, changed) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN wanted = excluded.wanted THEN changed ELSE excluded.changed END,
+		ON CONFLICT (device_id) DO UPDATE SET changed = CASE WHEN assignments.wanted = excluded.wanted THEN assignments.changed ELSE excluded.changed END,
 		group_id = excluded.group_id, wanted = excluded.wanted, reported = excluded.reported`,
 		a.DeviceID, a.GroupID, a.Wanted, a.Reported, micros(a.Changed))
 	return err

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -51,9 +51,9 @@ func (s inventoryStore) PutDevice(ctx context.Context, d inventory.Device) error
 }
 
 func (s inventoryStore) DeviceSeen(ctx context.Context, id, address string, at time.Time, events bool) error {
-	q, args := `UPDATE devices SET last_seen = max(last_seen, ?)`, []any{micros(at)}
+	q, args := `UPDATE devices SET last_seen = `+s.greatest+`(last_seen, ?)`, []any{micros(at)}
 	if events {
-		q += `, last_event = max(last_event, ?)`
+		q += `, last_event = ` + s.greatest + `(last_event, ?)`
 		args = append(args, micros(at))
 	}
 	if address != "" {
@@ -69,12 +69,15 @@ func (s inventoryStore) DeviceSeen(ctx context.Context, id, address string, at t
 
 // healthStatus derives the status; it takes the arguments of healthArgs. A
 // device counts as silent only NoDataAfter after it enrolled.
-const healthStatus = `CASE
+func (d *dialect) healthStatus() string {
+	event := d.greatest + `(d.last_event, d.enrolled)`
+	return `CASE
 	WHEN d.last_seen < ? THEN 'Inactive'
-	WHEN max(d.last_event, d.enrolled) < ? AND d.last_seen < ? THEN 'NoSensorDataImpairedCommunication'
+	WHEN ` + event + ` < ? AND d.last_seen < ? THEN 'NoSensorDataImpairedCommunication'
 	WHEN d.last_seen < ? THEN 'ImpairedCommunication'
-	WHEN max(d.last_event, d.enrolled) < ? THEN 'NoSensorData'
+	WHEN ` + event + ` < ? THEN 'NoSensorData'
 	ELSE 'Active' END`
+}
 
 func healthArgs(c inventory.Cuts) []any {
 	return []any{micros(c.Inactive), micros(c.NoData), micros(c.Impaired), micros(c.Impaired), micros(c.NoData)}
@@ -88,18 +91,18 @@ const (
 	deviceList = `d.id, d.machine_guid, d.hardware_id, d.host_name, d.os_platform, d.os_distribution, d.os_version, d.os_pretty_name,
 		d.kernel, d.architecture, d.agent_version, d.model, d.vendor, d.virtual_machine, d.ip_addresses, d.logged_on_users,
 		d.device_tags, d.tags, d.enrolled, d.last_seen, d.last_event, d.external_ip, d.health, d.health_time, d.policy_version, ` +
-		onboarding + `, ` + openAlerts + `, ` + riskScore + `, ` + healthStatus
+		onboarding + `, ` + openAlerts + `, ` + riskScore + `, ` // and healthStatus
 )
 
-func deviceColumns(cuts inventory.Cuts) map[string]column {
+func deviceColumns(dialect *dialect, cuts inventory.Cuts) map[string]column {
 	return map[string]column{
-		"id": {sql: "d.id"}, "computerDnsName": {sql: "d.host_name", order: "d.host_name COLLATE NOCASE"}, "firstSeen": {sql: "d.enrolled"},
+		"id": {sql: "d.id"}, "computerDnsName": {sql: "d.host_name", order: dialect.nocase("d.host_name")}, "firstSeen": {sql: "d.enrolled"},
 		"lastSeen": {sql: "d.last_seen"}, "osPlatform": {sql: "d.os_platform"}, "osDistribution": {sql: "d.os_distribution"},
 		"osVersion": {sql: "d.os_version"}, "version": {sql: "d.os_version"}, "osArchitecture": {sql: "d.architecture"},
-		"agentVersion": {sql: "d.agent_version"}, "lastIpAddress": {sql: "coalesce(d.ip_addresses ->> 0, '')"},
-		"lastExternalIpAddress": {sql: "d.external_ip"}, "healthStatus": {sql: healthStatus, args: healthArgs(cuts)},
-		"onboardingStatus": {sql: onboarding}, "riskScore": {sql: riskScore, order: riskRank}, "exposureLevel": {sql: "'None'"},
-		"deviceValue": {sql: "'Normal'"}, "aadDeviceId": {sql: "''"}, "rbacGroupId": {sql: "(0 + 0)"},
+		"agentVersion": {sql: "d.agent_version"}, "lastIpAddress": {sql: "coalesce(" + dialect.first("d.ip_addresses") + ", '')"},
+		"lastExternalIpAddress": {sql: "d.external_ip"}, "healthStatus": {sql: dialect.healthStatus(), args: healthArgs(cuts)},
+		"onboardingStatus": {sql: onboarding}, "riskScore": {sql: riskScore, order: riskRank}, "exposureLevel": {sql: "'None'", order: "(0 + 0)"},
+		"deviceValue": {sql: "'Normal'", order: "(0 + 0)"}, "aadDeviceId": {sql: "''", order: "(0 + 0)"}, "rbacGroupId": {sql: "(0 + 0)"},
 		"machineTags": {sql: "d.tags,d.device_tags"}, "openAlerts": {sql: openAlerts},
 	}
 }
@@ -136,11 +139,11 @@ func scanDevice(r scanner) (inventory.Device, error) {
 }
 
 func (s inventoryStore) Device(ctx context.Context, id string, cuts inventory.Cuts) (inventory.Device, error) {
-	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceList+` FROM devices d WHERE d.id = ?`, append(healthArgs(cuts), id)...))
+	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceList+s.healthStatus()+` FROM devices d WHERE d.id = ?`, append(healthArgs(cuts), id)...))
 }
 
 func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts inventory.Cuts) ([]inventory.Device, int, error) {
-	p, err := compile(q, inventory.Fields(), deviceColumns(cuts), "d.host_name COLLATE NOCASE", "d.id")
+	p, err := compile(s.dialect, q, inventory.Fields(), deviceColumns(s.dialect, cuts), s.nocase("d.host_name"), "d.id")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -154,7 +157,7 @@ func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts invento
 	for i, id := range ids {
 		at[id] = i
 	}
-	out, err := rows(ctx, s.read, scanDevice, `SELECT `+deviceList+` FROM devices d WHERE d.id IN (SELECT value FROM json_each(?))`, append(healthArgs(cuts), list(ids))...)
+	out, err := rows(ctx, s.read, scanDevice, `SELECT `+deviceList+s.healthStatus()+` FROM devices d WHERE d.id IN (SELECT value FROM `+s.elements("?")+`)`, append(healthArgs(cuts), list(ids))...)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -170,12 +173,11 @@ func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts invento
 }
 
 func (s inventoryStore) DeviceCounts(ctx context.Context, cuts inventory.Cuts) (map[string]int, error) {
-	return s.counts(ctx, `SELECT `+healthStatus+` AS status, count(*) FROM devices d WHERE d.revoked = 0 GROUP BY status`, healthArgs(cuts)...)
+	return s.counts(ctx, `SELECT `+s.healthStatus()+` AS status, count(*) FROM devices d WHERE d.revoked = 0 GROUP BY status`, healthArgs(cuts)...)
 }
 
 func (s inventoryStore) SetDeviceTags(ctx context.Context, id string, tags []string) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE devices SET tags = ? WHERE id = ?`, list(tags), id)
-	return one(res, err, inventory.ErrNotFound)
+	return s.execOne(ctx, inventory.ErrNotFound, `UPDATE devices SET tags = ? WHERE id = ?`, list(tags), id)
 }
 
 // counts runs a query of names and numbers.

@@ -1,4 +1,4 @@
-package sqlite_test
+package sqlstore_test
 
 import (
 	"context"
@@ -16,13 +16,13 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/enroll"
 	"github.com/bulwarkhq/bulwark/portal/enroll/enrolltest"
 	"github.com/bulwarkhq/bulwark/portal/incident"
-	"github.com/bulwarkhq/bulwark/portal/store/sqlite"
+	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 	"github.com/bulwarkhq/bulwark/portal/store/storetest"
 )
 
-func open(t *testing.T, path string) *sqlite.Store {
+func open(t *testing.T, path string) *sqlstore.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), path)
+	s, err := sqlstore.OpenSQLite(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestTwoProcesses(t *testing.T) {
 		t.Errorf("the second process sees organisation %q, %v, want %q", again, err, id)
 	}
 	errs := make(chan error, 2)
-	for i, s := range []*sqlite.Store{a, b} {
+	for i, s := range []*sqlstore.Store{a, b} {
 		go func() {
 			for n := range 50 {
 				u := storetest.User(strings.Repeat("x", i+1) + string(rune('a'+n%26)) + string(rune('a'+n/26)))
@@ -231,7 +231,7 @@ func TestNewerSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Close()
-	_, err = sqlite.Open(t.Context(), path)
+	_, err = sqlstore.OpenSQLite(t.Context(), path)
 	if err == nil || !strings.Contains(err.Error(), "version 99") {
 		t.Errorf("a newer schema: %v", err)
 	}
@@ -243,7 +243,7 @@ func TestOpenTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			s, err := sqlite.Open(context.Background(), path)
+			s, err := sqlstore.OpenSQLite(context.Background(), path)
 			if err != nil {
 				t.Error(err)
 				return

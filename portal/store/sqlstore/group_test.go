@@ -1,8 +1,7 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -12,12 +11,12 @@ import (
 
 func openGroup(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "c.db"))
+	s, err := OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "c.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	if _, err := s.write.ExecContext(t.Context(), `CREATE TABLE numbers (n INTEGER PRIMARY KEY)`); err != nil {
+	if _, err := s.write.db.ExecContext(t.Context(), `CREATE TABLE numbers (n INTEGER PRIMARY KEY)`); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -35,7 +34,7 @@ func (s *Store) numbers(t *testing.T) (n int) {
 // meanwhile is made together.
 func (s *Store) holdWriter(t *testing.T) (release func()) {
 	t.Helper()
-	tx, err := s.write.BeginTx(t.Context(), nil)
+	tx, err := s.write.db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +51,7 @@ func TestTogether(t *testing.T) {
 	s := openGroup(t)
 	release := s.holdWriter(t)
 	refused := errors.New("refused")
-	insert := func(ctx context.Context, tx *sql.Tx, n int) error {
+	insert := func(ctx context.Context, tx *transaction, n int) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO numbers VALUES (?)`, n)
 		return err
 	}
@@ -61,7 +60,7 @@ func TestTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
-			errs[i] = s.together(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			errs[i] = s.together(t.Context(), func(ctx context.Context, tx *transaction) error {
 				n := i
 				if i%10 == 3 {
 					n = 0 // is there, or takes the place of the one that comes first

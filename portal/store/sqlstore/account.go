@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -17,7 +17,7 @@ func (s *Store) Accounts() account.Store { return accountStore{s} }
 type accountStore struct{ *Store }
 
 // addAudit appends to the chained log.
-func addAudit(ctx context.Context, tx *sql.Tx, a account.Audit) error {
+func addAudit(ctx context.Context, tx *transaction, a account.Audit) error {
 	var previous string
 	err := tx.QueryRowContext(ctx, `SELECT hash FROM audit ORDER BY id DESC LIMIT 1`).Scan(&previous)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -35,7 +35,7 @@ func addAudit(ctx context.Context, tx *sql.Tx, a account.Audit) error {
 // audited runs one statement and writes its audit entry. missing is returned
 // when it changed no row (nil: that is no error).
 func (s accountStore) audited(ctx context.Context, a account.Audit, missing error, q string, args ...any) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, q, args...)
 		if taken(err) {
 			return account.ErrExists
@@ -73,15 +73,15 @@ func (s accountStore) User(ctx context.Context, id string) (account.User, error)
 }
 
 func (s accountStore) UserByName(ctx context.Context, name string) (account.User, error) {
-	return scanUser(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users u WHERE u.name = ?`, name))
+	return scanUser(s.read.QueryRowContext(ctx, `SELECT `+userColumns+` FROM users u WHERE `+s.nocase("u.name")+` = `+s.nocase("?"), name))
 }
 
 func (s accountStore) Users(ctx context.Context) ([]account.User, error) {
-	return rows(ctx, s.read, func(r scanner) (account.User, error) { return scanUser(r) }, `SELECT `+userColumns+` FROM users u ORDER BY u.name`)
+	return rows(ctx, s.read, func(r scanner) (account.User, error) { return scanUser(r) }, `SELECT `+userColumns+` FROM users u ORDER BY `+s.nocase("u.name"))
 }
 
 func (s accountStore) SetPassword(ctx context.Context, userID, hash string, mustChange bool, at time.Time, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE users SET password_hash = ?, must_change = ?, changed = ? WHERE id = ?`, hash, mustChange, micros(at), userID)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
@@ -94,12 +94,11 @@ func (s accountStore) SetPassword(ctx context.Context, userID, hash string, must
 }
 
 func (s accountStore) Rehash(ctx context.Context, userID, hash string) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE users SET password_hash = ? WHERE id = ?`, hash, userID)
-	return one(res, err, account.ErrNotFound)
+	return s.execOne(ctx, account.ErrNotFound, `UPDATE users SET password_hash = ? WHERE id = ?`, hash, userID)
 }
 
 func (s accountStore) CreateSession(ctx context.Context, v account.Session, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO sessions (hash, user_id, csrf, created, last_used, expires, address, agent) VALUES (?`+marks(7)+`)`,
 			v.Hash[:], v.UserID, v.CSRF, micros(v.Created), micros(v.LastUsed), micros(v.Expires), v.Address, v.Agent)
 		if err != nil {
@@ -122,7 +121,7 @@ func (s accountStore) Session(ctx context.Context, hash [32]byte) (account.Sessi
 }
 
 func (s accountStore) TouchSession(ctx context.Context, hash [32]byte, at time.Time) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE sessions SET last_used = max(last_used, ?) WHERE hash = ?`, micros(at), hash[:])
+	_, err := s.exec(ctx, `UPDATE sessions SET last_used = `+s.greatest+`(last_used, ?) WHERE hash = ?`, micros(at), hash[:])
 	return err
 }
 
@@ -131,8 +130,7 @@ func (s accountStore) DeleteSession(ctx context.Context, hash [32]byte, a accoun
 }
 
 func (s accountStore) DeleteExpiredSessions(ctx context.Context, expired, idle time.Time) (int, error) {
-	res, err := s.write.ExecContext(ctx, `DELETE FROM sessions WHERE expires < ? OR last_used < ?`, micros(expired), micros(idle))
-	return count(res, err)
+	return s.exec(ctx, `DELETE FROM sessions WHERE expires < ? OR last_used < ?`, micros(expired), micros(idle))
 }
 
 const apiTokenColumns = `id, name, hash, scopes, created_by, created, expires, last_used, revoked`
@@ -180,12 +178,12 @@ func (s accountStore) RevokeToken(ctx context.Context, id string, at time.Time, 
 }
 
 func (s accountStore) TouchToken(ctx context.Context, id string, at time.Time) error {
-	_, err := s.write.ExecContext(ctx, `UPDATE api_tokens SET last_used = max(last_used, ?) WHERE id = ?`, micros(at), id)
+	_, err := s.exec(ctx, `UPDATE api_tokens SET last_used = `+s.greatest+`(last_used, ?) WHERE id = ?`, micros(at), id)
 	return err
 }
 
 func (s accountStore) AddAudit(ctx context.Context, a account.Audit) error {
-	return s.change(ctx, func(tx *sql.Tx) error { return addAudit(ctx, tx, a) })
+	return s.change(ctx, func(tx *transaction) error { return addAudit(ctx, tx, a) })
 }
 
 const auditColumns = `id, time, actor, address, action, target, detail, hash`

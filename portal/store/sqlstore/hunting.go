@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -21,14 +21,16 @@ func (s huntingStore) SavedQueries(ctx context.Context, user string) ([]hunting.
 		q.Updated = fromMicros(updated)
 		return q, err
 	}, `SELECT id, owner, name, description, query, shared, updated FROM saved_queries WHERE owner = ? OR shared = 1
-		ORDER BY owner <> ?, name COLLATE NOCASE, id LIMIT 2000`, user, user)
+		ORDER BY owner <> ?, `+s.nocase("name")+`, id LIMIT 2000`, user, user)
 }
 
 func (s huntingStore) SaveQuery(ctx context.Context, q hunting.Saved, limit int) (id int64, err error) {
-	err = s.write.QueryRowContext(ctx, `INSERT INTO saved_queries (owner, name, description, query, shared, updated)
-		SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE (SELECT count(*) FROM saved_queries WHERE owner = ?1 AND name <> ?2) < ?7
-		ON CONFLICT (owner, name) DO UPDATE SET description = excluded.description, query = excluded.query, shared = excluded.shared, updated = excluded.updated
-		RETURNING id`, q.Owner, q.Name, q.Description, q.Query, q.Shared, micros(s.now()), limit).Scan(&id)
+	err = s.change(ctx, func(tx *transaction) error {
+		return tx.QueryRowContext(ctx, `INSERT INTO saved_queries (owner, name, description, query, shared, updated)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE (SELECT count(*) FROM saved_queries WHERE owner = ?1 AND name <> ?2) < ?7
+			ON CONFLICT (owner, name) DO UPDATE SET description = excluded.description, query = excluded.query, shared = excluded.shared, updated = excluded.updated
+			RETURNING id`, q.Owner, q.Name, q.Description, q.Query, q.Shared, micros(s.now()), limit).Scan(&id)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, hunting.ErrTooMany
 	}
@@ -39,6 +41,5 @@ func (s huntingStore) SaveQuery(ctx context.Context, q hunting.Saved, limit int)
 }
 
 func (s huntingStore) DeleteQuery(ctx context.Context, owner string, id int64) error {
-	res, err := s.write.ExecContext(ctx, `DELETE FROM saved_queries WHERE owner = ? AND id = ?`, owner, id)
-	return one(res, err, hunting.ErrNotFound)
+	return s.execOne(ctx, hunting.ErrNotFound, `DELETE FROM saved_queries WHERE owner = ? AND id = ?`, owner, id)
 }

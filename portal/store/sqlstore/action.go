@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -42,7 +42,7 @@ func (s actionStore) AddAction(ctx context.Context, a action.Action, secret []by
 	if secret == nil {
 		secret = []byte{}
 	}
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		args := []any{
 			a.ID, a.DeviceID, a.Type, string(a.Parameters), micros(a.Created), a.Requestor, micros(a.Expires), a.Status, a.Comment, secret,
 		}
@@ -59,6 +59,11 @@ func (s actionStore) AddAction(ctx context.Context, a action.Action, secret []by
 		if err := one(res, err, action.ErrRunning); err != nil {
 			return err
 		}
+		if s.notify != "" {
+			if _, err := tx.ExecContext(ctx, s.notify, a.DeviceID); err != nil {
+				return fmt.Errorf("control database: %w", err)
+			}
+		}
 		return addAudit(ctx, tx, account.Audit{
 			Time: a.Created, Actor: a.Requestor, Address: address, Action: "action.order", Target: a.DeviceID,
 			Detail: fmt.Sprintf("%s %s (%s): %s", a.Type, a.Parameters, a.ID, a.Comment),
@@ -71,7 +76,7 @@ func (s actionStore) AddAction(ctx context.Context, a action.Action, secret []by
 }
 
 func (s actionStore) ActionSecret(ctx context.Context, id string, note action.Note) (secret []byte, err error) {
-	err = s.change(ctx, func(tx *sql.Tx) error {
+	err = s.change(ctx, func(tx *transaction) error {
 		err := tx.QueryRowContext(ctx, `SELECT secret FROM commands WHERE id = ?`, id).Scan(&secret)
 		if errors.Is(err, sql.ErrNoRows) {
 			return action.ErrNotFound
@@ -85,12 +90,11 @@ func (s actionStore) ActionSecret(ctx context.Context, id string, note action.No
 }
 
 func (s actionStore) SetActionFile(ctx context.Context, id string, f action.File) error {
-	res, err := s.write.ExecContext(ctx, `UPDATE commands SET file_name = ?, file_size = ?, file_sha256 = ? WHERE id = ?`, f.Name, f.Size, f.SHA256, id)
-	return one(res, err, action.ErrNotFound)
+	return s.execOne(ctx, action.ErrNotFound, `UPDATE commands SET file_name = ?, file_size = ?, file_sha256 = ? WHERE id = ?`, f.Name, f.Size, f.SHA256, id)
 }
 
 func (s actionStore) AddLibraryFile(ctx context.Context, f action.LibraryFile, address string) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO library (name, sha256, size, description, created, created_by) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size, description = excluded.description, created = excluded.created, created_by = excluded.created_by`,
 			f.Name, f.SHA256, f.Size, f.Description, micros(f.Created), f.CreatedBy)
@@ -102,7 +106,7 @@ func (s actionStore) AddLibraryFile(ctx context.Context, f action.LibraryFile, a
 }
 
 func (s actionStore) DeleteLibraryFile(ctx context.Context, name string, note action.Note) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM library WHERE name = ?`, name)
 		if err := one(res, err, action.ErrNoLibraryFile); err != nil {
 			return err
@@ -125,7 +129,7 @@ func (s actionStore) Action(ctx context.Context, id string) (action.Action, erro
 }
 
 func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Action, int, error) {
-	p, err := compile(q, action.Fields(), map[string]column{
+	p, err := compile(s.dialect, q, action.Fields(), map[string]column{
 		"id": {sql: "commands.id"}, "status": {sql: "status"}, "machineId": {sql: "device_id"}, "type": {sql: "type"}, "requestor": {sql: "created_by"},
 		"creationDateTimeUtc": {sql: "created"}, "lastUpdateDateTimeUtc": {sql: "updated"}, "computerDnsName": {sql: "devices.host_name"},
 	}, "created DESC", "commands.id")
@@ -144,7 +148,7 @@ func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Actio
 }
 
 func (s actionStore) CancelAction(ctx context.Context, id, by, note, address string, at time.Time) error {
-	return s.change(ctx, func(tx *sql.Tx) error {
+	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, `UPDATE commands SET status = 'Cancelled', cancelled = ?2, cancelled_by = ?3, cancel_note = ?4, updated = ?2
 			WHERE id = ?1 AND status = 'Pending' AND expires > ?2`, id, micros(at), by, note)
 		if err := one(res, err, action.ErrStarted); err != nil {

@@ -1,4 +1,4 @@
-package sqlite
+package sqlstore
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func (s alertStore) AddAlert(ctx context.Context, a alert.Alert) (bool, error) {
 		return false, err
 	}
 	added := false
-	err = s.together(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	err = s.together(ctx, func(ctx context.Context, tx *transaction) error {
 		var removed int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM removed_alerts WHERE id = ?`, d.ID).Scan(&removed); err != nil || removed > 0 {
 			return err
@@ -125,13 +125,13 @@ func (s alertStore) KnownAlerts(ctx context.Context, ids []string) ([]string, er
 
 // alertFields maps the fields of alert.Fields. No alert belongs to an
 // investigation yet.
-func alertFields() map[string]column {
+func alertFields(d *dialect) map[string]column {
 	return map[string]column{
 		"id": {sql: "id"}, "title": {sql: "title"}, "severity": {sql: "severity", order: "severity_rank"}, "status": {sql: "status"},
 		"category": {sql: "category"}, "detectionSource": {sql: "source"}, "detectorId": {sql: "detector_id"},
 		"threatName": {sql: "threat_name"}, "threatFamilyName": {sql: "threat_family"}, "assignedTo": {sql: "assigned_to"},
 		"classification": {sql: "classification"}, "determination": {sql: "determination"}, "machineId": {sql: "device_id"},
-		"computerDnsName": {sql: "device_name", order: "device_name COLLATE NOCASE"}, "alertCreationTime": {sql: "received"},
+		"computerDnsName": {sql: "device_name", order: d.nocase("device_name")}, "alertCreationTime": {sql: "received"},
 		"firstEventTime": {sql: "time"}, "lastEventTime": {sql: "time"}, "lastUpdateTime": {sql: "updated"},
 		"resolvedTime": {sql: "resolved"}, "incidentId": {sql: "incident_id"}, "investigationId": {sql: "(0 + 0)"}, "fileName": {sql: "file_name"},
 		"filePath": {sql: "file_path"}, "sha256": {sql: "sha256"}, "action": {sql: "action"}, "mitreTechniques": {sql: "techniques"},
@@ -139,7 +139,7 @@ func alertFields() map[string]column {
 }
 
 func (s alertStore) Alerts(ctx context.Context, q query.Query) ([]alert.Alert, int, error) {
-	p, err := compile(q, alert.Fields(), alertFields(), "time DESC", "id")
+	p, err := compile(s.dialect, q, alert.Fields(), alertFields(s.dialect), "time DESC", "id")
 	if err != nil {
 		return nil, 0, err
 	}
@@ -155,7 +155,7 @@ func (s alertStore) Alerts(ctx context.Context, q query.Query) ([]alert.Alert, i
 }
 
 func (s alertStore) UpdateAlert(ctx context.Context, id string, c alert.Change, by, address string, at time.Time) (alert.Alert, error) {
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		a, err := scanAlert(tx.QueryRowContext(ctx, `SELECT `+alertColumns+` FROM alerts WHERE id = ?`, id))
 		if err != nil {
 			return err
@@ -239,17 +239,19 @@ func (s alertStore) AlertsByDetector(ctx context.Context, since time.Time) ([]al
 }
 
 func (s alertStore) Threats(ctx context.Context, since time.Time, text string, limit int) ([]alert.Threat, error) {
-	// SQLite takes the columns outside of aggregates from one of the rows.
+	like := s.matches("?2")
 	return rows(ctx, s.read, func(r scanner) (t alert.Threat, err error) {
 		var first, last int64
 		err = r.Scan(&t.Name, &t.Family, &t.SHA256, &t.Path, &t.FileName, &t.Alerts, &t.Open, &t.Devices, &t.Quarantined, &t.Allowed, &first, &last)
 		t.First, t.Last = fromMicros(first), fromMicros(last)
 		return t, err
-	}, `SELECT threat_name, threat_family, sha256, file_path, file_name, count(*), count(*) FILTER (WHERE status <> 'Resolved'), count(DISTINCT device_id),
-		count(*) FILTER (WHERE action = 'quarantined'), count(*) FILTER (WHERE action IN ('allowed', 'none', '')), min(time), max(time)
-		FROM alerts WHERE threat_name <> '' AND test_id = '' AND time >= ?1
-		AND (?2 = '' OR instr(lower(threat_name || char(10) || sha256 || char(10) || file_path || char(10) || device_name), lower(?2)) > 0)
-		GROUP BY threat_name, sha256 ORDER BY max(time) DESC, threat_name LIMIT ?3`, micros(since), text, limit)
+	}, `SELECT a.threat_name, a.threat_family, a.sha256, a.file_path, a.file_name, t.alerts, t.open, t.devices, t.quarantined, t.allowed, t.first, t.last FROM (
+			SELECT max(rowid) AS one, count(*) AS alerts, count(*) FILTER (WHERE status <> 'Resolved') AS open, count(DISTINCT device_id) AS devices,
+				count(*) FILTER (WHERE action = 'quarantined') AS quarantined, count(*) FILTER (WHERE action IN ('allowed', 'none', '')) AS allowed, min(time) AS first, max(time) AS last
+			FROM alerts WHERE threat_name <> '' AND test_id = '' AND time >= ?1
+				AND (threat_name`+like+` OR sha256`+like+` OR file_path`+like+` OR device_name`+like+`)
+			GROUP BY threat_name, sha256 ORDER BY max(time) DESC, threat_name LIMIT ?3
+		) t JOIN alerts a ON a.rowid = t.one ORDER BY t.last DESC, a.threat_name, a.sha256`, micros(since), pattern(query.Contains, text), limit)
 }
 
 func (s alertStore) SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]alert.Arrival, error) {
@@ -267,9 +269,9 @@ func (s alertStore) RemoveSelfTestAlerts(ctx context.Context, deviceID, testID s
 		cond, args = `test_id <> '' AND received < ?`, []any{micros(before)}
 	}
 	n := 0
-	err := s.change(ctx, func(tx *sql.Tx) error {
+	err := s.change(ctx, func(tx *transaction) error {
 		now := s.now()
-		if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO removed_alerts (id, removed) SELECT id, ? FROM alerts WHERE `+cond,
+		if _, err := tx.ExecContext(ctx, `INSERT INTO removed_alerts (id, removed) SELECT id, ? FROM alerts WHERE `+cond+` ON CONFLICT (id) DO NOTHING`,
 			append([]any{micros(now)}, args...)...); err != nil {
 			return err
 		}
