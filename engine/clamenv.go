@@ -33,8 +33,8 @@ func (e *clamEnv) Layout() *exefmt.Layout { return e.layout() }
 // Containers are the types of the containers around the object.
 func (e *clamEnv) Containers() []string {
 	var out []string
-	for o := e.o.parent; o != nil; o = o.parent {
-		out = append(out, filetype.ClamType(o.fileType))
+	for o := e.o; o.parent != nil; o = o.parent {
+		out = append(out, filetype.ClamType(o.container))
 	}
 	slices.Reverse(out)
 	return out

@@ -59,3 +59,16 @@ func TestDiskImage(t *testing.T) {
 		t.Errorf("without archives: %v", names(v))
 	}
 }
+
+// Signatures about members and containers know an image by that type.
+func TestDiskImageAsContainer(t *testing.T) {
+	e, _ := build(t, map[string]string{
+		"m.cdb": "Member.Yes:CL_TYPE_DMG:*:*:*:*:*:*:*:*\nMember.No:CL_TYPE_BINARY_DATA:*:*:*:*:*:*:*:*\n",
+		"m.ldb": "In.Yes;Engine:81-255,Container:CL_TYPE_DMG,Target:0;0;6e6565646c65\nIn.No;Engine:81-255,Container:CL_TYPE_BINARY_DATA,Target:0;0;6e6565646c65\n",
+	})
+	contents := append(bytes.Repeat([]byte("x"), 4090), "needle"...)
+	got := names(scanBytes(t, e, diskImage(t, nil, contents), Options{Archives: true}))
+	if want := []string{"In.Yes", "Member.Yes"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+}

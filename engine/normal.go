@@ -81,7 +81,7 @@ func (s *scan) normalised(o *object, found []verdict.Match) ([]verdict.Match, er
 	for _, f := range forms {
 		more, err := s.content(&object{
 			Object: unpack.Object{Name: o.Name, Data: bytes.NewReader(f), Size: int64(len(f))},
-			parent: o.parent, depth: o.depth, normal: target, fileType: o.fileType,
+			parent: o.parent, depth: o.depth, container: o.container, normal: target, fileType: o.fileType,
 		})
 		if err != nil {
 			return nil, err

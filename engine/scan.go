@@ -34,6 +34,9 @@ type object struct {
 	unpack.Object
 	parent *object
 	depth  int
+	// container is the type as which parent was opened: what its beginning says, or
+	// its end.
+	container string
 	// fileType is known once the object was looked at. normal is the ClamAV
 	// target type of a normalised form, 0 for what is as it was.
 	fileType string
@@ -169,7 +172,7 @@ func (s *scan) inside(o *object, fileType string, position *int64) error {
 	}
 	return unpack.Open(s.ctx, fileType, o.Object, s.budget, s.note, func(m unpack.Object) error {
 		*position++
-		member := &object{Object: m, parent: o, depth: o.depth + 1}
+		member := &object{Object: m, parent: o, depth: o.depth + 1, container: fileType}
 		if err := s.member(o, member, *position); err != nil {
 			return err
 		}
@@ -186,10 +189,10 @@ func (s *scan) member(container, o *object, position int64) error {
 		return nil
 	}
 	m := definitions.Member{
-		Name: o.Name, Container: filetype.ClamType(container.fileType), ContainerSize: container.Size,
+		Name: o.Name, Container: filetype.ClamType(o.container), ContainerSize: container.Size,
 		Packed: -1, Size: o.Size, Position: position,
 	}
-	switch container.fileType {
+	switch o.container {
 	case filetype.Gzip, filetype.Bzip2, filetype.XZ, filetype.Zstd, filetype.LZMA, filetype.LZ4:
 		return nil // one compressed file is no member
 	case filetype.Tar, filetype.CPIO, filetype.Mail:

@@ -20,6 +20,7 @@ var clamTypes = []struct{ clam, ours string }{
 	{"CL_TYPE_SIS", "sis"},
 	{"CL_TYPE_POSIX_TAR", Tar},
 	{"CL_TYPE_OLD_TAR", Tar},
+	{"CL_TYPE_DMG", DMG},
 	{"CL_TYPE_CPIO_NEWC", CPIO},
 	{"CL_TYPE_CPIO_OLD", CPIO},
 	{"CL_TYPE_CPIO_ODC", CPIO},
