@@ -1,6 +1,11 @@
 // Package access is the portal's one place of authorisation: who may do what,
 // and the router that asks before any handler runs.
 //
+// Which devices somebody may see is decided here too (Principal.Groups), and
+// kept by the stores: whatever they read for the context of a request is
+// about devices of its principal, so that no handler can forget it. What the
+// portal does by itself has no principal and concerns all devices.
+//
 // Every route of the REST API and of the web pages is registered through a
 // Router with the permission that it needs; there is no other way to add one.
 // The Router keeps the list, so a test can walk all routes and try each
@@ -99,13 +104,19 @@ const (
 	Reader    Role = "reader"
 )
 
+// Roles returns all roles, the one with the fewest rights first.
+func Roles() []Role { return []Role{Reader, Analyst, Responder, Administrator} }
+
 // ParseRole returns the role with the given name.
 func ParseRole(name string) (Role, error) {
-	switch r := Role(strings.ToLower(strings.TrimSpace(name))); r {
-	case Administrator, Responder, Analyst, Reader:
+	if r := Role(strings.ToLower(strings.TrimSpace(name))); slices.Contains(Roles(), r) {
 		return r, nil
 	}
-	return "", fmt.Errorf("unknown role %q: one of administrator, responder, analyst, reader", name)
+	var names []string
+	for _, r := range Roles() {
+		names = append(names, string(r))
+	}
+	return "", fmt.Errorf("unknown role %q: one of %s", name, strings.Join(names, ", "))
 }
 
 // Permissions of the role.
@@ -132,6 +143,9 @@ type Principal struct {
 	Role Role
 	// Address is where the request came from, without the port.
 	Address string
+	// Groups are the ids of the device groups that the principal is limited to;
+	// none for all devices.
+	Groups []string
 	// Restricted limits a user who must change the password or set up a second
 	// factor first to the routes that are registered with SignedIn.
 	Restricted  bool
@@ -143,13 +157,27 @@ func NewPrincipal(kind, id, name string, permissions []Permission) Principal {
 	return Principal{Kind: kind, ID: id, Name: name, permissions: slices.Clone(permissions)}
 }
 
+// Limited reports whether the principal may see and change only the devices of
+// some groups.
+func (p Principal) Limited() bool { return len(p.Groups) > 0 }
+
+// organisation are the permissions for what concerns all devices, or who may do
+// what. Nobody has them who is limited to some devices.
+var organisation = []Permission{
+	OnboardingRead, Onboarding, TokenManage, AuditRead, LibraryWrite, PolicyWrite, DetectionWrite, IndicatorWrite, ExportManage, UserManage,
+}
+
+// Organisation reports whether the permission is for what concerns all devices.
+func (want Permission) Organisation() bool { return slices.Contains(organisation, want) }
+
 // May reports whether the principal has the permission. A ReadWrite permission
-// includes its Read.
+// includes its Read. Who is limited to some devices has none of the
+// organisation's.
 func (p Principal) May(want Permission) bool {
 	if want == Public {
 		return true
 	}
-	if p.Kind == "" || (p.Restricted && want != SignedIn) {
+	if p.Kind == "" || (p.Restricted && want != SignedIn) || (p.Limited() && want.Organisation()) {
 		return false
 	}
 	if slices.Contains(p.permissions, want) {

@@ -125,6 +125,8 @@ type Store interface {
 	Revisions(ctx context.Context, id string) ([]Revision, error)
 	// PutAssignment keeps the assignment of a device when it differs.
 	PutAssignment(ctx context.Context, a Assignment) error
+	// PutGroups notes the group of devices that have called, empty for none.
+	PutGroups(ctx context.Context, group string, devices []string) error
 	// Assignment returns the zero value for a device that has not called yet.
 	Assignment(ctx context.Context, device string) (Assignment, error)
 	// Rollout counts the devices by group id.

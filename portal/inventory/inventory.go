@@ -119,6 +119,8 @@ type Store interface {
 	Device(ctx context.Context, id string, cuts Cuts) (Device, error)
 	// Devices returns the page and, when asked, the number of all that match.
 	Devices(ctx context.Context, q query.Query, cuts Cuts) ([]Device, int, error)
+	// DeviceIDs returns the ids of all devices that match.
+	DeviceIDs(ctx context.Context, filter query.Expr, cuts Cuts) ([]string, error)
 	// DeviceCounts returns how many devices have each health status.
 	DeviceCounts(ctx context.Context, cuts Cuts) (map[string]int, error)
 	// SetDeviceTags replaces the portal's tags of a device.
@@ -192,6 +194,14 @@ func (s *Service) List(ctx context.Context, q query.Query) ([]Device, int, error
 		return nil, 0, err
 	}
 	return s.store.Devices(ctx, q, s.thresholds.At(s.now()))
+}
+
+// IDs returns the ids of all devices that match (nil for all).
+func (s *Service) IDs(ctx context.Context, filter query.Expr) ([]string, error) {
+	if err := Fields().Check(query.Query{Filter: filter}); err != nil {
+		return nil, err
+	}
+	return s.store.DeviceIDs(ctx, filter, s.thresholds.At(s.now()))
 }
 
 // Counts returns how many devices have each health status.

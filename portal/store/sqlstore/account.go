@@ -47,25 +47,29 @@ func (s accountStore) audited(ctx context.Context, a account.Audit, missing erro
 	})
 }
 
-const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in, u.issuer, u.subject,
-	EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed <> 0)`
+const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in, u.issuer, u.subject, u.groups,
+	(EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed <> 0) OR EXISTS (SELECT 1 FROM security_keys k WHERE k.user_id = u.id))`
 
 func scanUser(r scanner, more ...any) (account.User, error) {
 	var u account.User
-	var role string
+	var role, groups string
 	var created, changed, last int64
-	err := r.Scan(append([]any{&u.ID, &u.Name, &role, &u.PasswordHash, &u.MustChange, &u.Disabled, &created, &changed, &last, &u.Issuer, &u.Subject, &u.SecondFactor}, more...)...)
+	err := r.Scan(append([]any{&u.ID, &u.Name, &role, &u.PasswordHash, &u.MustChange, &u.Disabled, &created, &changed, &last, &u.Issuer, &u.Subject, &groups, &u.SecondFactor}, more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, account.ErrNotFound
 	}
+	if err != nil {
+		return u, err
+	}
 	u.Role = access.Role(role)
 	u.Created, u.Changed, u.LastSignIn = fromMicros(created), fromMicros(changed), fromMicros(last)
+	u.Groups, err = fromList(groups)
 	return u, err
 }
 
 func (s accountStore) CreateUser(ctx context.Context, u account.User, a account.Audit) error {
-	return s.audited(ctx, a, nil, `INSERT INTO users (id, name, role, password_hash, must_change, disabled, created, changed, last_sign_in, issuer, subject) VALUES (?`+marks(10)+`)`,
-		u.ID, u.Name, string(u.Role), u.PasswordHash, u.MustChange, u.Disabled, micros(u.Created), micros(u.Changed), micros(u.LastSignIn), u.Issuer, u.Subject)
+	return s.audited(ctx, a, nil, `INSERT INTO users (id, name, role, password_hash, must_change, disabled, created, changed, last_sign_in, issuer, subject, groups) VALUES (?`+marks(11)+`)`,
+		u.ID, u.Name, string(u.Role), u.PasswordHash, u.MustChange, u.Disabled, micros(u.Created), micros(u.Changed), micros(u.LastSignIn), u.Issuer, u.Subject, list(u.Groups))
 }
 
 func (s accountStore) User(ctx context.Context, id string) (account.User, error) {
@@ -133,14 +137,14 @@ func (s accountStore) DeleteExpiredSessions(ctx context.Context, expired, idle t
 	return s.exec(ctx, `DELETE FROM sessions WHERE expires < ? OR last_used < ?`, micros(expired), micros(idle))
 }
 
-const apiTokenColumns = `id, name, hash, scopes, created_by, created, expires, last_used, revoked`
+const apiTokenColumns = `id, name, hash, scopes, groups, created_by, created, expires, last_used, revoked`
 
 func scanAPIToken(r scanner) (account.Token, error) {
 	var t account.Token
 	var hash []byte
-	var scopes string
+	var scopes, groups string
 	var created, expires, used, revoked int64
-	err := r.Scan(&t.ID, &t.Name, &hash, &scopes, &t.CreatedBy, &created, &expires, &used, &revoked)
+	err := r.Scan(&t.ID, &t.Name, &hash, &scopes, &groups, &t.CreatedBy, &created, &expires, &used, &revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, account.ErrNotFound
 	}
@@ -148,6 +152,9 @@ func scanAPIToken(r scanner) (account.Token, error) {
 		return t, err
 	}
 	copy(t.Hash[:], hash)
+	if t.Groups, err = fromList(groups); err != nil {
+		return t, err
+	}
 	names, err := fromList(scopes)
 	for _, n := range names {
 		t.Scopes = append(t.Scopes, access.Permission(n))
@@ -161,8 +168,8 @@ func (s accountStore) CreateToken(ctx context.Context, t account.Token, a accoun
 	for i, sc := range t.Scopes {
 		scopes[i] = string(sc)
 	}
-	return s.audited(ctx, a, nil, `INSERT INTO api_tokens (`+apiTokenColumns+`) VALUES (?`+marks(8)+`)`,
-		t.ID, t.Name, t.Hash[:], list(scopes), t.CreatedBy, micros(t.Created), micros(t.Expires), micros(t.LastUsed), micros(t.Revoked))
+	return s.audited(ctx, a, nil, `INSERT INTO api_tokens (`+apiTokenColumns+`) VALUES (?`+marks(9)+`)`,
+		t.ID, t.Name, t.Hash[:], list(scopes), list(t.Groups), t.CreatedBy, micros(t.Created), micros(t.Expires), micros(t.LastUsed), micros(t.Revoked))
 }
 
 func (s accountStore) TokenByHash(ctx context.Context, hash [32]byte) (account.Token, error) {

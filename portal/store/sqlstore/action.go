@@ -77,7 +77,8 @@ func (s actionStore) AddAction(ctx context.Context, a action.Action, secret []by
 
 func (s actionStore) ActionSecret(ctx context.Context, id string, note action.Note) (secret []byte, err error) {
 	err = s.change(ctx, func(tx *transaction) error {
-		err := tx.QueryRowContext(ctx, `SELECT secret FROM commands WHERE id = ?`, id).Scan(&secret)
+		mine, args := and(ctx, "device_id")
+		err := tx.QueryRowContext(ctx, `SELECT secret FROM commands WHERE id = ?`+mine, append([]any{id}, args...)...).Scan(&secret)
 		if errors.Is(err, sql.ErrNoRows) {
 			return action.ErrNotFound
 		}
@@ -125,7 +126,8 @@ func (s actionStore) LibraryFiles(ctx context.Context) ([]action.LibraryFile, er
 }
 
 func (s actionStore) Action(ctx context.Context, id string) (action.Action, error) {
-	return scanAction(s.read.QueryRowContext(ctx, `SELECT `+actionColumns+actionTables+` WHERE commands.id = ?`, id))
+	mine, args := and(ctx, "device_id")
+	return scanAction(s.read.QueryRowContext(ctx, `SELECT `+actionColumns+actionTables+` WHERE commands.id = ?`+mine, append([]any{id}, args...)...))
 }
 
 func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Action, int, error) {
@@ -136,6 +138,7 @@ func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Actio
 	if err != nil {
 		return nil, 0, err
 	}
+	p.limit(ctx, "device_id")
 	out, err := rows(ctx, s.read, scanAction, `SELECT `+actionColumns+actionTables+p.where+p.tail, append(p.whereArgs[:len(p.whereArgs):len(p.whereArgs)], p.tailArgs...)...)
 	if err != nil || !q.Count {
 		return out, 0, err

@@ -94,7 +94,8 @@ func scanAlert(r scanner) (alert.Alert, error) {
 }
 
 func (s alertStore) Alert(ctx context.Context, id string) (alert.Alert, error) {
-	a, err := scanAlert(s.read.QueryRowContext(ctx, `SELECT `+alertColumns+` FROM alerts WHERE id = ?`, id))
+	mine, args := and(ctx, "device_id")
+	a, err := scanAlert(s.read.QueryRowContext(ctx, `SELECT `+alertColumns+` FROM alerts WHERE id = ?`+mine, append([]any{id}, args...)...))
 	if err != nil {
 		return a, err
 	}
@@ -143,6 +144,7 @@ func (s alertStore) Alerts(ctx context.Context, q query.Query) ([]alert.Alert, i
 	if err != nil {
 		return nil, 0, err
 	}
+	p.limit(ctx, "device_id")
 	out, err := rows(ctx, s.read, scanAlert, `SELECT `+alertColumns+` FROM alerts`+p.where+p.tail, append(p.whereArgs[:len(p.whereArgs):len(p.whereArgs)], p.tailArgs...)...)
 	if err != nil || !q.Count {
 		return out, 0, err
@@ -156,7 +158,8 @@ func (s alertStore) Alerts(ctx context.Context, q query.Query) ([]alert.Alert, i
 
 func (s alertStore) UpdateAlert(ctx context.Context, id string, c alert.Change, by, address string, at time.Time) (alert.Alert, error) {
 	err := s.change(ctx, func(tx *transaction) error {
-		a, err := scanAlert(tx.QueryRowContext(ctx, `SELECT `+alertColumns+` FROM alerts WHERE id = ?`, id))
+		mine, args := and(ctx, "device_id")
+		a, err := scanAlert(tx.QueryRowContext(ctx, `SELECT `+alertColumns+` FROM alerts WHERE id = ?`+mine, append([]any{id}, args...)...))
 		if err != nil {
 			return err
 		}
@@ -201,7 +204,8 @@ func (s alertStore) UpdateAlert(ctx context.Context, id string, c alert.Change, 
 }
 
 func (s alertStore) OpenAlertCounts(ctx context.Context) (map[string]int, error) {
-	return s.counts(ctx, `SELECT severity, count(*) FROM alerts WHERE status <> 'Resolved' GROUP BY severity`)
+	mine, args := and(ctx, "device_id")
+	return s.counts(ctx, `SELECT severity, count(*) FROM alerts WHERE status <> 'Resolved'`+mine+` GROUP BY severity`, args...)
 }
 
 func (s alertStore) AlertsPerDay(ctx context.Context, since time.Time) (map[time.Time]int, error) {
@@ -210,10 +214,11 @@ func (s alertStore) AlertsPerDay(ctx context.Context, since time.Time) (map[time
 		day int64
 		n   int
 	}
+	mine, args := and(ctx, "device_id")
 	bins, err := rows(ctx, s.read, func(r scanner) (b bin, err error) {
 		err = r.Scan(&b.day, &b.n)
 		return b, err
-	}, `SELECT time / ? AS day, count(*) FROM alerts WHERE time >= ? GROUP BY day`, day, micros(since))
+	}, `SELECT time / ? AS day, count(*) FROM alerts WHERE time >= ?`+mine+` GROUP BY day`, append([]any{day, micros(since)}, args...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -225,6 +230,7 @@ func (s alertStore) AlertsPerDay(ctx context.Context, since time.Time) (map[time
 }
 
 func (s alertStore) AlertsByDetector(ctx context.Context, since time.Time) ([]alert.DetectorCount, error) {
+	mine, args := and(ctx, "device_id")
 	return rows(ctx, s.read, func(r scanner) (c alert.DetectorCount, err error) {
 		var techniques string
 		var last int64
@@ -235,10 +241,12 @@ func (s alertStore) AlertsByDetector(ctx context.Context, since time.Time) ([]al
 		c.Techniques, err = fromList(techniques)
 		return c, err
 	}, `SELECT detector_id, source, techniques, count(*) AS n, count(*) FILTER (WHERE status <> 'Resolved'), count(*) FILTER (WHERE classification = 'FalsePositive'),
-		count(DISTINCT device_id), max(time) FROM alerts WHERE time >= ? AND test_id = '' GROUP BY detector_id, source, techniques ORDER BY n DESC, detector_id LIMIT ?`, micros(since), alert.MaxDetectors)
+		count(DISTINCT device_id), max(time) FROM alerts WHERE time >= ? AND test_id = ''`+mine+`
+		GROUP BY detector_id, source, techniques ORDER BY n DESC, detector_id LIMIT ?`, append(append([]any{micros(since)}, args...), alert.MaxDetectors)...)
 }
 
 func (s alertStore) Threats(ctx context.Context, since time.Time, text string, limit int) ([]alert.Threat, error) {
+	mine, args := and(ctx, "device_id")
 	like := s.matches("?2")
 	return rows(ctx, s.read, func(r scanner) (t alert.Threat, err error) {
 		var first, last int64
@@ -249,9 +257,9 @@ func (s alertStore) Threats(ctx context.Context, since time.Time, text string, l
 			SELECT max(rowid) AS one, count(*) AS alerts, count(*) FILTER (WHERE status <> 'Resolved') AS open, count(DISTINCT device_id) AS devices,
 				count(*) FILTER (WHERE action = 'quarantined') AS quarantined, count(*) FILTER (WHERE action IN ('allowed', 'none', '')) AS allowed, min(time) AS first, max(time) AS last
 			FROM alerts WHERE threat_name <> '' AND test_id = '' AND time >= ?1
-				AND (threat_name`+like+` OR sha256`+like+` OR file_path`+like+` OR device_name`+like+`)
-			GROUP BY threat_name, sha256 ORDER BY max(time) DESC, threat_name LIMIT ?3
-		) t JOIN alerts a ON a.rowid = t.one ORDER BY t.last DESC, a.threat_name, a.sha256`, micros(since), pattern(query.Contains, text), limit)
+				AND (threat_name`+like+` OR sha256`+like+` OR file_path`+like+` OR device_name`+like+`)`+mine+`
+			GROUP BY threat_name, sha256 ORDER BY max(time) DESC, threat_name LIMIT ?
+		) t JOIN alerts a ON a.rowid = t.one ORDER BY t.last DESC, a.threat_name, a.sha256`, append(append([]any{micros(since), pattern(query.Contains, text)}, args...), limit)...)
 }
 
 func (s alertStore) SelfTestAlerts(ctx context.Context, deviceID, testID string) ([]alert.Arrival, error) {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
@@ -45,6 +46,10 @@ func (s fleetStore) DeleteGroup(ctx context.Context, id string, n fleet.Note) er
 		res, err := tx.ExecContext(ctx, `DELETE FROM device_groups WHERE id = ?`, id)
 		if err := one(res, err, fleet.ErrNotFound); err != nil {
 			return err
+		}
+		// Who was limited to the group sees its devices no more.
+		if _, err := tx.ExecContext(ctx, `UPDATE assignments SET group_id = '' WHERE group_id = ?`, id); err != nil {
+			return fmt.Errorf("control database: %w", err)
 		}
 		return addAudit(ctx, tx, fleetAudit(n, "group.delete", id))
 	})
@@ -125,7 +130,8 @@ func (s fleetStore) PutAssignment(ctx context.Context, a fleet.Assignment) error
 
 func (s fleetStore) Assignment(ctx context.Context, device string) (a fleet.Assignment, err error) {
 	var changed int64
-	err = s.read.QueryRowContext(ctx, `SELECT device_id, group_id, wanted, reported, changed FROM assignments WHERE device_id = ?`, device).Scan(&a.DeviceID, &a.GroupID, &a.Wanted, &a.Reported, &changed)
+	mine, args := and(ctx, "device_id")
+	err = s.read.QueryRowContext(ctx, `SELECT device_id, group_id, wanted, reported, changed FROM assignments WHERE device_id = ?`+mine, append([]any{device}, args...)...).Scan(&a.DeviceID, &a.GroupID, &a.Wanted, &a.Reported, &changed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fleet.Assignment{}, nil
 	}
@@ -136,7 +142,21 @@ func (s fleetStore) Assignment(ctx context.Context, device string) (a fleet.Assi
 	return a, nil
 }
 
+func (s fleetStore) PutGroups(ctx context.Context, group string, devices []string) error {
+	for part := range slices.Chunk(devices, 10_000) {
+		_, err := s.exec(ctx, `UPDATE assignments SET group_id = ? WHERE group_id <> ? AND device_id IN (SELECT value FROM `+s.elements("?")+`)`, group, group, list(part))
+		if err != nil {
+			return fmt.Errorf("devices of a group: %w", err)
+		}
+	}
+	return nil
+}
+
 func (s fleetStore) Rollout(ctx context.Context) (map[string]fleet.Rollout, error) {
+	mine, args := scope(ctx, "device_id")
+	if mine != "" {
+		mine = " WHERE " + mine
+	}
 	type counted struct {
 		group string
 		n     fleet.Rollout
@@ -144,7 +164,7 @@ func (s fleetStore) Rollout(ctx context.Context) (map[string]fleet.Rollout, erro
 	list, err := rows(ctx, s.read, func(r scanner) (c counted, err error) {
 		err = r.Scan(&c.group, &c.n.Applied, &c.n.Pending)
 		return c, err
-	}, `SELECT group_id, count(*) FILTER (WHERE wanted = reported), count(*) FILTER (WHERE wanted <> reported) FROM assignments GROUP BY group_id`)
+	}, `SELECT group_id, count(*) FILTER (WHERE wanted = reported), count(*) FILTER (WHERE wanted <> reported) FROM assignments`+mine+` GROUP BY group_id`, args...)
 	out := map[string]fleet.Rollout{}
 	for _, c := range list {
 		out[c.group] = c.n

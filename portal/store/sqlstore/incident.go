@@ -277,7 +277,8 @@ func incidentFields(d *dialect) map[string]column {
 }
 
 func (s incidentStore) Incident(ctx context.Context, id int64) (incident.Incident, error) {
-	i, err := scanIncident(s.read.QueryRowContext(ctx, `SELECT `+incidentColumns+` FROM incidents WHERE id = ?`, id))
+	table, args := incidentTable(ctx)
+	i, err := scanIncident(s.read.QueryRowContext(ctx, `SELECT `+incidentColumns+` FROM `+table+` WHERE id = ?`, append(args, id)...))
 	if err != nil {
 		return i, err
 	}
@@ -295,12 +296,13 @@ func (s incidentStore) Incidents(ctx context.Context, q query.Query) ([]incident
 	if err != nil {
 		return nil, 0, err
 	}
-	out, err := rows(ctx, s.read, scanIncident, `SELECT `+incidentColumns+` FROM incidents`+p.where+p.tail, append(p.whereArgs[:len(p.whereArgs):len(p.whereArgs)], p.tailArgs...)...)
+	table, args := incidentTable(ctx)
+	out, err := rows(ctx, s.read, scanIncident, `SELECT `+incidentColumns+` FROM `+table+p.where+p.tail, slices.Concat(args, p.whereArgs, p.tailArgs)...)
 	if err != nil || !q.Count {
 		return out, 0, err
 	}
 	var n int
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM incidents`+p.where, p.whereArgs...).Scan(&n); err != nil {
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM `+table+p.where, slices.Concat(args, p.whereArgs)...).Scan(&n); err != nil {
 		return nil, 0, fmt.Errorf("counting incidents: %w", err)
 	}
 	return out, n, nil
@@ -308,7 +310,8 @@ func (s incidentStore) Incidents(ctx context.Context, q query.Query) ([]incident
 
 func (s incidentStore) UpdateIncident(ctx context.Context, id int64, c incident.Change, by, address string, at time.Time) (incident.Incident, error) {
 	err := s.change(ctx, func(tx *transaction) error {
-		i, err := scanIncident(tx.QueryRowContext(ctx, `SELECT `+incidentColumns+` FROM incidents WHERE id = ?`, id))
+		table, args := incidentTable(ctx)
+		i, err := scanIncident(tx.QueryRowContext(ctx, `SELECT `+incidentColumns+` FROM `+table+` WHERE id = ?`, append(args, id)...))
 		if err != nil {
 			return err
 		}
@@ -344,6 +347,9 @@ func (s incidentStore) UpdateIncident(ctx context.Context, id int64, c incident.
 			}
 		}
 		if len(did) > 0 {
+			if err := wholeIncident(ctx, tx, id); err != nil {
+				return err
+			}
 			if err := addNote(ctx, tx, id, false, by, micros(at), strings.Join(did, "; ")); err != nil {
 				return err
 			}
@@ -371,7 +377,8 @@ func (s incidentStore) UpdateIncident(ctx context.Context, id int64, c incident.
 }
 
 func (s incidentStore) OpenIncidents(ctx context.Context) (map[string]int, error) {
-	return s.counts(ctx, `SELECT severity, count(*) FROM incidents WHERE status IN ('Active', 'InProgress') GROUP BY severity`)
+	table, args := incidentTable(ctx)
+	return s.counts(ctx, `SELECT severity, count(*) FROM `+table+` WHERE status IN ('Active', 'InProgress') GROUP BY severity`, args...)
 }
 
 func (s incidentStore) SweepIncidents(ctx context.Context, before time.Time) error {

@@ -221,7 +221,8 @@ func (s indicatorStore) IndicatorsRevision(ctx context.Context) (n int64, err er
 
 func (s indicatorStore) Applied(ctx context.Context, device string) (a indicator.Applied, err error) {
 	var changed int64
-	err = s.read.QueryRowContext(ctx, `SELECT device_id, wanted, reported, count, changed FROM device_indicators WHERE device_id = ?`, device).Scan(&a.DeviceID, &a.Wanted, &a.Reported, &a.Count, &changed)
+	mine, args := and(ctx, "device_id")
+	err = s.read.QueryRowContext(ctx, `SELECT device_id, wanted, reported, count, changed FROM device_indicators WHERE device_id = ?`+mine, append([]any{device}, args...)...).Scan(&a.DeviceID, &a.Wanted, &a.Reported, &a.Count, &changed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return indicator.Applied{}, nil
 	}
@@ -245,7 +246,8 @@ func (s indicatorStore) PutApplied(ctx context.Context, a indicator.Applied) err
 }
 
 func (s indicatorStore) AppliedCounts(ctx context.Context) (current, pending int, err error) {
+	mine, args := and(ctx, "device_id")
 	err = s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE wanted = reported), count(*) FILTER (WHERE wanted <> reported)
-		FROM device_indicators JOIN devices ON devices.id = device_id WHERE devices.revoked = 0`).Scan(&current, &pending)
+		FROM device_indicators JOIN devices ON devices.id = device_id WHERE devices.revoked = 0`+mine, args...).Scan(&current, &pending)
 	return current, pending, err
 }

@@ -139,7 +139,8 @@ func scanDevice(r scanner) (inventory.Device, error) {
 }
 
 func (s inventoryStore) Device(ctx context.Context, id string, cuts inventory.Cuts) (inventory.Device, error) {
-	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceList+s.healthStatus()+` FROM devices d WHERE d.id = ?`, append(healthArgs(cuts), id)...))
+	mine, args := and(ctx, "d.id")
+	return scanDevice(s.read.QueryRowContext(ctx, `SELECT `+deviceList+s.healthStatus()+` FROM devices d WHERE d.id = ?`+mine, append(append(healthArgs(cuts), id), args...)...))
 }
 
 func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts inventory.Cuts) ([]inventory.Device, int, error) {
@@ -147,6 +148,7 @@ func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts invento
 	if err != nil {
 		return nil, 0, err
 	}
+	p.limit(ctx, "d.id")
 	// The ids first: sorting whole rows would read the health and count the alerts of
 	// every device for the sake of a page.
 	ids, err := rows(ctx, s.read, func(r scanner) (id string, err error) { err = r.Scan(&id); return id, err }, `SELECT d.id FROM devices d`+p.where+p.tail, slices.Concat(p.whereArgs, p.tailArgs)...)
@@ -172,8 +174,18 @@ func (s inventoryStore) Devices(ctx context.Context, q query.Query, cuts invento
 	return out, n, nil
 }
 
+func (s inventoryStore) DeviceIDs(ctx context.Context, filter query.Expr, cuts inventory.Cuts) ([]string, error) {
+	p, err := compile(s.dialect, query.Query{Filter: filter}, inventory.Fields(), deviceColumns(s.dialect, cuts), "d.id", "d.id")
+	if err != nil {
+		return nil, err
+	}
+	p.limit(ctx, "d.id")
+	return rows(ctx, s.read, func(r scanner) (id string, err error) { err = r.Scan(&id); return id, err }, `SELECT d.id FROM devices d`+p.where, p.whereArgs...)
+}
+
 func (s inventoryStore) DeviceCounts(ctx context.Context, cuts inventory.Cuts) (map[string]int, error) {
-	return s.counts(ctx, `SELECT `+s.healthStatus()+` AS status, count(*) FROM devices d WHERE d.revoked = 0 GROUP BY status`, healthArgs(cuts)...)
+	mine, args := and(ctx, "d.id")
+	return s.counts(ctx, `SELECT `+s.healthStatus()+` AS status, count(*) FROM devices d WHERE d.revoked = 0`+mine+` GROUP BY status`, append(healthArgs(cuts), args...)...)
 }
 
 func (s inventoryStore) SetDeviceTags(ctx context.Context, id string, tags []string) error {

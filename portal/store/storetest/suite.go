@@ -6,6 +6,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +15,11 @@ import (
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
+	"github.com/bulwarkhq/bulwark/portal/incident"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
@@ -28,6 +32,9 @@ type Control interface {
 	Alerts() alert.Store
 	Accounts() account.Store
 	Commands() ingest.Commands
+	Fleet() fleet.Store
+	Incidents() incident.Store
+	Actions() action.Store
 }
 
 // Now is the time of the suite.
@@ -80,6 +87,7 @@ func Run(t *testing.T, open func(t *testing.T) Control) {
 	t.Run("inventory", func(t *testing.T) { devices(t, open(t)) })
 	t.Run("filters", func(t *testing.T) { filters(t, open(t)) })
 	t.Run("alerts", func(t *testing.T) { alerts(t, open(t)) })
+	t.Run("scope", func(t *testing.T) { scope(t, open(t)) })
 	t.Run("self-test", func(t *testing.T) { selfTest(t, open(t).Alerts()) })
 }
 
@@ -98,7 +106,7 @@ func users(t *testing.T, s account.Store) {
 		t.Errorf("a refused change is in the audit log: %v, %v", entries, err)
 	}
 	got, err := s.UserByName(ctx, "Ann")
-	if err != nil || got != ann {
+	if err != nil || !reflect.DeepEqual(got, ann) {
 		t.Errorf("UserByName = %+v, %v, want %+v", got, err, ann)
 	}
 	if _, err := s.UserByName(ctx, "bob"); !errors.Is(err, account.ErrNotFound) {
@@ -144,12 +152,12 @@ func users(t *testing.T, s account.Store) {
 
 func tokens(t *testing.T, s account.Store) {
 	ctx := t.Context()
-	tok := account.Token{ID: "t1", Name: "siem", Hash: [32]byte{7}, Scopes: []access.Permission{access.AlertRead, access.MachineRead}, CreatedBy: "ann", Created: Now}
+	tok := account.Token{ID: "t1", Name: "siem", Hash: [32]byte{7}, Scopes: []access.Permission{access.AlertRead, access.MachineRead}, Groups: []string{"g1"}, CreatedBy: "ann", Created: Now}
 	if err := s.CreateToken(ctx, tok, Audit("token.create")); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.TokenByHash(ctx, tok.Hash)
-	if err != nil || got.ID != tok.ID || len(got.Scopes) != 2 || !got.Expires.IsZero() || !got.Revoked.IsZero() {
+	if err != nil || got.ID != tok.ID || len(got.Scopes) != 2 || len(got.Groups) != 1 || got.Groups[0] != "g1" || !got.Expires.IsZero() || !got.Revoked.IsZero() {
 		t.Errorf("TokenByHash = %+v, %v", got, err)
 	}
 	for _, at := range []time.Time{Now.Add(time.Hour), Now.Add(2 * time.Hour)} {
