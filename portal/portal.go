@@ -455,6 +455,7 @@ func (p *Portal) maintainOnce(ctx context.Context) {
 		{"indicators", func(ctx context.Context) error { _, err := p.indicators.Sweep(ctx); return err }},
 		{"incidents", p.incidents.Sweep},
 		{"silent devices", p.silence.Sweep},
+		{"device groups", p.fleet.Regroup},
 		{"files of actions", func(ctx context.Context) error {
 			if p.files == nil {
 				return nil

@@ -5,6 +5,7 @@ package account
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
@@ -20,6 +21,15 @@ var (
 	// disabled account, so that names cannot be guessed.
 	ErrSignIn = errors.New("the user name or the password is wrong")
 )
+
+// Invalid is an account, a token or a key that cannot be made so; people may see
+// the message.
+type Invalid struct{ Message string }
+
+// Error says what is wrong.
+func (e *Invalid) Error() string { return e.Message }
+
+func invalid(format string, args ...any) error { return &Invalid{fmt.Sprintf(format, args...)} }
 
 // TooManyAttempts is returned by SignIn while an account and address must wait.
 type TooManyAttempts struct{ Wait time.Duration }

@@ -386,7 +386,7 @@ func ParseRequired(text string) ([]access.Role, error) {
 	case "", "none":
 		return nil, nil
 	case "all":
-		return []access.Role{access.Administrator, access.Responder, access.Analyst, access.Reader}, nil
+		return access.Roles(), nil
 	}
 	var out []access.Role
 	for name := range strings.SplitSeq(text, ",") {

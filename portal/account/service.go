@@ -83,18 +83,49 @@ func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 
 var userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-// CreateUser makes an account with a one-time password, which it returns.
-func (s *Service) CreateUser(ctx context.Context, name string, role access.Role, by, address string) (string, error) {
-	if !userName.MatchString(name) {
-		return "", fmt.Errorf("user name %.70q: use 1 to 64 letters, digits, dots, dashes, underscores, @, beginning with a letter or digit", name)
+// MaxGroups bounds the device groups that one user or token is limited to.
+const MaxGroups = 50
+
+// checkGroups returns the ids of device groups in order, each once.
+func checkGroups(groups []string) ([]string, error) {
+	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
+	if len(groups) > MaxGroups {
+		return nil, invalid("at most %d device groups", MaxGroups)
 	}
-	if len(role.Permissions()) == 0 {
-		return "", fmt.Errorf("unknown role %q", role)
+	for _, g := range groups {
+		if len(g) != 16 || strings.Trim(g, "0123456789abcdef") != "" {
+			return nil, invalid("%.20q is not the id of a device group", g)
+		}
+	}
+	return groups, nil
+}
+
+// limits is what an audit entry says of device groups.
+func limits(groups []string) string {
+	if len(groups) == 0 {
+		return "all devices"
+	}
+	return "device groups " + strings.Join(groups, " ")
+}
+
+// CreateUser makes an account with a one-time password, which it returns. The
+// groups are the ids of device groups that it is limited to; none for all devices.
+// The error is an *Invalid for what cannot be.
+func (s *Service) CreateUser(ctx context.Context, name string, role access.Role, by, address string, groups ...string) (string, error) {
+	if !userName.MatchString(name) {
+		return "", invalid("user name %.70q: use 1 to 64 letters, digits, dots, dashes, underscores, @, beginning with a letter or digit", name)
+	}
+	if !slices.Contains(access.Roles(), role) {
+		return "", invalid("unknown role %.32q", role)
+	}
+	groups, err := checkGroups(groups)
+	if err != nil {
+		return "", err
 	}
 	password := oneTimePassword()
 	now := s.now()
-	u := User{ID: randomID(), Name: name, Role: role, PasswordHash: hashPassword(password, s.cost), MustChange: true, Created: now, Changed: now}
-	err := s.store.CreateUser(ctx, u, Audit{Time: now, Actor: by, Address: address, Action: "user.create", Target: name, Detail: "role " + string(role)})
+	u := User{ID: randomID(), Name: name, Role: role, Groups: groups, PasswordHash: hashPassword(password, s.cost), MustChange: true, Created: now, Changed: now}
+	err = s.store.CreateUser(ctx, u, Audit{Time: now, Actor: by, Address: address, Action: "user.create", Target: name, Detail: "role " + string(role) + ", " + limits(groups)})
 	if err != nil {
 		return "", fmt.Errorf("creating user %s: %w", name, err)
 	}
@@ -275,22 +306,30 @@ func (s *Service) confirm(ctx context.Context, u User, password, address string)
 // tokenPrefix makes a token recognisable in logs and to secret scanners.
 const tokenPrefix = "bwa_"
 
-// CreateToken makes an API token and returns its secret, which is shown once.
-func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.Permission, lifetime time.Duration, by, address string) (Token, string, error) {
+// CreateToken makes an API token and returns its secret, which is shown once. The
+// groups are as of CreateUser. The error is an *Invalid for what cannot be.
+func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.Permission, lifetime time.Duration, by, address string, groups ...string) (Token, string, error) {
 	name = strings.TrimSpace(name)
 	if name == "" || len(name) > 100 || inventory.Clean(name, 100) != name {
-		return Token{}, "", errors.New("a token's name is 1 to 100 bytes of printable text")
+		return Token{}, "", invalid("a token's name is 1 to 100 bytes of printable text")
 	}
 	if len(scopes) == 0 {
-		return Token{}, "", errors.New("a token needs at least one scope")
+		return Token{}, "", invalid("a token needs at least one scope")
+	}
+	groups, err := checkGroups(groups)
+	if err != nil {
+		return Token{}, "", err
 	}
 	for _, sc := range scopes {
 		if !slices.Contains(access.Scopes(), sc) {
-			return Token{}, "", fmt.Errorf("%q is not a scope", sc)
+			return Token{}, "", invalid("%.64q is not a scope", sc)
+		}
+		if len(groups) > 0 && sc.Organisation() {
+			return Token{}, "", invalid("the scope %s concerns all devices: a token that is limited to device groups cannot have it", sc)
 		}
 	}
 	if lifetime < 0 || lifetime > 10*366*24*time.Hour {
-		return Token{}, "", errors.New("a token lives at most 10 years")
+		return Token{}, "", invalid("a token lives at most 10 years")
 	}
 	all, err := s.store.Tokens(ctx)
 	if err != nil {
@@ -303,10 +342,10 @@ func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.
 		}
 	}
 	if live >= MaxTokens {
-		return Token{}, "", fmt.Errorf("there are %d tokens already: revoke some first", live)
+		return Token{}, "", invalid("there are %d tokens already: revoke some first", live)
 	}
 	now, plain := s.now(), tokenPrefix+secret()
-	t := Token{ID: randomID(), Name: name, Hash: sha256.Sum256([]byte(plain)), Scopes: scopes, CreatedBy: by, Created: now}
+	t := Token{ID: randomID(), Name: name, Hash: sha256.Sum256([]byte(plain)), Scopes: scopes, Groups: groups, CreatedBy: by, Created: now}
 	if lifetime > 0 {
 		t.Expires = now.Add(lifetime)
 	}
@@ -316,7 +355,7 @@ func (s *Service) CreateToken(ctx context.Context, name string, scopes []access.
 	}
 	err = s.store.CreateToken(ctx, t, Audit{
 		Time: now, Actor: by, Address: address, Action: "token.create", Target: t.ID,
-		Detail: name + ": " + strings.Join(names, " "),
+		Detail: name + ": " + strings.Join(names, " ") + ", " + limits(groups),
 	})
 	if err != nil {
 		return Token{}, "", fmt.Errorf("creating token %s: %w", name, err)
@@ -346,7 +385,9 @@ func (s *Service) Authenticate(ctx context.Context, plain string) (access.Princi
 			return access.Principal{}, fmt.Errorf("checking the API token: %w", err)
 		}
 	}
-	return access.NewPrincipal("token", t.ID, t.Name, t.Scopes), nil
+	p := access.NewPrincipal("token", t.ID, t.Name, t.Scopes)
+	p.Groups = t.Groups
+	return p, nil
 }
 
 // Tokens lists all API tokens, newest first.

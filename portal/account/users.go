@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 )
@@ -11,7 +12,7 @@ import (
 // Errors of the administration of accounts.
 var (
 	// ErrSelf keeps the last administrator from locking everybody out.
-	ErrSelf = errors.New("nobody changes the own role or disables the own account: another administrator can")
+	ErrSelf = errors.New("nobody changes the own role or device groups or disables the own account: another administrator can")
 	// ErrExternal means that an identity provider decides it.
 	ErrExternal = errors.New("the account belongs to the identity provider, which decides this")
 )
@@ -21,8 +22,8 @@ func (s *Service) User(ctx context.Context, id string) (User, error) { return s.
 
 // SetRole changes the role of an account.
 func (s *Service) SetRole(ctx context.Context, id string, role access.Role, by access.Principal) error {
-	if len(role.Permissions()) == 0 {
-		return fmt.Errorf("unknown role %q", role)
+	if !slices.Contains(access.Roles(), role) {
+		return invalid("unknown role %.32q", role)
 	}
 	u, err := s.store.User(ctx, id)
 	switch {
@@ -36,6 +37,26 @@ func (s *Service) SetRole(ctx context.Context, id string, role access.Role, by a
 		return nil
 	}
 	return s.store.SetRole(ctx, id, role, Audit{Time: s.now(), Actor: by.Name, Address: by.Address, Action: "user.role", Target: u.Name, Detail: string(u.Role) + " to " + string(role)})
+}
+
+// SetGroups limits an account to device groups, or to none: it is for all devices
+// then. It holds from the next request of its sessions on, also for an account of
+// an identity provider.
+func (s *Service) SetGroups(ctx context.Context, id string, groups []string, by access.Principal) error {
+	groups, err := checkGroups(groups)
+	if err != nil {
+		return err
+	}
+	u, err := s.store.User(ctx, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("user %.70q: %w", id, err)
+	case u.ID == by.ID:
+		return ErrSelf
+	case slices.Equal(u.Groups, groups):
+		return nil
+	}
+	return s.store.SetGroups(ctx, id, groups, Audit{Time: s.now(), Actor: by.Name, Address: by.Address, Action: "user.groups", Target: u.Name, Detail: limits(u.Groups) + " to " + limits(groups)})
 }
 
 // SetDisabled disables an account, which ends its sessions, or enables it.

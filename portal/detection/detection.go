@@ -65,12 +65,18 @@ func New(cfg Config) *Service {
 // ErrForbidden means that a rule would do what its author may not.
 var ErrForbidden = errors.New("your role does not include the action of this custom detection")
 
-// List returns the rules by name.
-func (s *Service) List(ctx context.Context) ([]Rule, error) { return s.cfg.Store.Rules(ctx) }
+// List returns the rules by name. Who is limited to some devices sees none: they
+// look at all devices, and what they find is of all.
+func (s *Service) List(ctx context.Context) ([]Rule, error) {
+	if access.From(ctx).Limited() {
+		return nil, nil
+	}
+	return s.cfg.Store.Rules(ctx)
+}
 
-// Get returns a rule, or ErrNotFound.
+// Get returns a rule that List has, or ErrNotFound.
 func (s *Service) Get(ctx context.Context, id string) (Rule, error) {
-	if len(id) != 32 {
+	if len(id) != 32 || access.From(ctx).Limited() {
 		return Rule{}, ErrNotFound
 	}
 	return s.cfg.Store.Rule(ctx, id)

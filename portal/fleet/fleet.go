@@ -376,15 +376,49 @@ func (s *Service) PutGroup(ctx context.Context, g Group, by, address string) (Gr
 		return g, invalid("Name", "there is a group %q already", g.Name)
 	}
 	g.Updated, g.By = s.now().UTC(), by
-	defer s.forget()
-	return g, s.store.PutGroup(ctx, g, Note{g.Updated, by, address, fmt.Sprintf("rank %d, rule %s", g.Rank, g.Rule)})
+	if err := s.store.PutGroup(ctx, g, Note{g.Updated, by, address, fmt.Sprintf("rank %d, rule %s", g.Rank, g.Rule)}); err != nil {
+		return g, err
+	}
+	s.forget()
+	return g, s.Regroup(ctx)
+}
+
+// Regroup sorts the devices that have called into the groups again: a device is
+// sorted at its check-in, but one that is away has the tags, and its group the rule,
+// that they have now. Who is limited to groups sees it there.
+func (s *Service) Regroup(ctx context.Context) error {
+	n, err := s.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	sorted := map[string]bool{}
+	put := func(group string, rule query.Expr) error {
+		ids, err := s.devices.IDs(ctx, rule)
+		if err != nil {
+			return err
+		}
+		ids = slices.DeleteFunc(ids, func(id string) bool { return sorted[id] })
+		for _, id := range ids {
+			sorted[id] = true
+		}
+		return s.store.PutGroups(ctx, group, ids)
+	}
+	for i, g := range n.groups {
+		if err := put(g.ID, n.rules[i]); err != nil {
+			return fmt.Errorf("devices of the group %s: %w", g.Name, err)
+		}
+	}
+	return put("", nil)
 }
 
 // DeleteGroup removes a group; policies that were for it alone are then for
 // nobody.
 func (s *Service) DeleteGroup(ctx context.Context, id, by, address string) error {
-	defer s.forget()
-	return s.store.DeleteGroup(ctx, id, Note{s.now().UTC(), by, address, ""})
+	if err := s.store.DeleteGroup(ctx, id, Note{s.now().UTC(), by, address, ""}); err != nil {
+		return err
+	}
+	s.forget()
+	return s.Regroup(ctx)
 }
 
 // Policies returns the policies by priority.

@@ -51,6 +51,8 @@ type Device struct {
 	Health        json.RawMessage
 	HealthTime    time.Time
 	PolicyVersion string
+	// Group is the name of its device group as of its last check-in; empty for none.
+	Group string
 
 	// HealthStatus is derived when the device is read: one of the constants.
 	HealthStatus string
@@ -103,7 +105,7 @@ func Fields() query.Schema {
 		"osArchitecture": query.String, "agentVersion": query.String, "lastIpAddress": query.String,
 		"lastExternalIpAddress": query.String, "healthStatus": query.String, "onboardingStatus": query.String,
 		"riskScore": query.String, "exposureLevel": query.String, "deviceValue": query.String,
-		"aadDeviceId": query.String, "rbacGroupId": query.Int, "machineTags": query.Collection,
+		"aadDeviceId": query.String, "rbacGroupId": query.Int, "rbacGroupName": query.String, "machineTags": query.Collection,
 		"openAlerts": query.Int,
 	}
 }

@@ -73,6 +73,7 @@ func toMachine(d inventory.Device) machine {
 		HealthStatus: d.HealthStatus, OnboardingStatus: d.OnboardingStatus, RiskScore: d.RiskScore, ExposureLevel: "None", DeviceValue: "Normal",
 		MachineTags: []string{}, OpenAlerts: d.OpenAlerts, VirtualMachine: d.VirtualMachine, Model: d.Model, Vendor: d.Vendor, LoggedOnUsers: []string{},
 	}
+	m.RBACGroupName = present(d.Group)
 	if len(d.IPAddresses) > 0 {
 		m.LastIPAddress = d.IPAddresses[0]
 	}

@@ -35,7 +35,7 @@ func (s *Site) showUsers(w http.ResponseWriter, r *http.Request, status int, p u
 	}
 	v := visitOf(r.Context())
 	p.Local = !s.cfg.Accounts.LocalOff()
-	p.CSRF, p.Roles = v.session.CSRF, []access.Role{access.Reader, access.Analyst, access.Responder, access.Administrator}
+	p.CSRF, p.Roles = v.session.CSRF, access.Roles()
 	for _, u := range list {
 		row := userRow{User: u, State: "Active", Self: u.ID == v.user.ID}
 		switch {

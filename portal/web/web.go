@@ -295,7 +295,7 @@ func principal(r *http.Request) (access.Principal, error) {
 		return access.Principal{}, v.err
 	}
 	p := access.NewPrincipal("user", v.user.ID, v.user.Name, v.user.Role.Permissions())
-	p.Role, p.Address, p.Restricted = v.user.Role, address(r), v.user.MustChange || v.must
+	p.Role, p.Groups, p.Address, p.Restricted = v.user.Role, v.user.Groups, address(r), v.user.MustChange || v.must
 	return p, nil
 }
 
@@ -323,6 +323,8 @@ func (s *Site) deny(w http.ResponseWriter, r *http.Request, p access.Principal, 
 		redirect(w, r, "/account/second-factor")
 	case p.Restricted:
 		redirect(w, r, "/account/password")
+	case p.Limited():
+		s.problem(w, r, http.StatusForbidden, "You may not do this", fmt.Sprintf("Your role (%s) does not include it, or it concerns all devices and your account is limited to some device groups. An administrator can change that.", p.Role))
 	default:
 		s.problem(w, r, http.StatusForbidden, "You may not do this", fmt.Sprintf("Your role (%s) does not include it. An administrator can change that.", p.Role))
 	}

@@ -87,11 +87,12 @@ const (
 	openAlerts = `(SELECT count(*) FROM alerts a WHERE a.device_id = d.id AND a.status <> 'Resolved')`
 	riskRank   = `(SELECT coalesce(max(a.severity_rank), 0) FROM alerts a WHERE a.device_id = d.id AND a.status <> 'Resolved')`
 	riskScore  = `CASE ` + riskRank + ` WHEN 4 THEN 'High' WHEN 3 THEN 'Medium' WHEN 2 THEN 'Low' WHEN 1 THEN 'Informational' ELSE 'None' END`
+	groupName  = `coalesce((SELECT g.name FROM assignments s JOIN device_groups g ON g.id = s.group_id WHERE s.device_id = d.id), '')`
 	onboarding = `CASE d.revoked WHEN 0 THEN 'Onboarded' ELSE 'Offboarded' END`
 	deviceList = `d.id, d.machine_guid, d.hardware_id, d.host_name, d.os_platform, d.os_distribution, d.os_version, d.os_pretty_name,
 		d.kernel, d.architecture, d.agent_version, d.model, d.vendor, d.virtual_machine, d.ip_addresses, d.logged_on_users,
 		d.device_tags, d.tags, d.enrolled, d.last_seen, d.last_event, d.external_ip, d.health, d.health_time, d.policy_version, ` +
-		onboarding + `, ` + openAlerts + `, ` + riskScore + `, ` // and healthStatus
+		groupName + `, ` + onboarding + `, ` + openAlerts + `, ` + riskScore + `, ` // and healthStatus
 )
 
 func deviceColumns(dialect *dialect, cuts inventory.Cuts) map[string]column {
@@ -102,7 +103,7 @@ func deviceColumns(dialect *dialect, cuts inventory.Cuts) map[string]column {
 		"agentVersion": {sql: "d.agent_version"}, "lastIpAddress": {sql: "coalesce(" + dialect.first("d.ip_addresses") + ", '')"},
 		"lastExternalIpAddress": {sql: "d.external_ip"}, "healthStatus": {sql: dialect.healthStatus(), args: healthArgs(cuts)},
 		"onboardingStatus": {sql: onboarding}, "riskScore": {sql: riskScore, order: riskRank}, "exposureLevel": {sql: "'None'", order: "(0 + 0)"},
-		"deviceValue": {sql: "'Normal'", order: "(0 + 0)"}, "aadDeviceId": {sql: "''", order: "(0 + 0)"}, "rbacGroupId": {sql: "(0 + 0)"},
+		"deviceValue": {sql: "'Normal'", order: "(0 + 0)"}, "aadDeviceId": {sql: "''", order: "(0 + 0)"}, "rbacGroupId": {sql: "(0 + 0)"}, "rbacGroupName": {sql: groupName},
 		"machineTags": {sql: "d.tags,d.device_tags"}, "openAlerts": {sql: openAlerts},
 	}
 }
@@ -114,7 +115,7 @@ func scanDevice(r scanner) (inventory.Device, error) {
 	err := r.Scan(&d.ID, &d.MachineGUID, &d.HardwareID, &d.HostName, &d.OSPlatform, &d.OSDistribution, &d.OSVersion, &d.OSPrettyName,
 		&d.Kernel, &d.Architecture, &d.AgentVersion, &d.Model, &d.Vendor, &d.VirtualMachine, &ips, &users,
 		&deviceTags, &tags, &first, &seen, &event, &d.LastExternalIP, &health, &healthTime, &d.PolicyVersion,
-		&d.OnboardingStatus, &d.OpenAlerts, &d.RiskScore, &d.HealthStatus)
+		&d.Group, &d.OnboardingStatus, &d.OpenAlerts, &d.RiskScore, &d.HealthStatus)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, inventory.ErrNotFound
 	}

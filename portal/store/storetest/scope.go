@@ -182,6 +182,9 @@ func scope(t *testing.T, c Control) {
 	// Devices change their group, and a group that is deleted has none.
 	must(c.Fleet().PutGroups(all, "mine", []string{DeviceID(1), DeviceID(2)}))
 	must(c.Fleet().PutGroups(all, "id0", []string{DeviceID(0)}))
+	if found, _, err := c.Inventory().Devices(all, query.Query{Filter: query.Compare{Field: "rbacGroupName", Op: query.Eq, Value: "g0"}}, cuts); err != nil || len(found) != 1 || found[0].Group != "g0" {
+		t.Errorf("the devices of a group by its name: %+v, %v", found, err)
+	}
 	if ids, err := c.Inventory().DeviceIDs(mine, nil, cuts); err != nil || len(ids) != 2 || slices.Contains(ids, DeviceID(0)) {
 		t.Errorf("after the groups changed: %v, %v", ids, err)
 	}
