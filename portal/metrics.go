@@ -75,6 +75,8 @@ type gauges struct {
 	rows      *prometheus.Desc
 	segments  *prometheus.Desc
 	bytes     *prometheus.Desc
+	hotBytes  *prometheus.Desc
+	up        *prometheus.Desc
 }
 
 func newGauges(inv *inventory.Service, events eventstore.Store) *gauges {
@@ -84,12 +86,13 @@ func newGauges(inv *inventory.Service, events eventstore.Store) *gauges {
 	return &gauges{
 		inv, events, d("devices", "Devices by health status.", "status"), d("stored_events", "Events in the store.", "where"),
 		d("segments", "Parquet files of closed hours and days."), d("segment_bytes", "Size of the Parquet files."),
+		d("event_store_bytes", "Size of the events on the servers of ClickHouse; 0 with the embedded store."), d("event_store_up", "1 when the event store answers."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{g.devices, g.rows, g.segments, g.bytes} {
+	for _, d := range []*prometheus.Desc{g.devices, g.rows, g.segments, g.bytes, g.hotBytes, g.up} {
 		ch <- d
 	}
 }
@@ -106,10 +109,15 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(g.devices, prometheus.GaugeValue, float64(n), status)
 	}
 	st, err := g.events.Stats(ctx)
+	up := 1.0
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(g.rows, err)
+		up = 0 // the others are of use while it is away
+	}
+	ch <- prometheus.MustNewConstMetric(g.up, prometheus.GaugeValue, up)
+	if err != nil {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(g.hotBytes, prometheus.GaugeValue, float64(st.HotBytes))
 	ch <- prometheus.MustNewConstMetric(g.rows, prometheus.GaugeValue, float64(st.Hot), "open_hours")
 	ch <- prometheus.MustNewConstMetric(g.rows, prometheus.GaugeValue, float64(st.Archived), "closed_hours")
 	ch <- prometheus.MustNewConstMetric(g.segments, prometheus.GaugeValue, float64(st.Segments))

@@ -16,19 +16,18 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal"
 	"github.com/bulwarkhq/bulwark/portal/account"
-	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/pki"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
 type serveOptions struct {
-	listen, metricsListen, hostName, portalURL, logLevel, logFormat, secondFactor string
-	retention, checkIn                                                            days
-	eventMemory                                                                   int
-	definitionsEvery                                                              days
-	publisher                                                                     publisherOptions
-	repository                                                                    repositoryOptions
-	signIn                                                                        providerOptions
+	listen, metricsListen, hostName, portalURL, logLevel, logFormat, secondFactor, eventStore string
+	retention, checkIn                                                                        days
+	eventMemory                                                                               int
+	definitionsEvery                                                                          days
+	publisher                                                                                 publisherOptions
+	repository                                                                                repositoryOptions
+	signIn                                                                                    providerOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -59,6 +58,7 @@ func serveCommand() *cobra.Command {
 	o.repository.flags(c)
 	o.signIn.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
+	f.StringVar(&o.eventStore, "event-store", embedded, "where events are kept: embedded, or clickhouse://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/DATABASE[?cluster=NAME&secure=true&max_bytes=N&password_file=PATH]")
 	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -91,6 +91,9 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	required, err := account.ParseRequired(o.secondFactor)
 	if err != nil {
 		return usage("--require-second-factor: %w", err)
+	}
+	if err := checkEventStore(o); err != nil {
+		return err
 	}
 	// The address is not known yet; a mistake in the options is told before
 	// anything is opened.
@@ -134,7 +137,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, control.Close()) }()
-	events, err := duckdb.Open(ctx, duckdb.Config{Dir: filepath.Join(dir, "events"), Retention: time.Duration(o.retention), MemoryLimit: int64(o.eventMemory) << 20, Logger: log})
+	events, err := openEvents(ctx, dir, o, log)
 	if err != nil {
 		return err
 	}

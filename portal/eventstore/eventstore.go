@@ -210,8 +210,10 @@ type Row struct {
 // Stats are the sizes of the store.
 type Stats struct {
 	// Hot is the number of events in the database, Archived of those in
-	// Segments Parquet files of ArchivedBytes.
+	// Segments Parquet files of ArchivedBytes. HotBytes is what the database has on
+	// disk, zero where it does not say.
 	Hot           int64
+	HotBytes      int64
 	Archived      int64
 	Segments      int64
 	ArchivedBytes int64

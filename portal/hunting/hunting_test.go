@@ -95,7 +95,7 @@ func run(t *testing.T, h *Hunter, query string) string {
 	if err != nil {
 		t.Errorf("%s\n%v", query, err)
 		if q, perr := kql.Parse(query); perr == nil {
-			if st, terr := h.translate(t.Context(), q, memory{}, time.Time{}); terr == nil {
+			if st, terr := h.translate(t.Context(), q, memory{}, Limits{}); terr == nil {
 				t.Log(st.sql)
 			}
 		}

@@ -6,13 +6,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/hunting/kql"
 )
 
 func (t *translator) op(op kql.Op, r relation, s *scope) relation {
 	switch op := op.(type) {
 	case *kql.Where:
-		return t.rel(op, "(SELECT * FROM "+r.sql+" WHERE "+t.filter(op.Cond, r, s)+")", r.cols)
+		return t.where(op, r, s)
 	case *kql.Project:
 		return t.project(op, r, s)
 	case *kql.Extend:
@@ -26,15 +27,11 @@ func (t *translator) op(op kql.Op, r relation, s *scope) relation {
 	case *kql.Sort:
 		return t.rel(op, "(SELECT * FROM "+r.sql+" ORDER BY "+t.order(op.Keys, r, s)+")", r.cols)
 	case *kql.Top:
-		return t.rel(op, "(SELECT * FROM "+r.sql+" ORDER BY "+t.order([]kql.SortKey{op.By}, r, s)+" LIMIT "+t.count(op.N, s)+")", r.cols)
+		return t.top(op, r, s)
 	case *kql.TopHitters:
 		return t.topHitters(op, r, s)
 	case *kql.Take:
-		order := ""
-		if op.Random {
-			order = " ORDER BY random()"
-		}
-		return t.rel(op, "(SELECT * FROM "+r.sql+order+" LIMIT "+t.count(op.N, s)+")", r.cols)
+		return t.take(op, r, s)
 	case *kql.SampleDistinct:
 		r = t.distinct(&kql.Distinct{Pos: op.Pos, Columns: []kql.Expr{op.Of}}, r, s)
 		return t.rel(op, "(SELECT * FROM "+r.sql+" LIMIT "+t.count(op.N, s)+")", r.cols)
@@ -76,6 +73,30 @@ func (t *translator) op(op kql.Op, r relation, s *scope) relation {
 	}
 	fail(op, "the operator is not supported here")
 	return relation{}
+}
+
+func (t *translator) top(op *kql.Top, r relation, s *scope) relation {
+	n := t.count(op.N, s)
+	out := t.rel(op, "(SELECT * FROM "+r.sql+" ORDER BY "+t.order([]kql.SortKey{op.By}, r, s)+" LIMIT "+n+")", r.cols)
+	if r.push != nil && !op.By.Asc {
+		// Its time is never null.
+		if c, ok := t.origin(op.By.X, r, s); ok && c.Name == event.ColumnTimestamp {
+			number, _ := strconv.ParseInt(n, 10, 64)
+			r.limited(number, c.Name)
+		}
+	}
+	return out
+}
+
+func (t *translator) take(op *kql.Take, r relation, s *scope) relation {
+	n, order := t.count(op.N, s), ""
+	if op.Random {
+		order = " ORDER BY random()"
+	} else {
+		number, _ := strconv.ParseInt(n, 10, 64)
+		r.limited(number, "")
+	}
+	return t.rel(op, "(SELECT * FROM "+r.sql+order+" LIMIT "+n+")", r.cols)
 }
 
 // count translates the number of rows of take and its like.
@@ -213,7 +234,7 @@ func (t *translator) extend(list []kql.Expr, r relation, s *scope, at interface{
 				added = slices.Delete(added, i, i+1)
 			}
 		}
-		r = t.selectItems(at, append(all, added...), r.sql, "")
+		r = t.computed(at, append(all, added...), r)
 		list = list[n:]
 	}
 	return r
@@ -364,10 +385,10 @@ func (t *translator) project(op *kql.Project, r relation, s *scope) relation {
 	switch op.Kind {
 	case "away":
 		away := selected()
-		return t.selectItems(op, plain(slices.DeleteFunc(slices.Clone(r.cols), func(c column) bool { return has(away, c) })), r.sql, "")
+		return t.computed(op, plain(slices.DeleteFunc(slices.Clone(r.cols), func(c column) bool { return has(away, c) })), r)
 	case "keep":
 		keep := selected()
-		return t.selectItems(op, plain(slices.DeleteFunc(slices.Clone(r.cols), func(c column) bool { return !has(keep, c) })), r.sql, "")
+		return t.computed(op, plain(slices.DeleteFunc(slices.Clone(r.cols), func(c column) bool { return !has(keep, c) })), r)
 	case "reorder":
 		var front []column
 		for i, x := range op.Columns {
@@ -387,7 +408,7 @@ func (t *translator) project(op *kql.Project, r relation, s *scope) relation {
 				front = append(front, c)
 			}
 		}
-		return t.selectItems(op, plain(front), r.sql, "")
+		return t.computed(op, plain(front), r)
 	case "rename":
 		cols := slices.Clone(r.cols)
 		for _, x := range op.Columns {
@@ -405,9 +426,11 @@ func (t *translator) project(op *kql.Project, r relation, s *scope) relation {
 			}
 			cols[slices.IndexFunc(r.cols, func(o column) bool { return o.name == c.name })].name = n.Names[0].Text
 		}
-		return t.rel(op, r.sql, cols)
+		out := t.rel(op, r.sql, cols)
+		out.push = r.push
+		return out
 	}
-	return t.selectItems(op, t.listed(op.Columns, r, s), r.sql, "")
+	return t.computed(op, t.listed(op.Columns, r, s), r)
 }
 
 // listed evaluates a list of columns, patterns of names and expressions.

@@ -100,12 +100,15 @@ func (h *Hunter) with(ctx context.Context, user, query string, limits Limits, f 
 		return err
 	}
 	defer session.Close()
-	st, err := h.translate(ctx, q, session, limits.Since)
+	st, err := h.translate(ctx, q, session, limits)
 	if err != nil {
 		return err
 	}
 	if err := h.load(ctx, session, st.used, map[string]bool{}); err != nil {
 		return err
+	}
+	if err := fill(ctx, session, st.scans); err != nil {
+		return explain(ctx, err)
 	}
 	if err := f(ctx, session, st, limits); err != nil {
 		return explain(ctx, err)

@@ -201,13 +201,31 @@ func firstLine(s string) string {
 	return s
 }
 
-func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, since time.Time) (statement, error) {
-	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond), since: since}
+func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, limits Limits) (statement, error) {
+	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond), since: limits.Since}
+	if limits.Rows > 0 {
+		t.limit = int64(limits.Rows) + 1 // one more says that there are more
+	}
+	if _, ok := session.(Scanner); ok {
+		t.remotely, t.definitions = true, map[string]string{}
+	}
 	t.arrives = func(name string) bool { _, elsewhere := h.loaded[name]; return !elsewhere }
 	present := map[string]bool{}
 	t.lookup = func(sql string) ([]string, error) {
 		if err := h.load(ctx, session, t.used, present); err != nil {
 			return nil, err
+		}
+		// The query itself reads other columns: these tables are for this statement
+		// alone.
+		var scans []Scan
+		for _, s := range needed(t.scans, t.definitions, sql) {
+			name := newName()
+			sql = strings.ReplaceAll(sql, s.As, name)
+			s.As = name
+			scans = append(scans, s)
+		}
+		if err := fill(ctx, session, scans); err != nil {
+			return nil, explain(ctx, err)
 		}
 		var out []string
 		err := session.Select(ctx, sql, func(row []any) error {

@@ -20,7 +20,7 @@ func TestSince(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := h.translate(t.Context(), q, nil, since)
+		st, err := h.translate(t.Context(), q, nil, Limits{Since: since})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +33,7 @@ func TestSince(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st, err := h.translate(t.Context(), q, nil, since); err != nil || !strings.Contains(st.sql, "IngestionTime") {
+		if st, err := h.translate(t.Context(), q, nil, Limits{Since: since}); err != nil || !strings.Contains(st.sql, "IngestionTime") {
 			t.Errorf("%s is not bounded: %v", table.Name, err)
 		}
 	}

@@ -32,6 +32,7 @@ type column struct {
 type relation struct {
 	sql  string
 	cols []column
+	push *pushable // nil where the rows are not those of a scan
 }
 
 func (r relation) find(name string) (column, bool) {
@@ -62,6 +63,13 @@ type translator struct {
 	arrives func(table string) bool
 	// used are the tables that the statement reads.
 	used map[string]bool
+	// remotely: the rows of the tables that arrive must be brought by scans.
+	remotely bool
+	scans    []*pending
+	// definitions are what the columns are that are computed row by row.
+	definitions map[string]string
+	// limit is how many rows of the result are read; 0 for all.
+	limit int64
 	// lookup runs a statement whose result decides the columns of another.
 	lookup func(sql string) ([]string, error)
 
@@ -130,6 +138,7 @@ type statement struct {
 	columns []Column
 	render  *kql.Render
 	used    map[string]bool
+	scans   []Scan
 }
 
 func (t *translator) translate(q *kql.Query) (out statement, err *kql.Error) {
@@ -166,6 +175,8 @@ func (t *translator) translate(q *kql.Query) (out statement, err *kql.Error) {
 	}
 	out.sql = "SELECT " + strings.Join(list, ", ") + " FROM " + r.sql
 	out.used = t.used
+	r.limited(t.limit, "")
+	out.scans = needed(t.scans, t.definitions, out.sql)
 	return out, nil
 }
 
@@ -203,7 +214,7 @@ func (t *translator) rel(at interface{ Position() kql.Pos }, sql string, cols []
 		seen[name] = true
 		cols[i].name = name
 	}
-	return relation{sql, cols}
+	return relation{sql: sql, cols: cols}
 }
 
 // pipe translates a source with its operators.
@@ -216,6 +227,7 @@ func (t *translator) pipe(p *kql.Pipe, s *scope) relation {
 func (t *translator) ops(ops []kql.Op, r relation, s *scope) relation {
 	for _, op := range ops {
 		if as, ok := op.(*kql.As); ok {
+			r.push = nil // its rows are read twice
 			named := r
 			s = s.child()
 			s.vars[as.Name] = variable{rel: func() relation { return t.renew(as, named) }}
@@ -342,13 +354,26 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 		cols[i] = column{name: c.Name, id: t.id(), typ: c.Type, nullable: c.Type.textual()}
 		list[i] = quoteName(c.Name) + " AS " + cols[i].id
 	}
-	if !t.since.IsZero() && t.arrives(table.Name) {
+	var push *pushable
+	switch {
+	case t.remotely && t.arrives(table.Name):
+		from, push = t.remote(table)
+	case !t.since.IsZero() && t.arrives(table.Name):
 		from += " WHERE " + arrival + " >= " + timestampSQL(t.since)
 	}
 	if table.Source != "" {
 		from = strings.ReplaceAll(table.Source, sourceRows, "(SELECT * FROM "+from+")")
+		push = nil
 	}
-	return t.rel(at, "(SELECT "+strings.Join(list, ", ")+" FROM "+from+")", cols)
+	out := t.rel(at, "(SELECT "+strings.Join(list, ", ")+" FROM "+from+")", cols)
+	if push != nil {
+		for i, c := range cols {
+			push.origin[c.id] = table.Columns[i]
+		}
+		push.scan.ids = push.origin
+	}
+	out.push = push
+	return out
 }
 
 // arrival is the column of the store that says when a row arrived.

@@ -77,7 +77,8 @@ func (t Type) SQL() string {
 	return "VARCHAR"
 }
 
-func fromEvent(t event.Type) Type {
+// FromEvent is the type that a column of a table of events has in queries.
+func FromEvent(t event.Type) Type {
 	switch t {
 	case event.Long:
 		return Long
@@ -116,7 +117,7 @@ func EventTables() []Table {
 		t := Table{Name: et.Name}
 		for _, c := range et.Columns {
 			if !c.Hidden {
-				t.Columns = append(t.Columns, Column{c.Name, fromEvent(c.Type)})
+				t.Columns = append(t.Columns, Column{c.Name, FromEvent(c.Type)})
 			}
 		}
 		out = append(out, t)

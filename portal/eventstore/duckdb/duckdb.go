@@ -24,12 +24,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/eventstore/batching"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
@@ -70,9 +70,7 @@ type Store struct {
 	// writing is held by whoever changes the database.
 	writing sync.Mutex
 
-	queue chan *request
-	stop  chan struct{}
-	done  chan struct{}
+	queue *batching.Queue
 	once  sync.Once
 
 	mu      sync.RWMutex
@@ -85,14 +83,6 @@ type Store struct {
 }
 
 type spool struct{ device, id string }
-
-// request is a batch on its way to the writer. The caller may give up while
-// it still waits, not while it is being written: its events are borrowed.
-type request struct {
-	batch   *eventstore.Batch
-	claimed atomic.Bool
-	reply   chan error
-}
 
 // checkpointBytes is how large DuckDB's write-ahead log may become before what it
 // says goes into the tables: each time, the rows since the last time are
@@ -149,8 +139,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
 	}
 	s := &Store{
-		cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), queue: make(chan *request, queueLength),
-		stop: make(chan struct{}), done: make(chan struct{}), marks: map[spool]uint64{}, garbage: map[string]time.Time{}, compactWait: map[string]time.Time{},
+		cfg: cfg, tables: tables(), connector: connector, db: sql.OpenDB(connector), marks: map[spool]uint64{}, garbage: map[string]time.Time{}, compactWait: map[string]time.Time{},
 	}
 	n, err := connectNative(path, options)
 	if err != nil {
@@ -165,7 +154,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		connector.Close()
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
 	}
-	go s.write()
+	s.queue = batching.New(batching.Config{
+		Length: queueLength, Patience: queuePatience, Batches: groupBatches, Events: groupEvents,
+		Pause: pause, Store: s.store, After: func() { s.foldWhen(foldRows) },
+	})
 	return s, nil
 }
 
@@ -214,8 +206,7 @@ func (s *Store) prepare(ctx context.Context) error {
 // nothing.
 func (s *Store) Close() (err error) {
 	s.once.Do(func() {
-		close(s.stop)
-		<-s.done
+		s.queue.Close()
 		s.writer.close()
 		err = errors.Join(s.db.Close(), s.connector.Close())
 	})
@@ -227,31 +218,7 @@ func (s *Store) Append(ctx context.Context, b *eventstore.Batch) error {
 	if n, err := s.Stored(ctx, b.DeviceID, b.SpoolID); err != nil || b.Sequence <= n {
 		return err
 	}
-	r := &request{batch: b, reply: make(chan error, 1)}
-	patience := time.NewTimer(queuePatience)
-	defer patience.Stop()
-	select {
-	case s.queue <- r:
-	case <-patience.C:
-		return fmt.Errorf("%w: %d batches wait", eventstore.ErrBusy, queueLength)
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.stop:
-		return errors.New("the event store is closed")
-	}
-	var cause error
-	select {
-	case err := <-r.reply:
-		return err
-	case <-ctx.Done():
-		cause = ctx.Err()
-	case <-s.done:
-		cause = errors.New("the event store is closed")
-	}
-	if r.claimed.CompareAndSwap(false, true) {
-		return cause
-	}
-	return <-r.reply
+	return s.queue.Add(ctx, b)
 }
 
 // Stored implements eventstore.Store.
@@ -261,40 +228,29 @@ func (s *Store) Stored(_ context.Context, deviceID, spoolID string) (uint64, err
 	return s.marks[spool{deviceID, spoolID}], nil
 }
 
-// write is the writer's loop.
-func (s *Store) write() {
-	defer close(s.done)
-	var next time.Time // before which a group waits for company
-	for {
-		var group []*request
-		var events int
-		select {
-		case <-s.stop:
-			return
-		case r := <-s.queue:
-			group, events = s.gather(r, next)
-		}
-		if len(group) == 0 {
-			continue
-		}
-		begin := time.Now()
-		err := s.commit(group)
-		next = time.Time{}
-		if events < largeGroup {
-			next = time.Now().Add(min(3*time.Since(begin), gatherTime))
-		}
-		if err != nil && len(group) > 1 {
-			// One bad batch must not fail the others.
-			for _, r := range group {
-				r.reply <- s.commit([]*request{r})
-			}
-			continue
-		}
-		for _, r := range group {
-			r.reply <- err
-		}
-		s.foldWhen(foldRows)
+// pause is how long a group waits for company after one of so many events.
+func pause(events int, took time.Duration) time.Duration {
+	if events >= largeGroup {
+		return 0
 	}
+	return min(3*took, gatherTime)
+}
+
+// store stores a group of batches, each for itself where together they fail: one
+// bad batch must not fail the others.
+func (s *Store) store(group []*eventstore.Batch) []error {
+	err := s.commit(group)
+	if err == nil {
+		return nil
+	}
+	if len(group) == 1 {
+		return []error{err}
+	}
+	errs := make([]error, len(group))
+	for i, b := range group {
+		errs[i] = s.commit([]*eventstore.Batch{b})
+	}
+	return errs
 }
 
 // foldWhen folds as soon as there are so many rows. A failure is tried again
@@ -316,39 +272,8 @@ func joinRollback(err error, exec func(string, ...any) error) error {
 	return errors.Join(err, exec("ROLLBACK"))
 }
 
-// gather claims the first request and those that wait behind it or come until the
-// given time. It returns how many events they have, too.
-func (s *Store) gather(first *request, until time.Time) (group []*request, events int) {
-	take := func(r *request) {
-		if r.claimed.CompareAndSwap(false, true) {
-			group = append(group, r)
-			events += len(r.batch.Events)
-		}
-	}
-	take(first)
-	wait := time.NewTimer(time.Until(until))
-	defer wait.Stop()
-	for len(group) < groupBatches && events < groupEvents {
-		select {
-		case r := <-s.queue:
-			take(r)
-			continue
-		default:
-		}
-		select {
-		case r := <-s.queue:
-			take(r)
-			continue
-		case <-wait.C:
-		case <-s.stop:
-		}
-		break
-	}
-	return group, events
-}
-
 // commit stores a group of batches in one transaction.
-func (s *Store) commit(group []*request) (err error) {
+func (s *Store) commit(group []*eventstore.Batch) (err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	// What callers want stored is stored also while they give up.
@@ -364,8 +289,7 @@ func (s *Store) commit(group []*request) (err error) {
 	}()
 	marks := map[spool]uint64{}
 	fresh := make([]*eventstore.Batch, 0, len(group))
-	for _, r := range group {
-		b := r.batch
+	for _, b := range group {
 		k := spool{b.DeviceID, b.SpoolID}
 		high, ok := marks[k]
 		if !ok {

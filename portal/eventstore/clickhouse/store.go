@@ -1,0 +1,237 @@
+// Package clickhouse is the event store for large fleets: a ClickHouse server or a
+// cluster of them with shards and replicas. Several portals may use one.
+//
+// # Once, and all of it
+//
+// A batch has rows in several tables, and ClickHouse changes one table at a time.
+// So batches are written in groups, and each row of a group has its number:
+//
+//  1. The batches of the group go into the table intents.
+//  2. Whoever else is about to write one of them, or did, is found there and in
+//     deliveries: then this group is given up and begins anew without them.
+//  3. The events go into their tables.
+//  4. The batches go into the table deliveries, as one block of one partition,
+//     which is stored whole or not at all. Now they count, and are acknowledged.
+//
+// Whatever fails on the way, or whose outcome is not known, ends with the number of
+// the group in the table aborted. Rows of such groups do not count and no reader
+// sees them, also when a server brings them back later; the batches are written
+// again with another number, elsewhere. A portal that dies leaves a group without
+// deliveries: another one, or itself later, aborts it when it is older than
+// orphanAge. A group that took longer than groupAge is not acknowledged: so no group
+// is aborted that was.
+//
+// # Clusters
+//
+// Each group goes to one shard, the next one to another. An insert returns when all
+// replicas of the shard have it (insert_quorum), so that any replica of each shard
+// answers reads, and what is acknowledged outlives the loss of a server. A shard
+// that lacks one takes nothing until it is back; the others do.
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/eventstore/batching"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
+)
+
+// Limits of the writer.
+const (
+	queueLength   = 8192
+	groupBatches  = 2000
+	groupEvents   = 100_000
+	queuePatience = 5 * time.Second
+	// insertTime is how long one insert may take, quorumTime how long it waits for
+	// the other replicas, busyTime for another portal that writes to the table.
+	insertTime = 30 * time.Second
+	quorumTime = 10 * time.Second
+	busyTime   = 5 * time.Second
+	// groupAge is how old a group may be when it is acknowledged, orphanAge how old
+	// one must be that another portal aborts. Between them lies what the clocks of
+	// the servers may differ by.
+	groupAge  = 3 * time.Minute
+	orphanAge = 15 * time.Minute
+	// maxMarks bounds the spools whose highest sequence is kept in memory.
+	maxMarks = 1_000_000
+)
+
+// Store is an open event store.
+type Store struct {
+	cfg    Config
+	client *client
+	tables []*eventTable
+	byName map[string]*eventTable
+	queue  *batching.Queue
+
+	mu    sync.Mutex
+	marks map[spool]uint64
+
+	// What follows belongs to the writer: replicas are how many servers a shard
+	// has, unsettled the groups that must be aborted before anything else.
+	replicas  map[string]int
+	unsettled []uint64
+
+	// swept: the groups of before this start have been looked at. It belongs to
+	// Maintain.
+	swept bool
+}
+
+type spool struct{ device, id string }
+
+// Open connects to the servers and makes the tables that are missing.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	cfg.complete()
+	if len(cfg.Endpoints) == 0 {
+		return nil, errors.New("event store: no server is named")
+	}
+	s := &Store{cfg: cfg, client: newClient(cfg), tables: eventTables(), byName: map[string]*eventTable{}, marks: map[spool]uint64{}, replicas: map[string]int{}}
+	for _, t := range s.tables {
+		s.byName[t.name] = t
+	}
+	if err := s.prepare(ctx); err != nil {
+		s.client.close()
+		return nil, fmt.Errorf("event store: %w", err)
+	}
+	s.queue = batching.New(batching.Config{
+		Length: queueLength, Patience: queuePatience, Batches: groupBatches, Events: groupEvents,
+		Pause: func(_ int, took time.Duration) time.Duration { return max(0, cfg.Gather-took) }, Store: s.store,
+	})
+	return s, nil
+}
+
+// Close waits for the writer. Closing again does nothing.
+func (s *Store) Close() error {
+	s.queue.Close()
+	s.client.close()
+	return nil
+}
+
+// Append implements eventstore.Store.
+func (s *Store) Append(ctx context.Context, b *eventstore.Batch) error {
+	if b.Sequence <= s.mark(spool{b.DeviceID, b.SpoolID}) {
+		return nil
+	}
+	return s.queue.Add(ctx, b)
+}
+
+func (s *Store) mark(k spool) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.marks[k]
+}
+
+// note keeps marks that are known to be stored.
+func (s *Store) note(marks map[spool]uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, n := range marks {
+		if len(s.marks) >= maxMarks {
+			for old := range s.marks { // any: the store knows it
+				delete(s.marks, old)
+				break
+			}
+		}
+		s.marks[k] = max(n, s.marks[k])
+	}
+}
+
+// Stored implements eventstore.Store. What other portals stored since this one read
+// the mark of the spool may be missing; Append finds it.
+func (s *Store) Stored(ctx context.Context, deviceID, spoolID string) (uint64, error) {
+	k := spool{deviceID, spoolID}
+	if n := s.mark(k); n > 0 {
+		return n, nil
+	}
+	marks, err := s.storedMarks(ctx, []spool{k}, 0)
+	if err != nil {
+		return 0, fmt.Errorf("event store: %w", err)
+	}
+	s.note(marks)
+	return marks[k], nil
+}
+
+// newGroup makes the number of a group: the time, so that numbers of one time are
+// stored side by side, and random bits.
+func (s *Store) newGroup() uint64 {
+	return uint64(s.cfg.Now().UnixMilli())<<22 | uint64(rand.Uint32N(1<<22)) //nolint:gosec // it need not be secret
+}
+
+// insert writes a block to an endpoint's own table and waits until its replicas
+// have it.
+func (s *Store) insert(ctx context.Context, e *endpoint, name string, columns []column, rows int) error {
+	ctx, cancel := context.WithTimeout(ctx, insertTime)
+	defer cancel()
+	settings := map[string]string{}
+	if s.cfg.Cluster != "" {
+		n, err := s.replicasOf(ctx, e)
+		if err != nil {
+			return err
+		}
+		settings["insert_quorum"] = strconv.Itoa(n)
+		settings["insert_quorum_timeout"] = strconv.FormatInt(quorumTime.Milliseconds(), 10)
+	}
+	statement := "INSERT INTO " + s.local(name) + " ("
+	for i := range columns {
+		if i > 0 {
+			statement += ", "
+		}
+		statement += columns[i].name
+	}
+	statement += ") FORMAT Native"
+	block := encode(columns, rows)
+	begin := time.Now()
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := s.client.do(ctx, e, settings, statement, block)
+		var said *Error
+		if !errors.As(err, &said) || said.Code != codeUnsatisfiedQuorum || time.Since(begin) > busyTime {
+			if err != nil {
+				return fmt.Errorf("table %s: %w", name, err)
+			}
+			return nil
+		}
+		// Another portal writes to the table: nothing was stored.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("table %s: %w", name, err)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// replicasOf is the number of servers of the endpoint's shard.
+func (s *Store) replicasOf(ctx context.Context, e *endpoint) (int, error) {
+	shard, err := s.client.shardOf(ctx, e)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	n := s.replicas[shard]
+	s.mu.Unlock()
+	if n > 0 {
+		return n, nil
+	}
+	query := fmt.Sprintf("SELECT toInt64(max(total_replicas)) FROM system.replicas WHERE database = %s AND table = %s", literal(s.cfg.Database), literal(s.local(deliveries.name)))
+	if err := s.client.selectAt(ctx, e, query, func(b *hunting.Block) error {
+		n = int(b.Columns[0].Ints[0])
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	if n == 0 {
+		return 0, fmt.Errorf("the server %s has no replicated tables", e.address)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas[shard] = n
+	return n, nil
+}
+
+var _ eventstore.Store = (*Store)(nil)

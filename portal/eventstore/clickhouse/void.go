@@ -1,0 +1,51 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bulwarkhq/bulwark/portal/hunting"
+)
+
+// voids are the groups whose rows do not count. There are few: one for each time
+// that a server or a portal failed, until their day is too old.
+type voids []uint64
+
+// voids reads them: each reader does so first.
+func (s *Store) voids(ctx context.Context) (voids, error) {
+	var out voids
+	err := s.client.query(ctx, "SELECT DISTINCT batch_group FROM aborted", func(b *hunting.Block) error {
+		for _, n := range b.Columns[0].Ints {
+			out = append(out, uint64(n))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the groups that were given up: %w", err)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// besides adds a group, 0 for none.
+func (v voids) besides(group uint64) voids {
+	if group == 0 {
+		return v
+	}
+	return append(slices.Clip(v), group)
+}
+
+// condition leaves their rows out, as what follows other conditions.
+func (v voids) condition(column string) string {
+	if len(v) == 0 {
+		return ""
+	}
+	list := make([]string, len(v))
+	for i, n := range v {
+		list[i] = strconv.FormatUint(n, 10)
+	}
+	return " AND " + column + " NOT IN (" + strings.Join(list, ", ") + ")"
+}

@@ -1,0 +1,331 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
+)
+
+// attempts is how often the batches of a group are written anew, before their
+// devices are told to come again.
+const attempts = 4
+
+// inserts is how many tables are written at the same time.
+const inserts = 4
+
+// item is a batch of a group and what becomes of it.
+type item struct {
+	batch *eventstore.Batch
+	done  bool
+	err   error
+}
+
+func (i *item) key() spool { return spool{i.batch.DeviceID, i.batch.SpoolID} }
+
+// store stores a group of batches; it is the only goroutine that writes events.
+func (s *Store) store(group []*eventstore.Batch) []error {
+	// What callers want stored is stored also while they give up.
+	ctx, cancel := context.WithTimeout(context.Background(), groupAge)
+	defer cancel()
+	items := make([]item, len(group))
+	for i, b := range group {
+		items[i].batch = b
+	}
+	var err error
+	for range attempts {
+		if err = s.attempt(ctx, items); err == nil || ctx.Err() != nil {
+			break
+		}
+		s.cfg.Logger.Warn("a group of batches is written again", "batches", len(group), "error", err)
+	}
+	errs := make([]error, len(items))
+	for i := range items {
+		it := &items[i]
+		if errs[i] = it.err; !it.done && it.err == nil && it.batch.Sequence > s.mark(it.key()) {
+			errs[i] = fmt.Errorf("event store: %w", err)
+		}
+	}
+	return errs
+}
+
+// attempt writes what of the items is open. Those that have been settled when it
+// fails stay so.
+func (s *Store) attempt(ctx context.Context, items []item) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	open := s.fresh(items)
+	if len(open) == 0 {
+		return nil
+	}
+	e, err := s.target(ctx)
+	if err != nil {
+		return err
+	}
+	begin := s.cfg.Now().Round(0) // not the monotonic clock, which rests with the machine
+	group := s.newGroup()
+	err = s.write(ctx, e, group, open)
+	if err == nil && s.cfg.Now().Round(0).Sub(begin) > groupAge {
+		err = errors.New("storing took too long")
+	}
+	if err != nil {
+		if !errors.Is(err, errAgain) {
+			s.client.avoid(e)
+		}
+		s.unsettled = append(s.unsettled, group)
+		return errors.Join(err, s.settle(ctx))
+	}
+	marks := map[spool]uint64{}
+	for _, i := range open {
+		i.done = true
+		marks[i.key()] = max(marks[i.key()], i.batch.Sequence)
+	}
+	s.note(marks)
+	return nil
+}
+
+// fresh are the items that are open, without repetitions of what is stored or of
+// one before.
+func (s *Store) fresh(items []item) []*item {
+	high := map[spool]uint64{}
+	var out []*item
+	for i := range items {
+		it := &items[i]
+		if it.done || it.err != nil {
+			continue
+		}
+		k := it.key()
+		if _, ok := high[k]; !ok {
+			high[k] = s.mark(k)
+		}
+		if it.batch.Sequence <= high[k] {
+			continue
+		}
+		high[k] = it.batch.Sequence
+		out = append(out, it)
+	}
+	return out
+}
+
+// target is the server that gets the group.
+func (s *Store) target(ctx context.Context) (*endpoint, error) {
+	var failed []error
+	for _, e := range s.client.order() {
+		if s.cfg.Cluster == "" {
+			return e, nil
+		}
+		// Another shard is better than one that will not take it.
+		complete := false
+		query := fmt.Sprintf("SELECT toInt64(min(active_replicas = total_replicas AND NOT is_readonly)) FROM system.replicas WHERE database = %s AND table = %s",
+			literal(s.cfg.Database), literal(s.local(deliveries.name)))
+		ask, cancel := context.WithTimeout(ctx, 2*dialTime)
+		err := s.client.selectAt(ask, e, query, func(b *hunting.Block) error {
+			complete = b.Columns[0].Ints[0] == 1
+			return nil
+		})
+		cancel()
+		switch {
+		case err != nil:
+			failed = append(failed, err)
+		case !complete:
+			failed = append(failed, fmt.Errorf("the shard of the server %s lacks a replica", e.address))
+		default:
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("no shard of the cluster is complete: %w", errors.Join(failed...))
+}
+
+// write writes a group; the package documentation says how.
+func (s *Store) write(ctx context.Context, e *endpoint, group uint64, items []*item) error {
+	day := dayOf(s.cfg.Now())
+	if err := s.insert(ctx, e, intents.name, intentRows(day, group, items), len(items)); err != nil {
+		return err
+	}
+	if err := s.conflicts(ctx, group, items); err != nil {
+		return err
+	}
+	batches := make([]*eventstore.Batch, len(items))
+	for i, it := range items {
+		batches[i] = it.batch
+	}
+	rows := s.sorted(batches)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(inserts)
+	for _, t := range s.tables {
+		if of := rows[t.name]; len(of) > 0 {
+			g.Go(func() error { return s.insert(gctx, e, t.name, t.block(group, of), len(of)) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	columns, n := deliveryRows(day, group, batches)
+	return s.insert(ctx, e, deliveries.name, columns, n)
+}
+
+// settle aborts the groups whose outcome is not known.
+func (s *Store) settle(ctx context.Context) error {
+	if len(s.unsettled) == 0 {
+		return nil
+	}
+	if err := s.abort(ctx, s.unsettled); err != nil {
+		return err
+	}
+	s.unsettled = nil
+	return nil
+}
+
+// abort makes the rows of groups void.
+func (s *Store) abort(ctx context.Context, groups []uint64) error {
+	var day, number column
+	day, number = column{name: "day", typ: typeDate}, column{name: "batch_group", typ: typeUInt64}
+	for _, g := range groups {
+		day.uint16(dayOf(s.cfg.Now()))
+		number.uint64(g)
+	}
+	e, err := s.target(ctx)
+	if err == nil {
+		if err = s.insert(ctx, e, aborted.name, []column{day, number}, len(groups)); err != nil {
+			s.client.avoid(e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("giving up a group of batches: %w", err)
+	}
+	return nil
+}
+
+// errAgain means that the group is written anew without some of its batches.
+var errAgain = errors.New("others stored a part of it")
+
+// conflicts finds batches of the group that are stored already, or that another
+// portal is about to store, and notes what becomes of them.
+func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) error {
+	first := map[spool]uint64{}
+	var keys []spool
+	for _, it := range items {
+		k := it.key()
+		if n, ok := first[k]; !ok || it.batch.Sequence < n {
+			first[k] = it.batch.Sequence
+		}
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b spool) int {
+		return strings.Compare(a.device+"\x00"+a.id, b.device+"\x00"+b.id)
+	})
+	keys = slices.Compact(keys)
+	foreign, err := s.foreign(ctx, keys, group, first)
+	if err != nil {
+		return err
+	}
+	stored, err := s.storedMarks(ctx, keys, group)
+	if err != nil {
+		return err
+	}
+	s.note(stored)
+	var orphans []uint64
+	again := false
+	for _, it := range items {
+		n := it.batch.Sequence
+		if stored[it.key()] >= n {
+			it.done, again = true, true
+			continue
+		}
+		for _, f := range foreign[it.key()] {
+			switch {
+			case f.sequence < n:
+			case f.age > orphanAge:
+				orphans = append(orphans, f.group)
+			default:
+				it.err = fmt.Errorf("%w: another portal stores the batch %d of %s", eventstore.ErrBusy, n, it.batch.DeviceID)
+				again = true
+			}
+		}
+	}
+	if len(orphans) > 0 {
+		slices.Sort(orphans)
+		if err := s.abort(ctx, slices.Compact(orphans)); err != nil {
+			return err
+		}
+	}
+	if again {
+		return errAgain
+	}
+	return nil
+}
+
+// intent is a batch that another group is about to write.
+type intent struct {
+	sequence, group uint64
+	age             time.Duration
+}
+
+// foreign are the intents of other groups, from the given sequences on, that are
+// neither aborted nor stored.
+func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first map[spool]uint64) (map[spool][]intent, error) {
+	voids, err := s.voids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[spool][]intent{}
+	query := "SELECT device_id, spool_id, max(sequence), batch_group, toInt64(now()) - toInt64(max(written)) FROM intents WHERE " + among(keys) +
+		voids.besides(group).condition("batch_group") + " GROUP BY device_id, spool_id, batch_group"
+	err = s.client.query(ctx, query, func(b *hunting.Block) error {
+		c := b.Columns
+		for i := range b.Rows {
+			k := spool{c[0].Texts[i], c[1].Texts[i]}
+			if n := uint64(c[2].Ints[i]); n >= first[k] {
+				out[k] = append(out[k], intent{n, uint64(c[3].Ints[i]), time.Duration(c[4].Ints[i]) * time.Second})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the intents: %w", err)
+	}
+	return out, nil
+}
+
+// storedMarks reads the highest sequences that are stored, but for those of a group.
+func (s *Store) storedMarks(ctx context.Context, keys []spool, but uint64) (map[spool]uint64, error) {
+	voids, err := s.voids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := map[spool]uint64{}
+	query := "SELECT device_id, spool_id, max(sequence) FROM (SELECT device_id, spool_id, sequence FROM spools WHERE " + among(keys) +
+		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + voids.besides(but).condition("batch_group") + ") GROUP BY device_id, spool_id"
+	err = s.client.query(ctx, query, func(b *hunting.Block) error {
+		for i := range b.Rows {
+			out[spool{b.Columns[0].Texts[i], b.Columns[1].Texts[i]}] = uint64(b.Columns[2].Ints[i])
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the batches' marks: %w", err)
+	}
+	return out, nil
+}
+
+// among is the condition that a row is of one of the spools.
+func among(keys []spool) string {
+	var b strings.Builder
+	b.WriteString("(device_id, spool_id) IN (")
+	for i, k := range keys {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString("(" + literal(k.device) + ", " + literal(k.id) + ")")
+	}
+	b.WriteString(")")
+	return b.String()
+}
