@@ -157,6 +157,7 @@ type Spool struct {
 	setAside    []string
 	enc         *zstd.Encoder
 	dec         *zstd.Decoder
+	fsync       func(*os.File) error // (*os.File).Sync; tests have slow and broken disks
 
 	written chan struct{} // told after each write; buffer of one
 	flushes chan chan error
@@ -174,7 +175,7 @@ const reserveIDs = 1 << 16
 func Open(dir string, opts Options) (*Spool, error) {
 	defaults(&opts)
 	s := &Spool{
-		dir: dir, opts: opts, log: opts.Log, lost: map[string]uint64{}, total: map[string]uint64{},
+		dir: dir, opts: opts, log: opts.Log, fsync: (*os.File).Sync, lost: map[string]uint64{}, total: map[string]uint64{},
 		wake: make(chan struct{}, 1), written: make(chan struct{}, 1), flushes: make(chan chan error), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

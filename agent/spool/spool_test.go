@@ -532,6 +532,78 @@ func rec2(seq uint64) []byte {
 	return r.encode()
 }
 
+// What waits while the disk is slow is made durable with one sync, not with one
+// for each record.
+func TestOneSyncForAll(t *testing.T) {
+	s := open(t, t.TempDir(), Options{FlushInterval: time.Hour, BatchDelay: time.Millisecond, MaxMemory: 64 << 20, SegmentBytes: 1 << 30})
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	syncs := 0 // of the writer's goroutine, read after Flush
+	s.disk.Lock()
+	s.fsync = func(f *os.File) error {
+		if syncs++; syncs == 1 {
+			entered <- struct{}{}
+			<-release
+		}
+		return f.Sync()
+	}
+	s.disk.Unlock()
+	s.AddEvent(processEvent(0))
+	done := make(chan error, 1)
+	go func() { done <- s.Flush(context.Background()) }()
+	<-entered
+	const n = 60_000
+	for i := range n { // several buffers of 1 MiB or 20,000 events each
+		s.AddEvent(processEvent(i))
+	}
+	s.mu.Lock()
+	buffers := len(s.pending[mid])
+	s.mu.Unlock()
+	close(release)
+	must(t, <-done)
+	must(t, s.Flush(t.Context()))
+	if buffers < 3 || syncs != 2 {
+		t.Errorf("%d buffers waited; %d syncs in all, want 2", buffers, syncs)
+	}
+	c := newContent().drain(t, s)
+	c.once(t)
+	if len(c.reports) != n+1 {
+		t.Errorf("%d of %d events delivered", len(c.reports), n+1)
+	}
+}
+
+// Records whose sync fails are delivered from memory, once each, in their turn.
+func TestSyncFails(t *testing.T) {
+	s := open(t, t.TempDir(), Options{FlushInterval: time.Hour, BatchDelay: time.Millisecond})
+	s.AddEvent(processEvent(1))
+	must(t, s.Flush(t.Context()))
+	broken := errors.New("broken disk")
+	s.disk.Lock()
+	s.fsync = func(*os.File) error { return broken }
+	s.disk.Unlock()
+	for i := range 30_000 {
+		s.AddEvent(processEvent(i))
+	}
+	must(t, s.AddAlert(anAlert(1)))
+	if err := s.Flush(t.Context()); !errors.Is(err, broken) {
+		t.Fatalf("flush says %v", err)
+	}
+	s.disk.Lock()
+	s.fsync = (*os.File).Sync
+	kept, segments := len(s.memory), len(s.tracks[mid].segments)
+	s.disk.Unlock()
+	if kept < 3 || segments != 1 {
+		t.Errorf("%d records in memory, %d files of processes", kept, segments)
+	}
+	c := newContent().drain(t, s)
+	s.AddEvent(processEvent(2))
+	must(t, s.Flush(t.Context()))
+	c.drain(t, s)
+	c.once(t)
+	if len(c.reports) != 30_002 || len(c.alerts) != 1 || s.Stats().Err != nil {
+		t.Errorf("%d of 30,002 events and %d alerts delivered; %v", len(c.reports), len(c.alerts), s.Stats().Err)
+	}
+}
+
 func BenchmarkAddEvent(b *testing.B) {
 	s := open(b, b.TempDir(), Options{MaxBytes: 64 << 20})
 	e := processEvent(1)

@@ -56,6 +56,8 @@ type track struct {
 	offset   int64      // of the next record to read in segments[0]
 	peeked   *record    // the record before offset, read but not taken
 	readSeq  uint64     // sequence of the last record read
+	synced   int64      // bytes of out's segment that are durable
+	unsynced []*record  // what stands behind them
 }
 
 func segmentName(first uint64, r rank) string { return fmt.Sprintf("%016x.%s.seg", first, r) }

@@ -97,12 +97,18 @@ func (s *Spool) flush() error {
 			if err != nil {
 				errs = append(errs, err)
 			}
+			// Its compressed form is all that is held until the next sync.
 			s.mu.Lock()
 			s.bytes -= b.bytes
 			if len(s.spare) < maxSpare && cap(b.data) > 0 && cap(b.data) <= 2*maxBuffer {
 				s.spare = append(s.spare, b.data[:0])
 			}
 			s.mu.Unlock()
+		}
+		// One sync for all that a rank has: on a slow disk, where much waits, each
+		// record's own would make more wait than can be written.
+		if err := s.sync(s.tracks[r]); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	err := errors.Join(errs...)
@@ -147,8 +153,8 @@ func (s *Spool) record(b *buffer, lost map[string]uint64) (*record, error) {
 	return &record{header: header{seq: s.seq, reportID: b.reportID, time: time.Now(), counts: b.counts}, payload: payload}, nil
 }
 
-// write appends a record to its track and makes it durable, making room when
-// there is none.
+// write appends a record to its track, making room when there is none. It is
+// durable after sync.
 func (s *Spool) write(r rank, rec *record) error {
 	for {
 		if s.diskBytes()+rec.size() > s.opts.MaxBytes {
@@ -173,7 +179,9 @@ func (s *Spool) makeRoom(r rank) bool {
 		lost, told, ok := t.evict(floor)
 		if !ok && len(t.segments) > 0 {
 			// Only the file that is being written is left: end it.
-			s.closeOut(t)
+			if err := s.closeOut(t); err != nil {
+				s.log.Warn("spool: the newest file could not be written in full", "error", err)
+			}
 			lost, told, ok = t.evict(floor)
 		}
 		if !ok {
@@ -187,18 +195,27 @@ func (s *Spool) makeRoom(r rank) bool {
 	return false
 }
 
-func (s *Spool) closeOut(t *track) {
+// closeOut ends the file that is being written. What could not be made durable
+// is in memory then.
+func (s *Spool) closeOut(t *track) error {
+	if t.out == nil {
+		return nil
+	}
+	err := s.sync(t)
 	if t.out != nil {
-		t.out.Close() // every write was synced
+		t.out.Close() // every write was synced, or taken back
 		t.out = nil
 	}
+	return err
 }
 
 // append writes a record at the end of its track.
 func (s *Spool) append(r rank, rec *record) error {
 	t := s.tracks[r]
 	if n := len(t.segments); t.out != nil && t.segments[n-1].size >= s.opts.SegmentBytes {
-		s.closeOut(t)
+		if err := s.closeOut(t); err != nil {
+			return err
+		}
 	}
 	if t.out == nil {
 		if err := s.begin(t, rec.seq); err != nil {
@@ -206,29 +223,57 @@ func (s *Spool) append(r rank, rec *record) error {
 		}
 	}
 	seg := t.segments[len(t.segments)-1]
-	b := rec.encode()
-	n, err := t.out.WriteAt(b, seg.size)
-	if err == nil {
-		if err = t.out.Sync(); err == nil {
-			seg.size += int64(n)
-			s.unread += int64(n)
-			return nil
-		}
+	n, err := t.out.WriteAt(rec.encode(), seg.size)
+	if err != nil {
+		return s.takeBack(t, seg.size, err)
 	}
-	if seg.size == 0 { // an empty file is of no use, and would count as room to make
-		s.closeOut(t)
+	seg.size += int64(n)
+	t.unsynced = append(t.unsynced, rec)
+	return nil
+}
+
+// sync makes what was appended to a track durable. What cannot be is taken back
+// and kept in memory.
+func (s *Spool) sync(t *track) error {
+	if len(t.unsynced) == 0 {
+		return nil
+	}
+	seg := t.segments[len(t.segments)-1]
+	recs := t.unsynced
+	t.unsynced = nil
+	if err := s.fsync(t.out); err != nil {
+		err = s.takeBack(t, t.synced, err)
+		for _, rec := range recs {
+			s.keepInMemory(rec)
+		}
+		return err
+	}
+	s.unread += seg.size - t.synced
+	t.synced = seg.size
+	return nil
+}
+
+// takeBack leaves the file that is being written with its first size bytes: what
+// a failed write left of a record must not look like damage later.
+func (s *Spool) takeBack(t *track, size int64, err error) error {
+	seg := t.segments[len(t.segments)-1]
+	if size == 0 { // an empty file is of no use, and would count as room to make
+		t.out.Close()
+		t.out = nil
 		if t.in != nil && len(t.segments) == 1 {
 			t.closeIn()
 		}
 		t.segments = t.segments[:len(t.segments)-1]
 		return fmt.Errorf("spool: %s: %w", seg.path, errors.Join(err, os.Remove(seg.path)))
 	}
-	// What was written of it must not look like damage later.
-	if terr := t.out.Truncate(seg.size); terr != nil {
-		s.closeOut(t)
-		err = errors.Join(err, terr)
+	seg.size = size
+	if terr := t.out.Truncate(size); terr != nil {
+		// The file ends here; what it has is read as far as it is right.
+		err = errors.Join(err, terr, s.fsync(t.out))
+		t.out.Close()
+		t.out, t.unsynced = nil, nil
 	}
-	return fmt.Errorf("spool: %s at byte %d: %w", seg.path, seg.size, err)
+	return fmt.Errorf("spool: %s at byte %d: %w", seg.path, size, err)
 }
 
 // begin opens a file for appending: a new one.
@@ -244,7 +289,7 @@ func (s *Spool) begin(t *track, seq uint64) error {
 			s.log.Debug("spool: cannot sync the directory", "error", err)
 		}
 	}
-	t.out = f
+	t.out, t.synced = f, 0
 	t.segments = append(t.segments, &segment{path: path, first: seq})
 	return nil
 }
