@@ -60,7 +60,10 @@ func (a *Agent) openSensing() error {
 // Options.Sensors names.
 func (a *Agent) sensors(scripts *script.Sensor, log *slog.Logger) ([]sensor.Sensor, error) {
 	forced := len(a.opts.Sensors) > 0
-	auditing := audit.Options{Own: forced}
+	auditing := audit.Options{Own: forced, StateFile: filepath.Join(a.opts.Dirs.State, "audit.json")}
+	if err := audit.Restore(auditing.StateFile); err != nil {
+		log.Warn("the kernel's audit may have settings of an earlier run", "err", err)
+	}
 	if a.opts.Dirs == layout.Default() { // others share this host with the product
 		auditing.RulesFile = audit.RulesFile
 		if err := audit.Clean(audit.RulesFile); err != nil {

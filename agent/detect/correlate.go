@@ -27,7 +27,7 @@ type Group struct {
 	// Count of events, of different values, or of rules.
 	Count       int
 	First, Last time.Time // of the events
-	// Result names the number that a value_sum or value_avg came to; else empty.
+	// Result names the number that the numbers of a field came to; else empty.
 	Result string
 }
 
@@ -64,10 +64,12 @@ type groupKey struct {
 type group struct {
 	key groupKey
 	// at are the times of the matches of counts, sorted; value and number are what
-	// their fields had, of value_count the one, of value_sum and value_avg the other.
+	// their fields had, of value_count the one, of correlations over numbers the
+	// other; sorted are the numbers by size where that is wanted.
 	at     []time.Time
 	value  []string
 	number []float64
+	sorted []float64
 	sum    float64
 	// seen is the last match of each rule (temporal), or when the chain that
 	// reaches it began (temporal_ordered).
@@ -75,7 +77,7 @@ type group struct {
 	last time.Time
 }
 
-func (g *group) entries() int { return 1 + len(g.at) + len(g.seen) }
+func (g *group) entries() int { return 1 + len(g.at) + len(g.sorted) + len(g.seen) }
 
 func newCorrelator() *correlator {
 	return &correlator{feeds: map[*Rule][]feed{}, groups: map[groupKey]*list.Element{}, order: list.New()}
@@ -98,10 +100,34 @@ func (c *correlator) add(rule *Rule, inputs []*Rule) {
 		for _, name := range rule.corr.groupBy {
 			f.by = append(f.by, field(name))
 		}
-		if rule.corr.field != "" {
-			f.value = field(rule.corr.field)
-		}
+		f.value = together(rule.corr.fields, field)
 		c.feeds[in] = append(c.feeds[in], f)
+	}
+}
+
+// together gives the values of fields as one; none when one is missing.
+func together(names []string, field func(string) getter) getter {
+	switch len(names) {
+	case 0:
+		return nil
+	case 1:
+		return field(names[0])
+	}
+	all := make([]getter, len(names))
+	for i, name := range names {
+		all[i] = field(name)
+	}
+	return func(ev *event.Event, buf *[20]byte) string {
+		var b strings.Builder
+		for _, get := range all {
+			v := get(ev, buf)
+			if v == "" {
+				return ""
+			}
+			b.WriteString(v)
+			b.WriteByte(0)
+		}
+		return b.String()
 	}
 }
 
@@ -177,7 +203,7 @@ func (c *correlator) enter(f *feed, ev *event.Event, at time.Time) *Group {
 	}
 	result := &Group{By: map[string]string{}, Count: n, First: begin, Last: at}
 	if f.into.numbers() {
-		result.Result = f.into.kind + " of " + f.into.field + " " + strconv.FormatFloat(g.result(f.into), 'f', -1, 64)
+		result.Result = f.into.kind + " of " + f.into.fields[0] + " " + strconv.FormatFloat(g.result(f.into), 'f', -1, 64)
 	}
 	for i, name := range f.into.groupBy {
 		result.By[name] = values[i]
@@ -267,6 +293,10 @@ func (g *group) count(c *correlated, at time.Time, value string, number float64)
 	if c.numbers() {
 		g.number = slices.Insert(g.number, i, number)
 		g.sum += number
+		if c.ordered() {
+			j, _ := slices.BinarySearch(g.sorted, number)
+			g.sorted = slices.Insert(g.sorted, j, number)
+		}
 	}
 	old := 0
 	for old < len(g.at) && g.last.Sub(g.at[old]) > c.span {
@@ -278,6 +308,11 @@ func (g *group) count(c *correlated, at time.Time, value string, number float64)
 		g.value = slices.Delete(g.value, 0, old)
 	}
 	if c.numbers() {
+		for _, x := range g.number[:old] {
+			if j, found := slices.BinarySearch(g.sorted, x); found {
+				g.sorted = slices.Delete(g.sorted, j, j+1)
+			}
+		}
 		if g.number = slices.Delete(g.number, 0, old); old > 0 {
 			g.sum = 0 // anew: a difference of what is large and small loses the small
 			for _, x := range g.number {
@@ -298,6 +333,16 @@ func (g *group) result(c *correlated) float64 {
 		return g.sum
 	case valueAvg:
 		return g.sum / float64(max(len(g.number), 1))
+	case valueMin:
+		return g.sorted[0]
+	case valueMax:
+		return g.sorted[len(g.sorted)-1]
+	case valueMedian:
+		n := len(g.sorted)
+		return g.sorted[(n-1)/2] + (g.sorted[n/2]-g.sorted[(n-1)/2])/2
+	case valuePercentile: // nearest rank: a number that there was
+		rank := int(math.Ceil(c.percentile*float64(len(g.sorted))/100 - 1e-9))
+		return g.sorted[max(rank, 1)-1]
 	}
 	return float64(len(g.at))
 }

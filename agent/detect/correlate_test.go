@@ -106,6 +106,26 @@ func TestCorrelations(t *testing.T) {
 		{"average", correlationOf(valueAvg, "  rules: [a]\n  group-by: [User]\n  timespan: 10s\n  condition: {lt: 10, field: CurrentDirectory}\n"), []step{
 			{0, "x 50", "a", ""}, {1, "x -30", "a", ""}, {2, "x 9", "a", "C"}, {3, "x 8", "a", "C"}, {4, "x 30", "a", ""}, {15, "x 9", "a", "C"},
 		}},
+		{"smallest", correlationOf(valueMin, "  rules: [a]\n  timespan: 10s\n  condition: {gte: 20, field: CurrentDirectory}\n"), []step{
+			{0, "x 5", "a", ""}, {1, "x 50", "a", ""}, {9, "x 30", "a", ""}, {10.5, "x 60", "a", "C"}, // 5 is too old
+		}},
+		{"largest", correlationOf(valueMax, "  rules: [a]\n  timespan: 10s\n  condition: {lt: 20, field: CurrentDirectory}\n"), []step{
+			{0, "x 50", "a", ""}, {1, "x 19", "a", ""}, {2, "x 19", "a", ""}, {12, "x 19", "a", "C"},
+		}},
+		{"median", correlationOf(valueMedian, "  rules: [a]\n  timespan: 10s\n  condition: {gt: 10, lt: 11, field: CurrentDirectory}\n"), []step{
+			{0, "x 1", "a", ""}, {1, "x 10", "a", ""}, {2, "x 400", "a", ""}, {3, "x 11", "a", "C"}, // 1 10 11 400
+			{4, "x 10.5", "a", "C"},
+		}},
+		{"percentile", correlationOf(valuePercentile, "  rules: [a]\n  timespan: 10s\n  condition: {percentile: 75, eq: 3, field: CurrentDirectory}\n"), []step{
+			{0, "x 4", "a", ""}, {1, "x 1", "a", ""}, {2, "x 2", "a", ""}, {3, "x 3", "a", "C"}, // the third of four
+			{4, "x 3", "a", "C"},
+		}},
+		{"values of two fields together", correlationOf(valueCount, "  rules: [a]\n  timespan: 10s\n  condition: {gte: 3, field: [User, CurrentDirectory]}\n"), []step{
+			{0, "x 1", "a", ""}, {1, "x 2", "a", ""}, {2, "x 1", "a", ""}, {3, "y 1", "a", "C"},
+		}},
+		{"all in order, as an expression", correlationOf(temporalOrdered, "  rules: [a, b]\n  timespan: 10s\n  condition: a AND b\n"), []step{
+			{0, "x", "b", ""}, {1, "x", "a", ""}, {2, "x", "b", "C"},
+		}},
 		{"two of three", correlationOf(temporal, "  rules: [a, b, c]\n  timespan: 10s\n  condition: {gte: 2}\n"), []step{
 			{0, "x", "b", ""}, {1, "x", "b", ""}, {11.5, "x", "a", ""}, {12, "x", "c", "C"}, {13, "x", "a", ""}, {14, "x", "b", "C"},
 		}},
@@ -162,15 +182,19 @@ func TestCorrelationAlertSaysWhy(t *testing.T) {
 
 func TestCorrelationRefused(t *testing.T) {
 	for rest, want := range map[string]string{
-		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 5}":                   "needs field",
-		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 1e16, field: X}":      "number up to 1000000000000000",
-		"type: event_count, rules: [a], timespan: 1m, condition: {gt: 10001}":             "number up to 10000",
-		"type: value_percentile, rules: [a], timespan: 1m, condition: {lte: 1, field: X}": "not supported; use one of event_count, value_count, value_sum",
-		"type: temporal, rules: [a, b], timespan: 1m, condition: a and not b":             "not supported",
-		"type: temporal, rules: [a, b], timespan: 1m, condition: a and x":                 `"x"`,
-		"type: temporal_ordered, rules: [a, b], timespan: 1m, condition: a and b":         "not supported",
-		"type: temporal_ordered, rules: [a, b, c], timespan: 1m, condition: {eq: 2}":      "wants all its 3 rules",
-		"type: value_avg, rules: [a], timespan: 1m":                                       "condition is missing",
+		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 5}":                                    "needs field",
+		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 1e16, field: X}":                       "number up to 1000000000000000",
+		"type: event_count, rules: [a], timespan: 1m, condition: {gt: 10001}":                              "number up to 10000",
+		"type: value_mean, rules: [a], timespan: 1m, condition: {lte: 1, field: X}":                        "not supported; use one of event_count, value_count, value_sum",
+		"type: value_percentile, rules: [a], timespan: 1m, condition: {lte: 1, field: X}":                  "needs percentile",
+		"type: value_percentile, rules: [a], timespan: 1m, condition: {lte: 1, field: X, percentile: 101}": "above 0 and up to 100",
+		"type: value_sum, rules: [a], timespan: 1m, condition: {lte: 1, field: X, percentile: 5}":          "of value_percentile",
+		"type: value_sum, rules: [a], timespan: 1m, condition: {gt: 5, field: [X, Y]}":                     "not more than 1",
+		"type: temporal, rules: [a, b], timespan: 1m, condition: a and not b":                              "not supported",
+		"type: temporal, rules: [a, b], timespan: 1m, condition: a and x":                                  `"x"`,
+		"type: temporal_ordered, rules: [a, b], timespan: 1m, condition: a or b":                           "wants all its 2 rules",
+		"type: temporal_ordered, rules: [a, b, c], timespan: 1m, condition: {eq: 2}":                       "wants all its 3 rules",
+		"type: value_avg, rules: [a], timespan: 1m":                                                        "condition is missing",
 	} {
 		_, rep := loaded(t, named("a", "a"), named("b", "b"), named("c", "c"), "title: C\ncorrelation: {"+rest+"}\n")
 		if len(rep.Problems) != 1 || !strings.Contains(rep.Problems[0].Error(), want) {

@@ -17,9 +17,17 @@ const (
 	temporalOrdered = "temporal_ordered"
 	valueSum        = "value_sum"
 	valueAvg        = "value_avg"
+	valueMin        = "value_min"
+	valueMax        = "value_max"
+	valueMedian     = "value_median"
+	valuePercentile = "value_percentile"
 )
 
-const correlationKinds = eventCount + ", " + valueCount + ", " + valueSum + ", " + valueAvg + ", " + temporal + ", " + temporalOrdered
+// correlationKinds are all types, those of numberKinds among them.
+var (
+	correlationKinds = []string{eventCount, valueCount, valueSum, valueAvg, valueMin, valueMax, valueMedian, valuePercentile, temporal, temporalOrdered}
+	numberKinds      = []string{valueSum, valueAvg, valueMin, valueMax, valueMedian, valuePercentile}
+)
 
 // Limits of a correlation.
 const (
@@ -38,7 +46,10 @@ type correlation struct {
 	groupBy []string
 	span    time.Duration
 	tests   []countTest
-	field   string // of value_count, value_sum, value_avg
+	fields  []string // whose values are counted together, or the one whose numbers are meant
+	// percentile of value_percentile: the smallest number that so many of a
+	// hundred are not above.
+	percentile float64
 	// which are the rules that must be seen, by their numbers (temporal); nil: all.
 	which    *expr
 	generate bool // the rules alone still raise alerts
@@ -80,7 +91,12 @@ func (c *correlation) counts() bool {
 }
 
 // numbers says whether the values of the field are numbers to calculate with.
-func (c *correlation) numbers() bool { return c.kind == valueSum || c.kind == valueAvg }
+func (c *correlation) numbers() bool { return slices.Contains(numberKinds, c.kind) }
+
+// ordered says whether the numbers are wanted by size.
+func (c *correlation) ordered() bool {
+	return c.numbers() && c.kind != valueSum && c.kind != valueAvg
+}
 
 func textList(n *node) ([]string, error) {
 	if n == nil || n.kind == nullNode {
@@ -109,12 +125,11 @@ func (r *Rule) parseCorrelation(n *node) error {
 	}
 	c := &correlation{kind: textOf(n.get("type")), line: n.line}
 	var err error
-	switch c.kind {
-	case eventCount, valueCount, valueSum, valueAvg, temporal, temporalOrdered:
-	case "":
-		return atLine(n.line, "correlation: type is missing: one of %s", correlationKinds)
-	default:
-		return atLine(n.get("type").line, "correlation: type %.64q: %w; use one of %s", c.kind, errUnsupported, correlationKinds)
+	switch kinds := strings.Join(correlationKinds, ", "); {
+	case c.kind == "":
+		return atLine(n.line, "correlation: type is missing: one of %s", kinds)
+	case !slices.Contains(correlationKinds, c.kind):
+		return atLine(n.get("type").line, "correlation: type %.64q: %w; use one of %s", c.kind, errUnsupported, kinds)
 	}
 	if c.rules, err = textList(n.get("rules")); err != nil {
 		return fmt.Errorf("correlation: rules: %w", err)
@@ -172,7 +187,7 @@ func (c *correlation) parseTests(n *node) error {
 		}
 		return nil
 	}
-	if n.kind == textNode && c.kind == temporal {
+	if n.kind == textNode && !c.counts() {
 		return c.parseWhich(n)
 	}
 	if n.kind != mapNode {
@@ -184,12 +199,23 @@ func (c *correlation) parseTests(n *node) error {
 	}
 	for i, op := range n.keys {
 		v := &n.items[i]
-		if op == "field" {
-			c.field = textOf(v)
+		switch op {
+		case "field":
+			var err error
+			if c.fields, err = textList(v); err != nil {
+				return fmt.Errorf("correlation: condition: field: %w", err)
+			}
+			continue
+		case "percentile":
+			p, err := strconv.ParseFloat(v.text, 64)
+			if err != nil || !(p > 0 && p <= 100) || c.kind != valuePercentile {
+				return atLine(v.line, "correlation: condition: percentile is a number above 0 and up to 100, of value_percentile")
+			}
+			c.percentile = p
 			continue
 		}
 		if !slices.Contains([]string{"lt", "lte", "gt", "gte", "eq", "neq"}, op) {
-			return atLine(v.line, "correlation: condition: %.32q is not one of gt, gte, lt, lte, eq, neq, field", op)
+			return atLine(v.line, "correlation: condition: %.32q is not one of gt, gte, lt, lte, eq, neq, field, percentile", op)
 		}
 		num, err := strconv.ParseFloat(v.text, 64)
 		if err != nil || math.IsNaN(num) || num < 0 || num > most {
@@ -200,8 +226,11 @@ func (c *correlation) parseTests(n *node) error {
 	if c.counts() && len(c.tests) == 0 {
 		return atLine(n.line, "correlation: condition: a number is missing, for example gte: 10")
 	}
-	if c.counts() && c.kind != eventCount && c.field == "" {
-		return atLine(n.line, "correlation: condition: %s needs field, whose values are meant", c.kind)
+	if most := map[bool]int{true: 1, false: maxGroupBy}[c.numbers()]; c.counts() && c.kind != eventCount && (len(c.fields) == 0 || len(c.fields) > most) {
+		return atLine(n.line, "correlation: condition: %s needs field, whose values are meant, and not more than %d", c.kind, most)
+	}
+	if c.kind == valuePercentile && c.percentile == 0 {
+		return atLine(n.line, "correlation: condition: value_percentile needs percentile, for example {percentile: 95, gte: 1000, field: Size}")
 	}
 	if c.kind == temporalOrdered && !c.holds(float64(len(c.rules))) {
 		return atLine(n.line, "correlation: condition: %w: temporal_ordered wants all its %d rules", errUnsupported, len(c.rules))
@@ -223,7 +252,18 @@ func (c *correlation) parseWhich(n *node) error {
 	if e.negates() {
 		return atLine(n.line, "correlation: condition: not: %w: that a rule is not seen is known only when the time is over", errUnsupported)
 	}
-	c.which = e
+	if c.kind == temporal {
+		c.which = e
+		return nil
+	}
+	// In order there is only one way: all of them.
+	missing := 0 // with this one missing
+	seen := func(i int) bool { return i != missing }
+	for missing = range c.rules {
+		if e.over(seen) {
+			return atLine(n.line, "correlation: condition: %w: temporal_ordered wants all its %d rules", errUnsupported, len(c.rules))
+		}
+	}
 	return nil
 }
 
@@ -264,7 +304,7 @@ func (r *Rule) parseAggregation(text string, frame *node, line int) error {
 	}
 	w := at()
 	if w != ")" {
-		c.kind, c.field = valueCount, w
+		c.kind, c.fields = valueCount, []string{w}
 		if at() != ")" {
 			return fail()
 		}

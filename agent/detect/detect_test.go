@@ -180,7 +180,7 @@ func TestErrorsNamePlaceAndCause(t *testing.T) {
 		{oneRule("  s: &a {Image: x}\n  condition: s\n"), "not allowed", 5, false},
 		{oneRule("  s: {Image: x}\n  s: {Image: y}\n  condition: s\n"), "", 0, false},
 		{"title: C\ncorrelation: {type: event_count}\n", "between 1 and 64", 2, false},
-		{"title: C\ncorrelation: {type: value_median, rules: [a]}\n", "value_median", 2, true},
+		{"title: C\ncorrelation: {type: value_mean, rules: [a]}\n", "value_mean", 2, true},
 		{"title: C\ncorrelation: {type: event_count, rules: [a], timespan: 1x, condition: {gte: 1}}\n", "timespan", 2, false},
 		{"title: C\ncorrelation: {type: event_count, rules: [a], timespan: 1m}\n", "condition is missing", 2, false},
 		{"title: C\ncorrelation: {type: value_count, rules: [a], timespan: 1m, condition: {gte: 1}}\n", "needs field", 2, false},

@@ -85,12 +85,16 @@ func (r *run) takeOver(st Status) (source, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.former = formerOf(st)
+	if err := r.former.store(r.s.opts.StateFile); err != nil {
+		r.s.log.Warn("if the agent is killed its settings of the kernel's audit will stay", "err", err)
+	}
+	r.own = true
 	// First the backlog: from the moment that audit is on, nobody may wait.
 	if err := r.ctl.set(statusBacklogWaitTime, Status{}); err != nil && !errors.Is(err, unix.EINVAL) {
 		rd.close()
 		return nil, err
 	}
-	r.own = true
 	if st.BacklogLimit < ownBacklog {
 		if err := r.ctl.set(statusBacklogLimit, Status{BacklogLimit: ownBacklog}); err != nil {
 			rd.close()
@@ -110,7 +114,6 @@ func (r *run) takeOver(st Status) (source, error) {
 			rd.close()
 			return nil, err
 		}
-		r.enabled = true
 	}
 	return &datagrams{rd: rd, buf: make([]byte, maxRecord+unix.NLMSG_HDRLEN)}, nil
 }
@@ -189,23 +192,8 @@ func (r *run) leave() error {
 // giveUp is no longer the one that the kernel sends to.
 func (r *run) giveUp() error {
 	r.own = false
-	var errs []error
-	st, err := r.ctl.status()
-	if err != nil {
-		return err
+	if err := r.former.putBack(r.ctl); err != nil {
+		return err // the file stays: the next start tries again
 	}
-	if r.enabled && (st.PID == 0 || st.PID == uint32(os.Getpid())) {
-		errs = append(errs, r.ctl.set(statusEnabled, Status{Enabled: 0}))
-		r.enabled = false
-	}
-	if st.PID == uint32(os.Getpid()) {
-		errs = append(errs, r.ctl.set(statusPID, Status{}))
-	}
-	if st.BacklogLimit == ownBacklog && r.before.BacklogLimit != 0 {
-		errs = append(errs, r.ctl.set(statusBacklogLimit, Status{BacklogLimit: r.before.BacklogLimit}))
-	}
-	if st.BacklogWaitTime == 0 && r.before.BacklogWaitTime != 0 {
-		errs = append(errs, r.ctl.set(statusBacklogWaitTime, Status{BacklogWaitTime: r.before.BacklogWaitTime}))
-	}
-	return errors.Join(errs...)
+	return remainsOf(r.s.opts.StateFile)
 }

@@ -27,6 +27,13 @@ import (
 const helperVariable = "BULWARK_AUDIT_TEST_HELPER"
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(ownerVariable); file != "" {
+		if err := ownAudit(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(helperVariable); dir != "" {
 		if err := doCalls(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)

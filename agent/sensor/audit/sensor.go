@@ -45,6 +45,9 @@ type Options struct {
 	// RulesFile is where our rules are written for auditd's next start; empty
 	// for nowhere.
 	RulesFile string
+	// StateFile keeps what audit was like before the sensor owned it, for Restore
+	// after the agent was killed; empty for nowhere.
+	StateFile string
 	// Own lets the sensor switch audit on and be the one that the kernel sends
 	// to, also where auditd is installed and not running. Without, only where
 	// there is no auditd.
@@ -143,10 +146,9 @@ type run struct {
 	ctl   *control
 	rd    source
 	own   bool
-	// before is the state that is put back; enabled says that we switched on.
-	before  Status
-	enabled bool
-	free    int // looks at the state with nobody listening
+	before Status // when we came
+	former former // what is put back when we own audit
+	free   int    // looks at the state with nobody listening
 
 	groups  *Coalescer
 	mapper  *mapper
@@ -240,7 +242,7 @@ func (r *run) yield(ctx context.Context) error {
 		return nil
 	}
 	r.s.log.Info("another program takes the kernel's audit over; reading beside it")
-	r.enabled = false // it wants audit to be on
+	r.former.Enabled = false // it wants audit to be on
 	if err := r.giveUp(); err != nil {
 		return err
 	}
