@@ -90,6 +90,15 @@ bench: ## run the Go benchmarks and print the resident memory and sizes of the p
 .PHONY: bench-engine
 bench-engine: ## compare the scan engine with clamscan, clamdscan and yara (minutes)
 	$(GO) run ./bench/engine $(BENCH_FLAGS)
+	@$(MAKE) --no-print-directory bench-matcher
+
+.PHONY: bench-matcher
+bench-matcher: ## compare the matcher alone with Hyperscan, where libhyperscan-dev is installed (MATCHER_FLAGS="-rounds 3")
+	@if pkg-config --exists libhs 2>/dev/null; then \
+		CGO_ENABLED=1 $(GO) run -tags hyperscan ./bench/hyperscan $(MATCHER_FLAGS); \
+	else \
+		$(GO) run ./bench/hyperscan $(MATCHER_FLAGS); \
+	fi
 
 .PHONY: bench-hunting
 bench-hunting: ## compare queries in KQL with SQL written by hand, on EVENTS events (default 1000000)

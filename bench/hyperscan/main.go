@@ -1,35 +1,17 @@
-//go:build hyperscan && linux && cgo
-
-// Command hyperscan measures the engine's matcher beside Intel's Hyperscan, on the
-// same random literals and the same system files, by the processor time of one
-// thread. It is not part of any build: it needs cgo and Debian's libhyperscan-dev,
-// and the tag hyperscan:
+// Command hyperscan measures the engine's matcher alone, by the processor time of
+// one thread: on random literals, beside Intel's Hyperscan on the same literals and
+// the same system files, and on the literals of real YARA rules as the engine
+// groups them. Hyperscan needs cgo, Debian's libhyperscan-dev and the tag hyperscan;
+// without them it is left out:
 //
-//	CGO_ENABLED=1 go run -tags hyperscan ./bench/hyperscan -literals 1000,10000,100000
+//	CGO_ENABLED=1 go run -tags hyperscan ./bench/hyperscan
 //
-// Of a million literals Hyperscan takes about a minute to compile.
+// Of a million literals Hyperscan takes about a minute to compile; -peer says up to
+// how many it is asked.
 package main
 
-/*
-#cgo pkg-config: libhs
-#include <stdlib.h>
-#include <hs.h>
-
-static int count(unsigned id, unsigned long long from, unsigned long long to, unsigned flags, void *n) {
-	++*(unsigned long long *)n;
-	return 0;
-}
-
-// scan returns how many matches there are; an error code is negative.
-static long long scan(const hs_database_t *db, const char *data, unsigned len, hs_scratch_t *s) {
-	unsigned long long n = 0;
-	hs_error_t err = hs_scan(db, data, len, 0, s, count, &n);
-	return err == HS_SUCCESS ? (long long)n : err;
-}
-*/
-import "C"
-
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -44,47 +26,94 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/engine/definitions"
 	"github.com/bulwarkhq/bulwark/engine/match"
 )
 
 func main() {
-	counts := flag.String("literals", "1000,10000,100000", "numbers of literals")
-	most := flag.Int("bytes", 64<<20, "bytes of system files to scan")
-	rounds := flag.Int("rounds", 10, "of which the best counts")
+	var c config
+	flag.StringVar(&c.counts, "literals", "1000,10000,100000,1000000", "numbers of literals")
+	flag.IntVar(&c.peer, "peer", 100_000, "the most literals that Hyperscan is given")
+	flag.IntVar(&c.bytes, "bytes", 64<<20, "bytes of system files to scan")
+	flag.IntVar(&c.rounds, "rounds", 10, "of which the best counts")
+	flag.StringVar(&c.rules, "rules", "../shared/testdata/yara", "folder of YARA rules whose literals are looked for, if it is there")
 	flag.Parse()
-	if err := run(*counts, *most, *rounds); err != nil {
+	if err := c.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/hyperscan:", err)
 		os.Exit(1)
 	}
 }
 
-func run(counts string, most, rounds int) error {
+type config struct {
+	counts, rules       string
+	peer, bytes, rounds int
+}
+
+func (c *config) run() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	data := corpus(most)
+	data := corpus(c.bytes)
 	if len(data) == 0 {
 		return errors.New("no system files to scan")
 	}
-	fmt.Printf("%.0f MB of system files; MB per second of processor time, best of %d\n", float64(len(data))/1e6, rounds)
+	fmt.Printf("%.0f MB of system files; MB per second of processor time, best of %d\n", float64(len(data))/1e6, c.rounds)
 	sum := byte(0)
-	fmt.Printf("%-24s %8.0f MB/s\n", "reading every line", rate(data, rounds, func() {
+	fmt.Printf("%-24s %8.0f MB/s\n", "reading every line", rate(data, c.rounds, func() {
 		for i := 0; i < len(data); i += 64 {
 			sum += data[i]
 		}
 	}))
 	runtime.KeepAlive(sum)
-	for text := range strings.SplitSeq(counts, ",") {
+	for text := range strings.SplitSeq(c.counts, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n <= 0 {
 			return fmt.Errorf("-literals: %q is no number of literals", text)
 		}
 		literals := random(n)
-		if err := ours(data, literals, rounds); err != nil {
+		if err := ours(data, literals, c.rounds); err != nil {
 			return err
 		}
-		if err := theirs(data, literals, rounds); err != nil {
+		if n > c.peer {
+			continue
+		}
+		if err := theirs(data, literals, c.rounds); err != nil {
 			return err
 		}
+	}
+	return c.real(data)
+}
+
+// real measures the matchers of the groups into which the engine divides the
+// literals of real rules.
+func (c *config) real(data []byte) error {
+	if _, err := os.Stat(c.rules); err != nil {
+		fmt.Printf("literals of YARA rules: left out, %s is not here\n", c.rules)
+		return nil
+	}
+	out, err := os.CreateTemp("", "bulwark-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	if _, err := definitions.Compile(context.Background(), out, []definitions.Source{{Path: c.rules}}, definitions.CompileOptions{}); err != nil {
+		return err
+	}
+	set, err := definitions.Open(out)
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	for g, m := range set.Matchers {
+		if m == nil {
+			continue
+		}
+		found := 0
+		r := rate(data, c.rounds, func() {
+			found = 0
+			m.Scan(data, 0, 0, len(data), func(uint32, int64) { found++ })
+		})
+		fmt.Printf("%-12s %10d: %8.0f MB/s, %.2f candidates a KB\n", fmt.Sprintf("rules, %d", g), m.Atoms(), r, float64(found)/float64(len(data))*1e3)
 	}
 	return nil
 }
@@ -108,7 +137,7 @@ func corpus(most int) []byte {
 
 // random are literals of 8 to 24 bytes.
 func random(n int) [][]byte {
-	rng := rand.New(rand.NewPCG(5, 6))
+	rng := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // the same literals every time
 	out := make([][]byte, n)
 	for i := range out {
 		out[i] = make([]byte, 8+rng.IntN(17))
@@ -161,49 +190,5 @@ func ours(data []byte, literals [][]byte, rounds int) error {
 		m.Scan(data, 0, 0, len(data), func(uint32, int64) { found++ })
 	})
 	fmt.Printf("%-12s %10d: %8.0f MB/s, %4d bytes a literal, built in %.2f s, %d candidates\n", "bulwark", len(literals), r, len(table)/len(literals), built.Seconds(), found)
-	return nil
-}
-
-func theirs(data []byte, literals [][]byte, rounds int) error {
-	n := len(literals)
-	texts := make([]*C.char, n)
-	flags := make([]C.uint, n)
-	ids := make([]C.uint, n)
-	defer func() {
-		for _, t := range texts {
-			C.free(unsafe.Pointer(t))
-		}
-	}()
-	for i, l := range literals {
-		var s strings.Builder
-		for _, b := range l {
-			fmt.Fprintf(&s, "\\x%02x", b)
-		}
-		texts[i], flags[i], ids[i] = C.CString(s.String()), C.HS_FLAG_SINGLEMATCH, C.uint(i)
-	}
-	start := time.Now()
-	var db *C.hs_database_t
-	var fault *C.hs_compile_error_t
-	if C.hs_compile_multi(&texts[0], &flags[0], &ids[0], C.uint(n), C.HS_MODE_BLOCK, nil, &db, &fault) != C.HS_SUCCESS {
-		defer C.hs_free_compile_error(fault)
-		return fmt.Errorf("hyperscan: %s", C.GoString(fault.message))
-	}
-	defer C.hs_free_database(db)
-	built := time.Since(start)
-	var size C.size_t
-	C.hs_database_size(db, &size)
-	var scratch *C.hs_scratch_t
-	if C.hs_alloc_scratch(db, &scratch) != C.HS_SUCCESS {
-		return errors.New("hyperscan: no memory")
-	}
-	defer C.hs_free_scratch(scratch)
-	found := C.longlong(0)
-	r := rate(data, rounds, func() {
-		found = C.scan(db, (*C.char)(unsafe.Pointer(&data[0])), C.uint(len(data)), scratch)
-	})
-	if found < 0 {
-		return fmt.Errorf("hyperscan: scanning: error %d", found)
-	}
-	fmt.Printf("%-12s %10d: %8.0f MB/s, %4d bytes a literal, built in %.2f s, %d matches\n", "hyperscan", n, r, int(size)/n, built.Seconds(), found)
 	return nil
 }

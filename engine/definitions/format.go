@@ -20,7 +20,7 @@ var ErrFormat = errors.New("not usable as compiled definitions")
 
 const (
 	magic         = "BULWARK\x01"
-	formatVersion = 8
+	formatVersion = 9
 	headerBytes   = 32 // magic, version, sections, file size, CRC of the table, unused
 	tableEntry    = 24 // id, CRC, offset, length
 	maxSections   = 64

@@ -27,10 +27,10 @@ const maxWindows = 256
 type builder struct {
 	m          *Matcher
 	grams      [gramClasses][]gram
-	first      []uint64 // the long grams for the first filter
-	shortGrams []shortGram
-	crowd      []uint16 // how many grams of the table share a slot
-	short      bool     // there are atoms that only the short class can hold
+	first      []uint64               // the long grams for the first filter
+	shortGrams map[shortGram]struct{} // its distinct grams
+	crowd      []uint16               // how many grams of the table share a slot
+	short      bool                   // there are atoms that only the short class can hold
 }
 
 // gram is an entry with the gram's whole hash.
@@ -79,7 +79,7 @@ func Build(atoms []Atom) ([]byte, error) {
 	if len(atoms) > MaxAtoms {
 		return nil, fmt.Errorf("match: %d atoms, at most %d", len(atoms), MaxAtoms)
 	}
-	b := &builder{m: &Matcher{atoms: make([]atomRec, 0, len(atoms))}, crowd: make([]uint16, 1<<crowdBits)}
+	b := &builder{m: &Matcher{atoms: make([]atomRec, 0, len(atoms))}, crowd: make([]uint16, 1<<crowdBits), shortGrams: map[shortGram]struct{}{}}
 	lit := literal{}
 	b.short = slices.ContainsFunc(atoms, func(a Atom) bool { return len(a.Bytes) < window })
 	for i, a := range atoms {
@@ -91,11 +91,11 @@ func Build(atoms []Atom) ([]byte, error) {
 	m := b.m
 	if len(b.grams[classLong]) > 0 {
 		m.classes[classLong] = buildClass(b.grams[classLong])
-		m.classes[classLong].first, m.salt = salted(b.first)
+		m.classes[classLong].first, m.salt = salted(b.first, commonGrams(), firstHash)
 	}
 	if len(b.grams[classShort]) > 0 {
 		m.classes[classShort] = buildClass(b.grams[classShort])
-		b.shortTable()
+		b.shortFilters()
 	}
 	return m.marshal(), nil
 }

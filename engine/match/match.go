@@ -45,6 +45,8 @@ const (
 
 	window = 8 // bytes that are compared
 	stride = 4 // positions from one gram of the long class to the next
+	// shortStride is that of the short class.
+	shortStride = 2
 )
 
 // The gram classes, in the order in which they are stored.
@@ -94,14 +96,12 @@ type class struct {
 type Matcher struct {
 	classes [gramClasses]class
 	atoms   []atomRec
-	// pairs is the first filter of the short class, see pairWords; forms are the
-	// forms of the grams of each bucket, as bits.
-	pairs []uint16
-	forms []uint16
-	// common are the bytes that are fixed in all forms of a bucket.
-	common [bucketCount]uint32
-	// salt goes into the hashes of the first filter of the long class.
-	salt uint32
+	// kinds is the second filter of the short class: the forms of the grams that
+	// allow three bytes and those that share their place, see kindOf.
+	kinds      []uint8
+	kindsShift uint
+	// salt and shortSalt go into the hashes of the first filters.
+	salt, shortSalt uint32
 	// zeros says that a window of zeros is no atom's.
 	zeros bool
 	// plain makes scans use the portable loops only.

@@ -107,7 +107,7 @@ func TestScanAgainstNaive(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				a.Mask = make([]byte, len(a.Bytes))
 				for k := range a.Mask {
-					a.Mask[k] = []byte{0xff, 0xdf, 0xff, 0xdf, 0xf0, 0}[rng.IntN(6)]
+					a.Mask[k] = []byte{0xff, 0xdf, 0xff, 0xdf, 0xf0, 0, 0x0f}[rng.IntN(7)]
 				}
 				a.Mask[rng.IntN(len(a.Mask))] = 0xff
 			}
@@ -154,6 +154,64 @@ func TestScanFindsPlanted(t *testing.T) {
 	}
 }
 
+// The first filter of the short class knows all that is known of three bytes: half
+// of a byte is enough to look at a hundredth of the places where the other stands.
+func TestShortFilterLetsFewPass(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	data := make([]byte, block+slack)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	for _, c := range []struct {
+		name string
+		atom Atom
+		most int // of 2048 positions; a third of it is expected
+	}{
+		{"four bytes", Atom{Bytes: []byte("GET ")}, 6},
+		{"three bytes", Atom{Bytes: []byte("GET")}, 6},
+		{"two bytes", Atom{Bytes: []byte("%s")}, 6},
+		{"a byte and a half", Atom{Bytes: []byte{0x8b, 0xc0}, Mask: []byte{0xff, 0xf0}}, 60},
+		{"half a byte between", Atom{Bytes: []byte{0x8b, 0xc0, 0x8b}, Mask: []byte{0xff, 0xf0, 0xff}}, 6},
+		{"one byte", Atom{Bytes: []byte{0x8b}}, 96},
+	} {
+		m := mustLoad(t, []Atom{c.atom})
+		short := &m.classes[classShort]
+		if len(short.entries) == 0 {
+			t.Fatalf("%s: not in the short class", c.name)
+		}
+		var l list
+		n := sieveShort(true, unsafe.Pointer(&data[0]), block/shortStride, short.first, short.firstMask, m.shortSalt, &l)
+		if n > c.most {
+			t.Errorf("%s: %d of %d positions pass, expected at most %d", c.name, n, block/shortStride, c.most)
+		}
+	}
+}
+
+// Build is quick for grams that allow nearly everything, and what it makes finds
+// them.
+func TestBuildOfOpenGrams(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 10))
+	var atoms []Atom
+	for i := range 1200 {
+		a := Atom{ID: uint32(i), Bytes: make([]byte, 3), Mask: []byte{byte(rng.Uint32() & rng.Uint32()), 0xff, byte(rng.Uint32() & rng.Uint32())}}
+		for k := range a.Bytes {
+			a.Bytes[k] = byte(rng.Uint32())
+		}
+		atoms = append(atoms, a)
+	}
+	m := mustLoad(t, atoms)
+	if first := m.classes[classShort].first; first[0] != ^uint32(0) {
+		t.Error("the filter is not of ones: the atoms allow too little for this test")
+	}
+	data := make([]byte, 300)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	if got, want := scanSplit(t, m, data, 64), naive(m, data); !slices.Equal(got, want) {
+		t.Errorf("%d hits, want %d", len(got), len(want))
+	}
+}
+
 func TestLoadRefusesDamage(t *testing.T) {
 	b, err := Build([]Atom{{Bytes: []byte("something long"), ID: 1}, {Bytes: []byte("ab"), ID: 2}, {Bytes: []byte("x"), ID: 3}, {Bytes: []byte("four"), ID: 4}})
 	if err != nil {
@@ -188,12 +246,20 @@ func FuzzLoad(f *testing.F) {
 }
 
 func FuzzScan(f *testing.F) {
-	f.Add([]byte("abc\x00http://\x00needle"), []byte("xxneedle http:// abc"), uint8(7))
-	f.Fuzz(func(t *testing.T, words, data []byte, step uint8) {
+	f.Add([]byte("abc\x00http://\x00needle"), []byte{}, []byte("xxneedle http:// abc"), uint8(7))
+	f.Add([]byte("ab\x00http://\x00needle"), []byte{0, 2, 4, 1, 3}, []byte("xxneedle http:// abc"), uint8(7))
+	f.Fuzz(func(t *testing.T, words, masks, data []byte, step uint8) {
 		var atoms []Atom
 		for i, w := range bytes.Split(words, []byte{0}) {
 			if len(w) > 0 && len(atoms) < 50 {
-				atoms = append(atoms, Atom{Bytes: w, ID: uint32(i)})
+				a := Atom{Bytes: w, ID: uint32(i)}
+				if len(masks) > 0 {
+					for k := range w {
+						a.Mask = append(a.Mask, []byte{0xff, 0xdf, 0xf0, 0x0f, 0}[masks[(i+k)%len(masks)]%5])
+					}
+					a.Mask[len(w)/2] = 0xff
+				}
+				atoms = append(atoms, a)
 			}
 		}
 		if len(atoms) == 0 || len(data) > 4096 {

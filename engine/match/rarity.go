@@ -7,9 +7,10 @@ import (
 )
 
 // rarityTable says how often grams occur in ordinary files: 65,536 bytes for
-// folded byte pairs and 65,536 for hashed folded 4-byte grams, each the
-// frequency f as -4*log2(f), at most 255. Made by rarity_gen.go from the
-// programs, libraries, documents and scripts of a Debian system.
+// folded byte pairs, 65,536 for hashed folded 4-byte grams, and two times
+// 131,072 for folded runs of three bytes by two hashes, each the frequency f as
+// -4*log2(f), at most 255. Made by rarity_gen.go from the programs, libraries,
+// documents and scripts of a Debian system.
 //
 //go:embed rarity.bin
 var rarityTable []byte
@@ -34,6 +35,14 @@ func gramFrequency(g uint32) float64 {
 	chain := logFrequency(p(0)) * math.Sqrt(logFrequency(p(8))) * logFrequency(p(16))
 	counted := logFrequency(rarityTable[65536+int(gramSlot(g))])
 	return max(chain, counted)
+}
+
+// runFrequency is how often three folded bytes are seen: the less of what was
+// counted for their two hashes.
+func runFrequency(v uint32) float64 {
+	const shift, size = 15, 1 << 17
+	table := rarityTable[1<<17:]
+	return min(logFrequency(table[v*mulA>>shift]), logFrequency(table[size+v*mulB>>shift]))
 }
 
 func gramSlot(g uint32) uint16 { return uint16(uint64(g) * mult >> 48) }

@@ -16,8 +16,9 @@ import (
 )
 
 func main() {
-	pairs := make([]uint64, 65536)
-	grams := make([]uint64, 65536)
+	pairs := make([]uint64, 1<<16)
+	grams := make([]uint64, 1<<16)
+	first, second := make([]uint64, 1<<17), make([]uint64, 1<<17)
 	var total uint64
 	for _, root := range os.Args[1:] {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -39,6 +40,9 @@ func main() {
 				g |= g >> 1 & 0x20202020
 				pairs[uint16(g)]++
 				grams[uint64(g)*0x9E3779B97F4A7C15>>48]++
+				g &= 1<<24 - 1
+				first[g*0x9E3779B1>>15]++
+				second[g*0x85EBCA77>>15]++
 				total++
 			}
 			return nil
@@ -47,8 +51,8 @@ func main() {
 			log.Fatal(err)
 		}
 	}
-	out := make([]byte, 0, 131072)
-	for _, table := range [][]uint64{pairs, grams} {
+	var out []byte
+	for _, table := range [][]uint64{pairs, grams, first, second} {
 		for _, n := range table {
 			v := 255.0
 			if n > 0 {

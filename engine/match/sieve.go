@@ -28,35 +28,54 @@ func firstHash(v uint64, salt uint32) uint32 {
 	return h ^ h>>15
 }
 
+// shortHash is the hash of three bytes for the first filter of the short class.
+func shortHash(v uint64, salt uint32) uint32 {
+	h := fold4(uint32(v))&mask3*mulA + salt
+	return h ^ h>>15
+}
+
 // firstBits are the bits of a hash in the word that it leads to.
 func firstBits(h uint32) uint32 { return 1<<(h>>27) | 1<<(h<<5>>27) }
 
 // sieveLong lists those of count grams at data, stride bytes apart, that the
 // filter lets pass, and returns how many.
 func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
-	p := unsafe.Pointer(unsafe.SliceData(first))
-	if !vector || plain {
-		return sieveLongPlain(data, 0, count, p, mask, salt, 0, l)
+	p, from, n := unsafe.Pointer(unsafe.SliceData(first)), 0, 0
+	if vector && !plain {
+		from = count &^ 7
+		n = sieveLongVector(data, count/8, p, mask, salt, &pack, unsafe.Pointer(l))
 	}
-	groups := count / 8
-	n := sieveLongVector(data, groups, p, mask, salt, &pack, unsafe.Pointer(l))
-	return sieveLongPlain(data, groups*8, count, p, mask, salt, n, l)
-}
-
-func sieveLongPlain(data unsafe.Pointer, from, count int, first unsafe.Pointer, mask, salt uint32, n int, l *list) int {
 	// One bit in the long loop, the other for the few that it lets pass.
 	k := n
 	for i := from; i < count; i++ {
 		h := firstHash(*(*uint64)(unsafe.Add(data, i*stride)), salt)
 		*(*uint16)(unsafe.Add(unsafe.Pointer(l), k*2)) = uint16(i)
-		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h>>27)) != 0 {
+		if *(*uint32)(unsafe.Add(p, uint64(h&mask)*4))&(1<<(h>>27)) != 0 {
 			k++
 		}
 	}
 	for _, i := range l[n:k] {
 		h := firstHash(*(*uint64)(unsafe.Add(data, int(i)*stride)), salt)
 		l[n] = i
-		if *(*uint32)(unsafe.Add(first, uint64(h&mask)*4))&(1<<(h<<5>>27)) != 0 {
+		if *(*uint32)(unsafe.Add(p, uint64(h&mask)*4))&(1<<(h<<5>>27)) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// sieveShort is sieveLong for the grams of the short class, shortStride bytes
+// apart.
+func sieveShort(plain bool, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
+	p, from, n := unsafe.Pointer(unsafe.SliceData(first)), 0, 0
+	if vector && !plain {
+		from = count &^ 7
+		n = sieveShortVector(data, count/8, p, mask, salt, &pack, unsafe.Pointer(l))
+	}
+	for i := from; i < count; i++ {
+		h := shortHash(uint64(*(*uint32)(unsafe.Add(data, i*shortStride))), salt)
+		*(*uint16)(unsafe.Add(unsafe.Pointer(l), n*2)) = uint16(i)
+		if b := firstBits(h); *(*uint32)(unsafe.Add(p, uint64(h&mask)*4))&b == b {
 			n++
 		}
 	}

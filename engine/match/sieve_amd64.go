@@ -24,16 +24,16 @@ var pack = func() (p [256][16]byte) {
 	return p
 }()
 
-// sieveLongVector is sieveLongPlain for groups of eight grams. It writes up to
-// eight numbers behind those that it returns.
+// sieveLongVector is sieveLong for groups of eight grams. It writes up to eight
+// numbers behind those that it returns.
 //
 //go:noescape
 func sieveLongVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask, salt uint32, pack *[256][16]byte, list unsafe.Pointer) int
 
-// sieveShortVector is sieveShortPlain for groups of 32 places.
+// sieveShortVector is sieveShort in the same way.
 //
 //go:noescape
-func sieveShortVector(data unsafe.Pointer, groups int, table, words, bits unsafe.Pointer)
+func sieveShortVector(data unsafe.Pointer, groups int, first unsafe.Pointer, mask, salt uint32, pack *[256][16]byte, list unsafe.Pointer) int
 
 // findPairVector is the first of blocks*32 places at which the byte at first,
 // in the bits of mask byte 1 of pair, is byte 0, and that at second in those of

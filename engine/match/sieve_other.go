@@ -12,6 +12,8 @@ func sieveLongVector(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, *[256]
 	return 0
 }
 
-func sieveShortVector(unsafe.Pointer, int, unsafe.Pointer, unsafe.Pointer, unsafe.Pointer) {}
+func sieveShortVector(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, *[256][16]byte, unsafe.Pointer) int {
+	return 0
+}
 
 func findPairVector(unsafe.Pointer, unsafe.Pointer, int, uint32) int { return 0 }

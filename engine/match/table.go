@@ -7,12 +7,13 @@ import (
 	"unsafe"
 )
 
-// The flat form: a header (magic, the salt, then per section its offset and count), then
+// The flat form: a header (magic, the salts, then per section its offset and count), then
 // the sections, each aligned to 64 bytes.
 const (
-	magic       = 0x354d5742 // "BWM5"
-	sections    = 4*gramClasses + 3
-	headerBytes = 8 + 16*sections
+	magic       = 0x364d5742 // "BWM6"
+	sections    = 4*gramClasses + 2
+	sectionsAt  = 16
+	headerBytes = sectionsAt + 16*sections
 	align       = 64
 )
 
@@ -25,8 +26,8 @@ func (l *layout) add(p unsafe.Pointer, count, size int) {
 	for len(l.out)%align != 0 {
 		l.out = append(l.out, 0)
 	}
-	binary.LittleEndian.PutUint64(l.out[8+16*l.n:], uint64(len(l.out)))
-	binary.LittleEndian.PutUint64(l.out[16+16*l.n:], uint64(count))
+	binary.LittleEndian.PutUint64(l.out[sectionsAt+16*l.n:], uint64(len(l.out)))
+	binary.LittleEndian.PutUint64(l.out[sectionsAt+8+16*l.n:], uint64(count))
 	if count > 0 {
 		l.out = append(l.out, unsafe.Slice((*byte)(p), count*size)...)
 	}
@@ -42,6 +43,7 @@ func (m *Matcher) marshal() []byte {
 	l := &layout{out: make([]byte, headerBytes)}
 	binary.LittleEndian.PutUint32(l.out, magic)
 	binary.LittleEndian.PutUint32(l.out[4:], m.salt)
+	binary.LittleEndian.PutUint32(l.out[8:], m.shortSalt)
 	for i := range m.classes {
 		addSlice(l, m.classes[i].first)
 		addSlice(l, m.classes[i].second)
@@ -49,8 +51,7 @@ func (m *Matcher) marshal() []byte {
 		addSlice(l, m.classes[i].entries)
 	}
 	addSlice(l, m.atoms)
-	addSlice(l, m.pairs)
-	addSlice(l, m.forms)
+	addSlice(l, m.kinds)
 	return l.out
 }
 
@@ -58,8 +59,8 @@ func view[T any](b []byte, n *int, err *error) []T {
 	if *err != nil {
 		return nil
 	}
-	off := binary.LittleEndian.Uint64(b[8+16**n:])
-	count := binary.LittleEndian.Uint64(b[16+16**n:])
+	off := binary.LittleEndian.Uint64(b[sectionsAt+16**n:])
+	count := binary.LittleEndian.Uint64(b[sectionsAt+8+16**n:])
 	*n++
 	var zero T
 	size := uint64(unsafe.Sizeof(zero))
@@ -83,7 +84,7 @@ func Load(b []byte) (*Matcher, error) {
 	if uintptr(unsafe.Pointer(&b[0]))%8 != 0 {
 		return nil, fmt.Errorf("%w: not aligned to eight bytes", ErrFormat)
 	}
-	m := &Matcher{salt: binary.LittleEndian.Uint32(b[4:])}
+	m := &Matcher{salt: binary.LittleEndian.Uint32(b[4:]), shortSalt: binary.LittleEndian.Uint32(b[8:])}
 	n, err := 0, error(nil)
 	for i := range m.classes {
 		c := &m.classes[i]
@@ -93,8 +94,7 @@ func Load(b []byte) (*Matcher, error) {
 		c.entries = view[entry](b, &n, &err)
 	}
 	m.atoms = view[atomRec](b, &n, &err)
-	m.pairs = view[uint16](b, &n, &err)
-	m.forms = view[uint16](b, &n, &err)
+	m.kinds = view[uint8](b, &n, &err)
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +126,10 @@ func (m *Matcher) check() error {
 		m.zeros = m.zeros && a.window != 0
 	}
 	if short {
-		if len(m.pairs) != 1<<16 || len(m.forms) != bucketCount {
-			return bad("pair table")
+		if !powerOfTwo(len(m.kinds)) || len(m.kinds) < kindsMin || len(m.kinds) > kindsMost {
+			return bad("size of the kinds")
 		}
-		m.common = commonMasks(m.forms)
+		m.kindsShift = kindsShift(len(m.kinds))
 	}
 	return nil
 }
