@@ -108,7 +108,7 @@ func FuzzMatchString(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, expression, text string) {
 		if len(expression) > 200 || len(text) > 2000 {
-			t.Skip()
+			return
 		}
 		plain, err := regexp.Compile(expression)
 		fast, ferr := Compile(expression)
