@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/portal/archive"
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/export"
@@ -170,14 +171,50 @@ func (g *exportGauges) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.NewInvalidMetric(g.waiting, err)
 			return
 		}
-		success := 0.0
-		if !d.LastSuccess.IsZero() {
-			success = float64(d.LastSuccess.UnixMicro()) / 1e6
-		}
 		ch <- prometheus.MustNewConstMetric(g.waiting, prometheus.GaugeValue, float64(n), d.Name, d.Kind)
 		ch <- prometheus.MustNewConstMetric(g.failures, prometheus.GaugeValue, float64(d.Failures), d.Name, d.Kind)
-		ch <- prometheus.MustNewConstMetric(g.success, prometheus.GaugeValue, success, d.Name, d.Kind)
+		ch <- prometheus.MustNewConstMetric(g.success, prometheus.GaugeValue, seconds(d.LastSuccess), d.Name, d.Kind)
 		ch <- prometheus.MustNewConstMetric(g.delivered, prometheus.CounterValue, float64(d.Delivered), d.Name, d.Kind)
 		ch <- prometheus.MustNewConstMetric(g.left, prometheus.CounterValue, float64(d.Refused), d.Name, d.Kind)
 	}
+}
+
+// archiveGauges are the state of the archive of events.
+type archiveGauges struct {
+	archive                         *archive.Service
+	files, bytes, archived, success *prometheus.Desc
+}
+
+func newArchiveGauges(a *archive.Service) *archiveGauges {
+	d := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("bulwark_portal_archive_"+name, help, nil, nil)
+	}
+	return &archiveGauges{
+		a, d("waiting_files", "Event files that wait for the archive since the last try."), d("waiting_bytes", "Size of these files."),
+		d("files_total", "Event files that were archived since the start."), d("last_success_timestamp_seconds", "Time at which nothing waited any more, 0 for never."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (g *archiveGauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{g.files, g.bytes, g.archived, g.success} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *archiveGauges) Collect(ch chan<- prometheus.Metric) {
+	st := g.archive.Status()
+	ch <- prometheus.MustNewConstMetric(g.files, prometheus.GaugeValue, float64(st.Files))
+	ch <- prometheus.MustNewConstMetric(g.bytes, prometheus.GaugeValue, float64(st.Bytes))
+	ch <- prometheus.MustNewConstMetric(g.archived, prometheus.CounterValue, float64(st.Archived))
+	ch <- prometheus.MustNewConstMetric(g.success, prometheus.GaugeValue, seconds(st.Success))
+}
+
+// seconds since 1970; 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/archive"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
@@ -85,6 +86,8 @@ type Config struct {
 	Definitions *definitions.Publisher
 	// Packages publishes the product's packages; nil for a portal without.
 	Packages *repository.Publisher
+	// Archive copies closed days of events elsewhere; nil for a portal without.
+	Archive *archive.Service
 	// URL is the address under which agents reach the portal, https://host[:port].
 	URL     string
 	Version string
@@ -199,6 +202,9 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		p.metrics.registry.MustRegister(newExportGauges(p.exports))
 	}
 	p.metrics.registry.MustRegister(newGauges(p.inventory, cfg.Events))
+	if cfg.Archive != nil {
+		p.metrics.registry.MustRegister(newArchiveGauges(cfg.Archive))
+	}
 	p.fleet = fleet.New(cfg.Control.Fleet(), p.inventory, cfg.Now)
 	sink := newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics)
 	p.indicators = indicator.New(cfg.Control.Indicators(), p.fleet, cfg.Now)
@@ -385,6 +391,9 @@ func (p *Portal) Serve(ctx context.Context, listener, metricsListener net.Listen
 	wg.Go(func() { p.detection.Loop(ctx) })
 	if p.exports != nil {
 		wg.Go(func() { p.exports.Loop(ctx) })
+	}
+	if p.cfg.Archive != nil {
+		wg.Go(func() { p.cfg.Archive.Loop(ctx) })
 	}
 	wg.Go(func() {
 		if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {

@@ -28,6 +28,7 @@ type serveOptions struct {
 	publisher                                                                                 publisherOptions
 	repository                                                                                repositoryOptions
 	signIn                                                                                    providerOptions
+	archive                                                                                   archiveOptions
 }
 
 func serveCommand() *cobra.Command {
@@ -57,6 +58,7 @@ func serveCommand() *cobra.Command {
 	o.publisher.flags(c)
 	o.repository.flags(c)
 	o.signIn.flags(c)
+	o.archive.flags(c)
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
 	f.StringVar(&o.eventStore, "event-store", embedded, "where events are kept: embedded, or clickhouse://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/DATABASE[?cluster=NAME&secure=true&max_bytes=N&password_file=PATH]")
 	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
@@ -142,11 +144,15 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	archiver, err := o.archive.service(events, log)
+	if err != nil {
+		return err
+	}
 	publisher, err := o.publisher.publisher(dir, log)
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Archive: archiver, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
 	if err != nil {
 		return err
 	}

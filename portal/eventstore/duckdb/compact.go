@@ -56,9 +56,10 @@ func (s *Store) compact(ctx context.Context, t table, now time.Time) {
 	}
 }
 
-// closedSegments are the segments of days that ended before cut, oldest first.
+// closedSegments are the segments of hours before cut that are not archived, oldest
+// first: what is in the archive is not joined any more, or it would be there twice.
 func (s *Store) closedSegments(ctx context.Context, t table, cut time.Time) ([]hourFile, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT file, hour, row_count, bytes FROM segments WHERE table_name = ? AND hour < ? ORDER BY hour, file`, t.Name, cut)
+	rows, err := s.db.QueryContext(ctx, `SELECT file, hour, row_count, bytes FROM segments WHERE table_name = ? AND hour < ? AND NOT coalesce(archived, false) ORDER BY hour, file`, t.Name, cut)
 	if err != nil {
 		return nil, err
 	}

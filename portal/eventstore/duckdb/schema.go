@@ -78,6 +78,7 @@ ALTER TABLE segments ADD COLUMN IF NOT EXISTS first_event TIMESTAMP;
 ALTER TABLE segments ADD COLUMN IF NOT EXISTS last_event TIMESTAMP;
 ALTER TABLE segments ADD COLUMN IF NOT EXISTS "columns" VARCHAR;
 ALTER TABLE segments ADD COLUMN IF NOT EXISTS devices UINTEGER[];
+ALTER TABLE segments ADD COLUMN IF NOT EXISTS archived BOOLEAN DEFAULT false;
 `
 
 // createSchema makes what is missing, also columns that a newer version of the
