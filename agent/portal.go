@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/health"
@@ -117,12 +118,17 @@ func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report up
 	if err != nil {
 		return "", "", err
 	}
-	if err := report(ctx, commandRunning, "scan "+started.ID, nil); err != nil {
-		a.log.Logger("respond").Warn("start of a scan not reported", "error", err)
-	}
+	progress := scanReport{every: scanReportEvery, log: a.log.Logger("respond"), report: func(message string) error {
+		// The end of the scan is not to wait for a portal that is away now.
+		ctx, cancel := context.WithTimeout(ctx, scanReportPatience)
+		defer cancel()
+		return report(ctx, commandRunning, message, nil)
+	}}
+	progress.tell(api.ScanProgress{Scan: started}, time.Now())
 	go a.announceEnd(started.ID)
 	err = a.scans.Follow(ctx, started.ID, 5*time.Second, func(p api.ScanProgress) error {
 		if !p.Scan.State.Final() {
+			progress.tell(p, time.Now())
 			return nil
 		}
 		message = fmt.Sprintf("%d files, %d threats", p.Scan.Files, p.Scan.Threats)
@@ -137,6 +143,39 @@ func (a *Agent) commandedScan(ctx context.Context, c *agentv1.Command, report up
 		return nil
 	})
 	return status, message, err
+}
+
+const (
+	// scanReportEvery is how often the portal hears how far a scan is that it
+	// ordered: seldom enough for an order to all devices of a large fleet.
+	scanReportEvery    = 30 * time.Second
+	scanReportPatience = 15 * time.Second
+)
+
+// scanReport tells the portal how far a scan is.
+type scanReport struct {
+	every  time.Duration
+	report func(message string) error
+	log    *slog.Logger
+	last   time.Time
+}
+
+func (r *scanReport) tell(p api.ScanProgress, now time.Time) {
+	if !r.last.IsZero() && now.Sub(r.last) < r.every {
+		return
+	}
+	message := "scan " + p.Scan.ID
+	if !r.last.IsZero() {
+		of := ""
+		if p.Counted {
+			of = fmt.Sprintf(" of %d", p.FilesTotal)
+		}
+		message += fmt.Sprintf(": %d%s files so far, %d threats", p.Scan.Files+p.Scan.Unchanged, of, p.Scan.Threats)
+	}
+	r.last = now
+	if err := r.report(message); err != nil {
+		r.log.Warn("progress of a scan not reported", "scan", p.Scan.ID, "error", err)
+	}
 }
 
 // licensed reports whether the host is enrolled.

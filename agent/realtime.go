@@ -172,6 +172,7 @@ func (r *realtime) apply(w *onaccess.Watcher) {
 			r.a.log.Logger("onaccess").Error(what+" not applied", "error", err)
 		}
 	}
+	w.SetStatistics(e.String(policy.KeyStatistics) == policy.Enabled)
 	failed("deadlines", w.SetDeadlines(deadlines(e)))
 	failed("unmonitored file systems", w.SetFilesystems(unmonitored(e), e.String(policy.KeyNonExecMounts)))
 	failed("holding of accesses", w.SetNeverHold(r.a.kernel.mustNotHold(e)))

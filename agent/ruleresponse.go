@@ -38,6 +38,9 @@ func (a *Agent) openIndicators() {
 			e := a.config.Current()
 			return e.String(policy.KeyNetworkProtection), e.Bool("networkProtection.enableSetWarnToBlock")
 		},
+		Exempt: func(program string) bool {
+			return slices.Contains(a.config.Current().Strings(policy.KeyNetworkExclusions), program)
+		},
 		Alert: a.raise, Log: a.log.Logger("indicators"),
 	})
 }

@@ -72,15 +72,18 @@ func (a *Agent) sensors(scripts *script.Sensor, log *slog.Logger) ([]sensor.Sens
 	}
 	reports := auditing
 	reports.Logons = true
-	all := []sensor.Sensor{
-		ebpf.New(a.table, log),
+	var all []sensor.Sensor
+	if forced || a.config.Current().String(policy.KeyEBPF) == policy.Enabled {
+		all = append(all, ebpf.New(a.table, log))
+	}
+	all = append(all,
 		audit.New(a.table, log, auditing),
 		procfs.New(a.table, log), procfs.NewPolling(a.table, log),
 		hostconfig.New(a.table, log, hostconfig.Options{}),
 		audit.New(a.table, log, reports),
 		logon.New(a.table, log, logon.Options{Journal: logon.Journal(a.starter.Command, a.starter.Start)}),
 		scripts,
-	}
+	)
 	if !forced {
 		return all, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	api "github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/policy"
 )
 
 // statistics is the local API's resource of the counters of real-time
@@ -14,6 +15,12 @@ type statistics struct{ a *Agent }
 const maxCounters = 4096
 
 func (s statistics) RealTimeStatistics(context.Context) ([]api.Counter, error) {
+	if s.a.config.Current().String(policy.KeyStatistics) != policy.Enabled {
+		return nil, &api.Error{
+			Code: api.Conflict, Message: "processes are not counted: the statistics of real-time protection are off",
+			Hint: "bulwark config real-time-protection-statistics --value enabled",
+		}
+	}
 	st := s.a.realtime.stats(maxCounters)
 	out := make([]api.Counter, 0, len(st.Processes))
 	for _, p := range st.Processes {

@@ -28,7 +28,7 @@ func TestDocumentation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		doc := k.Doc
+		doc := k.Description()
 		if k.Deprecated != "" {
 			doc += " Deprecated: use `" + k.Deprecated + "`."
 		}

@@ -50,6 +50,9 @@ type Key struct {
 	Deprecated string
 	// Restart: a change takes effect when the daemon starts the next time.
 	Restart bool
+	// Fixed says why the default is in force whatever a source says: the key is there
+	// so that profiles of the reference product are valid. Empty for other keys.
+	Fixed string
 	// check looks further at a value that has the right type; nil for none.
 	check func(any) error
 }
@@ -64,6 +67,14 @@ func (k Key) Section() string {
 
 // Member is the last part of the name.
 func (k Key) Member() string { return k.Name[strings.LastIndexByte(k.Name, '.')+1:] }
+
+// Description is what there is to say about the key, in sentences.
+func (k Key) Description() string {
+	if k.Fixed == "" {
+		return k.Doc
+	}
+	return k.Doc + " No other value has an effect: " + k.Fixed + "."
+}
 
 // Keys returns every key in the order of the documentation.
 func Keys() []Key { return slices.Clone(keys) }

@@ -162,23 +162,22 @@ func (p *parse) value(key Key, name string, m member) {
 	p.offsets[key.Name] = m.offset
 }
 
-// together looks at values that only make sense with each other.
+// together looks at values that only make sense with each other, or have no effect.
 func (p *parse) together() {
 	for _, k := range keys {
-		if k.Deprecated == "" {
+		v, ok := p.doc.values[k.Name]
+		if !ok {
 			continue
 		}
-		if _, ok := p.doc.values[k.Name]; !ok {
+		if k.Fixed != "" && v != k.Default {
+			p.warn(p.offsets[k.Name], k.Name, "has no effect: %s", k.Fixed)
+		}
+		if k.Deprecated == "" {
 			continue
 		}
 		if _, both := p.doc.values[k.Deprecated]; both {
 			p.warn(p.offsets[k.Name], k.Name, "has no effect beside %s", k.Deprecated)
 		}
-	}
-	behavior, ok := p.doc.values[KeyBehaviorMonitoring].(string)
-	level, _ := p.doc.EnforcementLevel()
-	if ok && behavior == Enabled && (level == OnDemand || level == Passive) {
-		p.warn(p.offsets[KeyBehaviorMonitoring], KeyBehaviorMonitoring, "has no effect with the enforcement level %s", level)
 	}
 }
 

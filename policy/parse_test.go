@@ -10,6 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// why is why a key's value has no effect.
+func why(name string) string {
+	k, _ := Lookup(name)
+	return k.Fixed
+}
+
 func TestParse(t *testing.T) {
 	tests := []struct {
 		name, in string
@@ -73,6 +79,7 @@ func TestParse(t *testing.T) {
 			[]string{
 				`1:49: warning: antivirusEngine.scanHistoryMaximumItems: "5000" is taken for the number 5000`,
 				`1:104: warning: antivirusEngine.behaviorMonitoring: true is taken for "enabled"`,
+				`1:57: warning: antivirusEngine.MemoryScan: has no effect: ` + why("antivirusEngine.MemoryScan"),
 			},
 		},
 		{
@@ -207,6 +214,13 @@ func TestEveryKey(t *testing.T) {
 		}
 		if _, err := (Document{}).With(k.Name, json.RawMessage(`{"x": 1}`)); err == nil {
 			t.Errorf("%s takes an object", k.Name)
+		}
+		if k.Fixed != "" {
+			switch k.Kind { // of which a value is compared with the default
+			case Bool, Switch, Enum:
+			case Int, String, Strings, Exclusions, ThreatTypes, Tags:
+				t.Errorf("%s is fixed", k.Name)
+			}
 		}
 		if k.Deprecated != "" {
 			if _, ok := Lookup(k.Deprecated); !ok {

@@ -67,7 +67,7 @@ func Resolve(portal, managed, local Document) Effective {
 	for _, k := range keys {
 		v := Value{Value: k.Default, Origin: OriginDefault}
 		for _, s := range sources {
-			if val, ok := s.doc.values[k.Name]; ok {
+			if val, ok := s.doc.values[k.Name]; ok && k.Fixed == "" {
 				v = Value{Value: val, Origin: s.origin, Locked: s.origin.Administrative()}
 				break
 			}

@@ -83,7 +83,7 @@ func TestPrecedenceProperty(t *testing.T) {
 			}
 			want := Value{Value: k.Default, Origin: OriginDefault}
 			for _, s := range []source{{local, OriginLocal}, {managed, OriginManaged}, {portal, OriginPortal}} {
-				if v, ok := s.doc.Get(k.Name); ok {
+				if v, ok := s.doc.Get(k.Name); ok && k.Fixed == "" {
 					want = Value{Value: v, Origin: s.origin, Locked: s.origin != OriginLocal}
 				}
 			}
@@ -111,6 +111,18 @@ func TestPrecedenceProperty(t *testing.T) {
 			t.Fatalf("level %s with real time %v, passive %v", level, e.Bool(KeyRealTime), e.Bool(KeyPassiveMode))
 		}
 	})
+}
+
+// A value without effect is told, and is not what is in force.
+func TestFixedKeys(t *testing.T) {
+	doc, problems := Parse([]byte(`{"antivirusEngine": {"behaviorMonitoring": "disabled", "MemoryScan": "disabled"}, "features": {"moduleLoad": "enabled"}}`))
+	if len(problems) != 1 || !problems[0].Warning || problems[0].Key != KeyBehaviorMonitoring || !strings.Contains(problems[0].Message, "has no effect: behaviour rules") {
+		t.Errorf("%v", problems)
+	}
+	v := Resolve(Document{}, doc, Document{}).Get(KeyBehaviorMonitoring)
+	if v != (Value{Value: Enabled, Origin: OriginDefault}) {
+		t.Errorf("in force: %+v", v)
+	}
 }
 
 func TestMergeProperty(t *testing.T) {

@@ -52,7 +52,7 @@ func object(title string) map[string]any {
 }
 
 func (k Key) schema() map[string]any {
-	s := map[string]any{"description": k.Doc}
+	s := map[string]any{"description": k.Description()}
 	if v, err := k.Encode(k.Default); err == nil {
 		s["default"] = v
 	}

@@ -16,8 +16,9 @@ var keys = []Key{
 		Doc: "Passive mode. Counts only where the same source has no enforcementLevel.",
 	},
 	{
-		Name: KeyBehaviorMonitoring, Kind: Switch, Default: Disabled, Since: "101.45.00",
-		Doc: "Watch the behaviour of processes; needs real-time protection.",
+		Name: KeyBehaviorMonitoring, Kind: Switch, Default: Enabled, Since: "101.45.00",
+		Doc:   "Watch the behaviour of processes.",
+		Fixed: "behaviour rules are part of EDR, which works at every enforcement level; edr.disabledRules and edr.recordOnlyRules govern single rules",
 	},
 	{
 		Name: KeyScanAfterUpdate, Kind: Bool, Default: true, Since: "101.45.00",
@@ -89,24 +90,29 @@ var keys = []Key{
 		Doc: "File system types that real-time protection leaves out; [] watches all.",
 	},
 	{
-		Name: KeyFileHash, Kind: Bool, Default: false, Since: "101.73.77",
-		Doc: "Compute the hash of every scanned file.",
+		Name: KeyFileHash, Kind: Bool, Default: true, Since: "101.73.77",
+		Doc:   "Indicators find files by their hashes.",
+		Fixed: "files are compared with all hashes of indicators when they are scanned, and what is found, runs or changes is reported with its hash",
 	},
 	{
 		Name: "antivirusEngine.MemoryScan", Kind: Switch, Default: Disabled, Since: "101.26071.0005", Aliases: []string{"antivirusEngine.memoryScan"},
-		Doc: "Scan the memory of processes.",
+		Doc:   "Scan the memory of processes.",
+		Fixed: "scans look at the programs that run and at every file mapped executable, those without a name too, not at other memory",
 	},
 	{
 		Name: "antivirusEngine.scanFileModifyPermissions", Kind: Bool, Default: false, Since: "101.23062.0010",
-		Doc: "Scan files whose permissions change; needs enableFilePermissionEvents.",
+		Doc:   "Scan files whose permissions change.",
+		Fixed: "a file is scanned when it is opened or executed, whatever was changed before",
 	},
 	{
 		Name: "antivirusEngine.scanFileModifyOwnership", Kind: Bool, Default: false, Since: "101.23062.0010",
-		Doc: "Scan files whose owner changes; needs enableFileOwnershipEvents.",
+		Doc:   "Scan files whose owner changes.",
+		Fixed: "a file is scanned when it is opened or executed, whatever was changed before",
 	},
 	{
 		Name: "antivirusEngine.scanNetworkSocketEvent", Kind: Bool, Default: false, Since: "101.23062.0010",
-		Doc: "Scan programs that open raw sockets; needs behaviour monitoring and enableRawSocketEvent.",
+		Doc:   "Scan programs that open raw sockets.",
+		Fixed: "a program is scanned when it is executed",
 	},
 	{
 		Name: KeyOfflineUpdate, Kind: Switch, Default: Disabled, Since: "101.24022.0001",
@@ -176,7 +182,8 @@ var keys = []Key{
 	},
 	{
 		Name: "cloudService.cloudBlockLevel", Kind: Enum, Values: []string{"normal", "moderate", "high", "high_plus", "zero_tolerance"}, Default: "normal", Since: "101.56.62",
-		Doc: "How readily files are blocked that are suspicious only.",
+		Doc:   "How readily files are blocked that are suspicious only.",
+		Fixed: "the engine knows no degrees: a file is a threat, or it is not",
 	},
 	{
 		Name: KeyProxy, Kind: String, Default: "", Since: "101.23062.0010", check: checkProxy,
@@ -225,26 +232,29 @@ var keys = []Key{
 	},
 
 	{
-		Name: "features.moduleLoad", Kind: Switch, Default: Disabled, Since: "101.68.80",
-		Doc: "Watch the loading of libraries and modules; needs behaviour monitoring.",
+		Name: "features.moduleLoad", Kind: Switch, Default: Enabled, Since: "101.68.80",
+		Doc:   "Watch the loading of libraries and modules.",
+		Fixed: "they are events of EDR",
 	},
 	{
 		Name: KeyRemediateLoaded, Kind: Switch, Default: Disabled, Since: "101.24122.0001",
 		Doc: "End processes that loaded an infected file, in the level real_time.",
 	},
 	{
-		Name: KeyEBPF, Kind: Switch, Default: Enabled, Since: "101.23082.0006",
+		Name: KeyEBPF, Kind: Switch, Default: Enabled, Restart: true, Since: "101.23082.0006",
 		Doc: "Use eBPF for events where the kernel has it.",
 	},
 	{
 		Name: KeyOfflineVerify, Kind: Switch, Default: Enabled, Since: "101.24022.0001",
 		Aliases: []string{"antivirusEngine.offlineDefinitionUpdateVerifySig"},
-		Doc:     "Verify the signature of definitions from a mirror. Bulwark always does; disabled has no effect.",
+		Doc:     "Verify the signature of definitions from a mirror.",
+		Fixed:   "nobody between the portal and the host can change definitions",
 	},
 	{
 		Name: "features.sendLowfiEvents", Kind: Switch, Default: Disabled, Since: "101.24122.0001",
 		Aliases: []string{"features.supplementarySensorConfigurations.sendLowfiEvents"},
 		Doc:     "Report weak suspicions of the antivirus to EDR.",
+		Fixed:   "the engine knows no degrees: a file is a threat, or it is not",
 	},
 	{
 		Name: KeyKnownBadKernels, Kind: Switch, Default: Disabled, Since: "Bulwark",
@@ -255,16 +265,16 @@ var keys = []Key{
 		Doc: "Count real-time scans per process.",
 	},
 
-	sensor("enableFilePermissionEvents", "changes of file permissions"),
-	sensor("enableFileOwnershipEvents", "changes of file owners"),
-	sensor("enableRawSocketEvent", "raw and packet sockets"),
-	sensor("enableBootLoaderCalls", "changes of the boot loader"),
-	sensor("enableProcessCalls", "ptrace"),
-	sensor("enablePseudofsCalls", "accesses to pseudo file systems"),
-	sensor("enableEbpfModuleLoadEvents", "module loads, through eBPF"),
-	sensor("enableOtherFsOpenEvents", "opens on procfs"),
-	sensor("enableEbpfSourceEnrichment", "more about the initiator, through eBPF"),
-	sensor("enableAntivirusEngineCache", "the engine's cache"),
+	sensor("enableFilePermissionEvents", Enabled, "changes of file permissions", ofEDR),
+	sensor("enableFileOwnershipEvents", Enabled, "changes of file owners", ofEDR),
+	sensor("enableRawSocketEvent", Enabled, "raw and packet sockets", ofEDR),
+	sensor("enableBootLoaderCalls", Enabled, "changes of the boot loader", "changes below /boot are file events like others"),
+	sensor("enableProcessCalls", Enabled, "ptrace", ofEDR),
+	sensor("enablePseudofsCalls", Disabled, "accesses to pseudo file systems", "the memory of processes, devices and kernel settings have events of their own, other accesses there are noise"),
+	sensor("enableEbpfModuleLoadEvents", Enabled, "loads of eBPF programs and kernel modules", ofEDR),
+	sensor("enableOtherFsOpenEvents", Disabled, "opens on procfs", "the memory of processes has events of its own, other opens there are noise"),
+	sensor("enableEbpfSourceEnrichment", Enabled, "more about the initiator", "every event names program, user, ancestors and container"),
+	sensor("enableAntivirusEngineCache", Enabled, "what the engine has judged, for its cache", "files that were found clean are not scanned again until they change"),
 
 	{
 		Name: KeyNetworkProtection, Kind: Enum, Values: []string{Disabled, ActionAudit, ActionBlock}, Default: Disabled, Since: "101.23062.0010",
@@ -276,13 +286,15 @@ var keys = []Key{
 	},
 	{
 		Name: "networkProtection.disableIcmpInspection", Kind: Bool, Default: true, Since: "101.23062.0010",
-		Doc: "Leave ICMP alone.",
+		Doc:   "Leave ICMP alone.",
+		Fixed: "it is not looked into",
 	},
-	parser("Dns"), parser("DnsOverTcp"), parser("Ftp"), parser("Http"), parser("Icmp"),
-	parser("Rdp"), parser("Smtp"), parser("Ssh"), parser("Tls"),
+	parser("Dns", false, "names that are asked for are events"), parser("DnsOverTcp", true, noParser), parser("Ftp", true, noParser),
+	parser("Http", true, noParser), parser("Icmp", true, noParser), parser("Rdp", true, noParser), parser("Smtp", true, noParser),
+	parser("Ssh", true, noParser), parser("Tls", true, noParser),
 	{
 		Name: "networkProtection.disableInboundConnectionFiltering", Kind: Bool, Default: false, Since: "schema",
-		Doc: "Leave inbound connections alone.",
+		Doc: "Leave inbound connections alone.", Fixed: "what blocked addresses send is dropped, too",
 	},
 	{
 		Name: "networkProtection.enableSetWarnToBlock", Kind: Bool, Default: false, Since: "schema",
@@ -299,7 +311,7 @@ var keys = []Key{
 	},
 	{
 		Name: KeyEarlyPreview, Kind: Switch, Default: Disabled, Since: "100.90",
-		Doc: "Use preview features of EDR.",
+		Doc: "Use preview features of EDR. Health shows it; there are none at present.",
 	},
 	{
 		Name: KeyDisabledRules, Kind: Strings, Default: []string(nil), Since: "Bulwark", check: checkRules,
@@ -329,16 +341,22 @@ var keys = []Key{
 	},
 }
 
-func sensor(member, what string) Key {
+// Why keys of the sensors and of network protection are fixed.
+const (
+	ofEDR    = "they are events of EDR where the sensor in use has them"
+	noParser = "network protection goes by addresses and names, not by what is said"
+)
+
+func sensor(member, def, what, why string) Key {
 	return Key{
-		Name: "features.supplementarySensorConfigurations." + member, Kind: Switch, Default: Disabled,
-		Since: "101.23062.0010", Doc: "Observe " + what + ".",
+		Name: "features.supplementarySensorConfigurations." + member, Kind: Switch, Default: def,
+		Since: "101.23062.0010", Doc: "Observe " + what + ".", Fixed: why,
 	}
 }
 
-func parser(protocol string) Key {
+func parser(protocol string, def bool, why string) Key {
 	return Key{
-		Name: "networkProtection.disable" + protocol + "Parsing", Kind: Bool, Default: false,
-		Since: "schema", Doc: "Do not look into " + protocol + " traffic.",
+		Name: "networkProtection.disable" + protocol + "Parsing", Kind: Bool, Default: def,
+		Since: "schema", Doc: "Do not look into " + protocol + " traffic.", Fixed: why,
 	}
 }

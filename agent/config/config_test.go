@@ -363,3 +363,16 @@ func TestWrongValueKeepsTheOneBefore(t *testing.T) {
 	level(m, "passive", 0)
 	level(reopen(), "passive", 0)
 }
+
+// A value without effect is refused, and the one that is in force is not.
+func TestFixedSetting(t *testing.T) {
+	m, _ := manager(t)
+	_, err := m.Set(ctx, api.SetRequest{Key: policy.KeyBehaviorMonitoring, Value: json.RawMessage(`"disabled"`)})
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.InvalidArgument || !strings.Contains(e.Message, "behaviour rules are part of EDR") {
+		t.Errorf("disabled: %v", err)
+	}
+	if s, err := m.Set(ctx, api.SetRequest{Key: policy.KeyBehaviorMonitoring, Value: json.RawMessage(`"enabled"`)}); err != nil || string(s.Value) != `"enabled"` {
+		t.Errorf("enabled: %+v, %v", s, err)
+	}
+}

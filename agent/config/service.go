@@ -24,7 +24,7 @@ func (m *Manager) setting(e policy.Effective, k policy.Key) (api.Setting, error)
 	if err != nil {
 		return api.Setting{}, fmt.Errorf("%s: %w", k.Name, err)
 	}
-	out := api.Setting{Key: k.Name, Value: value, Origin: string(v.Origin), Locked: v.Locked, Default: def, Restart: k.Restart, Doc: k.Doc}
+	out := api.Setting{Key: k.Name, Value: value, Origin: string(v.Origin), Locked: v.Locked, Default: def, Restart: k.Restart, Doc: k.Description()}
 	if p := m.current.Load().pause; p != nil && isLevel(k.Name) {
 		out.Until = p.Until
 	}
@@ -101,6 +101,9 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 	if r.ForSeconds != 0 {
 		return m.setFor(ctx, k, r)
 	}
+	if err := refuseFixed(k, r.Value); err != nil {
+		return api.Setting{}, err
+	}
 	if isLevel(k.Name) {
 		err = m.setLevel(k.Name, r.Value)
 	} else {
@@ -111,6 +114,21 @@ func (m *Manager) Set(ctx context.Context, r api.SetRequest) (api.Setting, error
 	}
 	m.log.Info("setting changed", "key", k.Name, "value", policy.HidePasswords(string(r.Value)))
 	return m.Setting(ctx, k.Name)
+}
+
+// refuseFixed refuses a value that would have no effect.
+func refuseFixed(k policy.Key, value json.RawMessage) error {
+	if k.Fixed == "" {
+		return nil
+	}
+	doc, err := (policy.Document{}).With(k.Name, value)
+	if err != nil {
+		return storeError(err)
+	}
+	if v, _ := doc.Get(k.Name); v != k.Default {
+		return &api.Error{Code: api.InvalidArgument, Message: k.Name + " cannot be changed: " + k.Fixed}
+	}
+	return nil
 }
 
 // setLevel sets the enforcement level without a time, which ends a pause in the

@@ -11,7 +11,7 @@ import (
 // those about what is watched, found and refused.
 func guarded(key string) bool {
 	return isLevel(key) || slices.Contains([]string{
-		policy.KeyBehaviorMonitoring, policy.KeyEBPF, policy.KeyNetworkProtection, policy.KeyNetworkExclusions,
+		policy.KeyEBPF, policy.KeyNetworkProtection, policy.KeyNetworkExclusions,
 		policy.KeyUnmonitored, policy.KeyNonExecMounts, policy.KeyDisabledRules, policy.KeyRecordOnlyRules,
 		policy.KeyExclusions, policy.KeyScopedExclusions, policy.KeyAllowedThreats, policy.KeyThreatTypes,
 		policy.KeyAutomaticUpdate, policy.KeyDefinitionsPath, policy.KeyScanArchives,

@@ -25,7 +25,7 @@ func TestTamperProtection(t *testing.T) {
 		"pause": func() error {
 			return errors.Join(set(policy.KeyEnforcementLevel, `"audit"`, 0), set(policy.KeyEnforcementLevel, `"on_demand"`, 600))
 		},
-		"behaviour": func() error { return set(policy.KeyBehaviorMonitoring, `"disabled"`, 0) },
+		"sensor":    func() error { return set(policy.KeyEBPF, `"enabled"`, 0) },
 		"archives":  func() error { return set(policy.KeyScanArchives, "true", 0) },
 		"open":      func() error { return set(policy.KeyOpenDeadline, "2000", 0) },
 		"exec":      func() error { return set(policy.KeyExecDeadline, "2000", 0) },

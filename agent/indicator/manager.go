@@ -39,9 +39,12 @@ type Options struct {
 	Reload     func(ctx context.Context) error
 	// Enforcement of network indicators, and whether Warn blocks.
 	Enforcement func() (level string, warnBlocks bool)
-	Alert       func(event.Alert)
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Exempt says which programs, by their full path, are not reported for network
+	// indicators; nil for none.
+	Exempt func(program string) bool
+	Alert  func(event.Alert)
+	Log    *slog.Logger
+	Now    func() time.Time
 	// NetNS is a descriptor of a network namespace, for tests.
 	NetNS int
 }
@@ -308,7 +311,7 @@ func (m *Manager) See(ev *event.Event) {
 	level, warn := m.opts.Enforcement()
 	for _, i := range set.Match(ev, now) {
 		network := i.Type == api.IPAddress || i.Type == api.IPNetwork || i.Type == api.Domain || i.Type == api.URL
-		if network && level == Disabled {
+		if network && (level == Disabled || m.exempt(ev)) {
 			continue
 		}
 		blocked := network && level == Enforce && blocks(i, warn) && i.Type != api.URL
@@ -326,6 +329,15 @@ func (m *Manager) See(ev *event.Event) {
 			m.opts.Alert(*alert)
 		}
 	}
+}
+
+// exempt reports whether the program of an event is left alone by network protection.
+func (m *Manager) exempt(ev *event.Event) bool {
+	program := ev.Initiating.FolderPath
+	if ev.Class == event.ClassProcess {
+		program = ev.Process.FolderPath
+	}
+	return m.opts.Exempt != nil && m.opts.Exempt(program)
 }
 
 // blockAnswers blocks the addresses of a name.

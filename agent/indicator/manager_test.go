@@ -130,12 +130,13 @@ func reaches(t *testing.T, addr string) bool {
 func TestNetworkEnforcement(t *testing.T) {
 	fd := namespace(t)
 	dir := t.TempDir()
-	level, warn := Enforce, false
+	level, warn, exempt := Enforce, false, ""
 	var alerts []event.Alert
 	now := time.Now()
 	m := New(Options{
 		Local: filepath.Join(dir, "local.json"), Portal: filepath.Join(dir, "portal.json"), NetNS: fd,
 		Enforcement: func() (string, bool) { return level, warn },
+		Exempt:      func(program string) bool { return exempt != "" && program == exempt },
 		Alert:       func(a event.Alert) { alerts = append(alerts, a) }, Now: func() time.Time { return now },
 	})
 	put := func(is ...api.Indicator) {
@@ -198,6 +199,20 @@ func TestNetworkEnforcement(t *testing.T) {
 	m.enforce(t.Context())
 	if !reaches(t, "192.0.2.1") {
 		t.Error("an expired indicator blocks")
+	}
+	// A program that is left alone is not reported; another is.
+	exempt = "/usr/bin/ssh"
+	before := len(alerts)
+	quiet := answer
+	quiet.Initiating.FolderPath, now = exempt, now.Add(repeat)
+	m.See(&quiet)
+	if len(alerts) != before {
+		t.Errorf("an exempt program is reported: %+v", alerts[before:])
+	}
+	quiet.Initiating.FolderPath = "/usr/bin/curl"
+	m.See(&quiet)
+	if len(alerts) != before+1 {
+		t.Errorf("%d alerts about another program, want 1", len(alerts)-before)
 	}
 	// Many entries, and the end: the filter is as before.
 	put(many(5_000).Indicators...)

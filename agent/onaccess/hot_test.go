@@ -123,3 +123,19 @@ func TestCountersAlone(t *testing.T) {
 		t.Errorf("processes %v, files %v", s.Processes, s.Files)
 	}
 }
+
+// Processes are counted while statistics are on, and anew after they were off.
+func TestStatisticsOff(t *testing.T) {
+	r := newRig(t, nil)
+	r.accessor.must(request{Op: "read", Path: r.put(t, "one", "harmless")})
+	r.SetStatistics(false)
+	r.accessor.must(request{Op: "read", Path: r.put(t, "two", "harmless")})
+	if s := r.Stats(0); s.Scans < 2 || len(s.Processes) != 0 {
+		t.Errorf("off: %d scans, processes %v", s.Scans, s.Processes)
+	}
+	r.SetStatistics(true)
+	r.accessor.must(request{Op: "read", Path: r.put(t, "three", "harmless")})
+	if s := r.Stats(0); len(s.Processes) == 0 {
+		t.Errorf("on again: no processes")
+	}
+}

@@ -103,6 +103,10 @@ type PathStats struct {
 	MaxScan   time.Duration `json:"max_scan_ns"`
 }
 
+// SetStatistics says whether processes are counted one by one. Those counts begin
+// anew; the sums in Stats always count.
+func (w *Watcher) SetStatistics(on bool) { w.processes.switchTo(on) }
+
 // counters are the atomic parts of Stats.
 type counters struct {
 	opens, execs, closeWrites, inline, hits, joined, scans, scanErrors, panics,
@@ -121,6 +125,7 @@ const (
 // processTable counts per process. It is bounded: the process that was silent
 // longest makes room.
 type processTable struct {
+	off   atomic.Bool
 	mu    sync.Mutex
 	byPID map[int32]*processEntry
 	names chan int32 // processes whose name should be looked up
@@ -136,8 +141,21 @@ func newProcessTable() *processTable {
 	return &processTable{byPID: make(map[int32]*processEntry), names: make(chan int32, 256)}
 }
 
+// switchTo begins to count, or ends it and drops what was counted.
+func (t *processTable) switchTo(on bool) {
+	if t.off.Swap(!on) != on {
+		return // as it was
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.byPID)
+}
+
 // count applies add to the counters of a process.
 func (t *processTable) count(pid int32, now time.Time, exec bool, add func(*ProcessStats)) {
+	if t.off.Load() {
+		return
+	}
 	t.mu.Lock()
 	e := t.byPID[pid]
 	if e == nil {

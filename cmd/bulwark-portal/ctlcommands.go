@@ -274,17 +274,18 @@ func actionOf(o json.RawMessage) (a machineAction) {
 	return a
 }
 
-// await waits until the action has ended and tells of each change of its state.
+// await waits until the action has ended and tells of each change of its state,
+// and of what the device says meanwhile.
 func (t *ctl) await(o json.RawMessage, patience time.Duration) (json.RawMessage, error) {
-	last := ""
+	var last machineAction
 	for deadline := time.Now().Add(patience); ; {
 		a := actionOf(o)
 		if a.ID == "" {
 			return nil, errors.New("the portal's answer has no id")
 		}
-		if a.Status != last {
+		if a != last {
 			fmt.Fprintf(t.cmd.ErrOrStderr(), "%s  %s\n", a.Status, printable(a.Message))
-			last = a.Status
+			last = a
 		}
 		if a.Status != "Pending" && a.Status != "InProgress" {
 			return o, nil

@@ -75,6 +75,10 @@ func (r *run) file(targets chan<- target, parent int, name, path string) error {
 		r.skip(path, openReason(err), err)
 		return nil
 	}
+	if !r.quick.has(path, st.Mode) {
+		r.skip(path, reasonNotQuick, nil)
+		return nil
+	}
 	if _, twice := r.handed[idOf(&st)]; twice {
 		return nil
 	}
@@ -227,6 +231,9 @@ func (r *run) count(ctx context.Context) {
 		var st unix.Stat_t
 		if err := unix.Fstatat(parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return nil // seen by the other walk
+		}
+		if !r.quick.has(path, st.Mode) {
+			return nil
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()

@@ -385,18 +385,59 @@ func TestExclusions(t *testing.T) {
 }
 
 func TestQuickScan(t *testing.T) {
-	base := t.TempDir()
-	write(t, filepath.Join(base, "usr/lib/evil"), "EICAR")
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is looked at, and what only with All.
+	inside := []string{
+		"usr/lib/evil.so", "usr/lib/evil.so.1.2", "usr/lib/modules/evil.ko.xz", "usr/bin/evil", "srv/www/evil.php", "srv/www/a/b/c/d/EVIL.PY",
+		"tmp/a/b/c/d/e/evil", "var/tmp/evil", "etc/a/evil", "home/evil", "home/a/evil", "home/a/Downloads/b/evil", "home/a/.ssh/evil", "home/a/b/c/.evil", "root/evil", "root/a/b/evil", "root/.cache/a/b/c/evil.sh",
+	}
+	left := []string{"usr/share/evil", "usr/lib/evil.1.2", "usr/lib/so", "srv/evil.html", "var/lib/evil.db", "home/a/b/c/d/evil", "home/a/.cache/b/evil", "root/a/b/c/evil", "root/a/.b/evil", "tmpx/evil"}
+	for _, p := range append(slices.Clone(inside), left...) {
+		write(t, filepath.Join(base, p), "EICAR")
+	}
+	if err := os.Chmod(filepath.Join(base, "usr/bin/evil"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Symlink("usr/lib", filepath.Join(base, "lib")); err != nil {
 		t.Fatal(err)
 	}
 	h := newHarness(t, func(c *Config) {
-		c.proc = "/proc"
-		c.QuickPaths = []string{filepath.Join(base, "lib"), filepath.Join(base, "usr"), filepath.Join(base, "absent")}
+		c.proc, c.Root = "/proc", base
+		for _, p := range []string{"home", "root", "tmp", "tmpx", "var", "srv", "etc", "lib", "usr", "absent"} {
+			c.QuickPaths = append(c.QuickPaths, filepath.Join(base, p))
+		}
 	})
-	r := h.scan(t, Spec{Type: control.ScanQuick})
-	if r.State != control.ScanSucceeded || r.Threats != 1 {
-		t.Errorf("%+v", r)
+	found := func(s Spec) (Record, []string) {
+		t.Helper()
+		h.found = nil
+		r := h.scan(t, s)
+		if r.State != control.ScanSucceeded {
+			t.Errorf("%+v", r)
+		}
+		var paths []string
+		for _, f := range h.found {
+			rel, err := filepath.Rel(base, f.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			paths = append(paths, rel)
+		}
+		slices.Sort(paths)
+		return r, paths
+	}
+	r, got := found(Spec{Type: control.ScanQuick})
+	slices.Sort(inside)
+	if diff := cmp.Diff(inside, got); diff != "" {
+		t.Error(diff)
+	}
+	if n := r.SkippedBy[reasonNotQuick]; n != int64(len(left)) {
+		t.Errorf("%d files left out, want %d", n, len(left))
+	}
+	if slices.ContainsFunc(r.SkippedFiles, func(f control.SkippedFile) bool { return within(string(f.Path), base) }) {
+		t.Errorf("files left out are named: %v", r.SkippedFiles)
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -404,5 +445,15 @@ func TestQuickScan(t *testing.T) {
 	}
 	if !slices.Contains(h.scanner.paths, exe) {
 		t.Error("running programs are not scanned")
+	}
+	h.cfg.proc = t.TempDir()
+	if r, got = found(Spec{Type: control.ScanQuick, All: true}); len(got) != len(inside)+len(left) || r.SkippedBy[reasonNotQuick] != 0 {
+		t.Errorf("with All: %q, %v", got, r.SkippedBy)
+	}
+}
+
+func TestStartableIsSorted(t *testing.T) {
+	if !slices.IsSorted(startable) {
+		t.Errorf("%q are searched as sorted", startable)
 	}
 }

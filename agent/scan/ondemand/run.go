@@ -41,7 +41,8 @@ type run struct {
 	roots   []string
 	id      string
 	threads int
-	began   time.Time // this run of the scan; record.Start is that of the first
+	quick   *quickScope // nil for scans that look at every file
+	began   time.Time   // this run of the scan; record.Start is that of the first
 	volumes *volumes
 	handed  map[fileID]struct{} // files scanned outside of the walk; of the walk's goroutine
 	opening chan struct{}       // a token for each opening of a file
@@ -73,7 +74,7 @@ func newRun(m *Manager, s Spec, roots []string, record Record) *run {
 	record.SkippedBy = map[string]int64{}
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &run{
-		m: m, spec: s, roots: roots, id: record.ID, record: record, began: time.Now(),
+		m: m, spec: s, roots: roots, quick: m.scopeOf(s), id: record.ID, record: record, began: time.Now(),
 		volumes: newVolumes(), handed: map[fileID]struct{}{}, opening: make(chan struct{}, maxOpening),
 		done: make(chan struct{}), ctx: ctx, stop: stop,
 	}
@@ -268,8 +269,8 @@ func (r *run) excluded(path string) bool {
 	return !r.spec.IgnoreExclusions && r.m.cfg.Excluded != nil && r.m.cfg.Excluded(path)
 }
 
-// skip notes what is not looked at. Links and exclusions are only counted:
-// there are too many of them.
+// skip notes what is not looked at. Links, exclusions and what a quick scan leaves
+// to full ones are only counted: there are too many of them.
 func (r *run) skip(path, reason string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -281,7 +282,8 @@ func (r *run) skip(path, reason string, err error) {
 	default:
 		r.record.Skipped++
 	}
-	if reason == reasonLink || reason == reasonExcluded || reason == reasonGone {
+	switch reason {
+	case reasonLink, reasonExcluded, reasonGone, reasonNotQuick:
 		return
 	}
 	if err != nil {

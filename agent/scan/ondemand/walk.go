@@ -27,6 +27,7 @@ const (
 	reasonScan       = "scan failed"
 	reasonPartly     = "scanned in part"
 	reasonHeld       = "not opened in time"
+	reasonNotQuick   = "data, left to full scans"
 )
 
 // maxDepth bounds the open folders of a walk.
