@@ -83,6 +83,7 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 		c.AddCommand(subs...)
 		return c
 	}
+	root.PersistentFlags().String("database", "", "control database: postgres://USER@HOST/NAME, or sqlite for the file control.db in the data folder (default: that)")
 	root.AddCommand(serveCommand(),
 		group("admin", "Manage administrators", adminCommand("create", "Make an administrator with a one-time password", true),
 			adminCommand("reset-password", "Give an account a new one-time password and end its sessions", false), resetFactorCommand()),
@@ -91,6 +92,7 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 		group("mirror", "Carry definitions to hosts that do not reach the portal", mirrorSyncCommand()),
 		group("repo", "Publish packages", repoPublishCommand(), repoListCommand(), repoWithdrawCommand(), repoExportCommand(), repoKeyCommand()),
 		group("token", "Manage API tokens", tokenCommand()),
+		group("database", "Manage the control database", databaseCopyCommand()),
 		ctlCommand(),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.OutOrStdout(), "bulwark-portal", version)

@@ -72,13 +72,15 @@ func TestExitCodes(t *testing.T) {
 		{"serve --oidc-issuer https://idp.example.org --oidc-roles soc=analyst --oidc-client-secret-file /nowhere/secret", 2, "/nowhere/secret"},
 		{"serve --oidc-issuer http://idp.example.org --oidc-client-id x --oidc-roles soc=analyst --oidc-client-secret-file " + secret, 2, "https"},
 		{"admin create --data-dir " + file, 1, "not a directory"},
+		{"serve --database mysql://u:geheim@h/d", 2, "postgres://"},
+		{"token create --name x --database postgres://u:geheim@127.0.0.1:1/d?connect_timeout=5", 1, "control database d at 127.0.0.1"},
 	} {
 		args := strings.Fields(x.args)
 		if !strings.Contains(x.args, "data-dir") && !strings.Contains(x.args, "help") {
 			args = append(args, "--data-dir", filepath.Join(dir, "data"))
 		}
 		code, out, errOut := portalCommand(t, args...)
-		if code != x.code || !strings.Contains(out+errOut, x.want) {
+		if code != x.code || !strings.Contains(out+errOut, x.want) || strings.Contains(out+errOut, "geheim") {
 			t.Errorf("%s: exit %d, want %d and %q\n%s%s", x.args, code, x.code, x.want, out, errOut)
 		}
 	}

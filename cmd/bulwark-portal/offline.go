@@ -35,7 +35,11 @@ func withAccounts(cmd *cobra.Command, f func(s *sqlstore.Store, a *account.Servi
 	if err != nil {
 		return err
 	}
-	s, err := sqlstore.OpenSQLite(cmd.Context(), controlPath(dir))
+	database, err := controlDatabase(cmd, dir, true)
+	if err != nil {
+		return err
+	}
+	s, err := openControl(cmd.Context(), dir, database, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

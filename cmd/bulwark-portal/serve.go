@@ -29,6 +29,8 @@ type serveOptions struct {
 	repository                                                                                repositoryOptions
 	signIn                                                                                    providerOptions
 	archive                                                                                   archiveOptions
+
+	database string // a connection string; empty for the file in the data folder
 }
 
 func serveCommand() *cobra.Command {
@@ -42,6 +44,9 @@ func serveCommand() *cobra.Command {
 			}
 			log, err := newLogger(cmd, o.logLevel, o.logFormat)
 			if err != nil {
+				return err
+			}
+			if o.database, err = controlDatabase(cmd, dir, false); err != nil {
 				return err
 			}
 			return serve(cmd.Context(), dir, o, log)
@@ -123,7 +128,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if url == "" {
 		url = portalURL(hosts[0], listener.Addr())
 	}
-	if err := writeServed(dir, served{URL: url, Names: hosts}); err != nil {
+	if err := writeServed(dir, served{URL: url, Names: hosts, Postgres: o.database != ""}); err != nil {
 		return err
 	}
 	provider, err := o.signIn.provider(url)
@@ -134,7 +139,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	control, err := sqlstore.OpenSQLite(ctx, controlPath(dir))
+	control, err := openControl(ctx, dir, o.database, log)
 	if err != nil {
 		return err
 	}
@@ -199,6 +204,44 @@ func portalURL(host string, addr net.Addr) string {
 		return "https://" + host
 	}
 	return "https://" + host + ":" + port
+}
+
+// sqliteFile is the value of --database for the file in the data folder.
+const sqliteFile = "sqlite"
+
+// controlDatabase returns the connection string of --database, empty for the file
+// in the data folder. Without the option the folder must not be of a portal that
+// used another database: an empty file in its place would look like one that has
+// lost everything.
+func controlDatabase(cmd *cobra.Command, dir string, offline bool) (string, error) {
+	text, err := cmd.Flags().GetString("database")
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case text == sqliteFile:
+		return "", nil
+	case sqlstore.IsPostgres(text):
+		return text, nil
+	case text != "": // not repeated: there may be a password in it
+		return "", usage("--database is neither a connection string of the form postgres://USER@HOST[:PORT]/NAME nor %s", sqliteFile)
+	}
+	at, err := readServed(dir)
+	if err != nil || !at.Postgres {
+		return "", err
+	}
+	if offline {
+		return "", usage("the portal of %s keeps its control data in PostgreSQL: give --database (or BULWARK_PORTAL_DATABASE) as for serve", dir)
+	}
+	return "", usage("the last portal of %s kept its control data in PostgreSQL: give --database, or --database %s to begin with the file in the data folder", dir, sqliteFile)
+}
+
+// openControl opens the control database.
+func openControl(ctx context.Context, dir, database string, log *slog.Logger) (*sqlstore.Store, error) {
+	if database == "" {
+		return sqlstore.OpenSQLite(ctx, controlPath(dir))
+	}
+	return sqlstore.OpenPostgres(ctx, database, log)
 }
 
 func controlPath(dir string) string { return filepath.Join(dir, "control.db") }

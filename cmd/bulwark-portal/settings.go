@@ -158,6 +158,9 @@ func (d *days) Type() string { return "duration" }
 type served struct {
 	URL   string   `json:"url"`
 	Names []string `json:"names"`
+	// Postgres is set when its control data is in PostgreSQL. The connection string
+	// is not kept: there may be a password in it.
+	Postgres bool `json:"postgres,omitempty"`
 }
 
 func servedPath(dir string) string { return filepath.Join(dir, "portal.json") }

@@ -257,21 +257,28 @@ func (s *Service) RunDue(ctx context.Context) error {
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
 
+// job is the name under which portals with one store see to it that one of them
+// runs rules.
+const job = "custom detections"
+
 // runIfDue looks again: somebody else may have run, changed or deleted the rule
-// since the list was read.
+// since the list was read, or runs rules now.
 func (s *Service) runIfDue(ctx context.Context, id string) error {
 	s.running.Lock()
 	defer s.running.Unlock()
-	r, err := s.cfg.Store.Rule(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil || !r.Enabled || r.Next.After(s.cfg.Now()) {
+	_, err := s.cfg.Store.Exclusive(ctx, job, func(ctx context.Context) error {
+		r, err := s.cfg.Store.Rule(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil || !r.Enabled || r.Next.After(s.cfg.Now()) {
+			return err
+		}
+		if _, err = s.run(ctx, r); errors.Is(err, hunting.ErrBusy) {
+			return s.cfg.Store.Postpone(ctx, r.ID, s.cfg.Now().Add(time.Minute))
+		}
 		return err
-	}
-	if _, err = s.run(ctx, r); errors.Is(err, hunting.ErrBusy) {
-		return s.cfg.Store.Postpone(ctx, r.ID, s.cfg.Now().Add(time.Minute))
-	}
+	})
 	return err
 }
 
@@ -279,14 +286,22 @@ func (s *Service) runIfDue(ctx context.Context, id string) error {
 // whoever asked for it does not wait. The error is of the store, or (wrapped)
 // hunting.ErrBusy when another rule runs or too many queries do; what is wrong
 // with the rule is in the Run.
-func (s *Service) Run(ctx context.Context, r Rule) (Run, error) {
+func (s *Service) Run(ctx context.Context, r Rule) (run Run, err error) {
+	busy := fmt.Errorf("a custom detection runs already: %w", hunting.ErrBusy)
 	if !s.running.TryLock() {
-		return Run{}, fmt.Errorf("a custom detection runs already: %w", hunting.ErrBusy)
+		return Run{}, busy
 	}
 	defer s.running.Unlock()
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), MaxRun, errors.New("the run took too long"))
 	defer cancel()
-	return s.run(ctx, r)
+	ran, err := s.cfg.Store.Exclusive(ctx, job, func(ctx context.Context) (err error) {
+		run, err = s.run(ctx, r)
+		return err
+	})
+	if err == nil && !ran {
+		return Run{}, busy
+	}
+	return run, err
 }
 
 // committed is how much later than it arrived an event may be seen in the

@@ -197,6 +197,9 @@ type Store interface {
 	Postpone(ctx context.Context, id string, next time.Time) error
 	// Runs returns the runs of a rule, newest first.
 	Runs(ctx context.Context, id string, limit int) ([]Run, error)
+	// Exclusive runs a job unless another portal with the same store runs one of
+	// that name, and says whether it did.
+	Exclusive(ctx context.Context, name string, job func(context.Context) error) (ran bool, err error)
 }
 
 // check makes a rule fit to be kept, or says what is wrong with it.

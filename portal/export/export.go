@@ -264,6 +264,9 @@ type Store interface {
 	// Advance keeps the progress of a delivery. Cursors never go back. A
 	// destination that is gone is no error.
 	Advance(ctx context.Context, id string, p Progress) error
+	// Exclusive runs a job unless another portal with the same store runs one of
+	// that name, and says whether it did.
+	Exclusive(ctx context.Context, name string, job func(context.Context) error) (ran bool, err error)
 }
 
 // check makes the settings fit to keep, or says what is wrong.

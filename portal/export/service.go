@@ -307,12 +307,14 @@ func (s *Service) start(ctx context.Context) error {
 	return nil
 }
 
-// deliverSafely is deliver, and turns a panic into an error.
+// deliverSafely is deliver unless another portal delivers to it, and turns a panic
+// into an error.
 func (s *Service) deliverSafely(ctx context.Context, id string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return s.deliver(ctx, id)
+	_, err = s.cfg.Store.Exclusive(ctx, "export "+id, func(ctx context.Context) error { return s.deliver(ctx, id) })
+	return err
 }

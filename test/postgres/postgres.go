@@ -34,7 +34,7 @@ type Server struct {
 	account  *syscall.SysProcAttr
 	mu       sync.Mutex
 	process  *exec.Cmd
-	ended    chan error
+	ended    chan struct{} // closed when the process has ended
 	made     int
 }
 
@@ -102,10 +102,9 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 	return c
 }
 
-// Command returns a program of PostgreSQL, such as pg_dump, that works on a
-// database of the server.
-func (s *Server) Command(ctx context.Context, name, database string, args ...string) *exec.Cmd {
-	return s.command(ctx, name, append(args, s.address(database))...)
+// Command returns a program of PostgreSQL, such as pg_dump.
+func (s *Server) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return s.command(ctx, name, args...)
 }
 
 // address is the connection string of a database.
@@ -135,11 +134,8 @@ func (s *Server) Run(t testing.TB) {
 		case <-ctx.Done():
 			log, _ := os.ReadFile(filepath.Join(s.dir, "log")) // the error says enough
 			t.Fatalf("PostgreSQL does not answer: %v\n%s", err, log)
-		case err := <-s.ended: // processes of one that was killed may still be there
+		case <-s.ended: // processes of one that was killed may still be there
 			s.ended = nil
-			if err == nil {
-				t.Fatal("PostgreSQL ended at once")
-			}
 			time.Sleep(100 * time.Millisecond)
 		case <-time.After(50 * time.Millisecond):
 		}
@@ -160,9 +156,12 @@ func (s *Server) spawn() error {
 	if err := s.process.Start(); err != nil {
 		return fmt.Errorf("starting PostgreSQL: %w", err)
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	s.ended = ended
-	go func(p *exec.Cmd) { ended <- p.Wait() }(s.process)
+	go func(p *exec.Cmd) {
+		defer close(ended)
+		_ = p.Wait() // however it ended
+	}(s.process)
 	return nil
 }
 
@@ -193,6 +192,18 @@ func (s *Server) end(t testing.TB, sig syscall.Signal) {
 // NewDatabase makes an empty database and returns its connection string.
 func (s *Server) NewDatabase(t testing.TB) string {
 	t.Helper()
+	return s.create(t, "template1")
+}
+
+// Copy makes a database with what one of the server has, to which nobody is
+// connected.
+func (s *Server) Copy(t testing.TB, address string) string {
+	t.Helper()
+	return s.create(t, nameOf(address))
+}
+
+func (s *Server) create(t testing.TB, template string) string {
+	t.Helper()
 	s.mu.Lock()
 	s.made++
 	name := "t" + strconv.Itoa(s.made)
@@ -203,15 +214,14 @@ func (s *Server) NewDatabase(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close(ctx) //nolint:errcheck // nothing is lost with it
-	if _, err := c.Exec(ctx, "CREATE DATABASE "+name); err != nil {
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatal(err)
 	}
 	return s.address(name)
 }
 
-// Name is the name of the database of a connection string.
-func Name(address string) string {
+func nameOf(address string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(address, "postgres://portal@/"), "?")
 	return name
 }

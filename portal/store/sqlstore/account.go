@@ -24,6 +24,9 @@ func addAudit(ctx context.Context, tx *transaction, a account.Audit) error {
 		return fmt.Errorf("audit log: %w", err)
 	}
 	a.Time = a.Time.UTC().Truncate(time.Microsecond)
+	for _, text := range []*string{&a.Actor, &a.Address, &a.Action, &a.Target, &a.Detail} {
+		*text = storable(*text) // before the hash is made of it
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO audit (time, actor, address, action, target, detail, hash) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 		micros(a.Time), a.Actor, a.Address, a.Action, a.Target, a.Detail, account.Chain(previous, a))
 	if err != nil {

@@ -110,8 +110,8 @@ func (s detectionStore) DeleteRule(ctx context.Context, id string, n detection.N
 func (s detectionStore) AddRun(ctx context.Context, id string, run detection.Run, next time.Time, keep int) error {
 	err := s.change(ctx, func(tx *transaction) error {
 		failed := run.Status() == "Failed"
-		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?1, alerts = alerts + ?2, failures = CASE ?3 WHEN 0 THEN 0 ELSE failures + 1 END,
-			covered = CASE ?3 WHEN 0 THEN `+s.greatest+`(covered, ?4) ELSE covered END WHERE id = ?5`,
+		res, err := tx.ExecContext(ctx, `UPDATE detections SET next = ?1, alerts = alerts + ?2, failures = CASE WHEN ?3 = 0 THEN 0 ELSE failures + 1 END,
+			covered = CASE WHEN ?3 = 0 THEN `+s.greatest+`(covered, ?4) ELSE covered END WHERE id = ?5`,
 			micros(next), run.New, failed, micros(run.Started), id)
 		if err := one(res, err, detection.ErrNotFound); err != nil {
 			return err

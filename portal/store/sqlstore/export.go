@@ -117,7 +117,7 @@ func (s exportStore) Skip(ctx context.Context, id string, entry account.Audit) e
 }
 
 func (s exportStore) Tested(ctx context.Context, id string, arrived bool, entry account.Audit) error {
-	return s.altered(ctx, id, entry, `UPDATE exports SET next = CASE ? WHEN 0 THEN next ELSE 0 END WHERE id = ?`, arrived, id)
+	return s.altered(ctx, id, entry, `UPDATE exports SET next = CASE WHEN ? = 0 THEN next ELSE 0 END WHERE id = ?`, arrived, id)
 }
 
 func (s exportStore) Waiting(ctx context.Context, d *export.Destination, limit int) (int, error) {

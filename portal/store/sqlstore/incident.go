@@ -195,15 +195,18 @@ func links(ctx context.Context, tx *transaction, kind incident.Kind, q string, a
 
 // mergeIncident moves alerts, keys and comments of an incident into another.
 func mergeIncident(ctx context.Context, tx *transaction, from, to, at int64) error {
-	for _, q := range []string{
-		`UPDATE alerts SET incident_id = ?2 WHERE incident_id = ?1`,
-		`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?2, first, last, seen FROM incident_keys WHERE incident_id = ?1
-			` + tx.widenKey(),
-		`DELETE FROM incident_keys WHERE incident_id = ?1`,
-		`UPDATE incident_notes SET incident_id = ?2 WHERE incident_id = ?1 AND comment = 1`,
-		`UPDATE incidents SET redirect = ?2 WHERE redirect = ?1 AND redirect <> 0`,
+	for _, q := range []struct {
+		text string
+		args []any
+	}{
+		{`UPDATE alerts SET incident_id = ? WHERE incident_id = ?`, []any{to, from}},
+		{`INSERT INTO incident_keys (key, incident_id, first, last, seen) SELECT key, ?, first, last, seen FROM incident_keys WHERE incident_id = ?
+			` + tx.widenKey(), []any{to, from}},
+		{`DELETE FROM incident_keys WHERE incident_id = ?`, []any{from}},
+		{`UPDATE incident_notes SET incident_id = ? WHERE incident_id = ? AND comment = 1`, []any{to, from}},
+		{`UPDATE incidents SET redirect = ? WHERE redirect = ? AND redirect <> 0`, []any{to, from}},
 	} {
-		if _, err := tx.ExecContext(ctx, q, from, to); err != nil {
+		if _, err := tx.ExecContext(ctx, q.text, q.args...); err != nil {
 			return err
 		}
 	}

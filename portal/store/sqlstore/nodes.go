@@ -77,7 +77,7 @@ func listenOnce(ctx context.Context, cfg *pgx.ConnConfig, watch *watchers) (hear
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is lost with it
+	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, "LISTEN "+commandChannel); err != nil {
 		return false, err
 	}
@@ -105,7 +105,7 @@ func (s *Store) Exclusive(ctx context.Context, name string, job func(context.Con
 	defer conn.Close()
 	h := fnv.New32a()
 	h.Write([]byte(name))
-	key := int32(h.Sum32()) //nolint:gosec // any number will do
+	key := int32(h.Sum32())
 	var alone bool
 	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1, $2)`, int32(lockJobs), key).Scan(&alone); err != nil {
 		return false, fmt.Errorf("control database: %w", err)

@@ -192,9 +192,3 @@ func postgresValues(args []any) []any {
 	}
 	return out
 }
-
-// storable replaces what PostgreSQL's text cannot hold, a zero byte and what is not
-// UTF-8. Names on a device may have both.
-func storable(s string) string {
-	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
-}

@@ -156,17 +156,26 @@ func fromMicros(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-// list is the stored form of a list, fromList its inverse. PostgreSQL's JSON has
-// no place for a zero byte.
+// storable replaces what PostgreSQL's text cannot hold, a zero byte and what is not
+// UTF-8. Names on a device may have both.
+func storable(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+}
+
+// list is the stored form of a list of storable text, fromList its inverse.
 func list(s []string) string {
 	if len(s) == 0 {
 		return "[]"
 	}
-	b, err := json.Marshal(s)
+	clean := make([]string, len(s))
+	for i := range s {
+		clean[i] = storable(s[i])
+	}
+	b, err := json.Marshal(clean)
 	if err != nil { // strings always have a JSON form
 		return "[]"
 	}
-	return strings.ReplaceAll(string(b), `\u0000`, `\ufffd`)
+	return string(b)
 }
 
 func fromList(s string) ([]string, error) {

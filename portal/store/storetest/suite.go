@@ -17,9 +17,13 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
+	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/export"
 	"github.com/bulwarkhq/bulwark/portal/fleet"
+	"github.com/bulwarkhq/bulwark/portal/hunting"
 	"github.com/bulwarkhq/bulwark/portal/incident"
+	"github.com/bulwarkhq/bulwark/portal/indicator"
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
@@ -32,9 +36,13 @@ type Control interface {
 	Alerts() alert.Store
 	Accounts() account.Store
 	Commands() ingest.Commands
-	Fleet() fleet.Store
-	Incidents() incident.Store
+	Hunting() hunting.Library
 	Actions() action.Store
+	Fleet() fleet.Store
+	Indicators() indicator.Store
+	Detections() detection.Store
+	Incidents() incident.Store
+	Exports() export.Store
 }
 
 // Now is the time of the suite.
@@ -89,6 +97,16 @@ func Run(t *testing.T, open func(t *testing.T) Control) {
 	t.Run("alerts", func(t *testing.T) { alerts(t, open(t)) })
 	t.Run("scope", func(t *testing.T) { scope(t, open(t)) })
 	t.Run("self-test", func(t *testing.T) { selfTest(t, open(t).Alerts()) })
+	t.Run("threats", func(t *testing.T) { threats(t, open(t)) })
+	t.Run("incidents", func(t *testing.T) { incidents(t, open(t)) })
+	t.Run("actions", func(t *testing.T) { actions(t, open(t)) })
+	t.Run("groups and policies", func(t *testing.T) { groupsAndPolicies(t, open(t)) })
+	t.Run("indicators", func(t *testing.T) { indicators(t, open(t)) })
+	t.Run("detections", func(t *testing.T) { detections(t, open(t)) })
+	t.Run("exports", func(t *testing.T) { exports(t, open(t)) })
+	t.Run("saved queries", func(t *testing.T) { savedQueries(t, open(t)) })
+	t.Run("hostile text", func(t *testing.T) { hostile(t, open(t)) })
+	t.Run("together", func(t *testing.T) { together(t, open(t)) })
 }
 
 func users(t *testing.T, s account.Store) {
