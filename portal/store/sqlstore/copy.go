@@ -116,7 +116,7 @@ func tablesOf(ctx context.Context, db *sql.DB) ([]table, error) {
 
 // copy copies the rows, and makes the next number that after the last.
 func (t *table) copy(ctx context.Context, from *sql.DB, to pgx.Tx) (int64, error) {
-	found, err := from.QueryContext(ctx, `SELECT `+strings.Join(t.columns, ", ")+` FROM `+t.name)
+	found, err := from.QueryContext(ctx, `SELECT `+strings.Join(t.columns, ", ")+` FROM `+t.name) //nolint:sqlclosecheck // it does not see the defer for the closure
 	if err != nil {
 		return 0, err
 	}
