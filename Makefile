@@ -109,8 +109,12 @@ bench-fleet: build-portal ## measure a portal with AGENTS simulated agents (defa
 	$(GO) run ./bench/fleet -agents $(or $(AGENTS),10000) $(BENCH_FLAGS)
 
 .PHONY: bench-onaccess
-bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root)
+bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root; a quarter of an hour; SIZE=1)
 	@bench/onaccess/run.sh
+
+.PHONY: bench-idle
+bench-idle: build ## measure what the agent costs when nothing happens: processor, wakeups, memory (root; two minutes)
+	$(GO) run ./bench/idle -programs bin $(BENCH_FLAGS)
 
 .PHONY: bench-sensor
 bench-sensor: build-agent ## measure what seeing costs and loses, beside auditd and LAUREL (root; minutes; BENCH_FLAGS="-seconds 10")

@@ -286,12 +286,7 @@ func (r *remediation) quarantined(f finding) (quarantine.Item, bool) {
 	if err := unix.Fstat(int(f.file.Fd()), &st); err != nil || st.Nlink > 0 {
 		return quarantine.Item{}, false
 	}
-	for _, item := range r.a.quarantine.List() {
-		if item.Inode == st.Ino && item.Device == st.Dev && item.SHA256 == f.verdict.SHA256 && item.State == quarantine.StateQuarantined {
-			return item, true
-		}
-	}
-	return quarantine.Item{}, false
+	return r.a.quarantine.Of(st.Dev, st.Ino, f.verdict.SHA256)
 }
 
 // record writes the history; alert says whether the detection deserves one.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 )
 
 // startReader starts a reader of a group, unless there are enough.
@@ -103,14 +105,15 @@ func (w *Watcher) deadlineLoop(ctx context.Context) {
 // superviseLoop helps readers that are stuck in the kernel, replaces workers
 // whose scan does not return, and notices new generations.
 func (w *Watcher) superviseLoop(ctx, scans context.Context) {
-	tick := time.NewTicker(stuckRead)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	generation := w.cfg.Generation()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
+			timer.Reset(guard.Tick(w.limits.open()))
 		}
 		if now := w.cfg.Generation(); now != generation {
 			generation = now

@@ -146,11 +146,19 @@ func (r *tableReader) read(path string, before mountTable, concerns func(mount) 
 // newestProcess is the number that the last new process or thread got: nobody
 // has come while it stays the same. (proc_loadavg(5), the fifth field.)
 func newestProcess() (string, error) {
-	data, err := os.ReadFile("/proc/loadavg")
+	// Not by os.ReadFile: the file can be polled for, and telling Go's poller of it
+	// wakes another thread every time.
+	fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("/proc/loadavg: %w", err)
 	}
-	f := bytes.Fields(data)
+	defer unix.Close(fd)
+	var data [128]byte
+	n, err := unix.Read(fd, data[:])
+	if err != nil {
+		return "", fmt.Errorf("/proc/loadavg: %w", err)
+	}
+	f := bytes.Fields(data[:n])
 	if len(f) != 5 {
 		return "", fmt.Errorf("/proc/loadavg: %d fields, want 5", len(f))
 	}

@@ -293,7 +293,8 @@ func TestHungScanner(t *testing.T) {
 		r.accessor.must(request{Op: "read", Path: r.put(t, "f"+strconv.Itoa(i), "harmless"+strconv.Itoa(i))})
 	}
 	s := r.Stats(0)
-	if !s.Stalled || s.AllowedStalled == 0 || s.DeadlinesMissed > 8 {
+	// Eight of them, and a few of others who look at new files on this machine.
+	if !s.Stalled || s.AllowedStalled == 0 || s.DeadlinesMissed > 14 {
 		t.Errorf("stalled %v, %d allowed at once, %d deadlines missed", s.Stalled, s.AllowedStalled, s.DeadlinesMissed)
 	}
 	if got := r.accessor.do(request{Op: "read", Path: evil}); got.Errno != eperm {

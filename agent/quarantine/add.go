@@ -75,13 +75,14 @@ func (s *Store) add(ctx context.Context, f *os.File, path string, meta Meta) (It
 	item = s.finish(item)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.items[item.ID] = item
+	s.keep(item)
+	s.adding--
 	s.bytes += item.Size - st.Size // it may have grown since it was reserved
 	stored = true
 	return item, nil
 }
 
-// reserve accounts for size bytes, or says that there is no room.
+// reserve accounts for an item of size bytes, or says that there is no room.
 func (s *Store) reserve(size int64) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(s.dir, &fs); err != nil {
@@ -95,7 +96,11 @@ func (s *Store) reserve(size int64) error {
 	if s.opt.MaxBytes > 0 && s.bytes+size > s.opt.MaxBytes {
 		return fmt.Errorf("%w: %d of %d bytes are in use and this file has %d", ErrFull, s.bytes, s.opt.MaxBytes, size)
 	}
+	if n := len(s.items) + s.adding; n >= s.opt.MaxItems {
+		return fmt.Errorf("%w: there are %d items, and there may be %d", ErrFull, n, s.opt.MaxItems)
+	}
 	s.bytes += size
+	s.adding++
 	return nil
 }
 
@@ -103,6 +108,7 @@ func (s *Store) release(size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes -= size
+	s.adding--
 }
 
 // storeContent writes the encrypted content to a temporary file and returns its

@@ -129,6 +129,9 @@ type Options struct {
 	Log *slog.Logger
 	// MaxBytes caps the content of all items together; 0 is no cap.
 	MaxBytes int64
+	// MaxItems caps the items, which are all in memory (about 1 KB each); default
+	// 50,000.
+	MaxItems int
 	// Reserve is how much of the file system is left free; default 64 MiB.
 	Reserve int64
 }
@@ -142,11 +145,22 @@ type Store struct {
 
 	mu        sync.Mutex
 	items     map[string]Item
+	newest    map[original]string // id of the newest quarantined item of each
+	adding    int                 // items that are being added
 	restoring map[string]bool
 	bytes     int64 // of all items, and of those that are being added
 }
 
+// original is what an item was made of.
+type original struct {
+	device, inode uint64
+	sha256        string
+}
+
+func (i Item) original() original { return original{i.Device, i.Inode, i.SHA256} }
+
 const (
+	defaultItems = 50_000
 	identityFile = "identity"
 	dataSuffix   = ".age"
 	itemSuffix   = ".json"
@@ -164,13 +178,16 @@ func Open(dir string, opt Options) (*Store, error) {
 	if opt.Reserve <= 0 {
 		opt.Reserve = defaultSpare
 	}
+	if opt.MaxItems <= 0 {
+		opt.MaxItems = defaultItems
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the quarantine folder: %w", err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("closing the quarantine folder to others: %w", err)
 	}
-	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}, restoring: map[string]bool{}}
+	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}, newest: map[original]string{}, restoring: map[string]bool{}}
 	var err error
 	if s.identity, err = s.loadIdentity(); err != nil {
 		return nil, err
@@ -273,7 +290,7 @@ func (s *Store) load() error {
 			s.log.Error("quarantine item cannot be read", "file", s.path(name), "error", err)
 			continue
 		}
-		s.items[id] = item
+		s.keep(item)
 		s.bytes += item.Size
 	}
 	for _, e := range entries {
@@ -287,14 +304,24 @@ func (s *Store) load() error {
 			}
 		}
 	}
-	for id, item := range s.items {
+	for _, item := range s.items {
 		if item.State != StateStored {
 			continue
 		}
-		item = s.finish(item)
-		s.items[id] = item
+		s.keep(s.finish(item))
 	}
 	return nil
+}
+
+// keep puts an item into the lists. mu is held, or the store not shared yet.
+func (s *Store) keep(item Item) {
+	s.items[item.ID] = item
+	if item.State != StateQuarantined {
+		return
+	}
+	if other, ok := s.items[s.newest[item.original()]]; !ok || !item.Time.Before(other.Time) {
+		s.newest[item.original()] = item.ID
+	}
 }
 
 func (s *Store) readItem(id string) (Item, error) {
@@ -378,6 +405,15 @@ func (s *Store) Get(id string) (Item, error) {
 	return item, nil
 }
 
+// Of returns the newest item of a file that was taken away; somebody may have it
+// open still.
+func (s *Store) Of(device, inode uint64, sha256 string) (Item, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	item, ok := s.items[s.newest[original{device, inode, sha256}]]
+	return item, ok
+}
+
 // Bytes returns the size of all items' content.
 func (s *Store) Bytes() int64 {
 	s.mu.Lock()
@@ -398,6 +434,9 @@ func (s *Store) Remove(id string) error {
 		return fmt.Errorf("removing quarantine item %s: %w", id, err)
 	}
 	delete(s.items, id)
+	if s.newest[item.original()] == id {
+		delete(s.newest, item.original())
+	}
 	s.bytes -= item.Size
 	if err := os.Remove(s.path(id + dataSuffix)); err != nil {
 		return fmt.Errorf("removing quarantine item %s: %w", id, err)

@@ -380,3 +380,56 @@ func ExampleStore() {
 	fmt.Println(item.State, item.Size, err)
 	// Output: quarantined 10 <nil>
 }
+
+// TestOf: a file that was taken away is found by what it is, also after a
+// restart; the newest item counts, and none that is gone.
+func TestOf(t *testing.T) {
+	s := openStore(t, Options{})
+	path := filepath.Join(t.TempDir(), "evil")
+	f := write(t, path, "dangerous content")
+	item, err := s.Add(t.Context(), f, path, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Store{s, reopen(t, s)} {
+		if got, ok := s.Of(item.Device, item.Inode, item.SHA256); !ok || got.ID != item.ID {
+			t.Errorf("%v %+v", ok, got)
+		}
+		if got, ok := s.Of(item.Device, item.Inode, strings.Repeat("0", 64)); ok {
+			t.Errorf("other content: %+v", got)
+		}
+		if got, ok := s.Of(item.Device, item.Inode+1, item.SHA256); ok {
+			t.Errorf("another file: %+v", got)
+		}
+	}
+	if err := s.Remove(item.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := s.Of(item.Device, item.Inode, item.SHA256); ok {
+		t.Errorf("removed: %+v", got)
+	}
+}
+
+// TestItemCap: the list of items, which is in memory, does not grow for ever.
+func TestItemCap(t *testing.T) {
+	s := openStore(t, Options{MaxItems: 2})
+	dir := t.TempDir()
+	add := func() (Item, error) {
+		path := filepath.Join(dir, "file")
+		return s.Add(t.Context(), write(t, path, "x"), path, meta)
+	}
+	for range 2 {
+		if _, err := add(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := add(); !errors.Is(err, ErrFull) {
+		t.Errorf("a third: %v", err)
+	}
+	if n, err := s.RemoveAll(); n != 2 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := add(); err != nil {
+		t.Errorf("after there was room again: %v", err)
+	}
+}

@@ -282,14 +282,16 @@ func (s *Submitter) Stats() Stats {
 
 // Run sends until ctx ends.
 func (s *Submitter) Run(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
 	for {
 		s.Once(ctx)
+		var again <-chan time.Time // never, while nothing waits
+		if s.Stats().Waiting > 0 {
+			again = time.After(lookEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-again:
 		case <-s.wake:
 		}
 	}

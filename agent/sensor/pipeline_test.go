@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +73,18 @@ func (r *results) wait(t *testing.T, what string, done func() bool) {
 			t.Fatalf("%s: not after two minutes; %d events, %d alerts", what, len(r.events), len(r.alerts))
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// othersOf mutes what is not of a child of the test: what else runs on this
+// machine takes none of the hasher's time then.
+func othersOf(table *process.Table) func(*event.Event) bool {
+	return func(e *event.Event) bool {
+		who := e.Initiating
+		if e.Class == event.ClassProcess {
+			who = e.Process
+		}
+		return !slices.ContainsFunc(table.AncestryOf(who), func(p event.Process) bool { return p.PID == int64(os.Getpid()) })
 	}
 }
 
@@ -232,6 +245,7 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 			p := &sensor.Pipeline{
 				Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
 				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t), HashWait: 10 * time.Second,
+				Muted: othersOf(table),
 			}
 			start(t, p)
 
@@ -306,6 +320,7 @@ func TestFilesAreEnriched(t *testing.T) {
 	p := &sensor.Pipeline{
 		Sensors: []sensor.Sensor{ebpf.New(table, sensortest.Log(t))}, Table: table, Packages: packages,
 		Hasher: process.NewHasher("", process.HasherOptions{}), OnEvent: r.event, Log: sensortest.Log(t), HashWait: 10 * time.Second,
+		Muted: othersOf(table),
 	}
 	start(t, p)
 	dir := t.TempDir()

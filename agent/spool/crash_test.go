@@ -79,7 +79,8 @@ func TestKilled(t *testing.T) {
 	durable := map[string]bool{}
 	sent := map[string]string{} // alert -> batch
 	next, highest := 0, uint64(0)
-	for round := range 8 {
+	// More rounds where the machine lets a child do little before it is killed.
+	for round := 0; round < 8 || len(durable) < 20 && round < 60; round++ {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), "SPOOL_CRASH_DIR="+dir, "SPOOL_CRASH_START="+strconv.Itoa(next))
 		cmd.Stderr = os.Stderr

@@ -139,8 +139,9 @@ type Spool struct {
 	carried  counts64 // acknowledged
 	earlier  counts64 // of those, from before the spool was opened
 	closed   bool
-	nextID   uint64 // next ReportID
-	reserved uint64 // ReportIDs below are reserved on disk
+	nextID   uint64        // next ReportID
+	reserved uint64        // ReportIDs below are reserved on disk
+	first    chan struct{} // an event has come and nothing waited before
 	wake     chan struct{}
 
 	// disk guards the files.
@@ -176,7 +177,7 @@ func Open(dir string, opts Options) (*Spool, error) {
 	defaults(&opts)
 	s := &Spool{
 		dir: dir, opts: opts, log: opts.Log, fsync: (*os.File).Sync, lost: map[string]uint64{}, total: map[string]uint64{},
-		wake: make(chan struct{}, 1), written: make(chan struct{}, 1), flushes: make(chan chan error), stop: make(chan struct{}), done: make(chan struct{}),
+		first: make(chan struct{}, 1), wake: make(chan struct{}, 1), written: make(chan struct{}, 1), flushes: make(chan chan error), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -305,6 +306,12 @@ func (s *Spool) AddEvent(e *event.Event) {
 		s.lose(e.Class.String(), 1)
 		return
 	}
+	if s.queued() == 0 {
+		select {
+		case s.first <- struct{}{}:
+		default:
+		}
+	}
 	b := s.pending[r].open()
 	if n := len(s.spare); b.data == nil && n > 0 {
 		b.data, s.spare = s.spare[n-1], s.spare[:n-1]
@@ -346,6 +353,14 @@ func (s *Spool) AddAlert(a event.Alert) error {
 
 // maxAlertMemory is memory for alerts beyond MaxMemory.
 const maxAlertMemory = 4 << 20
+
+// queued is how many buffers wait to be written. mu must be held.
+func (s *Spool) queued() (n int) {
+	for _, q := range s.pending {
+		n += len(q)
+	}
+	return n
+}
 
 func (s *Spool) signal() {
 	select {

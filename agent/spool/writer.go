@@ -22,8 +22,7 @@ const flushBytes = 512 << 10
 // run is the goroutine that writes.
 func (s *Spool) run() {
 	defer close(s.done)
-	tick := time.NewTicker(s.opts.FlushInterval)
-	defer tick.Stop()
+	var due <-chan time.Time // never, while nothing waits
 	for {
 		var reply chan error
 		last := false
@@ -31,10 +30,19 @@ func (s *Spool) run() {
 		case <-s.stop:
 			last = true
 		case <-s.wake:
-		case <-tick.C:
+		case <-s.first:
+			if due == nil {
+				due = time.After(s.opts.FlushInterval)
+			}
+			continue
+		case <-due:
 		case reply = <-s.flushes:
 		}
+		due = nil
 		err := s.guarded()
+		if err != nil { // it is tried again
+			due = time.After(s.opts.FlushInterval)
+		}
 		if reply != nil {
 			reply <- err
 		}
@@ -60,10 +68,10 @@ func (s *Spool) guarded() (err error) {
 func (s *Spool) flush() error {
 	s.mu.Lock()
 	bufs := s.pending
-	s.pending = [ranks]queue{}
 	// The room of the buffers stays taken until they are written.
 	lost := s.lost
-	some := len(bufs[alert])+len(bufs[mid])+len(bufs[low]) > 0
+	some := s.queued() > 0
+	s.pending = [ranks]queue{}
 	if some {
 		s.lost = map[string]uint64{}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/engine"
 )
 
@@ -96,7 +97,7 @@ func scanFile(ctx context.Context, e *engine.Engine, path string) (bool, error) 
 
 // memory is the anonymous and the mapped memory of this process in bytes.
 func memory() (private, shared int64) {
-	return statusBytes(os.Getpid(), "RssAnon:"), statusBytes(os.Getpid(), "RssFile:")
+	return measure.StatusBytes(os.Getpid(), "RssAnon:"), measure.StatusBytes(os.Getpid(), "RssFile:")
 }
 
 func (r childResult) String() string {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
 // daemon is a process that runs beside the measurements.
@@ -60,4 +62,4 @@ func (d *daemon) cpu() time.Duration {
 }
 
 // rss is its resident memory in bytes.
-func (d *daemon) rss() int64 { return statusBytes(d.cmd.Process.Pid, "VmRSS:") }
+func (d *daemon) rss() int64 { return measure.StatusBytes(d.cmd.Process.Pid, "VmRSS:") }

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
 // processTime is the processor time this process has used.
@@ -47,7 +48,7 @@ func execute(ctx context.Context, accept int, name string, args ...string) (run,
 	go func() {
 		defer close(polled)
 		for {
-			rss = max(rss, statusBytes(cmd.Process.Pid, "VmHWM:"))
+			rss = max(rss, measure.StatusBytes(cmd.Process.Pid, "VmHWM:"))
 			select {
 			case <-ended:
 				return
@@ -68,19 +69,6 @@ func execute(ctx context.Context, accept int, name string, args ...string) (run,
 	}
 	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return r, nil
-}
-
-// statusBytes is a field of a process's status that counts kilobytes, in bytes;
-// 0 when the process is gone.
-func statusBytes(pid int, field string) int64 {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == field {
-			kb, _ := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10
-		}
-	}
-	return 0
 }
 
 // ours scans a list of files in a process of its own and returns the best of

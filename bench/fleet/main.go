@@ -8,9 +8,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,6 +24,8 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/fleetsim"
 	"github.com/bulwarkhq/bulwark/agent/uplink"
+	"github.com/bulwarkhq/bulwark/bench/measure"
+	"github.com/bulwarkhq/bulwark/bench/portal"
 )
 
 type options struct {
@@ -40,7 +45,7 @@ func main() {
 	flag.DurationVar(&o.patient, "patience", 20*time.Minute, "how long to wait for all agents, each time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := measure(ctx, o)
+	err := run(ctx, o)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleet:", err)
@@ -48,7 +53,7 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, o options) (err error) {
 	dir, err := os.MkdirTemp("", "bulwark-bench-fleet-")
 	if err != nil {
 		return err
@@ -61,15 +66,16 @@ func measure(ctx context.Context, o options) (err error) {
 	if need := uint64(o.agents)*5/4 + 1000; limit.Cur < need {
 		return fmt.Errorf("%d agents need %d open files, the limit is %d: ulimit -n %d, or fewer agents", o.agents, need, limit.Cur, need)
 	}
-	p, err := newPortal(ctx, o.program, dir)
+	p, err := portal.New(ctx, o.program, dir)
 	if err != nil {
 		return err
 	}
-	defer p.kill()
+	defer p.Kill()
+	cpu := func() float64 { return measure.CPU([]int{p.PID()}).Seconds() }
 	fmt.Printf("%d agents, %g events per second each, %d processors shared by the portal and the simulation\n\n", o.agents, o.events, runtime.NumCPU())
 
 	f, err := fleetsim.New(fleetsim.Config{
-		Onboarding: p.onboarding, Dir: filepath.Join(dir, "identities"), Agents: o.agents, Events: o.events, AlertsPerDay: 0.1,
+		Onboarding: p.Onboarding, Dir: filepath.Join(dir, "identities"), Agents: o.agents, Events: o.events, AlertsPerDay: 0.1,
 		Ramp: 1000, Seed: 1,
 	})
 	if err != nil {
@@ -83,33 +89,33 @@ func measure(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, <-done)
 	}()
 
-	begin, used := time.Now(), p.cpu()
-	if err := p.wait(ctx, o.patient, func() bool { return f.Snapshot().Connected == o.agents }); err != nil {
+	begin, used := time.Now(), cpu()
+	if err := p.Wait(ctx, o.patient, func() bool { return f.Snapshot().Connected == o.agents }); err != nil {
 		return fmt.Errorf("enrolling: %w: %+v", err, f.Snapshot().States)
 	}
 	fmt.Printf("enrolling     all connected after %.0f s; the portal used %.0f s of CPU time, %.1f ms per agent\n", time.Since(begin).Seconds(),
-		p.cpu()-used, (p.cpu()-used)*1000/float64(o.agents))
+		cpu()-used, (cpu()-used)*1000/float64(o.agents))
 
-	before, begin, used := f.Snapshot(), time.Now(), p.cpu()
+	before, begin, used := f.Snapshot(), time.Now(), cpu()
 	if err := sleep(ctx, o.steady); err != nil {
 		return err
 	}
 	s, took := f.Snapshot().Since(before), time.Since(begin).Seconds()
 	fmt.Printf("running       %.0f events/s in %.0f batches/s, %.1f check-ins/s, lost %d, failures %d; acknowledged within %d, %d, %d ms (50, 90, 99 %%)\n",
 		float64(s.Events)/took, float64(s.Batches)/took, float64(s.CheckIns)/took, s.Lost, sum(s.Failures), s.AckP50, s.AckP90, s.AckP99)
-	fmt.Printf("              the portal: %.0f %% of a processor, %d MB resident, %d MB at the most\n", (p.cpu()-used)/took*100, p.memory("VmRSS"), p.memory("VmHWM"))
-	if err := p.lists(ctx); err != nil {
+	fmt.Printf("              the portal: %.0f %% of a processor, %d MB resident, %d MB at the most\n", (cpu()-used)/took*100, measure.StatusBytes(p.PID(), "VmRSS:")>>20, measure.StatusBytes(p.PID(), "VmHWM:")>>20)
+	if err := lists(ctx, p); err != nil {
 		return err
 	}
 
 	begin = time.Now()
-	if err := p.restart(); err != nil {
+	if err := p.Restart(); err != nil {
 		return err
 	}
-	used = p.cpu()
+	used = cpu()
 	shares := []int{50, 90, 99, 100}
 	var reached []string
-	err = p.wait(ctx, o.patient, func() bool {
+	err = p.Wait(ctx, o.patient, func() bool {
 		back := 0
 		for _, st := range f.Statuses() {
 			if st.State == uplink.Connected && st.LastContact.After(begin) {
@@ -125,7 +131,7 @@ func measure(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return fmt.Errorf("coming back: %w: %v, %+v, %v", err, reached, f.Snapshot().States, f.Snapshot().Failures)
 	}
-	fmt.Printf("coming back   after a kill -9 of the portal: %v; the portal used %.0f s of CPU time\n", reached, p.cpu()-used)
+	fmt.Printf("coming back   after a kill -9 of the portal: %v; the portal used %.0f s of CPU time\n", reached, cpu()-used)
 	return nil
 }
 
@@ -157,4 +163,24 @@ func median(times int, f func() error) (float64, error) {
 	}
 	slices.Sort(took)
 	return took[len(took)/2], nil
+}
+
+// lists prints how long answers about the whole fleet take.
+func lists(ctx context.Context, p *portal.Portal) error {
+	for _, list := range []struct {
+		path  string
+		query url.Values
+	}{
+		{"/api/machines", url.Values{"$top": {"100"}}},
+		{"/api/machines", url.Values{"$top": {"100"}, "$count": {"true"}, "$filter": {"startswith(computerDnsName,'sim-web')"}}},
+		{"/api/alerts", url.Values{"$top": {"100"}}},
+	} {
+		var answer json.RawMessage
+		ms, err := median(11, func() error { return p.Do(ctx, http.MethodGet, list.path, list.query, nil, &answer) })
+		if err != nil {
+			return err
+		}
+		fmt.Printf("list          %6.1f ms (median of 11, under this load; limit 100), %d KB: GET %s?%s\n", ms, len(answer)>>10, list.path, list.query.Encode())
+	}
+	return nil
 }

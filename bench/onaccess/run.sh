@@ -3,15 +3,17 @@
 # limits, under Bulwark and, where their programs are there, under fapolicyd and
 # clamonacc with clamd. Root. Everything runs in a mount namespace of its own on
 # a tmpfs (FS=ext4: on a loop-mounted image), and everything that can hold
-# accesses is killed after five minutes.
+# accesses is killed after some minutes.
 #
 #   bench/onaccess/run.sh        CONTENDERS="none allow ignore bulwark fapolicyd clamonacc"
-#   PEERS=DIR                    peers' packages, unpacked with dpkg -x, instead of the system's
-#   WORK_TIME=80                 seconds that the workloads of one contender may take; what it has not
-#                                done by then is a dash in the table. All together end within ten minutes
+#   PEERS=DIR                    peers' packages, unpacked with dpkg -x; without it, what is not installed is
+#                                fetched with apt and unpacked for this run only, so that no service is started
+#   SIZE=1                       factor for the number of cold files and of repetitions, 1 to 10
+#   WORK_TIME=80                 seconds that the workloads of one contender may take, times SIZE; what it has
+#                                not done by then is a dash in the table. With SIZE=1 all together end within
+#                                fifteen minutes
 #
-# PostgreSQL, ccache and gcc are used where they are installed (Debian: postgresql,
-# ccache, gcc).
+# PostgreSQL and gcc are used where they are installed (Debian: postgresql, gcc).
 set -euo pipefail
 if [[ ${1:-} != inside ]]; then
 	cd "$(dirname "$0")/../.."
@@ -23,11 +25,22 @@ if [[ ${1:-} != inside ]]; then
 	CGO_ENABLED=0 go build -o "$BENCH_DIR/" ./bench/onaccess ./cmd/bulwark ./cmd/bulwarkd ./cmd/bulwark-guard
 	git clone -q --no-hardlinks . "$BENCH_DIR/clone" && tar -cf "$BENCH_DIR/source.tar" -C "$BENCH_DIR/clone" . && rm -rf "$BENCH_DIR/clone"
 	(cd "$PWD" && GOCACHE="$BENCH_DIR/gocache" CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -o /dev/null ./policy)
+	if [[ -z ${PEERS:-} ]] && command -v apt-get >/dev/null; then
+		mkdir -p "$BENCH_DIR/debs/partial" "$BENCH_DIR/peers"
+		if apt-get install -q -y --no-install-recommends --download-only -o Dir::Cache::archives="$BENCH_DIR/debs" \
+			-o DPkg::Lock::Timeout=300 fapolicyd clamav-daemon ccache >"$BENCH_DIR/apt.log" 2>&1; then
+			for deb in "$BENCH_DIR"/debs/*.deb; do [[ ! -e $deb ]] || dpkg -x "$deb" "$BENCH_DIR/peers"; done
+			export PEERS=$BENCH_DIR/peers
+		else
+			echo "bench/onaccess: the peers cannot be fetched: $(tail -1 "$BENCH_DIR/apt.log")" >&2
+		fi
+	fi
 	unshare -m --propagation private "$PWD/bench/onaccess/run.sh" inside
 	exit
 fi
 
-dir=$BENCH_DIR mnt=$BENCH_DIR/mnt peers=${PEERS:-} results=$BENCH_DIR/results
+dir=$BENCH_DIR mnt=$BENCH_DIR/mnt peers=${PEERS:-} results=$BENCH_DIR/results size=${SIZE:-1}
+work_time=$((${WORK_TIME:-80} * size))
 pids=() made=() bound=()
 mkdir -p "$mnt"
 : >"$results"
@@ -35,17 +48,17 @@ mkdir -p "$mnt"
 fresh() { # an empty file system with the prepared files
 	umount "$mnt" 2>/dev/null || true
 	if [[ ${FS:-tmpfs} == ext4 ]]; then
-		rm -f "$dir/image" && truncate -s 1G "$dir/image" && mkfs.ext4 -q -F "$dir/image" && mount -o loop "$dir/image" "$mnt"
+		rm -f "$dir/image" && truncate -s $((850 + 150 * size))M "$dir/image" && mkfs.ext4 -q -F "$dir/image" && mount -o loop "$dir/image" "$mnt"
 	else
-		mount -t tmpfs -o size=700m,mode=755 bulwark-bench "$mnt"
+		mount -t tmpfs -o "size=$((550 + 150 * size))m,mode=755" bulwark-bench "$mnt"
 	fi
-	"$dir/onaccess" prepare "$mnt" "$dir/source.tar"
+	"$dir/onaccess" prepare "$mnt" "$dir/source.tar" "$size"
 	cp -a "$dir/gocache" "$mnt/gocache"
 	sleep 3 # time stamps settle, as on files that were there before
 }
 start() { # LOG COMMAND...: in the background, with the deadman
 	local log=$1; shift
-	timeout -s KILL 300 "$@" >"$log" 2>&1 &
+	timeout -s KILL $((work_time + 220)) "$@" >"$log" 2>&1 &
 	pids+=($!)
 }
 stop() {
@@ -119,7 +132,7 @@ for c in ${CONTENDERS:-none allow ignore bulwark fapolicyd clamonacc}; do
 	fresh
 	if ! "begin_$c"; then echo "bench/onaccess: $c cannot run here" >&2; stop; continue; fi
 	echo "==> $c (load $(cut -d' ' -f1-3 /proc/loadavg))" >&2
-	timeout -s KILL "${WORK_TIME:-80}" "$dir/onaccess" work "$mnt" "$c" >>"$results" || echo "bench/onaccess: $c did not finish" >&2
+	timeout -s KILL "$work_time" "$dir/onaccess" work "$mnt" "$c" "$size" >>"$results" || echo "bench/onaccess: $c did not finish" >&2
 	stop
 done
 

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
 // key marks our rules.
@@ -159,7 +161,7 @@ func (a *auditd) begin(ctx context.Context, dir string) error {
 }
 
 func (a *auditd) pids() []int {
-	all := family(a.daemon.Process.Pid)
+	all := measure.Family(a.daemon.Process.Pid)
 	if a.kernel > 0 {
 		all = append(all, a.kernel)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/spool"
 	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/event"
 )
 
@@ -101,7 +102,7 @@ func (b *bulwark) until(ctx context.Context, patience time.Duration, ok func(map
 	}
 }
 
-func (b *bulwark) pids() []int { return family(b.daemon.Process.Pid) }
+func (b *bulwark) pids() []int { return measure.Family(b.daemon.Process.Pid) }
 
 func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 	// Events of files come half a second after the others.

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
 func main() {
@@ -192,7 +194,7 @@ func one(ctx context.Context, name string, l load, program string) (o outcome, e
 		}
 	}()
 	mark := "bulwark-load-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	begin := cpuOf(who.pids())
+	begin := measure.CPU(who.pids())
 	meter := watchCPU(who.pids)
 	o.done, err = l.run(ctx, dir, mark)
 	slices := meter.stop()
@@ -203,7 +205,7 @@ func one(ctx context.Context, name string, l load, program string) (o outcome, e
 		return o, err
 	}
 	if n := o.done.Units; n > 0 {
-		o.agentAll = (cpuOf(who.pids()) - begin) / time.Duration(n)
+		o.agentAll = (measure.CPU(who.pids()) - begin) / time.Duration(n)
 		o.agent = time.Duration(float64(middle(slices)) / (float64(n) / o.done.Elapsed.Seconds()))
 	}
 	stopped = true

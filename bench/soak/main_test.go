@@ -41,23 +41,26 @@ func TestJudge(t *testing.T) {
 		name   string
 		seen   []sample
 		missed int64
+		left   int64
 		opens  int64
 		want   string
 	}{
-		{"flat", flat, 0, 1, ""},
+		{"flat", flat, 0, 0, 1, ""},
 		{"a high start", with(func(i int, s *sample) {
 			if i < 5 {
 				s.memory *= 4
 			}
-		}), 0, 1, ""},
-		{"memory", with(func(i int, s *sample) { s.memory += int64(i) << 22 }), 0, 1, "memory grew"},
-		{"descriptors", with(func(i int, s *sample) { s.descriptors += 3 * i }), 0, 1, "descriptors grew"},
-		{"missed", flat, 1, 1, "1 detections missed"},
-		{"idle", flat, 0, 0, "nothing was tested"},
-		{"short", flat[:3], 0, 1, "too short"},
+		}), 0, 0, 1, ""},
+		{"memory", with(func(i int, s *sample) { s.memory += int64(i) << 22 }), 0, 0, 1, "memory grew"},
+		{"descriptors", with(func(i int, s *sample) { s.descriptors += 3 * i }), 0, 0, 1, "descriptors grew"},
+		{"missed", flat, 1, 0, 1, "1 detections missed"},
+		{"left", flat, 0, 1, 1, "1 files were not taken away"},
+		{"idle", flat, 0, 0, 0, "nothing was tested"},
+		{"short", flat[:3], 0, 0, 1, "too short"},
 	} {
 		var n counts
 		n.missed.Store(c.missed)
+		n.left.Store(c.left)
 		n.opens.Store(c.opens)
 		n.refused.Store(c.opens)
 		err := judge(c.seen, &n)

@@ -40,8 +40,9 @@ import (
 const (
 	// Grace is how long after its deadline an access is left to the daemon.
 	Grace = 50 * time.Millisecond
-	// Tick is how often the daemon gives a sign of life and the guard looks.
-	Tick = 250 * time.Millisecond
+	// minTick and maxTick bound Tick.
+	minTick = 100 * time.Millisecond
+	maxTick = 500 * time.Millisecond
 	// closeTick is how often it looks when there was no sign of life.
 	closeTick = 20 * time.Millisecond
 	// late is how much later than planned the guard may wake; when it is later
@@ -54,6 +55,10 @@ const (
 	// sweepEvery is how often a silent daemon's descriptors are gone through.
 	sweepEvery = time.Second
 )
+
+// Tick is how often the daemon gives a sign of life and the guard looks, where
+// an open may be held for patience. Both wake up that often on a host at rest.
+func Tick(patience time.Duration) time.Duration { return min(max(patience/4, minTick), maxTick) }
 
 // maxGroups bounds the groups of a daemon.
 const maxGroups = 8
@@ -136,7 +141,7 @@ type queue struct {
 
 // watch runs until the daemon ends.
 func (g *guard) watch() int {
-	planned := Now() + int64(Tick)
+	planned := Now()
 	for {
 		fds := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
 		// Rounded up, so that a deadline has passed when it is looked at.
@@ -162,7 +167,9 @@ func (g *guard) watch() int {
 // look lets go whom it has to and says when to look again. fatal means that
 // only the daemon's end can help.
 func (g *guard) look(now int64) (next int64, fatal bool) {
-	next = now + int64(Tick)
+	patience := g.page.load(wordPatience) // policy may change it
+	tick := int64(Tick(time.Duration(patience)))
+	next = now + tick
 	if earliest := g.page.overdue(now-int64(Grace), g.allow); earliest != 0 {
 		next = min(next, earliest+int64(Grace))
 	}
@@ -171,9 +178,8 @@ func (g *guard) look(now int64) (next int64, fatal bool) {
 		return next, false
 	}
 	// Whatever the machine does, the daemon gets its time twice at the most.
-	patience := g.page.load(wordPatience) // policy may change it
 	since := max(beat, min(g.lateAt, beat+patience))
-	if now-since < 2*int64(Tick) {
+	if now-since < 2*tick {
 		return next, false
 	}
 	next = min(next, now+int64(closeTick))

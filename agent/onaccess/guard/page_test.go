@@ -98,7 +98,7 @@ func TestPatience(t *testing.T) {
 	g := &guard{page: p}
 	at := int64(time.Hour)
 	ms := int64(time.Millisecond)
-	if next, _ := g.look(at); g.sweptAt != 0 || next != at+int64(Tick) {
+	if next, _ := g.look(at); g.sweptAt != 0 || next != at+250*ms {
 		t.Error("acts before the first sign of life")
 	}
 	p.Beat(at)
@@ -112,5 +112,17 @@ func TestPatience(t *testing.T) {
 	g.lateAt = at + 1800*ms // and stands still all the time
 	if g.look(at + 2100*ms); g.sweptAt == 0 {
 		t.Error("never acts on a machine that is always late")
+	}
+}
+
+// TestTick: who may wait for a short time only is looked for more often.
+func TestTick(t *testing.T) {
+	for patience, want := range map[time.Duration]time.Duration{
+		0: 100 * time.Millisecond, 100 * time.Millisecond: 100 * time.Millisecond, time.Second: 250 * time.Millisecond,
+		2 * time.Second: 500 * time.Millisecond, time.Minute: 500 * time.Millisecond,
+	} {
+		if got := Tick(patience); got != want {
+			t.Errorf("%v: %v, want %v", patience, got, want)
+		}
 	}
 }

@@ -114,10 +114,11 @@ func (s *Sensor) Run(ctx context.Context, only []event.Category, sink sensor.Sin
 	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
 	final := make(chan kernelCounts, 1)
-	go func() { final <- s.watchCounters(watch, coll, sink) }()
+	came := make(chan struct{}, 1)
+	go func() { final <- s.watchCounters(watch, coll, came, sink) }()
 	stop := context.AfterFunc(watch, func() { reader.Close() })
 	defer stop()
-	err = s.read(reader, sink)
+	err = s.read(reader, came, sink)
 	cancel()
 	s.end(<-final, ctx.Err() != nil, sink)
 	return err
@@ -314,8 +315,9 @@ func (s *Sensor) Stats() sensor.Stats {
 }
 
 // watchCounters reports what the programs could not put into the buffer, and
-// returns what was reported in the end.
-func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink sensor.Sink) (last kernelCounts) {
+// returns what was reported in the end. Where nothing came nothing was lost: it
+// looks when there is something in came.
+func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, came <-chan struct{}, sink sensor.Sink) (last kernelCounts) {
 	missed := map[string]uint64{}
 	look := func() {
 		k := readKernelCounts(coll)
@@ -341,15 +343,24 @@ func (s *Sensor) watchCounters(ctx context.Context, coll *ebpf.Collection, sink 
 			}
 		}
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	timer := time.NewTimer(idleCount)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			look()
 			return last
-		case <-tick.C:
-			look()
+		case <-came:
+			// Once for all that comes until then, and after it.
+			timer.Reset(countInterval)
+			select {
+			case <-ctx.Done():
+				continue
+			case <-timer.C:
+			}
+		case <-timer.C:
 		}
+		look()
+		timer.Reset(idleCount)
 	}
 }

@@ -26,17 +26,30 @@ type sample struct {
 type ringReader struct {
 	*ringbuf.Reader
 	rec ringbuf.Record
+	// pause is that before the next look; it grows while nothing comes.
+	pause time.Duration
+	// some: records have come since the last look.
+	some bool
 }
 
-// Read looks at the buffer again after lookInterval, for the programs wake it
-// for some kinds of records only.
+// Read looks at the buffer from time to time, for the programs wake it for some
+// kinds of records only.
 func (r *ringReader) Read(s *sample) error {
 	for {
 		err := r.ReadInto(&r.rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			r.SetDeadline(time.Now().Add(lookInterval))
+			if !r.some {
+				r.pause = min(2*r.pause, idleInterval)
+			}
+			r.some = false
+			r.SetDeadline(time.Now().Add(r.pause))
 			continue
 		}
+		if r.pause > lookInterval { // what comes now may wake nobody
+			r.pause = lookInterval
+			r.SetDeadline(time.Now().Add(r.pause))
+		}
+		r.some = true
 		s.data = r.rec.RawSample
 		return err
 	}
@@ -60,7 +73,7 @@ func newReader(m *ebpf.Map, ring bool) (recordReader, error) {
 			return nil, err
 		}
 		r.SetDeadline(time.Now().Add(lookInterval))
-		return &ringReader{Reader: r}, nil
+		return &ringReader{Reader: r, pause: lookInterval}, nil
 	}
 	r, err := perf.NewReader(m, perfBuffer)
 	if err != nil {

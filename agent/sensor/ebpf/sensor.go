@@ -38,8 +38,21 @@ var object []byte
 // buffer.
 const perfBuffer = 512 << 10
 
-// lookInterval bounds how long a record that wakes nobody waits in the ring.
-const lookInterval = 100 * time.Millisecond
+// A record that wakes nobody (see wakeup in bpf/sensor.bpf.c) waits in the ring
+// for the next one that does, or until the ring is looked at: lookInterval after
+// the last record, then less and less often, up to idleInterval, to let a host at
+// rest sleep.
+const (
+	lookInterval = 50 * time.Millisecond
+	idleInterval = time.Second
+)
+
+// countInterval is how often it is asked, while records come, whether the
+// programs lost any; idleCount, while none do.
+const (
+	countInterval = time.Second
+	idleCount     = time.Minute
+)
 
 // Sensor is the eBPF source.
 type Sensor struct {
@@ -116,7 +129,8 @@ func (s *Sensor) Unavailable() map[event.Category]error {
 	return maps.Clone(s.unavailable)
 }
 
-func (s *Sensor) read(r recordReader, sink sensor.Sink) error {
+// read hands on what is in the buffer, and tells by came that something was.
+func (s *Sensor) read(r recordReader, came chan<- struct{}, sink sensor.Sink) error {
 	var rec sample
 	for {
 		if err := r.Read(&rec); err != nil {
@@ -124,6 +138,10 @@ func (s *Sensor) read(r recordReader, sink sensor.Sink) error {
 				return nil
 			}
 			return fmt.Errorf("ebpf: read events: %w", err)
+		}
+		select {
+		case came <- struct{}{}:
+		default:
 		}
 		if rec.lost > 0 {
 			// Of the perf buffer; the programs' own counter has them by kind.

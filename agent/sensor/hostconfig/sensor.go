@@ -7,7 +7,7 @@
 // Who did it is told by fanotify (Linux 5.9), which names the process of each
 // change. On older kernels inotify tells that there was a change; such events
 // have no initiating process. Nothing here ever holds an access: the marks only
-// notify. A comparison every half minute finds what no notification told.
+// notify. A comparison every two minutes finds what no notification told.
 package hostconfig
 
 import (
@@ -31,7 +31,7 @@ import (
 const (
 	settle     = 150 * time.Millisecond
 	maxSettle  = 2 * time.Second
-	lookAnyway = 30 * time.Second
+	lookAnyway = 2 * time.Minute
 	maxAbove   = 4    // folders above a file whose maker may be named for it
 	maxTouched = 4096 // paths whose last writer is remembered until the comparison
 )
@@ -179,7 +179,7 @@ func (s *Sensor) look(last *snapshot, n *notifier, touched map[string]actor, sin
 	now := newSnapshot(s.opts.Root)
 	now.read(last)
 	if err := n.watch(now.folders); err != nil {
-		s.log.Warn("a folder cannot be watched; it is compared every half minute", "err", err)
+		s.log.Warn("a folder cannot be watched; it is compared every two minutes", "err", err)
 	}
 	for _, d := range compare(last, now) {
 		s.seen.Add(1)

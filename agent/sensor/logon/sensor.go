@@ -25,7 +25,14 @@ import (
 )
 
 const (
+	// pollInterval is how often the files are looked at while they change, or
+	// always where the kernel does not tell of changes.
 	pollInterval = 500 * time.Millisecond
+	// lookAnyway is how often, even if nobody tells of a change.
+	lookAnyway = time.Minute
+	// sessionPolls is after how many intervals it is looked whether the processes
+	// of sessions are still there.
+	sessionPolls = 10
 	maxRead      = 1 << 20 // bytes of one file at one look
 	maxSessions  = 4096
 	// hold is how long what wtmp or btmp says waits for the same in the log,
@@ -177,9 +184,15 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Category, sink sensor.Sink) 
 			defer out.Close()
 		}
 	}
+	told := newNotifier(ctx, append([]string{s.opts.WTMP, s.opts.BTMP}, s.opts.Logs...))
+	if told != nil {
+		defer told.close()
+	}
 	sink.Ready()
-	tick := time.NewTicker(s.poll)
-	defer tick.Stop()
+	// The first look finds what came before the notifications.
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var changed chan struct{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -188,10 +201,40 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Category, sink sensor.Sink) 
 			return nil
 		case line := <-journal:
 			r.guard(func() { r.line(line, time.Now()) })
-		case <-tick.C:
+		case _, ok := <-changed:
+			if !ok {
+				told = nil
+			}
+			changed = nil
+			timer.Reset(s.poll) // for all that is written meanwhile
+		case <-timer.C:
+			changed = nil
+			if told != nil && told.watch() {
+				changed = told.changed
+			}
 			r.guard(func() { r.look(time.Now()) })
+			if changed != nil {
+				timer.Reset(r.pause(time.Now()))
+			} else {
+				timer.Reset(s.poll)
+			}
 		}
 	}
+}
+
+// pause is how long nothing has to be done, unless a file changes.
+func (r *run) pause(now time.Time) time.Duration {
+	d := lookAnyway
+	for _, s := range r.sessions {
+		if s.pid != 0 {
+			d = sessionPolls * r.s.poll
+			break
+		}
+	}
+	for _, w := range r.waiting {
+		d = min(d, w.till.Sub(now))
+	}
+	return max(d, r.s.poll)
 }
 
 func (r *run) guard(f func()) {

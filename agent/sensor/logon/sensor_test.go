@@ -239,3 +239,66 @@ func FuzzLogons(f *testing.F) {
 		}
 	})
 }
+
+// TestToldOfChanges: what is appended to files, and a file that is new, is seen
+// long before the files are looked at without a reason.
+func TestToldOfChanges(t *testing.T) {
+	dir := t.TempDir()
+	auth := filepath.Join(dir, "auth.log")
+	s := New(sensortest.Table(t), sensortest.Log(t), Options{WTMP: filepath.Join(dir, "wtmp"), BTMP: filepath.Join(dir, "btmp"), Logs: []string{auth}})
+	s.poll = 10 * time.Millisecond
+	sink := sensortest.Start(t, s)
+	for _, name := range []string{"first", "second"} {
+		add(t, auth, []byte(time.Now().Format(time.RFC3339Nano)+" host sshd[1]: Accepted password for "+name+" from 192.0.2.8 port 1 ssh2\n"))
+		sink.Wait(t, 1, name, func(e *event.Event) bool { return e.Logon.AccountName == name })
+	}
+}
+
+// TestNotifier: changes are told, of files that replace others too, and no
+// watch is left of a file that was replaced.
+func TestNotifier(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	n := newNotifier(t.Context(), []string{path, filepath.Join(dir, "never")})
+	if n == nil {
+		t.Fatal("no inotify")
+	}
+	defer n.close()
+	told := func(what string, change func()) {
+		t.Helper()
+		change()
+		select {
+		case <-n.changed:
+		case <-time.After(2 * time.Minute):
+			t.Fatalf("not told: %s", what)
+		}
+		if !n.watch() {
+			t.Fatal("not watched")
+		}
+		// One change may be told twice.
+		select {
+		case <-n.changed:
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	told("a new file", func() { add(t, path, nil) })
+	told("an addition", func() { add(t, path, []byte("x")) })
+	told("a file that replaces it", func() {
+		add(t, path+".new", nil)
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	})
+	told("an addition to that", func() { add(t, path, []byte("x")) })
+	if len(n.wds) != 2 { // the file and the folder
+		t.Errorf("%v", n.wds)
+	}
+	if n.close(); n.watch() {
+		t.Error("watched by what is closed")
+	}
+	if _, open := <-n.changed; open {
+		if _, open = <-n.changed; open {
+			t.Error("not closed")
+		}
+	}
+}

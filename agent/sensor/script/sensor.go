@@ -42,8 +42,10 @@ const (
 type Sensor struct {
 	log   *slog.Logger
 	queue chan event.Process
-	lost  atomic.Uint64 // since the last look
-	known map[identity]time.Time
+	lost  atomic.Uint64 // not told yet
+	// losing wakes Run to tell of them.
+	losing chan struct{}
+	known  map[identity]time.Time
 
 	seen, delivered, filtered, allLost atomic.Uint64
 }
@@ -58,7 +60,7 @@ type identity struct {
 
 // New makes a sensor.
 func New(log *slog.Logger) *Sensor {
-	return &Sensor{log: log, queue: make(chan event.Process, maxWaiting), known: map[identity]time.Time{}}
+	return &Sensor{log: log, queue: make(chan event.Process, maxWaiting), losing: make(chan struct{}, 1), known: map[identity]time.Time{}}
 }
 
 // Name implements sensor.Sensor.
@@ -82,21 +84,23 @@ func (s *Sensor) See(ev *event.Event) {
 	case s.queue <- ev.Process:
 	default:
 		s.lost.Add(1)
+		select {
+		case s.losing <- struct{}{}:
+		default: // it is awake
+		}
 	}
 }
 
 // Run implements sensor.Sensor.
 func (s *Sensor) Run(ctx context.Context, _ []event.Category, sink sensor.Sink) error {
 	sink.Ready()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case p := <-s.queue:
 			s.handle(p, sink)
-		case <-tick.C:
+		case <-s.losing:
 			if n := s.lost.Swap(0); n > 0 {
 				s.seen.Add(n)
 				s.allLost.Add(n)

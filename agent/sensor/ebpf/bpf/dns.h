@@ -108,7 +108,7 @@ static __always_inline int dns(struct __sk_buff *skb, u32 egress)
 		asm volatile("%0 &= 2047" : "+r"(n));
 		if (n == 0 || n > DNS_MAX || bpf_skb_load_bytes(skb, off, room->data, n))
 			room->d.len = 0;
-		bpf_ringbuf_submit(room, 0);
+		bpf_ringbuf_submit(room, wakeup(K_DNS));
 		return 1;
 	}
 	/* The perf buffer appends the packet from its beginning by itself. */

@@ -101,14 +101,33 @@ static __always_inline void count(void *map, u32 kind)
 		__sync_fetch_and_add(n, 1);
 }
 
+#define WAKE_EVERY 10000000ULL /* ns */
+u64 woken; /* when the reader was woken last, CLOCK_MONOTONIC, ns */
+
+/* The flag for a record in the ring: whether it wakes the reader. Waking it for
+ * each record costs more than all the rest, so the first does and what comes
+ * soon after it waits for the reader's next look. Forks and ends always wait,
+ * unless they fill the ring. The kernel's own way, to wake a reader that has read
+ * everything, does not do: after a fork it never has. */
+static __always_inline u64 wakeup(u32 kind)
+{
+	u64 now;
+	if ((kind == K_FORK || kind == K_EXIT) &&
+	    bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 4)
+		return BPF_RB_NO_WAKEUP;
+	now = bpf_ktime_get_ns();
+	if (now - woken < WAKE_EVERY)
+		return BPF_RB_NO_WAKEUP;
+	woken = now;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
 static __always_inline void emit(void *ctx, u32 kind, void *data, u64 len)
 {
 	long err;
 	count(&made, kind);
-	/* Forks and ends may wait for the reader's next look: waking it for each
-	 * costs more than all the rest. */
 	if (use_ring)
-		err = bpf_ringbuf_output(&events, data, len, kind == K_FORK || kind == K_EXIT ? BPF_RB_NO_WAKEUP : 0);
+		err = bpf_ringbuf_output(&events, data, len, wakeup(kind));
 	else
 		err = bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, data, len);
 	if (err)
