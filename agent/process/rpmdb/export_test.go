@@ -14,6 +14,8 @@ func ReadData(data, wal []byte, each func(*Package) error) error {
 	if err != nil {
 		return err
 	}
-	db.readWAL(bytes.NewReader(wal), int64(len(wal)))
-	return db.packages(each)
+	if db, ok := db.(*database); ok {
+		db.readWAL(bytes.NewReader(wal), int64(len(wal)))
+	}
+	return packages(db, each)
 }

@@ -1,17 +1,20 @@
 // Package rpmdb reads which files the packages of an rpm database own. It knows
-// the database of rpm 4.16 and later, a table of an SQLite file (Fedora 33, RHEL
-// 9, SUSE with that backend), reads it in place without SQLite or a lock, and
-// trusts nothing in it: a database that is being written, or is damaged, gives an
-// error and no more than its bounds.
+// the databases of rpm 4.16 and later, a table of an SQLite file (Fedora 33, RHEL
+// 9), of earlier ones, a hash of Berkeley DB (RHEL 8 and before), and of SUSE, rpm's
+// own "ndb". It reads them in place without a library or a lock, and trusts
+// nothing in them: a database that is being written, or is damaged, gives an error
+// and no more than its bounds.
 //
 // Sources: "Database File Format" and "WAL-mode File Format" of sqlite.org; the
-// header format of the rpm documentation ("Package format").
+// header format of the rpm documentation ("Package format"); for the others see
+// where they are read.
 package rpmdb
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -43,10 +46,13 @@ type Package struct {
 // Path gives the database of rpm below the root of a file system, and whether
 // there is one of the kind that this package reads.
 func Path(root string) (string, bool) {
-	for _, dir := range []string{"usr/lib/sysimage/rpm", "var/lib/rpm"} {
-		name := filepath.Join(root, dir, "rpmdb.sqlite")
-		if st, err := os.Stat(name); err == nil && st.Mode().IsRegular() {
-			return name, true
+	// Where rpm changed its format the old file may have been left.
+	for _, file := range []string{"rpmdb.sqlite", "Packages.db", "Packages"} {
+		for _, dir := range []string{"usr/lib/sysimage/rpm", "var/lib/rpm"} {
+			name := filepath.Join(root, dir, file)
+			if st, err := os.Stat(name); err == nil && st.Mode().IsRegular() {
+				return name, true
+			}
 		}
 	}
 	return "", false
@@ -71,29 +77,44 @@ func Read(path string, each func(*Package) error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if wal, err := os.Open(path + "-wal"); err == nil {
-		defer wal.Close()
-		if st, err := wal.Stat(); err == nil && st.Mode().IsRegular() && st.Size() <= maxWAL {
-			db.readWAL(wal, st.Size())
+	if db, ok := db.(*database); ok {
+		if wal, err := os.Open(path + "-wal"); err == nil {
+			defer wal.Close()
+			if st, err := wal.Stat(); err == nil && st.Mode().IsRegular() && st.Size() <= maxWAL {
+				db.readWAL(wal, st.Size())
+			}
 		}
 	}
-	if err := db.packages(each); err != nil {
+	if err := packages(db, each); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
 
-func (db *database) packages(each func(*Package) error) error {
-	root, err := db.table("Packages")
-	if err != nil {
-		return err
+// store is a database of one of the formats.
+type store interface {
+	// blobs calls each with the header of every package, until it fails.
+	blobs(each func([]byte) error) error
+}
+
+// open tells the formats apart by the first bytes.
+func open(in io.ReaderAt, size int64) (store, error) {
+	head := make([]byte, 16)
+	if _, err := in.ReadAt(head, 0); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	switch {
+	case string(head) == sqliteMagic:
+		return openSQLite(in, size)
+	case binary.LittleEndian.Uint32(head) == ndbMagic:
+		return openNDB(in, size)
+	}
+	return openBerkeley(in, size)
+}
+
+func packages(db store, each func(*Package) error) error {
 	n, left := 0, maxPaths
-	return db.walk(root, func(row []byte) error {
-		blob, ok := lastBlob(row)
-		if !ok {
-			return nil
-		}
+	return db.blobs(func(blob []byte) error {
 		if n++; n > maxPackages {
 			return fmt.Errorf("%w: more than %d packages", ErrDamaged, maxPackages)
 		}

@@ -111,19 +111,31 @@ func sample() []byte {
 	}
 	schema := "tablePackagesPackages\x02"
 	leaf(db[:512], 100, append([]byte{6, 13 + 2*5, 13 + 2*8, 13 + 2*8, 1, 13}, schema...))
-	data := "pkg\x001\x002\x00/usr/bin/\x00a\x00\x00\x00\x00\x00"
-	var h []byte
-	put := func(v ...uint32) {
-		for _, x := range v {
-			h = binary.BigEndian.AppendUint32(h, x)
-		}
-	}
-	put(6, uint32(len(data)))
-	put(1000, 6, 0, 1, 1001, 6, 4, 1, 1002, 6, 6, 1, 1118, 8, 8, 1, 1117, 8, 18, 1, 1116, 4, 20, 1)
-	h = append(h, data...)
+	h := packageHeader("pkg", "/usr/bin/", []string{"a"})
 	kind := 12 + 2*len(h)
 	leaf(db[512:], 0, append([]byte{4, 0, byte(0x80 | kind>>7), byte(kind & 0x7f)}, h...))
 	return db
+}
+
+// packageHeader is rpm's header of a package of version 1-2 with files in one
+// folder.
+func packageHeader(name, folder string, files []string) []byte {
+	data := name + "\x001\x002\x00"
+	entries := []int{1000, 6, 0, 1, 1001, 6, len(name) + 1, 1, 1002, 6, len(name) + 3, 1, 1118, 8, len(data), 1}
+	data += folder + "\x00"
+	entries = append(entries, 1117, 8, len(data), len(files))
+	data += strings.Join(files, "\x00") + "\x00"
+	for len(data)%4 != 0 { // rpm wants numbers so
+		data += "\x00"
+	}
+	entries = append(entries, 1116, 4, len(data), len(files))
+	data += strings.Repeat("\x00", 4*len(files))
+	h := binary.BigEndian.AppendUint32(nil, 6)
+	h = binary.BigEndian.AppendUint32(h, uint32(len(data)))
+	for _, n := range entries {
+		h = binary.BigEndian.AppendUint32(h, uint32(n))
+	}
+	return append(h, data...)
 }
 
 func TestSampleAndLog(t *testing.T) {

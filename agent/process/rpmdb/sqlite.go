@@ -26,7 +26,7 @@ const (
 	walFrame      = 24
 )
 
-func open(r io.ReaderAt, size int64) (*database, error) {
+func openSQLite(r io.ReaderAt, size int64) (*database, error) {
 	var h [100]byte
 	if _, err := r.ReadAt(h[:], 0); err != nil || string(h[:16]) != sqliteMagic {
 		return nil, fmt.Errorf("%w: no SQLite file", ErrDamaged)
@@ -39,6 +39,21 @@ func open(r io.ReaderAt, size int64) (*database, error) {
 		return nil, fmt.Errorf("%w: pages of %d bytes, %d reserved", ErrDamaged, ps, h[20])
 	}
 	return &database{r: r, pageSize: ps, usable: ps - int(h[20]), pages: uint32(size / int64(ps))}, nil
+}
+
+// blobs gives the last column of the table of packages.
+func (db *database) blobs(each func([]byte) error) error {
+	root, err := db.table("Packages")
+	if err != nil {
+		return err
+	}
+	return db.walk(root, func(row []byte) error {
+		blob, ok := lastBlob(row)
+		if !ok {
+			return nil
+		}
+		return each(blob)
+	})
 }
 
 // readWAL notes the pages that the write-ahead log has newer, up to its last

@@ -139,13 +139,13 @@ func (s *Sensor) count(c event.Category, f func(*sensor.Stats)) {
 
 // run is one life of the sensor.
 type run struct {
-	s     *Sensor
-	sink  sensor.Sink
-	only  []event.Category
-	calls []event.Category // of only, those with rules in the kernel
-	ctl   *control
-	rd    source
-	own   bool
+	s      *Sensor
+	sink   sensor.Sink
+	only   []event.Category
+	calls  []event.Category // of only, those with rules in the kernel
+	ctl    *control
+	rd     source
+	own    bool
 	before Status // when we came
 	former former // what is put back when we own audit
 	free   int    // looks at the state with nobody listening
