@@ -117,9 +117,9 @@ bench-idle: build ## measure what the agent costs when nothing happens: processo
 	$(GO) run ./bench/idle -programs bin $(BENCH_FLAGS)
 
 .PHONY: bench-sensor
-bench-sensor: build-agent ## measure what seeing costs and loses, beside auditd and LAUREL (root; minutes; BENCH_FLAGS="-seconds 10")
+bench-sensor: build-agent ## measure what seeing costs and loses, beside auditd and LAUREL, each load for LOAD_SECONDS (default 25: 12 minutes in all; root)
 	@.ci/setup-system .ci/packages-bench
-	$(GO) run ./bench/sensor $(BENCH_FLAGS)
+	$(GO) run ./bench/sensor -seconds $(or $(LOAD_SECONDS),25) $(BENCH_FLAGS)
 
 .PHONY: soak
 soak: build-agent ## run the daemon under load for SOAK (default 1h): flat memory and descriptors, nothing missed (root)

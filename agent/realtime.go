@@ -103,6 +103,7 @@ func (r *realtime) settings(late context.Context, e policy.Effective) onaccess.C
 		ExcludedPath:           r.excludedPath,
 		ExcludedFolders:        r.excludedFolders,
 		Blocks:                 r.a.blocks,
+		NamesMatter:            r.a.blocksPaths,
 		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,
 		Trusted:                r.a.ownPrograms(),
@@ -189,7 +190,11 @@ func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (ver
 		priority = scan.PriorityOnDemand
 	case onaccess.Open:
 	}
-	return r.a.pool.Scan(ctx, scan.Request{File: f, Path: a.Path, Priority: priority})
+	v, err := r.a.pool.Scan(ctx, scan.Request{File: f, Path: a.Path, Priority: priority})
+	if err != nil {
+		return v, fmt.Errorf("scan: %w", err)
+	}
+	return r.a.atBlockedPath(v, a.Path), nil
 }
 
 // excluded leaves out what policy excludes and the agent's own folders: the

@@ -86,6 +86,8 @@ type remediation struct {
 
 	mu     sync.Mutex              // orders history and alerts of the same content
 	alerts map[string]alertCounter // by SHA-256
+
+	sums sums
 }
 
 // alertCounter counts the alerts about one content since a time.
@@ -114,6 +116,10 @@ func (r *remediation) fromRealTime(ctx context.Context, d onaccess.Detection) {
 func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	match, ok := r.relevant(f)
 	if !ok {
+		return threat.Threat{}
+	}
+	if err := r.sums.into(&f.verdict, f.file); err != nil {
+		r.log.Error("detection is not recorded", "path", f.path, "threat", match.Threat, "error", err)
 		return threat.Threat{}
 	}
 	if r.onlyBlocked(f.verdict.Matches) {

@@ -32,8 +32,9 @@ func (a *Agent) openIndicators() {
 	a.responding = make(chan struct{}, maxResponses)
 	a.indicators = indicator.New(indicator.Options{
 		Local: filepath.Join(a.opts.Dirs.Config, "indicators.json"), Portal: filepath.Join(state, "portal.json"),
-		Signatures: a.indicatorSignatures(),
-		Reload:     func(ctx context.Context) error { return a.loadDefinitions(ctx, a.updater.Folders()) },
+		Signatures:   a.indicatorSignatures(),
+		Reload:       func(ctx context.Context) error { return a.loadDefinitions(ctx, a.updater.Folders()) },
+		PathsChanged: func() { a.realtime.policyChanged() },
 		Enforcement: func() (string, bool) {
 			e := a.config.Current()
 			return e.String(policy.KeyNetworkProtection), e.Bool("networkProtection.enableSetWarnToBlock")

@@ -37,6 +37,9 @@ type Options struct {
 	// engine; Reload makes it read them.
 	Signatures string
 	Reload     func(ctx context.Context) error
+	// PathsChanged is called when other paths are blocked than before: what was
+	// decided about files counts no more. Nil: nobody holds accesses.
+	PathsChanged func()
 	// Enforcement of network indicators, and whether Warn blocks.
 	Enforcement func() (level string, warnBlocks bool)
 	// Exempt says which programs, by their full path, are not reported for network
@@ -56,6 +59,9 @@ type Manager struct {
 	version atomic.Pointer[string]
 	fw      firewall
 	changed chan struct{}
+	// pathsApplied is what blocksPaths was made of; used by Run only.
+	pathsApplied string
+	blocksPaths  atomic.Bool
 
 	mu   sync.Mutex
 	told map[string]time.Time // what was reported lately
@@ -207,6 +213,7 @@ func (m *Manager) enforce(ctx context.Context) {
 	if err := m.signatures(ctx, set); err != nil {
 		m.opts.Log.Error("indicators of files are not in force", "error", err)
 	}
+	m.pathsChanged(set)
 	level, warn := m.opts.Enforcement()
 	m.mu.Lock()
 	defer m.mu.Unlock()

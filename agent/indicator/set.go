@@ -1,5 +1,5 @@
 // Package indicator looks for indicators in events and has them blocked: files
-// by the scan engine's own hash signatures, addresses by a table in the
+// by the scan engine's own hash signatures, paths where accesses are held, addresses by a table in the
 // packet filter that is ours alone.
 package indicator
 
@@ -54,6 +54,7 @@ func NewSet(now time.Time, lists ...api.List) *Set {
 				s.hashes[i.Value] = i
 				s.named[i.Value[:min(len(i.Value), namedDigits)]] = i
 			case api.FilePath:
+				s.named[pathDigits(i.Value)] = i
 				if !strings.ContainsAny(i.Value, `*?[\`) {
 					s.paths[i.Value] = i
 				} else if len(s.patterns) < maxPatterns {
@@ -142,7 +143,8 @@ const (
 	namedDigits  = 12
 )
 
-// Named gives the indicator of a file whose signature has this name, and whether
+// Named gives the indicator of a file whose signature has this name (of a path:
+// whose threat), and whether
 // it is the name of one at all: the engine may still know one that is gone.
 func (s *Set) Named(threat string) (i *api.Indicator, ours bool) {
 	digits, ours := strings.CutPrefix(threat, threatPrefix)

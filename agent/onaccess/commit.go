@@ -85,7 +85,7 @@ func (w *Watcher) keep(f *flight, before fileState, began time.Time, under stamp
 // ignorable reports whether policy and the file system allow an ignore mark.
 func (w *Watcher) ignorable(s fileState, class fsClass) bool {
 	switch {
-	case w.cfg.Ignore == IgnoreOff || !class.ignorable():
+	case w.cfg.Ignore == IgnoreOff || !class.ignorable() || w.cfg.NamesMatter != nil && w.cfg.NamesMatter():
 		return false
 	case w.cfg.Ignore == IgnoreAll:
 		return true

@@ -162,6 +162,10 @@ type Config struct {
 	// resolved: mounts in them get no mark. Call ExclusionsChanged after a
 	// change. nil: none.
 	ExcludedFolders func() []string
+	// NamesMatter reports whether verdicts depend on the name under which a file is
+	// opened. Then no file gets a kernel ignore mark, which its next name would
+	// have, too. Call Forget when it becomes so. nil: they never do.
+	NamesMatter func() bool
 	// Blocks decides whether a verdict with matches denies the access. nil: any
 	// match does.
 	Blocks func(verdict.Verdict) bool

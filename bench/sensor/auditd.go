@@ -170,7 +170,7 @@ func (a *auditd) pids() []int {
 
 func (a *auditd) settle(ctx context.Context) (uint64, string, error) {
 	last := int64(-1)
-	for range 120 {
+	for range 30 {
 		time.Sleep(2 * time.Second) // end_of_event_timeout
 		s, err := auditStatus(ctx)
 		if err != nil {

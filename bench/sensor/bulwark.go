@@ -109,7 +109,7 @@ func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 	time.Sleep(time.Second)
 	var v map[string]float64
 	quiet := 0
-	err := b.until(ctx, 3*time.Minute, func(now map[string]float64, _ map[string]string) bool {
+	err := b.until(ctx, time.Minute, func(now map[string]float64, _ map[string]string) bool {
 		v = now
 		if v["on_the_way_process"] != 0 || v["on_the_way_file"] != 0 {
 			quiet = 0

@@ -130,13 +130,20 @@ func compare(ctx context.Context, who []string, loads []load, program string) er
 		"processes take more than with nobody watching: the kernel's part of the watching.\n\n", runtime.NumCPU(), release())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "load\twho\tdone/s\tevents made\tdelivered\tcounted lost\tunaccounted\tagent\tagent, all\tload\tload +\tsum\t")
+	var failed error
 	for _, l := range loads {
 		var alone time.Duration
 		for _, name := range who {
 			o, err := one(ctx, name, l, program)
 			if err != nil {
+				// The others are measured all the same.
 				_ = w.Flush()
-				return fmt.Errorf("%s, %s: %w", l, name, err)
+				failed = errors.Join(failed, fmt.Errorf("%s, %s: %w", l, name, err))
+				fmt.Println(failed)
+				if ctx.Err() != nil {
+					return failed
+				}
+				continue
 			}
 			if name == "off" {
 				alone = o.done.perUnit()
@@ -145,7 +152,7 @@ func compare(ctx context.Context, who []string, loads []load, program string) er
 			_ = w.Flush()
 		}
 	}
-	return w.Flush()
+	return errors.Join(failed, w.Flush())
 }
 
 func (o *outcome) print(w *tabwriter.Writer, alone time.Duration) {

@@ -168,13 +168,20 @@ func TestIndicators(t *testing.T) {
 		t.Fatal(err)
 	}
 	runs := func() error { return exec.Command(program).Run() }
-	if err := errors.Join(runs(), n.reaches(blockedHost), n.reaches(namedHost), n.reaches(freeHost)); err != nil {
+	// Another one, which is blocked by where it is.
+	placed, elsewhere := filepath.Join(n.watch, "placed", "program"), filepath.Join(n.watch, "elsewhere")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(placed), 0o755), os.WriteFile(placed, append(data, "placed"...), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	runsPlaced := func() error { return exec.Command(placed).Run() }
+	if err := errors.Join(runs(), runsPlaced(), n.reaches(blockedHost), n.reaches(namedHost), n.reaches(freeHost)); err != nil {
 		t.Fatalf("before there are indicators: %v", err)
 	}
 
 	ids := map[string]string{}
 	for _, i := range []struct{ kind, value, title string }{
 		{"FileSha256", sha256Hex(data), "Program of the test"}, {"IpAddress", blockedHost, "Address of the test"}, {"DomainName", "bulwark.example", "Name of the test"},
+		{"FilePath", filepath.Join(n.watch, "placed", "*"), "Place of the test"},
 	} {
 		status, out := o.do("POST", "/api/indicators", fmt.Sprintf(`{"indicatorType":%q,"indicatorValue":%q,"action":"Block","title":%q,"description":"d","severity":"High"}`, i.kind, i.value, i.title))
 		var made struct{ ID string }
@@ -197,6 +204,15 @@ func TestIndicators(t *testing.T) {
 		})
 	}
 	blocked("the program", runs, "operation not permitted")
+	blocked("the program at a place", runsPlaced, "operation not permitted")
+	// What was clean elsewhere is blocked there, and what was blocked there is not elsewhere.
+	if err := errors.Join(os.Rename(placed, elsewhere), exec.Command(elsewhere).Run(), os.Rename(elsewhere, placed)); err != nil {
+		t.Errorf("at another place: %v", err)
+	}
+	blocked("the program when it is back", runsPlaced, "operation not permitted")
+	if _, err := os.ReadFile(placed); !errors.Is(err, unix.EPERM) {
+		t.Errorf("it is read: %v", err)
+	}
 	blocked("the address", func() error { return n.reaches(blockedHost) }, "connect")
 	blocked("the name", func() error {
 		_ = n.resolve(badName) // the host learns the address; asked again if this fails
@@ -239,6 +255,7 @@ func TestIndicators(t *testing.T) {
 		}
 	}
 	n.until("the program runs again", runs)
+	n.until("the program at its place runs again", runsPlaced)
 	n.until("the address is reached again", func() error { return n.reaches(blockedHost) })
 	n.until("the named address is reached again", func() error { return n.reaches(namedHost) })
 }

@@ -1,6 +1,7 @@
 package rpmdb_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -99,7 +100,7 @@ func TestBerkeley(t *testing.T) {
 // ndbFile makes a database as rpm's ndb has it: no program of Debian writes one.
 func ndbFile(packages map[string][]byte) []byte {
 	le := binary.LittleEndian
-	db := make([]byte, 4096)
+	db := bytes.Repeat([]byte{0}, 4096)
 	copy(db, "RpmP")
 	le.PutUint32(db[8:], 5)  // generation
 	le.PutUint32(db[12:], 1) // pages of slots

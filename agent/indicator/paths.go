@@ -1,0 +1,73 @@
+package indicator
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	api "github.com/bulwarkhq/bulwark/api/indicator"
+)
+
+// pathDigits stand for a path in the name of its threat, as the first digits of
+// a hash do.
+func pathDigits(value string) string {
+	sum := sha256.Sum256([]byte(api.FilePath + "\x00" + value))
+	return hex.EncodeToString(sum[:])[:namedDigits]
+}
+
+// blockedPath gives the indicator that blocks what is at a path; nil for none.
+func (s *Set) blockedPath(path string, now time.Time, warn bool) *api.Indicator {
+	if i := s.path(path, now); i != nil && blocks(i, warn) && !i.Expired(now) {
+		return i
+	}
+	return nil
+}
+
+// pathsInForce are the indicators that block paths, as one text.
+func (s *Set) pathsInForce(now time.Time, warn bool) string {
+	var values []string
+	for n := range s.all {
+		if i := &s.all[n]; i.Type == api.FilePath && (blocks(i, warn) || i.Action == api.Allow) && !i.Expired(now) {
+			values = append(values, i.Action+" "+i.Value)
+		}
+	}
+	slices.Sort(values)
+	return strings.Join(values, "\n")
+}
+
+// BlockedPath gives the name of the threat that a file is by being at path, which
+// OfThreat knows; empty where no indicator blocks it. It is called for every file
+// that is scanned.
+func (m *Manager) BlockedPath(path string) string {
+	set := m.set.Load()
+	if len(set.paths)+len(set.patterns) == 0 {
+		return ""
+	}
+	_, warn := m.opts.Enforcement()
+	i := set.blockedPath(path, m.opts.Now(), warn)
+	if i == nil {
+		return ""
+	}
+	return threatPrefix + pathDigits(i.Value)
+}
+
+// BlocksPaths reports whether any path is blocked, so that the name under which
+// a file is opened matters. It is called often: one atomic load.
+func (m *Manager) BlocksPaths() bool { return m.blocksPaths.Load() }
+
+// pathsChanged has what was decided about files forgotten when other paths are
+// blocked than before.
+func (m *Manager) pathsChanged(set *Set) {
+	_, warn := m.opts.Enforcement()
+	now := set.pathsInForce(m.opts.Now(), warn)
+	if now == m.pathsApplied {
+		return
+	}
+	m.pathsApplied = now
+	m.blocksPaths.Store(now != "")
+	if m.opts.PathsChanged != nil {
+		m.opts.PathsChanged()
+	}
+}

@@ -1,0 +1,69 @@
+package indicator
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	api "github.com/bulwarkhq/bulwark/api/indicator"
+)
+
+func TestBlockedPath(t *testing.T) {
+	now := time.Now()
+	soon := now.Add(time.Hour)
+	s := NewSet(now, list(t,
+		api.Indicator{Type: api.FilePath, Value: "/opt/evil", Action: api.Block},
+		api.Indicator{Type: api.FilePath, Value: "/srv/*/tool", Action: api.Remediate},
+		api.Indicator{Type: api.FilePath, Value: "/srv/good/tool", Action: api.Allow},
+		api.Indicator{Type: api.FilePath, Value: "/opt/warned", Action: api.Warn},
+		api.Indicator{Type: api.FilePath, Value: "/opt/seen", Action: api.Audit},
+		api.Indicator{Type: api.FilePath, Value: "/opt/late", Action: api.Block, Expires: soon},
+	))
+	for path, want := range map[string]string{
+		"/opt/evil": "/opt/evil", "/srv/a/tool": "/srv/*/tool", "/srv/good/tool": "", "/srv/a/b/tool": "", "/opt/warned": "", "/opt/seen": "",
+		"/opt/late": "/opt/late", "/opt/evil/x": "", "": "",
+	} {
+		got := ""
+		if i := s.blockedPath(path, now, false); i != nil {
+			got = i.Value
+			if named, ours := s.Named(threatPrefix + pathDigits(i.Value)); !ours || named == nil || named.Value != got {
+				t.Errorf("%s: the threat's name means %v", path, named)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	if s.blockedPath("/opt/warned", now, true) == nil {
+		t.Error("a warning that blocks does not")
+	}
+	if s.blockedPath("/opt/late", soon.Add(time.Second), false) != nil {
+		t.Error("an expired one blocks")
+	}
+}
+
+// What was decided about files is forgotten once for each change of the paths.
+func TestPathsChanged(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "indicators.json")
+	forgotten := 0
+	m := New(Options{
+		Local: file, Enforcement: func() (string, bool) { return Disabled, false }, PathsChanged: func() { forgotten++ },
+	})
+	step := func(text string, want int, blocks bool) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.load()
+		m.enforce(context.Background())
+		if forgotten != want || m.BlocksPaths() != blocks || (m.BlockedPath("/opt/evil") != "") != blocks {
+			t.Errorf("%s: forgotten %d times, want %d; blocks %v %q", text, forgotten, want, m.BlocksPaths(), m.BlockedPath("/opt/evil"))
+		}
+	}
+	step(`{"indicators": []}`, 0, false)
+	step(`{"indicators": [{"type": "FilePath", "value": "/opt/evil", "action": "Block", "title": "x"}]}`, 1, true)
+	step(`{"indicators": [{"type": "FilePath", "value": "/opt/evil", "action": "Block", "title": "y"}]}`, 1, true)
+	step(`{"indicators": [{"type": "DomainName", "value": "evil.example", "action": "Block"}]}`, 2, false)
+}
