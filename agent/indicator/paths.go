@@ -25,16 +25,22 @@ func (s *Set) blockedPath(path string, now time.Time, warn bool) *api.Indicator 
 	return nil
 }
 
-// pathsInForce are the indicators that block paths, as one text.
-func (s *Set) pathsInForce(now time.Time, warn bool) string {
+// pathsInForce are the indicators that decide about paths, as one text, and
+// whether any of them blocks.
+func (s *Set) pathsInForce(now time.Time, warn bool) (text string, blocked bool) {
 	var values []string
 	for n := range s.all {
-		if i := &s.all[n]; i.Type == api.FilePath && (blocks(i, warn) || i.Action == api.Allow) && !i.Expired(now) {
+		i := &s.all[n]
+		if i.Type != api.FilePath || i.Expired(now) {
+			continue
+		}
+		if b := blocks(i, warn); b || i.Action == api.Allow {
 			values = append(values, i.Action+" "+i.Value)
+			blocked = blocked || b
 		}
 	}
 	slices.Sort(values)
-	return strings.Join(values, "\n")
+	return strings.Join(values, "\n"), blocked
 }
 
 // BlockedPath gives the name of the threat that a file is by being at path, which
@@ -61,12 +67,12 @@ func (m *Manager) BlocksPaths() bool { return m.blocksPaths.Load() }
 // blocked than before.
 func (m *Manager) pathsChanged(set *Set) {
 	_, warn := m.opts.Enforcement()
-	now := set.pathsInForce(m.opts.Now(), warn)
+	now, blocked := set.pathsInForce(m.opts.Now(), warn)
 	if now == m.pathsApplied {
 		return
 	}
 	m.pathsApplied = now
-	m.blocksPaths.Store(now != "")
+	m.blocksPaths.Store(blocked)
 	if m.opts.PathsChanged != nil {
 		m.opts.PathsChanged()
 	}

@@ -1,6 +1,6 @@
 // Package indicator looks for indicators in events and has them blocked: files
-// by the scan engine's own hash signatures, paths where accesses are held, addresses by a table in the
-// packet filter that is ours alone.
+// by the scan engine's own hash signatures, paths where accesses are held,
+// addresses by a table in the packet filter that is ours alone.
 package indicator
 
 import (
@@ -143,9 +143,9 @@ const (
 	namedDigits  = 12
 )
 
-// Named gives the indicator of a file whose signature has this name (of a path:
-// whose threat), and whether
-// it is the name of one at all: the engine may still know one that is gone.
+// Named gives the indicator of a file whose signature has this name, or whose
+// path is known by it, and whether it is the name of one at all: the engine may
+// still know one that is gone.
 func (s *Set) Named(threat string) (i *api.Indicator, ours bool) {
 	digits, ours := strings.CutPrefix(threat, threatPrefix)
 	if !ours {
