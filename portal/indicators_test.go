@@ -153,6 +153,8 @@ func TestIndicatorsAPI(t *testing.T) {
 		{`{"indicatorValue":"a.b","indicatorType":"DomainName","action":"Block"}`, "title"},
 		{`{"indicatorValue":"a.b","indicatorType":"DomainName","action":"Explode","title":"x"}`, "action"},
 		{`{"indicatorValue":"a.b","indicatorType":"DomainName","action":"BlockAndRemediate","title":"x"}`, "action"},
+		{`{"indicatorValue":"/opt/x","indicatorType":"FilePath","action":"BlockAndRemediate","title":"x"}`, "action"},
+		{`{"indicatorValue":"https://a.b/c","indicatorType":"Url","action":"Block","title":"x"}`, "action"},
 		{`{"indicatorValue":"http://a.b/","indicatorType":"Url","action":"Block","title":"x"}`, "action"},
 		{`{"indicatorValue":"a.b","indicatorType":"DomainName","action":"Audit","title":"x","generateAlert":false}`, "generateAlert"},
 		{`{"indicatorValue":"a.b","indicatorType":"DomainName","action":"Block","title":"x","expirationTime":"2001-01-01T00:00:00Z"}`, "expirationTime"},

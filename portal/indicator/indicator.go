@@ -250,13 +250,11 @@ func (i *Indicator) normalize(now time.Time, groups []fleet.Group) error {
 	}
 	i.Type, i.Value, i.Action, i.Severity = w.Type, w.Value, w.Action, w.Severity
 	i.Alerts = i.Alerts && i.Action != api.Allow
-	if i.Type == api.FilePath || i.Type == api.URL {
-		if i.Action == api.Block || i.Action == api.Remediate || i.Action == api.Warn {
-			return invalid("action", "%s cannot be blocked, only reported: use Audit, or the hash or the domain", i.Type)
-		}
+	if i.Type == api.URL && (i.Action == api.Block || i.Action == api.Remediate || i.Action == api.Warn) {
+		return invalid("action", "%s cannot be blocked, only reported: use Audit, or the domain", i.Type)
 	}
-	if i.Action == api.Remediate && !strings.HasPrefix(i.Type, "File") {
-		return invalid("action", "BlockAndRemediate is for files: use Block")
+	if i.Action == api.Remediate && (i.Type == api.FilePath || !strings.HasPrefix(i.Type, "File")) {
+		return invalid("action", "BlockAndRemediate is for the hashes of files: use Block")
 	}
 	if !i.Expires.IsZero() {
 		i.Expires = i.Expires.UTC().Truncate(time.Second)
