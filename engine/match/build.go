@@ -44,8 +44,8 @@ const crowdBits = 20
 func (b *builder) crowded(h uint64) *uint16 { return &b.crowd[h>>(64-crowdBits)] }
 
 // Rare reports whether an atom has a window of the long class that is not seen
-// often. A table without others is scanned several times as fast as one that holds
-// some thousand of them.
+// often. A table without others is scanned half as fast again as one that holds some
+// thousand of them.
 func Rare(a Atom) bool {
 	lit := literal{}
 	if lit.set(a) != nil {
