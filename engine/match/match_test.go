@@ -192,8 +192,8 @@ func TestShortFilterLetsFewPass(t *testing.T) {
 func TestBuildOfOpenGrams(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	var atoms []Atom
-	for i := range 1200 {
-		a := Atom{ID: uint32(i), Bytes: make([]byte, 3), Mask: []byte{byte(rng.Uint32() & rng.Uint32()), 0xff, byte(rng.Uint32() & rng.Uint32())}}
+	for i := range 3500 {
+		a := Atom{ID: uint32(i), Bytes: make([]byte, 3), Mask: []byte{1 << rng.IntN(8), 0xff, 1 << rng.IntN(8)}}
 		for k := range a.Bytes {
 			a.Bytes[k] = byte(rng.Uint32())
 		}

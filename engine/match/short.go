@@ -71,7 +71,7 @@ func (l *literal) shortGram(at int) (g shortGram) {
 			g.v |= uint32(l.folded[i]) << (8 * k)
 		}
 		if k < 3 {
-			g.values[k], g.masks[k] = l.bytes[i], l.mask[i]
+			g.values[k], g.masks[k] = l.bytes[i]&l.mask[i], l.mask[i]
 		}
 	}
 	return g
@@ -262,7 +262,7 @@ func (b *builder) shortFilters() {
 		total += g.count()
 	}
 	if total > mostRuns {
-		// Filters of ones: no set of signatures makes Build work for minutes.
+		// Filters of ones, so that no set of signatures makes Build work for minutes.
 		m.classes[classShort].first = slices.Repeat([]uint32{math.MaxUint32}, firstMin)
 		m.kinds = slices.Repeat([]uint8{math.MaxUint8}, kindsMin)
 		return
@@ -290,8 +290,9 @@ func (b *builder) shortFilters() {
 }
 
 // mostRuns is how many runs of three bytes all grams of the short class may allow
-// together for Build to list them: those of fifty single bytes.
-const mostRuns = 1 << 22
+// together for Build to list them: several times those of all pairs of bytes, which
+// are as many as those of all single bytes.
+const mostRuns = 1 << 26
 
 // The sizes of the table of kinds, powers of two.
 const (
@@ -343,8 +344,8 @@ var kindOf = [forms]uint8{
 var formsOf = func() (of [256]uint16) {
 	for kinds := range of {
 		for f := 1; f < forms; f++ {
-			single := bits.OnesCount8(form(f)&allThree) == 1 && f > int(allThree)
-			if kinds>>kindOf[f]&1 != 0 && !single && f != int(allFour&^allThree) {
+			none := f > int(allThree) && bits.OnesCount8(form(f)&allThree) < 2
+			if kinds>>kindOf[f]&1 != 0 && !none {
 				of[kinds] |= 1 << f
 			}
 		}
