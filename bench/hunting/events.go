@@ -11,7 +11,6 @@ import (
 
 	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
-	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 )
 
 const (
@@ -77,8 +76,14 @@ func (m *maker) event(at time.Time) event.Event {
 	return e
 }
 
+// filled is a store that takes events.
+type filled interface {
+	eventstore.Store
+	Maintain(ctx context.Context) error
+}
+
 // fill puts n events into the store, the older ones as closed segments.
-func fill(ctx context.Context, s *duckdb.Store, n int) error {
+func fill(ctx context.Context, s filled, n int) error {
 	m := &maker{Rand: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // the same events each time
 	batches := max(1, n/batchSize)
 	step := hoursSpan * time.Hour / time.Duration(batches)

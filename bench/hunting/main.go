@@ -2,6 +2,7 @@
 // a person wrote, on the embedded event store.
 //
 //	go run ./bench/hunting -events 1000000
+//	go run ./bench/hunting -event-store clickhouse://127.0.0.1/bench -server $(pidof clickhouse-server)
 package main
 
 import (
@@ -24,7 +25,16 @@ func main() {
 	events := flag.Int("events", 1_000_000, "how many events")
 	rounds := flag.Int("rounds", 3, "times that each query runs; the shortest counts")
 	only := flag.Bool("timeline", false, "measure the timeline of a device only")
+	remote := flag.String("event-store", "", "clickhouse://... with a new database: compare it with the embedded store")
+	server := flag.Int("server", 0, "process of the ClickHouse server, when it runs here")
 	flag.Parse()
+	if *remote != "" {
+		if err := compare(*remote, *server, *events, *rounds); err != nil {
+			fmt.Fprintln(os.Stderr, "hunting:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := measure(*events, *rounds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "hunting:", err)
 		os.Exit(1)

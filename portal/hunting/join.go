@@ -223,6 +223,7 @@ func (t *translator) unite(at interface{ Position() kql.Pos }, rels []relation, 
 			if c, ok := r.find(want.name); ok && c.typ == want.typ {
 				sql = c.id
 			}
+			t.define(cols[offset+k].id, sql)
 			list = append(list, sql+" AS "+cols[offset+k].id)
 		}
 		selects = append(selects, "SELECT "+strings.Join(list, ", ")+" FROM "+r.sql)

@@ -207,7 +207,7 @@ func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, l
 		t.limit = int64(limits.Rows) + 1 // one more says that there are more
 	}
 	if _, ok := session.(Scanner); ok {
-		t.remotely, t.definitions = true, map[string]string{}
+		t.remotely, t.definitions = true, map[string][]string{}
 	}
 	t.arrives = func(name string) bool { _, elsewhere := h.loaded[name]; return !elsewhere }
 	present := map[string]bool{}

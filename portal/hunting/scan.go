@@ -105,7 +105,7 @@ func (t *translator) computed(at interface{ Position() kql.Pos }, items []item, 
 	}
 	origin, alone := map[string]Column{}, true
 	for i, it := range items {
-		t.definitions[out.cols[i].id] = it.val.sql
+		t.define(out.cols[i].id, it.val.sql)
 		if strings.Contains(it.val.sql, " OVER ") {
 			alone = false // it depends on the other rows
 		}
@@ -119,6 +119,14 @@ func (t *translator) computed(at interface{ Position() kql.Pos }, items []item, 
 		out.push = &pushable{scan: r.push.scan, origin: origin, exact: r.push.exact}
 	}
 	return out
+}
+
+// define notes what a column is, where nothing but its readers depends on it. One of
+// a union is several times.
+func (t *translator) define(id, sql string) {
+	if t.remotely {
+		t.definitions[id] = append(t.definitions[id], sql)
+	}
 }
 
 // where translates the operator. What the scan checks as well as the database would
@@ -333,25 +341,27 @@ func (t *translator) membership(x *kql.In, r relation, s *scope) (p Predicate, e
 var idForm = regexp.MustCompile(`\bc[0-9]+\b`)
 
 // needed are the scans that a statement reads, with the columns that make a
-// difference to it. Where an id stands but in its own definition, which is one of
-// definitions, what that is made of is not needed there.
-func needed(scans []*pending, definitions map[string]string, sql string) []Scan {
+// difference to it. Where an id stands but in its own definitions, what those are
+// made of is not needed there.
+func needed(scans []*pending, definitions map[string][]string, sql string) []Scan {
 	uses := map[string]int{}
 	for _, id := range idForm.FindAllString(sql, -1) {
 		uses[id]++
 	}
 	var idle []string
-	for id := range definitions {
-		if uses[id] == 1 {
+	for id, list := range definitions {
+		if uses[id] == len(list) {
 			idle = append(idle, id)
 		}
 	}
 	for len(idle) > 0 {
 		id := idle[len(idle)-1]
 		idle = idle[:len(idle)-1]
-		for _, of := range idForm.FindAllString(definitions[id], -1) {
-			if uses[of]--; uses[of] == 1 && definitions[of] != "" {
-				idle = append(idle, of)
+		for _, definition := range definitions[id] {
+			for _, of := range idForm.FindAllString(definition, -1) {
+				if uses[of]--; len(definitions[of]) > 0 && uses[of] == len(definitions[of]) {
+					idle = append(idle, of)
+				}
 			}
 		}
 	}

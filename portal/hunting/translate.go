@@ -66,8 +66,8 @@ type translator struct {
 	// remotely: the rows of the tables that arrive must be brought by scans.
 	remotely bool
 	scans    []*pending
-	// definitions are what the columns are that are computed row by row.
-	definitions map[string]string
+	// definitions are what the columns are that are computed row by row, by id.
+	definitions map[string][]string
 	// limit is how many rows of the result are read; 0 for all.
 	limit int64
 	// lookup runs a statement whose result decides the columns of another.

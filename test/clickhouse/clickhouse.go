@@ -197,28 +197,42 @@ func (s *Server) await(t testing.TB) {
 	}
 }
 
+// Exec has the server run a statement.
+func (s *Server) Exec(ctx context.Context, statement string) error {
+	_, err := s.ask(ctx, statement)
+	return err
+}
+
 // Number asks the server for a number.
 func (s *Server) Number(ctx context.Context, query string) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.HTTP+"/", strings.NewReader(query))
+	text, err := s.ask(ctx, query)
 	if err != nil {
 		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %.500s", query, text)
+	}
+	return n, nil
+}
+
+func (s *Server) ask(ctx context.Context, statement string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.HTTP+"/", strings.NewReader(statement))
+	if err != nil {
+		return "", err
 	}
 	req.Header.Set("X-ClickHouse-User", User)
 	req.Header.Set("X-ClickHouse-Key", Password)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
-	if err != nil {
-		return 0, err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %.500s", statement, text)
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %.500s", query, text)
-	}
-	return n, nil
+	return string(text), err
 }
 
 // tail is the end of some files.

@@ -1,9 +1,15 @@
 package clickhouse_test
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,5 +56,168 @@ func open(t *testing.T, address string, change func(*clickhouse.Config)) *clickh
 
 func TestStore(t *testing.T) {
 	one := server.Start(t)
-	eventstoretest.Run(t, func(t *testing.T) eventstore.Store { return open(t, address("", one), nil) })
+	t.Run("suite", func(t *testing.T) {
+		eventstoretest.Run(t, func(t *testing.T) eventstore.Store { return open(t, address("", one), nil) })
+	})
+	t.Run("two portals", func(t *testing.T) { twoPortals(t, one) })
+	t.Run("a portal that dies", func(t *testing.T) { deadPortal(t, one) })
+	t.Run("days", func(t *testing.T) { days(t, one) })
+}
+
+// twoPortals: devices deliver the same batches to two portals at the same time.
+func twoPortals(t *testing.T, one *server.Server) {
+	to := address("", one)
+	first := open(t, to, nil)
+	second := open(t, to, nil)
+	var senders []*sender
+	var wg sync.WaitGroup
+	for i := range 3 {
+		d := &sender{device: fmt.Sprintf("%040x", i+1)}
+		senders = append(senders, d)
+		for _, s := range []eventstore.Store{first, second} {
+			same := &sender{device: d.device}
+			wg.Go(func() {
+				if err := same.run(t.Context(), s, func() bool { return same.acked.Load() < 8 }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		d.acked.Store(8)
+	}
+	wg.Wait()
+	for _, d := range senders {
+		d.check(t, first)
+	}
+	// What one stored the other takes as a repetition, whatever it remembers.
+	again := eventstoretest.Batch(senders[0].device, 8, 7*batchEvents, batchEvents)
+	for _, s := range []eventstore.Store{first, second} {
+		if err := s.Append(t.Context(), again); err != nil {
+			t.Error(err)
+		}
+	}
+	senders[0].check(t, second)
+}
+
+// deadPortal: a portal wrote the events of a batch and died before the batch
+// counted.
+func deadPortal(t *testing.T, one *server.Server) {
+	to := address("", one)
+	cfg, err := clickhouse.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, to, nil)
+	d := &sender{device: eventstoretest.DeviceA}
+	if err := d.run(t.Context(), s, func() bool { return d.acked.Load() < 2 }); err != nil {
+		t.Fatal(err)
+	}
+	exec := func(query string) {
+		t.Helper()
+		if err := one.Exec(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A third batch, the events of the first with other numbers, and no delivery.
+	db := cfg.Database
+	exec(fmt.Sprintf("INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '%s', 'spool-1', 3, 77, now()", db, d.device))
+	exec(fmt.Sprintf("INSERT INTO %[1]s.DeviceProcessEvents (Day, Hour, BatchGroup, IngestionTime, DeviceId, Timestamp, ReportId) SELECT Day, Hour, 77, IngestionTime, DeviceId, Timestamp, ReportId + 1000 FROM %[1]s.DeviceProcessEvents", db))
+	third := eventstoretest.Batch(d.device, 3, 2*batchEvents, batchEvents)
+	if err := s.Append(t.Context(), third); !errors.Is(err, eventstore.ErrBusy) {
+		t.Fatalf("a batch that another portal is storing: %v, want %v", err, eventstore.ErrBusy)
+	}
+	// An hour later it is no longer storing it.
+	exec(fmt.Sprintf("ALTER TABLE %s.intents DROP PARTITION '%s'", db, time.Now().UTC().Format(time.DateOnly)))
+	exec(fmt.Sprintf("INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '%s', 'spool-1', 3, 77, now() - 3600", db, d.device))
+	if err := s.Append(t.Context(), third); err != nil {
+		t.Fatal(err)
+	}
+	d.acked.Store(3)
+	d.check(t, s)
+	// Nobody comes again with a batch of another dead portal.
+	exec(fmt.Sprintf("INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '%s', 'spool-2', 1, 78, now() - 3600", db, d.device))
+	exec(fmt.Sprintf("INSERT INTO %[1]s.DeviceFileEvents (Day, Hour, BatchGroup, IngestionTime, DeviceId, Timestamp, ReportId) SELECT Day, Hour, 78, IngestionTime, DeviceId, Timestamp, ReportId + 1000 FROM %[1]s.DeviceFileEvents", db))
+	if err := s.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.check(t, s)
+}
+
+// days: what the maintenance folds counts as before, and what is too old goes.
+func days(t *testing.T, one *server.Server) {
+	to := address("", one)
+	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := open(t, to, func(c *clickhouse.Config) {
+		c.Now = func() time.Time { return clock }
+		c.Retention = 10 * 24 * time.Hour
+	})
+	batch := func(seq uint64) *eventstore.Batch {
+		b := eventstoretest.Batch(eventstoretest.DeviceA, seq, int(seq)*6, 6)
+		b.Received = clock
+		b.Lost = map[string]uint64{"file": math.MaxUint64 / 2}
+		return b
+	}
+	for seq := range uint64(3) {
+		if err := s.Append(t.Context(), batch(seq+1)); err != nil {
+			t.Fatal(err)
+		}
+		clock = clock.Add(24 * time.Hour)
+	}
+	check := func(when string, events int) {
+		t.Helper()
+		for range 2 { // a second time changes nothing
+			if err := s.Maintain(t.Context()); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+		}
+		if n := len(eventstoretest.All(t, s, eventstore.TimelineQuery{DeviceID: eventstoretest.DeviceA, Limit: 100})); n != events {
+			t.Errorf("%s: %d events, want %d", when, n, events)
+		}
+		receipts, err := s.Receipts(t.Context(), eventstoretest.DeviceA)
+		if err != nil || receipts["process"] != (eventstore.Receipt{Stored: 3}) || receipts["file"] != (eventstore.Receipt{Stored: 3, Lost: math.MaxUint64}) {
+			t.Errorf("%s: receipts %v, %v", when, receipts, err)
+		}
+		again := open(t, to, nil)
+		if n, err := again.Stored(t.Context(), eventstoretest.DeviceA, "spool-1"); err != nil || n != 3 {
+			t.Errorf("%s: the mark is %d, %v, want 3", when, n, err)
+		}
+		if err := again.Append(t.Context(), batch(2)); err != nil {
+			t.Error(err)
+		}
+	}
+	check("before anything is folded", 18)
+	clock = clock.Add(48 * time.Hour)
+	check("when some days are folded", 18)
+	clock = clock.Add(6 * 24 * time.Hour)
+	check("when the first day is too old", 12)
+	clock = clock.Add(20 * 24 * time.Hour)
+	check("when all are too old", 0)
+}
+
+func TestParse(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("from the file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]clickhouse.Config{
+		"clickhouse://one/events":                               {Endpoints: []string{"one:8123"}, Database: "events"},
+		"clickhouse://u:p%40%2F@one:99,[::1],two/e_1":           {Endpoints: []string{"one:99", "[::1]:8123", "two:8123"}, User: "u", Password: "p@/", Database: "e_1"},
+		"clickhouse://[::1]:9/e?secure=true&cluster=c":          {Endpoints: []string{"[::1]:9"}, Database: "e", TLS: true, Cluster: "c"},
+		"clickhouse://u@one/e?secure=1&password_file=" + secret: {Endpoints: []string{"one:8443"}, User: "u", Password: "from the file", Database: "e", TLS: true},
+		"clickhouse://one/e?max_bytes=2000000000":               {Endpoints: []string{"one:8123"}, Database: "e", MaxBytes: 2_000_000_000},
+	} {
+		if got, err := clickhouse.Parse(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+	for text, part := range map[string]string{
+		"postgres://one/e": "does not begin with", "clickhouse://one": "needs a database", "clickhouse://one/a-b": "needs a database", "clickhouse:///e": "host[:port]",
+		"clickhouse://one:0/e": "host[:port]", "clickhouse://one:http/e": "host[:port]", "clickhouse://one,,two/e": "host[:port]", "clickhouse://u:secret%zz@one/e": "%25",
+		"clickhouse://u:secret@one/e?speed=1": "no option", "clickhouse://one/e?secure=perhaps": "true or false", "clickhouse://one/e?cluster=a'b": "no name",
+		"clickhouse://one/e?max_bytes=5": "at least", "clickhouse://one/e?password_file=/does/not/exist": "no such file", "clickhouse://one/e?password_file=/dev/zero": "no file",
+	} {
+		_, err := clickhouse.Parse(text)
+		if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v, want an error with %q", text, err, part)
+		}
+	}
 }

@@ -68,9 +68,11 @@ func spans(q eventstore.TimelineQuery, now time.Time) []span {
 	case q.After != nil:
 		at = q.After.Time.UnixMicro()
 		whole.until = min(whole.until, at+1)
+		at = min(at, whole.until)
 	case q.Before != nil:
 		at = q.Before.Time.UnixMicro()
 		whole.from = max(whole.from, at)
+		at = whole.from
 	default:
 		at = min(at, whole.until)
 	}

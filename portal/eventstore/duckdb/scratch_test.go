@@ -70,6 +70,9 @@ func TestScratch(t *testing.T) {
 		{"DeviceProcessEvents | extend x = strcat(FileName, '') | summarize n = count() by DeviceId | count", "[[5000]]", "DeviceId"},
 		{"DeviceProcessEvents | summarize count(), countif(isnull(ProcessId)), sum(ProcessId)", "[[5000 1 12497499]]", "ProcessId"},
 		{"DeviceProcessEvents | where Timestamp > ago(1h) | top 1 by ReportId | project ReportId, SHA1", "[[4999 SHA1 of the row 4999]]", "ReportId SHA1"},
+		{"union DeviceProcessEvents, DeviceFileEvents | extend x = strcat(SHA1, DeviceName) | summarize count() by DeviceId | where count_ == 400 | count", "[[5000]]", "DeviceId"},
+		{"union DeviceProcessEvents, DeviceFileEvents | count", "[[2000000]]", ""},
+		{"DeviceProcessEvents | distinct DeviceId, FileName | project FileName | distinct FileName | count", "[[5000]]", "DeviceId FileName"},
 		{"BehaviorEntities | distinct EntityType | count", "[[5]]", "all"},
 	} {
 		g.scans = nil
