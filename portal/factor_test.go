@@ -25,12 +25,15 @@ var (
 func TestSecondFactorPages(t *testing.T) {
 	w := newWorldWith(t, func(c *Config) { c.SecondFactor = []access.Role{access.Analyst} })
 	admin, csrf := w.signIn(t, "admin", access.Administrator)
-	resp, text := w.post(t, admin, "/users", url.Values{"csrf": {csrf}, "name": {"eve"}, "role": {"analyst"}})
+	resp, text := w.post(t, admin, "/users", url.Values{"csrf": {csrf}, "name": {"eve"}, "role": {"analyst"}, "devices": {"all"}})
 	found := oneTimeText.FindStringSubmatch(text)
 	if resp.StatusCode != http.StatusOK || found == nil {
 		t.Fatalf("a new account: %s %s", resp.Status, text)
 	}
-	for body, want := range map[string]int{"name=EVE&role=reader": http.StatusConflict, "name=a+b&role=reader": http.StatusBadRequest, "name=x&role=king": http.StatusBadRequest} {
+	for body, want := range map[string]int{
+		"name=EVE&role=reader&devices=all": http.StatusConflict, "name=a+b&role=reader&devices=all": http.StatusBadRequest, "name=x&role=king&devices=all": http.StatusBadRequest, "name=x&role=reader": http.StatusBadRequest,
+		"name=x&role=reader&devices=groups": http.StatusBadRequest, "name=x&role=reader&devices=groups&group=x": http.StatusBadRequest,
+	} {
 		form, err := url.ParseQuery(body + "&csrf=" + csrf)
 		if err != nil {
 			t.Fatal(err)

@@ -218,12 +218,14 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	}
 	p.actions = action.NewService(cfg.Control.Actions(), p.inventory, cfg.Now)
 	p.hunter = hunting.New(cfg.Events, cfg.Now, huntable(p.alerts, p.inventory)...)
+	p.hunter.Limit(devicesOf(p.inventory))
+	events := scoped{cfg.Events, p.inventory}
 	p.detection = detection.New(detection.Config{
 		Store: cfg.Control.Detections(), Hunter: p.hunter, Alerts: p.alerts, Devices: p.inventory, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now, Observe: p.metrics.observeRun,
 	})
-	p.api = rest.New(rest.Config{Exports: p.exports, Rules: rules.FS(), Receipts: cfg.Events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
+	p.api = rest.New(rest.Config{Exports: p.exports, Rules: rules.FS(), Receipts: events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
-		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: cfg.Events, Onboarding: p.enroll,
+		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: events, Onboarding: p.enroll,
 		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Host: u.Hostname(), Provider: cfg.Provider, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err

@@ -513,7 +513,7 @@ func TestOnboardingAndTokens(t *testing.T) {
 	if tokens, _ := w.control.Enroll().Tokens(t.Context()); !slices.ContainsFunc(tokens, func(tok enroll.Token) bool { return tok.Name == "web" && !tok.Revoked.IsZero() }) {
 		t.Error("the package is not revoked")
 	}
-	_, text = w.post(t, c, "/tokens", url.Values{"csrf": {csrf}, "name": {"siem"}, "days": {"30"}, "scope": {"Alert.Read.All"}})
+	_, text = w.post(t, c, "/tokens", url.Values{"csrf": {csrf}, "name": {"siem"}, "days": {"30"}, "scope": {"Alert.Read.All"}, "devices": {"all"}})
 	m := regexp.MustCompile(`bwa_[A-Za-z0-9_-]{43}`).FindString(text)
 	if m == "" {
 		t.Fatal("the token is not shown")

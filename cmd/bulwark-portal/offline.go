@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/definitions"
 	"github.com/bulwarkhq/bulwark/portal/enroll"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
@@ -182,7 +184,7 @@ func onboardingCommand() *cobra.Command {
 
 func tokenCommand() *cobra.Command {
 	var name string
-	var scopes []string
+	var scopes, groups []string
 	expires := days(365 * 24 * time.Hour)
 	c := &cobra.Command{Use: "create", Short: "Make an API token and print it", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		var list []access.Permission
@@ -196,8 +198,12 @@ func tokenCommand() *cobra.Command {
 		if name == "" {
 			return usage("--name is needed")
 		}
-		return withAccounts(cmd, func(_ *sqlstore.Store, a *account.Service, _ served) error {
-			t, secret, err := a.CreateToken(cmd.Context(), name, list, time.Duration(expires), actor, "")
+		return withAccounts(cmd, func(s *sqlstore.Store, a *account.Service, _ served) error {
+			ids, err := groupIDs(cmd.Context(), s, groups)
+			if err != nil {
+				return err
+			}
+			t, secret, err := a.CreateToken(cmd.Context(), name, list, time.Duration(expires), actor, "", ids...)
 			if err != nil {
 				return err
 			}
@@ -212,6 +218,24 @@ func tokenCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&name, "name", "", "what the token is for")
 	c.Flags().StringSliceVar(&scopes, "scope", []string{string(access.MachineRead), string(access.AlertRead)}, "what it may do: "+strings.Join(all, ", "))
+	c.Flags().StringArrayVar(&groups, "group", nil, "name of a device group that it is limited to; may be repeated (default: all devices)")
 	c.Flags().Var(&expires, "expires", "how long it is good; 0 for ever")
 	return c
+}
+
+// groupIDs finds device groups by their names.
+func groupIDs(ctx context.Context, s *sqlstore.Store, names []string) ([]string, error) {
+	list, err := s.Fleet().Groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, name := range names {
+		i := slices.IndexFunc(list, func(g fleet.Group) bool { return strings.EqualFold(g.Name, name) })
+		if i < 0 {
+			return nil, usage("there is no device group %q", name)
+		}
+		ids = append(ids, list[i].ID)
+	}
+	return ids, nil
 }

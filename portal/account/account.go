@@ -22,7 +22,7 @@ var (
 	ErrSignIn = errors.New("the user name or the password is wrong")
 )
 
-// Invalid is an account, a token or a key that cannot be made so; people may see
+// Invalid is an account or a token that cannot be made so; people may see
 // the message.
 type Invalid struct{ Message string }
 
@@ -139,44 +139,9 @@ type SecondFactors interface {
 	UseRecoveryCode(ctx context.Context, userID string, hash [32]byte, at time.Time, a Audit) error
 	// SetRecoveryCodes replaces all recovery codes.
 	SetRecoveryCodes(ctx context.Context, userID string, codes [][32]byte, a Audit) error
-	// RemoveSecondFactor removes the authenticator, or fails with ErrNotFound when
-	// there is none. It ends the sessions of the user but the one to keep. The
-	// recovery codes go with the last of authenticator and security keys.
+	// RemoveSecondFactor fails with ErrNotFound when there is none. It ends the
+	// sessions of the user but the one to keep.
 	RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a Audit) error
-	// ResetSecondFactors removes authenticator, security keys and recovery codes
-	// and ends all sessions of the user; ErrNotFound when there are none.
-	ResetSecondFactors(ctx context.Context, userID string, a Audit) error
-	// RecoveryCodesLeft counts those that were not used.
-	RecoveryCodesLeft(ctx context.Context, userID string) (int, error)
-}
-
-// SecurityKey is a security key or passkey (WebAuthn) of a user.
-type SecurityKey struct {
-	// ID is the id of the credential in base64url without padding.
-	ID     string
-	UserID string
-	Name   string
-	// Credential is a JSON object with the public key and the counter.
-	Credential []byte
-	Created    time.Time
-	Used       time.Time // zero before the first sign-in
-}
-
-// SecurityKeys keeps security keys.
-type SecurityKeys interface {
-	// SecurityKeys lists those of a user, oldest first.
-	SecurityKeys(ctx context.Context, userID string) ([]SecurityKey, error)
-	// AddSecurityKey fails with ErrExists when somebody has the key already. It
-	// ends all other sessions of the user. Codes replace the recovery codes; nil
-	// leaves them.
-	AddSecurityKey(ctx context.Context, k SecurityKey, codes [][32]byte, keep [32]byte, a Audit) error
-	// UseSecurityKey keeps the credential with its new counter; ErrNotFound when
-	// the user has removed the key meanwhile.
-	UseSecurityKey(ctx context.Context, k SecurityKey) error
-	// RenameSecurityKey and RemoveSecurityKey fail with ErrNotFound when the user
-	// has no such key. Removing is as of RemoveSecondFactor.
-	RenameSecurityKey(ctx context.Context, userID, id, name string, a Audit) error
-	RemoveSecurityKey(ctx context.Context, userID, id string, keep [32]byte, a Audit) error
 }
 
 // Store keeps accounts. Implementations are safe for concurrent use. Every
@@ -200,7 +165,6 @@ type Store interface {
 	Rehash(ctx context.Context, userID, hash string) error
 
 	SecondFactors
-	SecurityKeys
 
 	// CreateSession also notes the sign-in of the user.
 	CreateSession(ctx context.Context, s Session, a Audit) error

@@ -96,6 +96,7 @@ func Fields() query.Schema {
 	return query.Schema{
 		"id": query.String, "status": query.String, "machineId": query.String, "type": query.String, "requestor": query.String,
 		"creationDateTimeUtc": query.Time, "lastUpdateDateTimeUtc": query.Time, "computerDnsName": query.String,
+		"parameters": query.String, // as JSON
 	}
 }
 

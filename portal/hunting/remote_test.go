@@ -85,8 +85,18 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 			if err := store.Append(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
-			let = fmt.Sprintf("let T = DeviceLogonEvents | where DeviceId == '%s' | project lKey = ReportId, lVal = InitiatingProcessId, "+
-				"rVal = todouble(InitiatingProcessFileSize) / 4.0, sName = AccountName, bFlag = IsLocalAdmin, dWhen = InitiatingProcessCreationTime; ", device)
+			// The rows of the device alone, as the query asks or as its user may.
+			devices, only := []string{device}, fmt.Sprintf("| where DeviceId == '%s' ", device)
+			limited := i/25%2 == 1
+			if limited {
+				only = ""
+			}
+			for k := 0; i/25%4 == 3 && k < 1000; k++ {
+				devices = append(devices, fmt.Sprint("none-", k))
+			}
+			h.Limit(func(context.Context) ([]string, bool, error) { return devices, limited, nil })
+			let = fmt.Sprintf("let T = DeviceLogonEvents %s| project lKey = ReportId, lVal = InitiatingProcessId, "+
+				"rVal = todouble(InitiatingProcessFileSize) / 4.0, sName = AccountName, bFlag = IsLocalAdmin, dWhen = InitiatingProcessCreationTime; ", only)
 		}
 		query, want := random.Query(t)
 		got, err := h.Run(t.Context(), "tester", let+query, hunting.Limits{})
@@ -104,10 +114,14 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 	// The test is about conditions that the store checks.
 	pushed := 0
 	for _, s := range source.scans {
-		pushed += len(s.Where)
+		for _, p := range s.Where {
+			if p.Column.Name != "DeviceId" {
+				pushed++
+			}
+		}
 	}
-	if pushed <= len(source.scans) {
-		t.Errorf("%d scans with %d conditions: nothing but the device was left to the store", len(source.scans), pushed)
+	if pushed == 0 {
+		t.Errorf("%d scans: nothing but the device was left to the store", len(source.scans))
 	}
 }
 

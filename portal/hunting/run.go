@@ -79,7 +79,38 @@ type Hunter struct {
 	names   []string
 	loaded  map[string]Loaded
 	now     func() time.Time
+	scope   Scope
 	running running
+}
+
+// Scope returns the devices that a query may read events of; limited is false for
+// all. Tables that are loaded look at the context themselves.
+type Scope func(ctx context.Context) (devices []string, limited bool, err error)
+
+// Limit sets who may read the events of which devices, before the first query.
+func (h *Hunter) Limit(s Scope) { h.scope = s }
+
+// scopeTable has the devices of a query's scope. No query can name it.
+const scopeTable = "bulwark scope"
+
+// limit loads the devices that the query may read, and returns them and whether it
+// is limited to some.
+func (h *Hunter) limit(ctx context.Context, session Session) ([]string, bool, error) {
+	if h.scope == nil {
+		return nil, false, nil
+	}
+	devices, limited, err := h.scope(ctx)
+	if err != nil || !limited {
+		return nil, false, err
+	}
+	rows := make([][]any, len(devices))
+	for i, id := range devices {
+		rows[i] = []any{id}
+	}
+	if err := session.Load(ctx, Table{Name: scopeTable, Columns: []Column{{deviceColumn, String}}}, rows); err != nil {
+		return nil, false, fmt.Errorf("loading the devices of the query's scope: %w", err)
+	}
+	return devices, true, nil
 }
 
 // New returns a Hunter over the tables of events and the given others.
@@ -206,6 +237,10 @@ func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, l
 	if limits.Rows > 0 {
 		t.limit = int64(limits.Rows) + 1 // one more says that there are more
 	}
+	var err error
+	if t.devices, t.limited, err = h.limit(ctx, session); err != nil {
+		return statement{}, err
+	}
 	if _, ok := session.(Scanner); ok {
 		t.remotely, t.definitions = true, map[string][]string{}
 	}
@@ -239,9 +274,9 @@ func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, l
 		}
 		return out, nil
 	}
-	st, err := t.translate(q)
-	if err != nil {
-		return statement{}, err
+	st, wrong := t.translate(q)
+	if wrong != nil {
+		return statement{}, wrong
 	}
 	for name := range present {
 		delete(st.used, name)

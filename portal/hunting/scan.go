@@ -94,7 +94,31 @@ func (t *translator) remote(table Table) (from string, p *pushable) {
 		s.Table, s.All = table.Of, true
 	}
 	t.scans = append(t.scans, s)
-	return quoteName(s.As), &pushable{scan: s, origin: map[string]Column{}, exact: true}
+	p = &pushable{scan: s, origin: map[string]Column{}, exact: true}
+	if t.limited {
+		p.exact = t.only(s)
+	}
+	return quoteName(s.As), p
+}
+
+// mostDevices is how many devices a scan is told by name.
+const mostDevices = 1000
+
+// only has a scan bring the rows of the devices that the query may read, and
+// reports whether it brings no others. The query looks again, at the column of the
+// device.
+func (t *translator) only(s *pending) bool {
+	device := Column{deviceColumn, String}
+	s.Columns = []Column{device}
+	if len(t.devices) == 0 || len(t.devices) > mostDevices {
+		return false
+	}
+	p := Predicate{Op: "in", Column: device}
+	for _, id := range t.devices {
+		p.Values = append(p.Values, id)
+	}
+	s.Where = append(s.Where, p)
+	return true
 }
 
 // computed is a relation that is computed of r row by row.
@@ -371,6 +395,7 @@ func needed(scans []*pending, definitions map[string][]string, sql string) []Sca
 			continue
 		}
 		s := p.Scan
+		s.Columns = slices.Clone(s.Columns)
 		var ids []string
 		for id := range p.ids {
 			if uses[id] > 1 {
@@ -379,7 +404,9 @@ func needed(scans []*pending, definitions map[string][]string, sql string) []Sca
 		}
 		slices.Sort(ids)
 		for _, id := range ids {
-			s.Columns = append(s.Columns, p.ids[id])
+			if c := p.ids[id]; !slices.Contains(s.Columns, c) {
+				s.Columns = append(s.Columns, c)
+			}
 		}
 		out = append(out, s)
 	}

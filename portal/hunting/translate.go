@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/hunting/kql"
 )
 
@@ -61,6 +62,10 @@ type translator struct {
 	// since bounds tables whose rows arrive (arrives) by when they did.
 	since   time.Time
 	arrives func(table string) bool
+	// limited: of these tables only the rows of the devices are read, which are in
+	// scopeTable too.
+	limited bool
+	devices []string
 	// used are the tables that the statement reads.
 	used map[string]bool
 	// remotely: the rows of the tables that arrive must be brought by scans.
@@ -355,11 +360,19 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 		list[i] = quoteName(c.Name) + " AS " + cols[i].id
 	}
 	var push *pushable
-	switch {
-	case t.remotely && t.arrives(table.Name):
-		from, push = t.remote(table)
-	case !t.since.IsZero() && t.arrives(table.Name):
-		from += " WHERE " + arrival + " >= " + timestampSQL(t.since)
+	var only []string
+	if (t.remotely || t.limited || !t.since.IsZero()) && t.arrives(table.Name) {
+		if t.remotely {
+			from, push = t.remote(table)
+		} else if !t.since.IsZero() {
+			only = append(only, arrival+" >= "+timestampSQL(t.since))
+		}
+		if t.limited {
+			only = append(only, quoteName(deviceColumn)+" IN (SELECT "+quoteName(deviceColumn)+" FROM "+quoteName(scopeTable)+")")
+		}
+	}
+	if len(only) > 0 {
+		from += " WHERE " + strings.Join(only, " AND ")
 	}
 	if table.Source != "" {
 		from = strings.ReplaceAll(table.Source, sourceRows, "(SELECT * FROM "+from+")")
@@ -375,6 +388,9 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 	out.push = push
 	return out
 }
+
+// deviceColumn is the column of every table of events that has the device's id.
+const deviceColumn = event.ColumnDeviceID
 
 // arrival is the column of the store that says when a row arrived.
 const arrival = `"IngestionTime"`

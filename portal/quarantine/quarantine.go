@@ -80,11 +80,7 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 	if err != nil {
 		return nil, fmt.Errorf("alerts about %s: %w", sha256, err)
 	}
-	devices := map[string]bool{}
-	for i := range list {
-		devices[list[i].DeviceID] = true
-	}
-	orders, err := s.orders(ctx, sha256, since, devices)
+	orders, err := s.orders(ctx, sha256, since)
 	if err != nil {
 		return nil, err
 	}
@@ -110,19 +106,15 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 	return out, nil
 }
 
-// orders are the orders to these devices about every copy of a hash, newest first.
-// Those about one item of a quarantine say nothing of the others.
-func (s *Service) orders(ctx context.Context, sha256 string, since time.Time, devices map[string]bool) (map[string][]*action.Action, error) {
+// orders are the orders about every copy of a hash by device, newest first. Those
+// about one item of a quarantine say nothing of the others.
+func (s *Service) orders(ctx context.Context, sha256 string, since time.Time) (map[string][]*action.Action, error) {
 	out := map[string][]*action.Action{}
-	if sha256 == "" || len(devices) == 0 {
+	if sha256 == "" {
 		return out, nil
 	}
-	var ids []any
-	for id := range devices {
-		ids = append(ids, id)
-	}
 	list, _, err := s.actions.List(ctx, query.Query{
-		Filter: query.All(query.In{Field: "machineId", Values: ids}, query.In{Field: "type", Values: []any{response.RestoreFile, response.RemoveQuarantinedFile}}, query.Compare{Field: "creationDateTimeUtc", Op: query.Ge, Value: since}),
+		Filter: query.All(query.Text{Field: "parameters", Match: query.Contains, Value: sha256}, query.In{Field: "type", Values: []any{response.RestoreFile, response.RemoveQuarantinedFile}}, query.Compare{Field: "creationDateTimeUtc", Op: query.Ge, Value: since}),
 		Order:  []query.Order{{Field: "creationDateTimeUtc", Descending: true}}, Top: query.MaxTop,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -120,11 +121,13 @@ type tokensPage struct {
 	Scopes []access.Permission
 	Secret string
 	CSRF   string
+	Scope  scopeForm // of a new token
 }
 
 type apiToken struct {
 	account.Token
-	State string
+	State   string
+	Devices scopeForm
 }
 
 func (s *Site) tokens(w http.ResponseWriter, r *http.Request) error {
@@ -136,9 +139,13 @@ func (s *Site) showTokens(w http.ResponseWriter, r *http.Request, status int, se
 	if err != nil {
 		return err
 	}
-	p := tokensPage{Scopes: access.Scopes(), Secret: secret, CSRF: visitOf(r.Context()).session.CSRF}
+	groups, err := s.cfg.Fleet.Groups(r.Context())
+	if err != nil {
+		return err
+	}
+	p := tokensPage{Scopes: access.Scopes(), Secret: secret, CSRF: visitOf(r.Context()).session.CSRF, Scope: newScopeForm(groups, nil)}
 	for _, t := range list {
-		a := apiToken{t, "Valid"}
+		a := apiToken{t, "Valid", newScopeForm(groups, t.Groups)}
 		switch {
 		case !t.Revoked.IsZero():
 			a.State = "Revoked"
@@ -163,10 +170,18 @@ func (s *Site) createToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := access.From(r.Context())
-	_, secret, err := s.cfg.Accounts.CreateToken(r.Context(), r.PostForm.Get("name"), scopes, lifetime, p.Name, p.Address)
+	groups, err := s.scopeOf(r)
 	if err != nil {
-		return s.showTokens(w, r, http.StatusBadRequest, "", "No token was made: "+err.Error()+".")
+		return err
+	}
+	p := access.From(r.Context())
+	_, secret, err := s.cfg.Accounts.CreateToken(r.Context(), r.PostForm.Get("name"), scopes, lifetime, p.Name, p.Address, groups...)
+	var wrong *account.Invalid
+	if errors.As(err, &wrong) {
+		return s.showTokens(w, r, http.StatusBadRequest, "", "No token was made: "+wrong.Message+".")
+	}
+	if err != nil {
+		return err
 	}
 	return s.showTokens(w, r, http.StatusOK, secret, "")
 }

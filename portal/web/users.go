@@ -14,11 +14,13 @@ type usersPage struct {
 	CSRF  string
 	// Name and Password are of an account that was made or reset.
 	Name, Password string
-	Local          bool // accounts with passwords can sign in
+	Local          bool      // accounts with passwords can sign in
+	Scope          scopeForm // of a new account
 }
 
 type userRow struct {
 	account.User
+	Scope  scopeForm
 	State  string
 	Factor string
 	Self   bool
@@ -35,9 +37,14 @@ func (s *Site) showUsers(w http.ResponseWriter, r *http.Request, status int, p u
 	}
 	v := visitOf(r.Context())
 	p.Local = !s.cfg.Accounts.LocalOff()
+	groups, err := s.cfg.Fleet.Groups(r.Context())
+	if err != nil {
+		return err
+	}
+	p.Scope = newScopeForm(groups, nil)
 	p.CSRF, p.Roles = v.session.CSRF, access.Roles()
 	for _, u := range list {
-		row := userRow{User: u, State: "Active", Self: u.ID == v.user.ID}
+		row := userRow{User: u, Scope: newScopeForm(groups, u.Groups), State: "Active", Self: u.ID == v.user.ID}
 		switch {
 		case u.Disabled:
 			row.State = "Disabled"
@@ -64,13 +71,20 @@ func (s *Site) createUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &invalid{http.StatusBadRequest, upperFirst(err.Error()) + "."}
 	}
+	groups, err := s.scopeOf(r)
+	if err != nil {
+		return err
+	}
 	p, name := access.From(r.Context()), r.PostForm.Get("name")
-	password, err := s.cfg.Accounts.CreateUser(r.Context(), name, role, p.Name, p.Address)
+	password, err := s.cfg.Accounts.CreateUser(r.Context(), name, role, p.Name, p.Address, groups...)
+	var wrong *account.Invalid
 	switch {
 	case errors.Is(err, account.ErrExists):
 		return s.showUsers(w, r, http.StatusConflict, usersPage{}, "There is an account of that name already.")
+	case errors.As(err, &wrong):
+		return s.showUsers(w, r, http.StatusBadRequest, usersPage{}, upperFirst(wrong.Message)+".")
 	case err != nil:
-		return s.showUsers(w, r, http.StatusBadRequest, usersPage{}, upperFirst(err.Error())+".")
+		return err
 	}
 	return s.showUsers(w, r, http.StatusOK, usersPage{Name: name, Password: password}, "")
 }
@@ -88,6 +102,12 @@ func (s *Site) changeUser(w http.ResponseWriter, r *http.Request) error {
 			return &invalid{http.StatusBadRequest, upperFirst(wrong.Error()) + "."}
 		}
 		err = a.SetRole(ctx, id, role, p)
+	case "groups":
+		groups, wrong := s.scopeOf(r)
+		if wrong != nil {
+			return wrong
+		}
+		err = a.SetGroups(ctx, id, groups, p)
 	case "disable":
 		err = a.SetDisabled(ctx, id, true, p)
 	case "enable":

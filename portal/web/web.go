@@ -361,6 +361,7 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var wrong *alert.Invalid
 	var order *action.Invalid
 	var configuration *fleet.Invalid
+	var entry *account.Invalid
 	switch {
 	case errors.As(err, &configuration):
 		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(configuration.Message)+".")
@@ -378,6 +379,8 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, inv.status, "This did not work", inv.message)
 	case errors.As(err, &wrong):
 		s.problem(w, r, http.StatusBadRequest, "This did not work", wrong.Message)
+	case errors.As(err, &entry):
+		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(entry.Message)+".")
 	case errors.Is(err, inventory.ErrNotFound):
 		s.problem(w, r, http.StatusNotFound, "There is no such device", "It may have been removed.")
 	case errors.Is(err, alert.ErrNotFound):

@@ -133,7 +133,7 @@ func (s actionStore) Action(ctx context.Context, id string) (action.Action, erro
 func (s actionStore) Actions(ctx context.Context, q query.Query) ([]action.Action, int, error) {
 	p, err := compile(s.dialect, q, action.Fields(), map[string]column{
 		"id": {sql: "commands.id"}, "status": {sql: "status"}, "machineId": {sql: "device_id"}, "type": {sql: "type"}, "requestor": {sql: "created_by"},
-		"creationDateTimeUtc": {sql: "created"}, "lastUpdateDateTimeUtc": {sql: "updated"}, "computerDnsName": {sql: "devices.host_name"},
+		"creationDateTimeUtc": {sql: "created"}, "lastUpdateDateTimeUtc": {sql: "updated"}, "computerDnsName": {sql: "devices.host_name"}, "parameters": {sql: "parameters"},
 	}, "created DESC", "commands.id")
 	if err != nil {
 		return nil, 0, err

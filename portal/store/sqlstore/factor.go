@@ -106,19 +106,12 @@ func (s accountStore) SetRecoveryCodes(ctx context.Context, userID string, codes
 }
 
 func (s accountStore) RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a account.Audit) error {
-	return s.removeFactor(ctx, userID, keep, a, `DELETE FROM second_factors WHERE user_id = ?`, userID)
-}
-
-// removeFactor runs a statement that removes one of a user's second factors.
-func (s accountStore) removeFactor(ctx context.Context, userID string, keep [32]byte, a account.Audit, q string, args ...any) error {
 	return s.change(ctx, func(tx *transaction) error {
-		res, err := tx.ExecContext(ctx, q, args...)
+		res, err := tx.ExecContext(ctx, `DELETE FROM second_factors WHERE user_id = ?`, userID)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM recovery_codes WHERE user_id = ? AND NOT EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = recovery_codes.user_id AND f.confirmed <> 0)
-			AND NOT EXISTS (SELECT 1 FROM security_keys k WHERE k.user_id = recovery_codes.user_id)`, userID)
-		if err != nil {
+		if err := setRecoveryCodes(ctx, tx, userID, nil); err != nil {
 			return err
 		}
 		if err := endSessions(ctx, tx, userID, keep); err != nil {
@@ -126,70 +119,4 @@ func (s accountStore) removeFactor(ctx context.Context, userID string, keep [32]
 		}
 		return addAudit(ctx, tx, a)
 	})
-}
-
-func (s accountStore) ResetSecondFactors(ctx context.Context, userID string, a account.Audit) error {
-	return s.change(ctx, func(tx *transaction) error {
-		removed := 0
-		for _, table := range []string{"second_factors", "security_keys", "recovery_codes"} {
-			n, err := count(tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE user_id = ?`, userID))
-			if err != nil {
-				return err
-			}
-			removed += n
-		}
-		if removed == 0 {
-			return account.ErrNotFound
-		}
-		if err := endSessions(ctx, tx, userID, [32]byte{}); err != nil {
-			return err
-		}
-		return addAudit(ctx, tx, a)
-	})
-}
-
-func (s accountStore) RecoveryCodesLeft(ctx context.Context, userID string) (n int, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT count(*) FROM recovery_codes WHERE user_id = ? AND used = 0`, userID).Scan(&n)
-	return n, err
-}
-
-func (s accountStore) SecurityKeys(ctx context.Context, userID string) ([]account.SecurityKey, error) {
-	return rows(ctx, s.read, func(r scanner) (k account.SecurityKey, err error) {
-		var credential string
-		var created, used int64
-		err = r.Scan(&k.ID, &k.UserID, &k.Name, &credential, &created, &used)
-		k.Credential, k.Created, k.Used = []byte(credential), fromMicros(created), fromMicros(used)
-		return k, err
-	}, `SELECT id, user_id, name, credential, created, used FROM security_keys WHERE user_id = ? ORDER BY created, id`, userID)
-}
-
-func (s accountStore) AddSecurityKey(ctx context.Context, k account.SecurityKey, codes [][32]byte, keep [32]byte, a account.Audit) error {
-	return s.change(ctx, func(tx *transaction) error {
-		res, err := tx.ExecContext(ctx, `INSERT INTO security_keys (id, user_id, name, credential, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-			k.ID, k.UserID, k.Name, string(k.Credential), micros(k.Created))
-		if err := one(res, err, account.ErrExists); err != nil {
-			return err
-		}
-		if codes != nil {
-			if err := setRecoveryCodes(ctx, tx, k.UserID, codes); err != nil {
-				return err
-			}
-		}
-		if err := endSessions(ctx, tx, k.UserID, keep); err != nil {
-			return err
-		}
-		return addAudit(ctx, tx, a)
-	})
-}
-
-func (s accountStore) UseSecurityKey(ctx context.Context, k account.SecurityKey) error {
-	return s.execOne(ctx, account.ErrNotFound, `UPDATE security_keys SET credential = ?, used = ? WHERE id = ? AND user_id = ?`, string(k.Credential), micros(k.Used), k.ID, k.UserID)
-}
-
-func (s accountStore) RenameSecurityKey(ctx context.Context, userID, id, name string, a account.Audit) error {
-	return s.audited(ctx, a, account.ErrNotFound, `UPDATE security_keys SET name = ? WHERE id = ? AND user_id = ?`, name, id, userID)
-}
-
-func (s accountStore) RemoveSecurityKey(ctx context.Context, userID, id string, keep [32]byte, a account.Audit) error {
-	return s.removeFactor(ctx, userID, keep, a, `DELETE FROM security_keys WHERE id = ? AND user_id = ?`, id, userID)
 }
