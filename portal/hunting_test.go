@@ -97,6 +97,13 @@ func TestHuntingParquet(t *testing.T) {
 	isFile(resp, text, "hunting.parquet")
 	resp, text = ask("range x from 1 to 200000 step 1")
 	isFile(resp, text, "hunting-first-100000-rows.parquet")
+	for format, rows := range map[string]string{"csv": "10001", "json": "10000"} {
+		want := map[string]string{"csv": `"hunting-first-10000-rows.csv"`, "json": `"hunting.json"`}[format]
+		resp, _ := w.post(t, c, "/hunting/export", url.Values{"csrf": {csrf}, "q": {"range x from 1 to " + rows + " step 1"}, "format": {format}})
+		if resp.StatusCode != http.StatusOK || !strings.Contains(resp.Header.Get("Content-Disposition"), want) {
+			t.Errorf("%s of %s rows: %s %q, want %s", format, rows, resp.Status, resp.Header.Get("Content-Disposition"), want)
+		}
+	}
 	if resp, text := ask("Nope | take 1"); resp.StatusCode != http.StatusBadRequest || !strings.Contains(text, "Line 1, column 1") {
 		t.Errorf("a query that is wrong: %s %.500s", resp.Status, text)
 	}

@@ -10,6 +10,8 @@ import (
 func TestMay(t *testing.T) {
 	restricted := NewPrincipal("user", "1", "ann", Administrator.Permissions())
 	restricted.Restricted = true
+	limited := NewPrincipal("user", "1", "ann", Administrator.Permissions())
+	limited.Groups = []string{"g"}
 	for _, x := range []struct {
 		name string
 		p    Principal
@@ -26,6 +28,10 @@ func TestMay(t *testing.T) {
 		{"writing alerts is not reading machines", NewPrincipal("token", "", "", []Permission{AlertWrite}), MachineRead, false},
 		{"must change the password", restricted, AlertRead, false},
 		{"may change the password", restricted, SignedIn, true},
+		{"limited to devices, isolates them", limited, MachineIsolate, true},
+		{"limited to devices, reads policies", limited, PolicyRead, true},
+		{"limited to devices, changes policies", limited, PolicyWrite, false},
+		{"limited to devices, makes users", limited, UserManage, false},
 	} {
 		if got := x.p.May(x.want); got != x.may {
 			t.Errorf("%s: %v", x.name, got)
@@ -90,6 +96,11 @@ func TestParse(t *testing.T) {
 	}
 	if r, err := ParseRole("Analyst"); err != nil || r != Analyst {
 		t.Errorf("%v %v", r, err)
+	}
+	for _, r := range Roles() {
+		if got, err := ParseRole(string(r)); err != nil || got != r || len(r.Permissions()) == 0 {
+			t.Errorf("role %s: %v", r, err)
+		}
 	}
 	if _, err := ParseRole("root"); err == nil {
 		t.Error("an unknown role was accepted")

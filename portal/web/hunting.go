@@ -196,11 +196,11 @@ func (s *Site) exportQuery(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		download(w, "application/json", "hunting.json")
+		download(w, "application/json", exportName(len(res.Rows), res.Truncated, "json"))
 		w.Write(b) //nolint:errcheck // the client is gone
 		return nil
 	}
-	download(w, "text/csv; charset=utf-8", "hunting.csv")
+	download(w, "text/csv; charset=utf-8", exportName(len(res.Rows), res.Truncated, "csv"))
 	out := csv.NewWriter(w)
 	header := make([]string, len(res.Columns))
 	for i, c := range res.Columns {
@@ -237,14 +237,19 @@ func (s *Site) exportParquet(w http.ResponseWriter, r *http.Request) error {
 		return s.showHunting(w, r, http.StatusServiceUnavailable, q, &huntingResult{Problem: upperFirst(err.Error())})
 	}
 	defer f.Close()
-	name := "hunting.parquet"
-	if f.Truncated != "" {
-		name = fmt.Sprintf("hunting-first-%d-rows.parquet", f.Rows)
-	}
-	download(w, "application/vnd.apache.parquet", name)
+	download(w, "application/vnd.apache.parquet", exportName(int(f.Rows), f.Truncated, "parquet"))
 	w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
 	io.Copy(w, f) //nolint:errcheck // the client is gone
 	return nil
+}
+
+// exportName is the name of a file with a result: whoever gets it sees that it was
+// cut.
+func exportName(rows int, truncated, extension string) string {
+	if truncated == "" {
+		return "hunting." + extension
+	}
+	return fmt.Sprintf("hunting-first-%d-rows.%s", rows, extension)
 }
 
 // plainCell keeps spreadsheets from taking a text of a device for a formula
