@@ -143,12 +143,12 @@ type Store struct {
 	log      *slog.Logger
 	identity *age.X25519Identity
 
-	mu        sync.Mutex
-	items     map[string]Item
-	newest    map[original]string // id of the newest quarantined item of each
-	adding    int                 // items that are being added
-	restoring map[string]bool
-	bytes     int64 // of all items, and of those that are being added
+	mu          sync.Mutex
+	items       map[string]Item
+	quarantined map[original][]string // ids of the quarantined items of each, oldest first
+	adding      int                   // items that are being added
+	restoring   map[string]bool
+	bytes       int64 // of all items, and of those that are being added
 }
 
 // original is what an item was made of.
@@ -187,7 +187,7 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("closing the quarantine folder to others: %w", err)
 	}
-	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}, newest: map[original]string{}, restoring: map[string]bool{}}
+	s := &Store{dir: dir, opt: opt, log: opt.Log, items: map[string]Item{}, quarantined: map[original][]string{}, restoring: map[string]bool{}}
 	var err error
 	if s.identity, err = s.loadIdentity(); err != nil {
 		return nil, err
@@ -319,9 +319,14 @@ func (s *Store) keep(item Item) {
 	if item.State != StateQuarantined {
 		return
 	}
-	if other, ok := s.items[s.newest[item.original()]]; !ok || !item.Time.Before(other.Time) {
-		s.newest[item.original()] = item.ID
-	}
+	ids := s.quarantined[item.original()]
+	at, _ := slices.BinarySearchFunc(ids, item.Time, func(id string, t time.Time) int {
+		if s.items[id].Time.After(t) {
+			return 1
+		}
+		return -1 // it goes behind those of the same time
+	})
+	s.quarantined[item.original()] = slices.Insert(ids, at, item.ID)
 }
 
 func (s *Store) readItem(id string) (Item, error) {
@@ -410,8 +415,11 @@ func (s *Store) Get(id string) (Item, error) {
 func (s *Store) Of(device, inode uint64, sha256 string) (Item, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	item, ok := s.items[s.newest[original{device, inode, sha256}]]
-	return item, ok
+	ids := s.quarantined[original{device, inode, sha256}]
+	if len(ids) == 0 {
+		return Item{}, false
+	}
+	return s.items[ids[len(ids)-1]], true
 }
 
 // Bytes returns the size of all items' content.
@@ -434,8 +442,11 @@ func (s *Store) Remove(id string) error {
 		return fmt.Errorf("removing quarantine item %s: %w", id, err)
 	}
 	delete(s.items, id)
-	if s.newest[item.original()] == id {
-		delete(s.newest, item.original())
+	ids := s.quarantined[item.original()]
+	if ids = slices.DeleteFunc(ids, func(other string) bool { return other == id }); len(ids) > 0 {
+		s.quarantined[item.original()] = ids
+	} else {
+		delete(s.quarantined, item.original())
 	}
 	s.bytes -= item.Size
 	if err := os.Remove(s.path(id + dataSuffix)); err != nil {

@@ -387,8 +387,23 @@ func TestOf(t *testing.T) {
 	s := openStore(t, Options{})
 	path := filepath.Join(t.TempDir(), "evil")
 	f := write(t, path, "dangerous content")
+	if err := os.Link(path, path+"-too"); err != nil {
+		t.Fatal(err)
+	}
 	item, err := s.Add(t.Context(), f, path, meta)
 	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.Add(t.Context(), f, path+"-too", meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Store{s, reopen(t, s)} {
+		if got, ok := s.Of(item.Device, item.Inode, item.SHA256); !ok || got.ID != second.ID {
+			t.Errorf("of two: %v %+v", ok, got)
+		}
+	}
+	if err := s.Remove(second.ID); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []*Store{s, reopen(t, s)} {

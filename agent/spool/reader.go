@@ -104,6 +104,8 @@ func (s *Spool) take(r *record) {
 	for _, t := range s.tracks {
 		if t.peeked == r {
 			t.take()
+			// A failing disk may have what is kept in memory as well.
+			s.memory = slices.DeleteFunc(s.memory, func(same *record) bool { return same.seq == r.seq })
 			return
 		}
 	}

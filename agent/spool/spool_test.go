@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bulwarkhq/bulwark/event"
 )
 
@@ -601,6 +603,63 @@ func TestSyncFails(t *testing.T) {
 	c.once(t)
 	if len(c.reports) != 30_002 || len(c.alerts) != 1 || s.Stats().Err != nil {
 		t.Errorf("%d of 30,002 events and %d alerts delivered; %v", len(c.reports), len(c.alerts), s.Stats().Err)
+	}
+}
+
+// A record that cannot be written leaves alone those before it whose sync is
+// still to come, even where the file cannot be cut: they are durable or kept in
+// memory, and delivered once.
+func TestNeitherWrittenNorCut(t *testing.T) {
+	for name, fsync := range map[string]func(*os.File) error{
+		"synced": (*os.File).Sync,
+		"not":    func(*os.File) error { return errors.New("broken disk") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir(), Options{FlushInterval: time.Hour, BatchDelay: time.Millisecond})
+			s.AddEvent(processEvent(1))
+			must(t, s.Flush(t.Context()))
+			s.disk.Lock()
+			next := func(n int) *record {
+				s.AddEvent(processEvent(n))
+				s.mu.Lock()
+				b := s.pending[mid][0]
+				s.pending[mid] = nil
+				s.bytes -= b.bytes
+				s.mu.Unlock()
+				rec, err := s.record(b, nil)
+				must(t, err)
+				return rec
+			}
+			must(t, s.write(mid, next(2)))
+			track := s.tracks[mid]
+			unread, size := s.unread, track.segments[0].size-track.synced
+			s.fsync = fsync
+			must(t, track.out.Close())
+			var err error
+			track.out, err = os.Open(track.segments[0].path) // it can be neither written nor cut
+			must(t, err)
+			rec := next(3)
+			if err := s.write(mid, rec); !errors.Is(err, unix.EBADF) || !errors.Is(err, unix.EINVAL) {
+				t.Errorf("write says %v", err)
+			}
+			s.keepInMemory(rec)
+			if want := map[bool]int{true: 1, false: 2}[name == "synced"]; len(s.memory) != want {
+				t.Errorf("%d records in memory, want %d", len(s.memory), want)
+			}
+			if name == "synced" && s.unread != unread+size {
+				t.Errorf("%d bytes to be read, want %d", s.unread, unread+size)
+			}
+			s.fsync = (*os.File).Sync
+			s.disk.Unlock()
+			c := newContent().drain(t, s)
+			s.AddEvent(processEvent(4))
+			must(t, s.Flush(t.Context()))
+			c.drain(t, s)
+			c.once(t)
+			if len(c.reports) != 4 {
+				t.Errorf("%d of 4 events delivered", len(c.reports))
+			}
+		})
 	}
 }
 

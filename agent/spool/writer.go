@@ -277,7 +277,15 @@ func (s *Spool) takeBack(t *track, size int64, err error) error {
 	seg.size = size
 	if terr := t.out.Truncate(size); terr != nil {
 		// The file ends here; what it has is read as far as it is right.
-		err = errors.Join(err, terr, s.fsync(t.out))
+		err = errors.Join(err, terr)
+		if serr := s.fsync(t.out); serr != nil {
+			err = errors.Join(err, serr)
+			for _, rec := range t.unsynced {
+				s.keepInMemory(rec)
+			}
+		} else {
+			s.unread += size - t.synced
+		}
 		t.out.Close()
 		t.out, t.unsynced = nil, nil
 	}

@@ -31,7 +31,7 @@ type berkeley struct {
 	order binary.ByteOrder
 	size  int    // of a page
 	pages uint32 // of the file
-	left  int    // bytes of values that may still be read
+	left  int    // bytes of overflow pages that may still be read
 }
 
 func openBerkeley(in io.ReaderAt, size int64) (*berkeley, error) {
@@ -134,10 +134,13 @@ func (b *berkeley) value(item []byte) ([]byte, error) {
 	if length > maxHeader || length > int64(b.left) {
 		return nil, fmt.Errorf("%w: a header of %d bytes", ErrDamaged, length)
 	}
-	b.left -= int(length)
 	out := make([]byte, 0, length)
 	page := make([]byte, b.size)
 	for int64(len(out)) < length {
+		// A page may say that it has one byte, and that it follows itself.
+		if b.left -= b.size; b.left < 0 {
+			return nil, fmt.Errorf("%w: pages of headers are used twice", ErrDamaged)
+		}
 		if err := b.page(n, page); err != nil {
 			return nil, err
 		}

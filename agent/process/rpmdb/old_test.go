@@ -258,4 +258,11 @@ func TestDamagedBerkeley(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// A page that has one byte and follows itself is not read for each byte of a
+	// header.
+	le.PutUint32(whole[chain+16:], uint32(chain/4096))
+	le.PutUint16(whole[chain+22:], 1)
+	if err := rpmdb.ReadData(whole, nil, func(*rpmdb.Package) error { return nil }); !errors.Is(err, rpmdb.ErrDamaged) || !strings.Contains(err.Error(), "used twice") {
+		t.Errorf("a page that follows itself: %v", err)
+	}
 }
