@@ -55,8 +55,7 @@ func (w *Watcher) startGuard() {
 		g.page = page
 	}
 	w.guardian.Store(k)
-	page.SetPatience(w.limits.open()) // it may have changed
-	page.Beat(guard.Now())
+	page.Beat(guard.Now(), w.limits.open())
 	started := make(chan struct{})
 	go w.guardLoop(ctx, k, started)
 	<-started
@@ -171,8 +170,8 @@ func (w *Watcher) beat(now time.Time) {
 	if k == nil {
 		return
 	}
-	if w.answers(now) {
-		k.page.Beat(w.guardTime(now))
+	if patience := w.limits.open(); w.answers(now, patience) {
+		k.page.Beat(w.guardTime(now), patience)
 	}
 	released, drained := k.page.Released()
 	if n := released - k.released; n > 0 {
@@ -185,9 +184,9 @@ func (w *Watcher) beat(now time.Time) {
 	k.released, k.drained = released, drained
 }
 
-// answers reports whether the loops that answer accesses do their work.
-func (w *Watcher) answers(now time.Time) bool {
-	patience := w.limits.open()
+// answers reports whether the loops that answer accesses do their work: none is
+// late by more than patience.
+func (w *Watcher) answers(now time.Time, patience time.Duration) bool {
 	// The lock shows that nobody hangs with it; an access that is overdue for
 	// long, that the loop which should have answered it hangs.
 	if next := w.deadlines.first(); !next.IsZero() && now.Sub(next) > patience {

@@ -44,8 +44,10 @@ func (w *Watcher) SetDeadlines(open, exec time.Duration) error {
 		return errors.Join(errs...)
 	}
 	w.limits.set(open, exec)
-	if k := w.guardian.Load(); k != nil {
-		k.page.SetPatience(open)
+	// The guard learns it with the next sign of life.
+	select {
+	case w.retick <- struct{}{}:
+	default:
 	}
 	return nil
 }

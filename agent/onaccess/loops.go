@@ -112,9 +112,10 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.retick:
 		case <-timer.C:
-			timer.Reset(guard.Tick(w.limits.open()))
 		}
+		timer.Reset(guard.Tick(w.limits.open()))
 		if now := w.cfg.Generation(); now != generation {
 			generation = now
 			w.ignores.flush()

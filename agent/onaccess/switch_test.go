@@ -2,6 +2,8 @@ package onaccess
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/onaccess/guard"
 )
 
 // TestSwitchingMissesNothing: while real-time protection changes between
@@ -84,6 +88,8 @@ func TestDeadlinesChangeLive(t *testing.T) {
 	if rep := startAccessor(t).must(request{Op: "read", Path: short}); rep.Took < MinDeadline {
 		t.Errorf("held for %v only, the deadline is %v", rep.Took, MinDeadline)
 	}
+	// It is counted after the answer.
+	wait(t, "the second access counts as let go", func() bool { return r.Stats(0).DeadlinesMissed != 0 })
 	if s := r.Stats(0); s.DeadlinesMissed != 1 || s.Held != 1 {
 		t.Errorf("%d deadlines missed, %d held; want the second access let go and the first still held", s.DeadlinesMissed, s.Held)
 	}
@@ -95,6 +101,39 @@ func TestDeadlinesChangeLive(t *testing.T) {
 	close(hang)
 	if rep := <-got; rep.Err != "" {
 		t.Error(rep.Err)
+	}
+}
+
+// TestShorterDeadlineCountsFromASign: the guard does not judge a sign of life by a
+// deadline that is shorter than the one it was given under.
+func TestShorterDeadlineCountsFromASign(t *testing.T) {
+	w, err := New(Config{Log: slog.New(slog.DiscardHandler), Scan: (&scanner{}).scan, Deadline: MaxDeadline, ExecDeadline: MaxDeadline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, file, err := guard.NewPage(MaxDeadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(page.Close(), file.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	w.guardian.Store(&guardian{page: page, file: file})
+	w.beat(time.Now())
+	if err := w.SetDeadlines(MinDeadline, MinDeadline); err != nil {
+		t.Fatal(err)
+	}
+	if got := page.Patience(); got != MaxDeadline {
+		t.Errorf("the guard has a patience of %v before the next sign of life", got)
+	}
+	if len(w.retick) != 1 {
+		t.Error("the loop that gives it is not told")
+	}
+	w.beat(time.Now())
+	if got := page.Patience(); got != MinDeadline {
+		t.Errorf("the guard has a patience of %v", got)
 	}
 }
 

@@ -45,6 +45,7 @@ type Watcher struct {
 	ignores    *ignores
 	classes    classes
 	limits     limits
+	retick     chan struct{} // told after changes of limits; buffer of one
 	load       *load
 	costs      costs
 	probes     probes
@@ -111,7 +112,8 @@ func New(cfg Config) (*Watcher, error) {
 		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
 		cache:      newCache(cfg.CacheSize),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
-		ready: make(chan struct{}),
+		retick: make(chan struct{}, 1),
+		ready:  make(chan struct{}),
 	}
 	if w.caps.Available && !w.caps.Leases {
 		cfg.Log.Warn("files of other users are scanned at every access: CAP_LEASE is missing, so it is not known whether they have writers")

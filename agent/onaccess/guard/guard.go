@@ -9,8 +9,9 @@
 //
 //   - An access whose deadline has passed by Grace is allowed.
 //   - When the daemon gives no sign of life for the time that an open may be
-//     held, everything it has read is allowed, and everything that comes is
-//     taken from the kernel's queue and allowed, until there is a sign again.
+//     held, and for minSilence at the least, everything it has read is allowed,
+//     and everything that comes is taken from the kernel's queue and allowed,
+//     until there is a sign again.
 //   - When taking events hangs (the kernel opens each event's file for the
 //     reader, and a file system may hang there), it kills the daemon and ends,
 //     so that the kernel lets everybody go.
@@ -45,6 +46,10 @@ const (
 	maxTick = 500 * time.Millisecond
 	// closeTick is how often it looks when there was no sign of life.
 	closeTick = 20 * time.Millisecond
+	// minSilence is the shortest silence that counts: the deadline of an open may
+	// be shorter than a daemon on a busy host sleeps, and executions, which may be
+	// held for longer, would go with the opens.
+	minSilence = 500 * time.Millisecond
 	// late is how much later than planned the guard may wake; when it is later
 	// the whole machine stood still, and the daemon gets its time once more.
 	late = 150 * time.Millisecond
@@ -167,8 +172,8 @@ func (g *guard) watch() int {
 // look lets go whom it has to and says when to look again. fatal means that
 // only the daemon's end can help.
 func (g *guard) look(now int64) (next int64, fatal bool) {
-	patience := g.page.load(wordPatience) // policy may change it
-	tick := int64(Tick(time.Duration(patience)))
+	patience := g.page.Patience() // policy may change it
+	tick, silence := int64(Tick(patience)), int64(max(patience, minSilence))
 	next = now + tick
 	if earliest := g.page.overdue(now-int64(Grace), g.allow); earliest != 0 {
 		next = min(next, earliest+int64(Grace))
@@ -178,12 +183,12 @@ func (g *guard) look(now int64) (next int64, fatal bool) {
 		return next, false
 	}
 	// Whatever the machine does, the daemon gets its time twice at the most.
-	since := max(beat, min(g.lateAt, beat+patience))
+	since := max(beat, min(g.lateAt, beat+silence))
 	if now-since < 2*tick {
 		return next, false
 	}
 	next = min(next, now+int64(closeTick))
-	if now-since < patience {
+	if now-since < silence {
 		return next, false
 	}
 	if now-g.sweptAt >= int64(sweepEvery) {

@@ -83,9 +83,6 @@ func mapPage(fd int) (*Page, error) {
 	return &Page{mem: mem, words: unsafe.Slice((*int64)(unsafe.Pointer(&mem[0])), header+maxSlots)}, nil
 }
 
-// SetPatience changes how long the daemon may be silent.
-func (p *Page) SetPatience(patience time.Duration) { p.store(wordPatience, int64(patience)) }
-
 // Close unmaps the page; nobody may use it any more.
 func (p *Page) Close() error {
 	if p == nil {
@@ -145,12 +142,17 @@ func (p *Page) Take(fd int32) bool {
 	}
 }
 
-// Beat is the daemon's sign of life.
-func (p *Page) Beat(now int64) {
+// Beat is the daemon's sign of life, and says how long it may be silent from it
+// on: a shorter time never counts from a sign that was given under a longer one.
+func (p *Page) Beat(now int64, patience time.Duration) {
 	if p != nil {
 		p.store(wordBeat, now)
+		p.store(wordPatience, int64(patience))
 	}
 }
+
+// Patience is how long the daemon may be silent now.
+func (p *Page) Patience() time.Duration { return time.Duration(p.load(wordPatience)) }
 
 // Released is how many accesses the guard has let go, and drained how many
 // events it has taken from the kernel's queue, since the page was made.

@@ -94,14 +94,13 @@ func TestDeadGuard(t *testing.T) {
 // daemon was silent.
 func TestPatience(t *testing.T) {
 	p := newPage(t)
-	p.SetPatience(time.Second)
 	g := &guard{page: p}
 	at := int64(time.Hour)
 	ms := int64(time.Millisecond)
 	if next, _ := g.look(at); g.sweptAt != 0 || next != at+250*ms {
 		t.Error("acts before the first sign of life")
 	}
-	p.Beat(at)
+	p.Beat(at, time.Second)
 	if next, _ := g.look(at + 600*ms); g.sweptAt != 0 || next != at+600*ms+int64(closeTick) {
 		t.Error("does not look closely at a silent daemon")
 	}
@@ -112,6 +111,21 @@ func TestPatience(t *testing.T) {
 	g.lateAt = at + 1800*ms // and stands still all the time
 	if g.look(at + 2100*ms); g.sweptAt == 0 {
 		t.Error("never acts on a machine that is always late")
+	}
+}
+
+// TestShortPatience: however short an open may be held, a daemon that is merely
+// slow has its time, and one that is silent does not.
+func TestShortPatience(t *testing.T) {
+	p := newPage(t)
+	g := &guard{page: p}
+	at := int64(time.Hour)
+	p.Beat(at, 100*time.Millisecond)
+	if g.look(at + int64(minSilence) - 1); g.sweptAt != 0 {
+		t.Error("acts before the shortest silence that counts")
+	}
+	if g.look(at + int64(minSilence)); g.sweptAt == 0 {
+		t.Error("does not act")
 	}
 }
 
