@@ -107,7 +107,7 @@ func stampOf(path string) stamp {
 // Open reads the files. What is wrong in them is no error: it is among the
 // problems, and the rest applies.
 func Open(paths Paths, log *slog.Logger) (*Manager, error) {
-	m := &Manager{paths: paths, log: log, now: thisMoment, subscribers: map[int]func(old, new policy.Effective){}}
+	m := &Manager{paths: paths, log: log, now: clocks(), subscribers: map[int]func(old, new policy.Effective){}}
 	local, err := policy.OpenLocal(paths.Local)
 	if local == nil {
 		return nil, fmt.Errorf("configuration: %w", err)

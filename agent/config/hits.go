@@ -28,6 +28,7 @@ func keyOf(x policy.Exclusion) hitKey { return hitKey{x.Type, x.Value, x.Scopes}
 
 // Hidden notes that an exclusion hid a file from real-time protection or a scan.
 func (m *Manager) Hidden(x policy.Exclusion, use policy.Use, path string) {
+	now := m.now().wall.UTC().Truncate(time.Second)
 	m.hits.mu.Lock()
 	defer m.hits.mu.Unlock()
 	h := m.hits.all[keyOf(x)]
@@ -46,7 +47,7 @@ func (m *Manager) Hidden(x policy.Exclusion, use policy.Use, path string) {
 	} else {
 		h.Accesses++
 	}
-	h.LastPath, h.LastTime = api.Path(path), m.now().wall.UTC().Truncate(time.Second)
+	h.LastPath, h.LastTime = api.Path(path), now
 }
 
 // hiddenBy is what an exclusion has hidden; nil for nothing.

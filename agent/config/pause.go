@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/boot"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/policy"
@@ -44,15 +44,17 @@ type moment struct {
 	up   time.Duration // since the boot, time asleep included
 }
 
-// thisMoment reads both clocks.
-func thisMoment() moment {
-	m := moment{wall: time.Now()}
-	var up unix.Timespec
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err == nil && unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) == nil {
-		m.boot, m.up = strings.TrimSpace(string(id)), time.Duration(up.Nano())
+// clocks returns what reads both clocks.
+func clocks() func() moment {
+	id := boot.ID()
+	return func() moment {
+		m := moment{wall: time.Now()}
+		var up unix.Timespec
+		if id != "" && unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) == nil {
+			m.boot, m.up = id, time.Duration(up.Nano())
+		}
+		return m
 	}
-	return m
 }
 
 // bind makes the rest of the pause count by the clock since the boot, too.

@@ -71,7 +71,7 @@ func TestPauseEndsByItself(t *testing.T) {
 	check(again, policy.OnDemand, true)
 	m.checkPause()
 	check(m, policy.OnDemand, true)
-	now := thisMoment()
+	now := m.now()
 	at := func(wall time.Time) { m.now = func() moment { return moment{wall, now.boot, now.up} } }
 	at(s.Until.Add(-time.Second))
 	m.checkPause()

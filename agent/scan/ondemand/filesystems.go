@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/agent/boot"
 )
 
 // pseudo file systems hold no stored files: reading them gives what the kernel
@@ -50,8 +52,8 @@ type volume struct {
 }
 
 func newVolumes() *volumes {
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, anonymous devices are not told apart over restarts
-	v := &volumes{names: map[string]string{}, byDevice: map[uint64]volume{}, boot: strings.TrimSpace(string(boot))}
+	// Without its name, anonymous devices are not told apart over restarts.
+	v := &volumes{names: map[string]string{}, byDevice: map[uint64]volume{}, boot: boot.ID()}
 	v.refresh()
 	return v
 }

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/boot"
 	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
@@ -81,7 +81,7 @@ func Restore(stateFile string) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err == nil && f.Boot == bootID() {
+	if err == nil && f.Boot == boot.ID() {
 		var c *control
 		if c, err = openControl(); err == nil {
 			err = f.putBack(c)
@@ -117,19 +117,10 @@ func remainsOf(file string) error {
 	return nil
 }
 
-// bootID tells one start of the host from another; empty when it is unknown.
-func bootID() string {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}
-
 // formerOf is what is put back of a state in which nobody listens.
 func formerOf(st Status) former {
 	return former{
-		Boot: bootID(), PID: unix.Getpid(), Enabled: st.Enabled == 0,
+		Boot: boot.ID(), PID: unix.Getpid(), Enabled: st.Enabled == 0,
 		BacklogLimit: st.BacklogLimit, BacklogWaitTime: st.BacklogWaitTime,
 	}
 }
