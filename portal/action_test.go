@@ -75,6 +75,10 @@ func TestActions(t *testing.T) {
 	if status != 200 || len(values) != 1 || list["@odata.count"] != 1.0 {
 		t.Fatalf("%d %v", status, list)
 	}
+	// What a program may not see it cannot guess by filters either.
+	if status, _ := call("GET", "/api/machineactions", "/api/machineactions?$filter="+url.QueryEscape("contains(parameters,'Quick')"), ""); status != 400 {
+		t.Errorf("a filter by the parameters of actions: %d", status)
+	}
 	waiting := values[0].(map[string]any)["id"].(string)
 	if resp, text := w.get(t, c, "/actions?status=Pending"); resp.StatusCode != 200 || !strings.Contains(text, "&lt;b&gt;why&lt;/b&gt;") || !strings.Contains(text, waiting) {
 		t.Errorf("the page of actions: %s", resp.Status)

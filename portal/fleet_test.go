@@ -53,6 +53,7 @@ func TestFleet(t *testing.T) {
 		return resp, text
 	}
 	form("/groups", 400, "name", "web", "rank", "10", "rule", "nothing eq 'x'")
+	form("/groups", 400, "name", "web", "rank", "10", "rule", "rbacGroupName eq 'debian'") // would decide about itself
 	form("/groups", 400, "name", "web", "rank", "0", "rule", "osDistribution eq 'debian'")
 	form("/groups", 303, "name", "web"+hostileText, "rank", "10", "rule", "machineTags/any(t: t eq 'web')")
 	form("/groups", 303, "name", "debian", "rank", "20", "rule", "osDistribution eq 'debian'")

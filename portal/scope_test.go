@@ -154,6 +154,9 @@ func TestEveryRouteKeepsToDeviceGroups(t *testing.T) {
 		case method == http.MethodPost:
 			form := everything()
 			form.Set("csrf", csrf)
+			if path == "/threats/orders" {
+				form.Set("do", "remove")
+			}
 			body, header = form.Encode(), map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
 		}
 		resp, text := w.do(t, c, method, path, strings.NewReader(body), header)
@@ -182,6 +185,10 @@ func TestEveryRouteKeepsToDeviceGroups(t *testing.T) {
 	}
 	if after := w.state(t); after != before {
 		t.Errorf("somebody limited changed another device:\n%s\nbefore:\n%s", after, before)
+	}
+	orders, _, err := w.actions.List(ctx, query.Query{Filter: query.Compare{Field: "type", Op: query.Eq, Value: response.RemoveQuarantinedFile}})
+	if err != nil || len(orders) == 0 || slices.ContainsFunc(orders, func(o action.Action) bool { return o.DeviceID != ownDevice }) {
+		t.Errorf("orders about a file that both devices have: %+v, %v", orders, err)
 	}
 	for path, want := range map[string]string{"/devices": "own-host", "/alerts": "Own alert", "/devices/" + ownDevice: "own-host", "/threats": "Own.Threat", "/incidents": "Own alert on own-host"} {
 		if resp, text := w.get(t, limited, path); resp.StatusCode != http.StatusOK || !strings.Contains(text, want) {

@@ -149,6 +149,9 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	if o.database != "" && o.eventStore == embedded {
+		log.Warn("events are kept by this portal alone: with several portals on one database, hunting and custom detections see a part of them; use --event-store")
+	}
 	archiver, err := o.archive.service(events, log)
 	if err != nil {
 		return err

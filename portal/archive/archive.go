@@ -168,16 +168,20 @@ func (s *Service) passSafely(ctx context.Context) (err error) {
 // next would most probably meet the same.
 func (s *Service) Pass(ctx context.Context) error {
 	files, err := s.cfg.Source.Archivable(ctx)
-	done := 0
+	done, archived := 0, int64(0)
 	for err == nil && done < len(files) {
-		if err = s.upload(ctx, files[done]); err == nil {
+		var there bool
+		if there, err = s.upload(ctx, files[done]); err == nil {
 			done++
+		}
+		if there {
+			archived++
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Files, s.status.Bytes, s.status.Error = 0, 0, ""
-	s.status.Archived += int64(done)
+	s.status.Archived += archived
 	for _, f := range files[done:] {
 		s.status.Files++
 		s.status.Bytes += f.Bytes
@@ -195,14 +199,16 @@ func (s *Service) object(f eventstore.File) string {
 	return path.Join(s.prefix, f.Table, "day="+f.Hour.UTC().Format(time.DateOnly), f.Name)
 }
 
-func (s *Service) upload(ctx context.Context, f eventstore.File) error {
+// upload reports whether the file is in the storage now: one that is gone is not,
+// which is no error.
+func (s *Service) upload(ctx context.Context, f eventstore.File) (archived bool, err error) {
 	file, err := os.Open(f.Path)
 	if errors.Is(err, fs.ErrNotExist) { // retention was faster
 		s.cfg.Logger.WarnContext(ctx, "an event file was removed before it was archived", "file", f.Name)
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("archive: %w", err)
+		return false, fmt.Errorf("archive: %w", err)
 	}
 	defer file.Close()
 	ctx, cancel := context.WithTimeout(ctx, fileTime)
@@ -210,14 +216,14 @@ func (s *Service) upload(ctx context.Context, f eventstore.File) error {
 	// The signed checksum covers the contents, so that they need no signature of their own.
 	info, err := s.client.PutObject(ctx, s.bucket, s.object(f), file, f.Bytes, minio.PutObjectOptions{ContentType: contentType, SendContentMd5: true, DisableContentSha256: true, NumThreads: 1})
 	if err != nil {
-		return fmt.Errorf("archive: %s in the bucket %s: %w", s.object(f), s.bucket, err)
+		return false, fmt.Errorf("archive: %s in the bucket %s: %w", s.object(f), s.bucket, err)
 	}
 	if info.Size != f.Bytes {
-		return fmt.Errorf("archive: %s in the bucket %s has %d bytes of %d", s.object(f), s.bucket, info.Size, f.Bytes)
+		return false, fmt.Errorf("archive: %s in the bucket %s has %d bytes of %d", s.object(f), s.bucket, info.Size, f.Bytes)
 	}
 	if err := s.cfg.Source.SetArchived(ctx, f.Name); err != nil {
-		return fmt.Errorf("archive: %w", err)
+		return false, fmt.Errorf("archive: %w", err)
 	}
 	s.cfg.Logger.InfoContext(ctx, "archived an event file", "object", s.object(f), "events", f.Rows, "bytes", f.Bytes)
-	return nil
+	return true, nil
 }

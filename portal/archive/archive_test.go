@@ -126,7 +126,7 @@ func TestPass(t *testing.T) {
 	if len(st.objects) != 3 || !slices.Equal(src.archived, []string{"a.parquet", "b.parquet", "c.parquet"}) {
 		t.Errorf("%d stored, %q marked", len(st.objects), src.archived)
 	}
-	if got := s.Status(); got.Files != 0 || got.Error != "" || !got.Success.Equal(now) {
+	if got := s.Status(); got.Files != 0 || got.Archived != 3 || got.Error != "" || !got.Success.Equal(now) {
 		t.Errorf("at the end: %+v", got)
 	}
 }

@@ -305,8 +305,9 @@ func (s *Service) Run(ctx context.Context, r Rule) (run Run, err error) {
 }
 
 // committed is how much later than it arrived an event may be seen in the
-// store: batches wait in its queue.
-const committed = time.Minute
+// store: batches wait in its queue, in ClickHouse behind another group and for tries
+// of their own, three minutes each.
+const committed = 7 * time.Minute
 
 // since is how far back a run reads that starts now, and from when on something
 // is left out that was never looked at; zero for nothing.

@@ -125,8 +125,9 @@ type Store interface {
 	Revisions(ctx context.Context, id string) ([]Revision, error)
 	// PutAssignment keeps the assignment of a device when it differs.
 	PutAssignment(ctx context.Context, a Assignment) error
-	// PutGroups notes the group of devices that have called, empty for none.
-	PutGroups(ctx context.Context, group string, devices []string) error
+	// PutGroups notes the group of devices that have called, empty for none, and the
+	// version of the policy that those which were in another one should have now.
+	PutGroups(ctx context.Context, group, wanted string, devices []string) error
 	// Assignment returns the zero value for a device that has not called yet.
 	Assignment(ctx context.Context, device string) (Assignment, error)
 	// Rollout counts the devices by group id.
@@ -207,7 +208,9 @@ func ParseRule(rule string) (query.Expr, error) {
 	if len(rule) > MaxRule {
 		return nil, invalid("Rule", "a rule has at most %d bytes", MaxRule)
 	}
-	o, err := odata.Parse(url.Values{"$filter": {rule}}, inventory.Fields())
+	fields := inventory.Fields()
+	delete(fields, "rbacGroupName") // the rule decides about it
+	o, err := odata.Parse(url.Values{"$filter": {rule}}, fields)
 	if err != nil {
 		return nil, invalid("Rule", "%v", err)
 	}
@@ -379,7 +382,6 @@ func (s *Service) PutGroup(ctx context.Context, g Group, by, address string) (Gr
 	if err := s.store.PutGroup(ctx, g, Note{g.Updated, by, address, fmt.Sprintf("rank %d, rule %s", g.Rank, g.Rule)}); err != nil {
 		return g, err
 	}
-	s.forget()
 	return g, s.Regroup(ctx)
 }
 
@@ -387,6 +389,7 @@ func (s *Service) PutGroup(ctx context.Context, g Group, by, address string) (Gr
 // sorted at its check-in, but one that is away has the tags, and its group the rule,
 // that they have now. Who is limited to groups sees it there.
 func (s *Service) Regroup(ctx context.Context) error {
+	s.forget() // another node may have changed the groups
 	n, err := s.snapshot(ctx)
 	if err != nil {
 		return err
@@ -401,7 +404,11 @@ func (s *Service) Regroup(ctx context.Context) error {
 		for _, id := range ids {
 			sorted[id] = true
 		}
-		return s.store.PutGroups(ctx, group, ids)
+		_, wanted, err := merge(n.policies, group)
+		if err != nil {
+			return err
+		}
+		return s.store.PutGroups(ctx, group, wanted, ids)
 	}
 	for i, g := range n.groups {
 		if err := put(g.ID, n.rules[i]); err != nil {
@@ -417,7 +424,6 @@ func (s *Service) DeleteGroup(ctx context.Context, id, by, address string) error
 	if err := s.store.DeleteGroup(ctx, id, Note{s.now().UTC(), by, address, ""}); err != nil {
 		return err
 	}
-	s.forget()
 	return s.Regroup(ctx)
 }
 

@@ -110,7 +110,11 @@ const mostDevices = 1000
 func (t *translator) only(s *pending) bool {
 	device := Column{deviceColumn, String}
 	s.Columns = []Column{device}
-	if len(t.devices) == 0 || len(t.devices) > mostDevices {
+	switch {
+	case len(t.devices) == 0: // nothing: no row is without a device
+		s.Where = append(s.Where, Predicate{Op: "==", Column: device, Values: []any{""}})
+		return false
+	case len(t.devices) > mostDevices:
 		return false
 	}
 	p := Predicate{Op: "in", Column: device}

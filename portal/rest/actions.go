@@ -97,7 +97,9 @@ func (a *API) runScan(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) machineActions(w http.ResponseWriter, r *http.Request) error {
-	o, err := parse(r, action.Fields())
+	fields := action.Fields()
+	delete(fields, "parameters") // who may not see what was typed must not find it by guessing
+	o, err := parse(r, fields)
 	if err != nil {
 		return err
 	}

@@ -133,10 +133,10 @@ func (s *Site) showAlert(w http.ResponseWriter, r *http.Request, status int, a a
 			return err
 		}
 	}
-	if s.cfg.Samples != nil {
+	if who := access.From(ctx); s.cfg.Samples != nil && !who.Limited() {
 		info, err := s.cfg.Samples.Get(strings.ToLower(a.Detection.File.SHA256))
 		if err == nil {
-			p.Sample, p.MaySample = &info, access.From(ctx).May(access.MachineCollect)
+			p.Sample, p.MaySample = &info, who.May(access.MachineCollect)
 		} else if !errors.Is(err, sample.ErrNotFound) {
 			return err
 		}
@@ -199,7 +199,9 @@ func (s *Site) alertSample(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Samples == nil {
+	// A sample is found by a hash that the device names: it may be another's file.
+	p := access.From(ctx)
+	if s.cfg.Samples == nil || p.Limited() {
 		return action.ErrNoFile
 	}
 	info, err := s.cfg.Samples.Get(strings.ToLower(a.Detection.File.SHA256))
@@ -209,7 +211,6 @@ func (s *Site) alertSample(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p := access.From(ctx)
 	if err := s.cfg.Accounts.Record(ctx, p.Name, p.Address, "sample.download", a.Detection.ID, info.SHA256); err != nil {
 		return err
 	}

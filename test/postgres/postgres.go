@@ -75,8 +75,8 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	s.Run(t)
 	t.Cleanup(func() { s.end(t, syscall.SIGINT) })
+	s.Run(t)
 	return s
 }
 

@@ -20,13 +20,9 @@ const archiveLead = 6 * time.Hour
 // with any more, or that retention removes soon; oldest first.
 func (s *Store) Archivable(ctx context.Context) ([]eventstore.File, error) {
 	now := s.cfg.Now().UTC()
-	cut := now.Add(-compactAfter).Truncate(24 * time.Hour)
-	var expiring time.Time
-	if s.cfg.Retention > 0 {
-		expiring = now.Add(archiveLead - s.cfg.Retention)
-		if expiring.After(cut) {
-			cut = expiring.Truncate(time.Hour)
-		}
+	cut, expiring := now.Add(-compactAfter).Truncate(24*time.Hour), s.expiring(now)
+	if expiring.After(cut) {
+		cut = expiring.Truncate(time.Hour)
 	}
 	var out []eventstore.File
 	for _, t := range s.tables {
@@ -48,6 +44,14 @@ func (s *Store) Archivable(ctx context.Context) ([]eventstore.File, error) {
 		return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Name, b.Name))
 	})
 	return out, nil
+}
+
+// expiring is the time before which hours are removed soon; zero without retention.
+func (s *Store) expiring(now time.Time) time.Time {
+	if s.cfg.Retention == 0 {
+		return time.Time{}
+	}
+	return now.Add(archiveLead - s.cfg.Retention)
 }
 
 // SetArchived marks a segment; it is no error when it is gone.

@@ -41,7 +41,8 @@ func (s *Store) compact(ctx context.Context, t table, now time.Time) {
 	for len(list) > 0 {
 		group := joinable(list)
 		list = list[len(group):]
-		if len(group) == 1 || now.Before(s.compactWait[group[0].file]) {
+		// What retention removes soon is given to the archive as it stands.
+		if len(group) == 1 || now.Before(s.compactWait[group[0].file]) || group[0].hour.Before(s.expiring(now)) {
 			continue
 		}
 		switch err := s.join(ctx, t, group); {

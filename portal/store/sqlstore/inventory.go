@@ -190,7 +190,8 @@ func (s inventoryStore) DeviceCounts(ctx context.Context, cuts inventory.Cuts) (
 }
 
 func (s inventoryStore) SetDeviceTags(ctx context.Context, id string, tags []string) error {
-	return s.execOne(ctx, inventory.ErrNotFound, `UPDATE devices SET tags = ? WHERE id = ?`, list(tags), id)
+	mine, args := and(ctx, "id")
+	return s.execOne(ctx, inventory.ErrNotFound, `UPDATE devices SET tags = ? WHERE id = ?`+mine, append([]any{list(tags), id}, args...)...)
 }
 
 // counts runs a query of names and numbers.

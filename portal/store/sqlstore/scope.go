@@ -10,8 +10,8 @@ import (
 
 // scope is a condition for SQL, with its arguments, that holds for what the
 // principal of the context may see of the devices; empty for everything. device is
-// the column with a device's id. Which devices a group has is what the last check-in
-// of each found (assignments).
+// the column with a device's id. Which devices a group has is in assignments, as of
+// their check-in or the last change of a group; a group that is deleted has none.
 func scope(ctx context.Context, device string) (string, []any) {
 	p := access.From(ctx)
 	if !p.Limited() {
@@ -21,7 +21,7 @@ func scope(ctx context.Context, device string) (string, []any) {
 	for i, g := range p.Groups {
 		args[i] = g
 	}
-	return device + ` IN (SELECT device_id FROM assignments WHERE group_id IN (?` + marks(len(args)-1) + `))`, args
+	return device + ` IN (SELECT device_id FROM assignments WHERE group_id IN (SELECT id FROM device_groups WHERE id IN (?` + marks(len(args)-1) + `)))`, args
 }
 
 // and is " AND " with the condition of scope.

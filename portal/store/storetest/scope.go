@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,7 +32,7 @@ func scope(t *testing.T, c Control) {
 		}
 	}
 	for i, group := range []string{"mine", "others", ""} {
-		must(c.Fleet().PutGroup(all, fleet.Group{ID: fmt.Sprint("id", i), Name: fmt.Sprint("g", i)}, fleet.Note{Time: Now}))
+		must(c.Fleet().PutGroup(all, fleet.Group{ID: cmp.Or(group, "unused"), Name: fmt.Sprint("g", i)}, fleet.Note{Time: Now}))
 		AddDevice(t, c, i, &agentv1.DeviceInfo{HostName: fmt.Sprintf("host-%d", i)})
 		must(c.Fleet().PutAssignment(all, fleet.Assignment{DeviceID: DeviceID(i), GroupID: group, Changed: Now}))
 		must(c.Actions().AddAction(all, action.Action{ID: fmt.Sprintf("%032x", 100+i), Type: "RunAntiVirusScan", DeviceID: DeviceID(i), Parameters: json.RawMessage("{}"), Status: action.Pending, Created: Now, Updated: Now, Expires: Now.Add(time.Hour)}, []byte("s"), nil, ""))
@@ -179,16 +180,22 @@ func scope(t *testing.T, c Control) {
 	if _, err := c.Incidents().UpdateIncident(as("mine", "others"), id, incident.Change{Status: &resolved}, "ann", "", Now); err != nil {
 		t.Errorf("resolving an incident of the own devices: %v", err)
 	}
-	// Devices change their group, and a group that is deleted has none.
-	must(c.Fleet().PutGroups(all, "mine", []string{DeviceID(1), DeviceID(2)}))
-	must(c.Fleet().PutGroups(all, "id0", []string{DeviceID(0)}))
-	if found, _, err := c.Inventory().Devices(all, query.Query{Filter: query.Compare{Field: "rbacGroupName", Op: query.Eq, Value: "g0"}}, cuts); err != nil || len(found) != 1 || found[0].Group != "g0" {
+	// Devices change their group, and a group that is deleted has none, whatever a
+	// node that has yet to hear of it writes.
+	must(c.Fleet().PutGroup(all, fleet.Group{ID: "id0", Name: "short"}, fleet.Note{Time: Now}))
+	must(c.Fleet().PutGroups(all, "mine", "v2", []string{DeviceID(1), DeviceID(2)}))
+	must(c.Fleet().PutGroups(all, "id0", "v2", []string{DeviceID(0)}))
+	if found, _, err := c.Inventory().Devices(all, query.Query{Filter: query.Compare{Field: "rbacGroupName", Op: query.Eq, Value: "short"}}, cuts); err != nil || len(found) != 1 || found[0].Group != "short" {
 		t.Errorf("the devices of a group by its name: %+v, %v", found, err)
 	}
 	if ids, err := c.Inventory().DeviceIDs(mine, nil, cuts); err != nil || len(ids) != 2 || slices.Contains(ids, DeviceID(0)) {
 		t.Errorf("after the groups changed: %v, %v", ids, err)
 	}
+	if a, err := c.Fleet().Assignment(all, DeviceID(0)); err != nil || a.GroupID != "id0" || a.Wanted != "v2" {
+		t.Errorf("the assignment of a device that is in another group: %+v, %v", a, err)
+	}
 	must(c.Fleet().DeleteGroup(all, "id0", fleet.Note{Time: Now}))
+	must(c.Fleet().PutAssignment(all, fleet.Assignment{DeviceID: DeviceID(0), GroupID: "id0", Changed: Now}))
 	if ids, err := c.Inventory().DeviceIDs(as("id0"), nil, cuts); err != nil || len(ids) != 0 {
 		t.Errorf("the devices of a deleted group: %v, %v", ids, err)
 	}
