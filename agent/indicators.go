@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/api/indicator"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/event"
@@ -36,12 +37,12 @@ func (r *remediation) onlyBlocked(matches []verdict.Match) bool {
 }
 
 // atBlockedPath adds the match of a file that an indicator blocks by its path.
-func (a *Agent) atBlockedPath(v verdict.Verdict, path string) verdict.Verdict {
+func (a *Agent) atBlockedPath(access onaccess.Access, v verdict.Verdict) verdict.Verdict {
 	if a.indicators == nil {
 		return v
 	}
-	if name := a.indicators.BlockedPath(path); name != "" {
-		v.Matches = append(v.Matches, verdict.Match{Threat: name, Type: verdict.Malware, Signature: name, Source: "indicators", Offset: -1})
+	if name := a.indicators.BlockedPath(access.Path); name != "" {
+		v.Matches = append(slices.Clip(v.Matches), verdict.Match{Threat: name, Type: verdict.Malware, Signature: name, Source: "indicators", Offset: -1})
 	}
 	return v
 }

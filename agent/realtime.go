@@ -104,6 +104,7 @@ func (r *realtime) settings(late context.Context, e policy.Effective) onaccess.C
 		ExcludedFolders:        r.excludedFolders,
 		Blocks:                 r.a.blocks,
 		NamesMatter:            r.a.blocksPaths,
+		ByName:                 r.a.atBlockedPath,
 		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,
 		Trusted:                r.a.ownPrograms(),
@@ -194,7 +195,7 @@ func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (ver
 	if err != nil {
 		return v, fmt.Errorf("scan: %w", err)
 	}
-	return r.a.atBlockedPath(v, a.Path), nil
+	return v, nil
 }
 
 // excluded leaves out what policy excludes and the agent's own folders: the

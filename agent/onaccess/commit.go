@@ -82,10 +82,14 @@ func (w *Watcher) keep(f *flight, before fileState, began time.Time, under stamp
 	return false
 }
 
+// namesMatter reports whether what is known about a file's content decides
+// nothing yet: its name may.
+func (w *Watcher) namesMatter() bool { return w.cfg.NamesMatter != nil && w.cfg.NamesMatter() }
+
 // ignorable reports whether policy and the file system allow an ignore mark.
 func (w *Watcher) ignorable(s fileState, class fsClass) bool {
 	switch {
-	case w.cfg.Ignore == IgnoreOff || !class.ignorable() || w.cfg.NamesMatter != nil && w.cfg.NamesMatter():
+	case w.cfg.Ignore == IgnoreOff || !class.ignorable() || w.namesMatter():
 		return false
 	case w.cfg.Ignore == IgnoreAll:
 		return true

@@ -30,7 +30,8 @@ const SkipExcluded = "excluded by policy"
 // exclusion is one of path alone (Config.ExcludedPath) and nobody but root can
 // write the file. The mark belongs to the inode: a file that others can write
 // could be filled in the excluded folder and then be moved out of it, unseen;
-// those are asked about at every open.
+// those are asked about at every open. While names matter (Config.NamesMatter)
+// neither files nor folders get marks.
 
 // exempt is a mount that is left out although its file system is of a kind that
 // is watched: because of an exclusion or another setting.
@@ -111,9 +112,10 @@ func (w *Watcher) unmark(e exempt, kind uint) (gone bool, err error) {
 	return err == nil, err
 }
 
-// ignoreExcluded gives an excluded file an ignore mark, where that is sound.
+// ignoreExcluded gives an excluded file an ignore mark, where that is sound. The
+// file, and by another mount its folder, may have a name that is not excluded.
 func (w *Watcher) ignoreExcluded(p *pending, a Access, under stamp) {
-	if w.ignoreFolder(p, a, under) {
+	if w.namesMatter() || w.ignoreFolder(p, a, under) {
 		return
 	}
 	if w.cfg.ExcludedPath == nil || w.cfg.Ignore == IgnoreOff || p.state.uid != 0 || p.state.mode&0o022 != 0 ||

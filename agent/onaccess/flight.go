@@ -10,8 +10,7 @@ import (
 // that come in meanwhile join it instead of being scanned again.
 type flight struct {
 	owner *pending
-	// known is the verdict from the cache, for content with matches: nothing is
-	// left to scan.
+	// known is the verdict on the content, from the cache: nothing is left to scan.
 	known *verdict.Verdict
 
 	// The rest is guarded by flights.mu.

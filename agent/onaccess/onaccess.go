@@ -162,9 +162,15 @@ type Config struct {
 	// resolved: mounts in them get no mark. Call ExclusionsChanged after a
 	// change. nil: none.
 	ExcludedFolders func() []string
-	// NamesMatter reports whether verdicts depend on the name under which a file is
-	// opened. Then no file gets a kernel ignore mark, which its next name would
-	// have, too. Call Forget when it becomes so. nil: they never do.
+	// ByName adds to the verdict on a file's content what the name under which it is
+	// opened says. The result holds for that access alone and is not kept: the
+	// content may have other names. It must not change the verdict's matches in
+	// place, nor wait. Called on workers. nil: names say nothing.
+	ByName func(Access, verdict.Verdict) verdict.Verdict
+	// NamesMatter reports whether ByName may say anything now. Then no file gets a
+	// kernel ignore mark, which its next name would have, too, and ByName is called
+	// for every access, also where the content is known. Call Forget when it
+	// becomes so. nil: it never does.
 	NamesMatter func() bool
 	// Blocks decides whether a verdict with matches denies the access. nil: any
 	// match does.

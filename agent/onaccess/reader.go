@@ -222,13 +222,19 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	if known && !infected {
 		w.n.hits.Add(1)
 		w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++; p.CacheHits++ })
-		w.allow(g, ev.fd, held)
-		return
+		if !w.namesMatter() {
+			w.allow(g, ev.fd, held)
+			return
+		}
+	} else {
+		w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++ })
 	}
-	w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++ })
-	var matches *verdict.Verdict
-	if known {
-		matches = w.cache.verdict(s.key())
+	var content *verdict.Verdict
+	switch {
+	case known && infected:
+		content = w.cache.verdict(s.key())
+	case known:
+		content = &verdict.Verdict{}
 	}
 	// Descriptors are kept back for the kernel's next events: it refuses
 	// accesses for which it can give us none.
@@ -241,7 +247,7 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	w.enqueue(&pending{
 		group: g, fd: ev.fd, pid: ev.pid, kind: kind, state: s, stamp: stamp,
 		held: held, arrived: now, owned: &w.owned,
-	}, matches)
+	}, content)
 }
 
 // wrote forgets what is known about a file that a writer closed.
@@ -317,8 +323,8 @@ func (w *Watcher) submit(p *pending, prio priority, known *verdict.Verdict) {
 	}
 	queue := w.queue
 	if known != nil {
-		// What only has to be refused never waits behind scans.
-		queue = w.refusals
+		// What needs no scan never waits behind scans.
+		queue = w.known
 	}
 	f, result := w.flights.enter(p, prio, known)
 	switch result {

@@ -39,7 +39,7 @@ type Watcher struct {
 	groups     []*group
 	deadlines  *deadlines
 	queue      *queue
-	refusals   *queue // accesses with a known verdict
+	known      *queue // accesses to content with a known verdict
 	flights    *flights
 	cache      *cache
 	ignores    *ignores
@@ -120,7 +120,7 @@ func New(cfg Config) (*Watcher, error) {
 	}
 	w.limits.set(cfg.Deadline, cfg.ExecDeadline)
 	size := w.fitDescriptors(cfg.QueueSize)
-	w.queue, w.refusals, w.flights = newQueue(size), newQueue(size), newFlights(size)
+	w.queue, w.known, w.flights = newQueue(size), newQueue(size), newFlights(size)
 	w.detections = make(chan Detection, min(size, maxDetections))
 	w.ignores = newIgnores(w.caps, &w.holding, cfg.Starts)
 	w.mode.Store(&cfg.Mode)
@@ -285,7 +285,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 	// One more for executions only: whoever opens many files that are slow to
 	// scan does not delay or escape the scan of what he executes then.
 	w.startWorker(scans, w.queue, prioExec)
-	w.startWorker(scans, w.refusals, prioBackground)
+	answers := 1
+	if w.cfg.NamesMatter != nil {
+		// Whoever opens what is refused, again and again, does not delay the others.
+		answers = w.cfg.Workers
+	}
+	for range answers {
+		w.startWorker(scans, w.known, prioBackground)
+	}
 	if w.cfg.Guard != nil {
 		w.startGuard()
 	}
@@ -364,7 +371,7 @@ func (w *Watcher) shutdown(stopScans func()) {
 			break
 		}
 	}
-	for _, q := range []*queue{w.queue, w.refusals} {
+	for _, q := range []*queue{w.queue, w.known} {
 		for _, f := range q.close() {
 			w.abandon(f)
 		}

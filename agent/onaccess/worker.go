@@ -45,10 +45,10 @@ const maxTries = 2
 
 // outcome is what a flight found.
 type outcome struct {
-	verdict verdict.Verdict
-	known   bool // there is a verdict
-	kept    bool // and it holds for everybody who waited
-	failed  bool // the scanner gave none: another try may
+	verdict verdict.Verdict // on the content, whatever its name
+	known   bool            // there is a verdict
+	kept    bool            // and it holds for everybody who waited
+	failed  bool            // the scanner gave none: another try may
 	scanned fileState
 }
 
@@ -76,7 +76,7 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 		}
 		out = w.look(ctx, f, path)
 		if out.known {
-			w.settle(p, path, out.verdict)
+			w.settle(p, path, w.byName(p, path, out.verdict))
 		}
 	}()
 	joiners := w.flights.leave(f)
@@ -140,6 +140,14 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 	return outcome{verdict: v, known: true, kept: w.keep(f, before, began, under, v), scanned: before}
 }
 
+// byName is the verdict for one access, by the one on the file's content.
+func (w *Watcher) byName(p *pending, path string, v verdict.Verdict) verdict.Verdict {
+	if w.cfg.ByName == nil {
+		return v
+	}
+	return w.cfg.ByName(w.access(p, path), v)
+}
+
 // scan calls the scanner with a duplicate of the descriptor: the number of
 // the event's own must stay taken until the kernel has its answer, even if the
 // scanner closes what it was given.
@@ -158,11 +166,11 @@ func (w *Watcher) scan(ctx context.Context, p *pending, path string, a Access) (
 // land gives a flight's outcome to an access that joined it.
 func (w *Watcher) land(j *pending, out outcome) {
 	if out.known && out.kept && j.state.same(out.scanned) {
-		if !out.verdict.Infected() {
+		if !out.verdict.Infected() && !w.namesMatter() {
 			w.finish(j)
 			return
 		}
-		// The scanner is not needed, but exclusions and the process are its own.
+		// The scanner is not needed, but the name, exclusions and the process are its own.
 		w.again(j, &out.verdict)
 		return
 	}

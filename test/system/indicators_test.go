@@ -213,6 +213,21 @@ func TestIndicators(t *testing.T) {
 	if _, err := os.ReadFile(placed); !errors.Is(err, unix.EPERM) {
 		t.Errorf("it is read: %v", err)
 	}
+	// Nor does one name of a file decide about another one: both orders.
+	for _, names := range [][2]string{{elsewhere, placed}, {placed, elsewhere}} {
+		os.Remove(elsewhere)
+		if err := os.Link(placed, elsewhere); err != nil { // a new time of change: nothing is known
+			t.Fatal(err)
+		}
+		for range 2 {
+			for _, name := range names {
+				_, err := os.ReadFile(name)
+				if refused := errors.Is(err, unix.EPERM); refused != (name == placed) || err != nil && !refused {
+					t.Errorf("%s of %v: %v", name, names, err)
+				}
+			}
+		}
+	}
 	blocked("the address", func() error { return n.reaches(blockedHost) }, "connect")
 	blocked("the name", func() error {
 		_ = n.resolve(badName) // the host learns the address; asked again if this fails
