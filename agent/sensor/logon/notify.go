@@ -2,6 +2,7 @@ package logon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,20 +58,25 @@ func (n *notifier) close() { n.f.Close() }
 // be told. It must come before the look at the files.
 func (n *notifier) watch() bool {
 	var folders []string
+	complete := true
 	for _, p := range n.paths {
-		n.add(p, unix.IN_MODIFY)
+		// The folder tells of a file that is not there yet.
+		if err := n.add(p, unix.IN_MODIFY); err != nil && !errors.Is(err, unix.ENOENT) {
+			complete = false
+		}
 		if dir := filepath.Dir(p); !slices.Contains(folders, dir) {
 			folders = append(folders, dir)
 		}
 	}
-	complete := true
 	for _, dir := range folders {
-		complete = n.add(dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR) && complete
+		if err := n.add(dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR); err != nil {
+			complete = false
+		}
 	}
 	return complete
 }
 
-func (n *notifier) add(path string, mask uint32) bool {
+func (n *notifier) add(path string, mask uint32) error {
 	wd, err := unix.InotifyAddWatch(n.fd, path, mask)
 	old, had := n.wds[path]
 	if had && (err != nil || old != wd) {
@@ -79,8 +85,8 @@ func (n *notifier) add(path string, mask uint32) bool {
 		delete(n.wds, path)
 	}
 	if err != nil {
-		return false
+		return err
 	}
 	n.wds[path] = wd
-	return true
+	return nil
 }

@@ -58,8 +58,8 @@ type Sensor struct {
 	opts   Options
 	match  *matcher
 	admins Admins
-	// The constants, shorter in tests.
-	poll, hold time.Duration
+	// The constants; tests have others.
+	poll, hold, lookAnyway time.Duration
 
 	seen, delivered, filtered atomic.Uint64
 }
@@ -75,7 +75,7 @@ func New(table *process.Table, log *slog.Logger, opts Options) *Sensor {
 	if opts.Logs == nil {
 		opts.Logs = []string{"/var/log/auth.log", "/var/log/secure"}
 	}
-	return &Sensor{table: table, log: log, opts: opts, match: newMatcher(), poll: pollInterval, hold: hold}
+	return &Sensor{table: table, log: log, opts: opts, match: newMatcher(), poll: pollInterval, hold: hold, lookAnyway: lookAnyway}
 }
 
 // Journal starts journalctl by start, which makes a command ready and runs it
@@ -224,7 +224,7 @@ func (s *Sensor) Run(ctx context.Context, _ []event.Category, sink sensor.Sink) 
 
 // pause is how long nothing has to be done, unless a file changes.
 func (r *run) pause(now time.Time) time.Duration {
-	d := lookAnyway
+	d := r.s.lookAnyway
 	for _, s := range r.sessions {
 		if s.pid != 0 {
 			d = sessionPolls * r.s.poll

@@ -246,7 +246,7 @@ func TestToldOfChanges(t *testing.T) {
 	dir := t.TempDir()
 	auth := filepath.Join(dir, "auth.log")
 	s := New(sensortest.Table(t), sensortest.Log(t), Options{WTMP: filepath.Join(dir, "wtmp"), BTMP: filepath.Join(dir, "btmp"), Logs: []string{auth}})
-	s.poll = 10 * time.Millisecond
+	s.poll, s.lookAnyway = 10*time.Millisecond, time.Hour
 	sink := sensortest.Start(t, s)
 	for _, name := range []string{"first", "second"} {
 		add(t, auth, []byte(time.Now().Format(time.RFC3339Nano)+" host sshd[1]: Accepted password for "+name+" from 192.0.2.8 port 1 ssh2\n"))
@@ -292,6 +292,16 @@ func TestNotifier(t *testing.T) {
 	told("an addition to that", func() { add(t, path, []byte("x")) })
 	if len(n.wds) != 2 { // the file and the folder
 		t.Errorf("%v", n.wds)
+	}
+	// A file that is there and cannot be watched, as when watches run out: its
+	// folder does not tell of additions.
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	if n := newNotifier(t.Context(), []string{path, loop}); n != nil {
+		n.close()
+		t.Error("a notifier that does not tell of every file")
 	}
 	if n.close(); n.watch() {
 		t.Error("watched by what is closed")
