@@ -5,12 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
-	"os"
 )
 
 // hashFile returns the SHA-256 of f's content in hex. It reads by offset and
 // leaves f's position alone.
-func hashFile(ctx context.Context, f *os.File) (string, error) {
+func hashFile(ctx context.Context, f io.ReaderAt) (string, error) {
 	h := sha256.New()
 	buf := make([]byte, 256<<10)
 	for off := int64(0); ; {

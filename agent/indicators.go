@@ -1,8 +1,7 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -36,6 +35,15 @@ func (r *remediation) onlyBlocked(matches []verdict.Match) bool {
 	})
 }
 
+// onlyByPath reports whether nothing but its path speaks against a file. The
+// indicator may be gone by now; one of a hash comes with the hash.
+func (r *remediation) onlyByPath(v verdict.Verdict) bool {
+	return v.SHA256 == "" && !slices.ContainsFunc(v.Matches, func(m verdict.Match) bool {
+		i, ours := r.indicator(m)
+		return !ours || i != nil && i.Type != indicator.FilePath
+	})
+}
+
 // atBlockedPath adds the match of a file that an indicator blocks by its path.
 func (a *Agent) atBlockedPath(access onaccess.Access, v verdict.Verdict) verdict.Verdict {
 	if a.indicators == nil {
@@ -57,40 +65,40 @@ type sums struct {
 	known map[string]string // by device, inode, time of change and size
 }
 
-// Bounds of sums. Of a file that is larger nothing is recorded.
+// Bounds of sums. A larger file goes without a hash: detections wait for it.
 const (
 	maxSums   = 256
-	maxSummed = 1 << 30
+	maxSummed = 64 << 20 // bytes
 )
 
-// into gives v the hash of the file where it has none.
-func (s *sums) into(v *verdict.Verdict, f *os.File) error {
-	if v.SHA256 != "" {
-		return nil
-	}
+// into gives v the size of the file and its hash, where it is not too large.
+func (s *sums) into(ctx context.Context, v *verdict.Verdict, f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("hash of a file that its path has blocked: %w", err)
+		return fmt.Errorf("size of a file that its path has blocked: %w", err)
 	}
+	v.Size = st.Size
 	if st.Size > maxSummed {
-		return fmt.Errorf("a file that its path has blocked has more than %d bytes", maxSummed)
+		return nil
 	}
 	key := fmt.Sprint(st.Dev, st.Ino, st.Ctim, st.Size)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	hash, ok := s.known[key]
+	s.mu.Unlock()
 	if !ok {
-		sum := sha256.New()
-		if _, err := io.Copy(sum, io.NewSectionReader(f, 0, st.Size)); err != nil {
+		var err error
+		// Not more than that, even if it grows.
+		if hash, err = hashFile(ctx, io.NewSectionReader(f, 0, st.Size)); err != nil {
 			return fmt.Errorf("hash of a file that its path has blocked: %w", err)
 		}
-		hash = hex.EncodeToString(sum.Sum(nil))
+		s.mu.Lock()
 		if len(s.known) >= maxSums || s.known == nil {
 			s.known = map[string]string{}
 		}
 		s.known[key] = hash
+		s.mu.Unlock()
 	}
-	v.SHA256, v.Size = hash, st.Size
+	v.SHA256 = hash
 	return nil
 }
 

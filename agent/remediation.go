@@ -85,7 +85,7 @@ type remediation struct {
 	log *slog.Logger
 
 	mu     sync.Mutex              // orders history and alerts of the same content
-	alerts map[string]alertCounter // by SHA-256
+	alerts map[string]alertCounter // by SHA-256, or path where there is none
 
 	sums sums
 }
@@ -118,9 +118,10 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 	if !ok {
 		return threat.Threat{}
 	}
-	if err := r.sums.into(&f.verdict, f.file); err != nil {
-		r.log.Error("detection is not recorded", "path", f.path, "threat", match.Threat, "error", err)
-		return threat.Threat{}
+	if r.onlyByPath(f.verdict) {
+		if err := r.sums.into(ctx, &f.verdict, f.file); err != nil {
+			r.log.Error("detection goes without the file's hash", "path", f.path, "threat", match.Threat, "error", err)
+		}
 	}
 	if r.onlyBlocked(f.verdict.Matches) {
 		f.remediate = false
@@ -142,6 +143,9 @@ func (r *remediation) handle(ctx context.Context, f finding) threat.Threat {
 		status = threat.StatusQuarantined
 	case f.remediate:
 		status, detail, item = r.quarantine(ctx, f, match, status)
+	}
+	if f.verdict.SHA256 == "" {
+		f.verdict.SHA256 = item.SHA256 // too large for the engine, but moved and read now
 	}
 
 	if len(killed) > 0 {
@@ -295,8 +299,12 @@ func (r *remediation) quarantined(f finding) (quarantine.Item, bool) {
 	return r.a.quarantine.Of(st.Dev, st.Ino, f.verdict.SHA256)
 }
 
-// record writes the history; alert says whether the detection deserves one.
+// record writes the history; alert says whether the detection deserves one. The
+// history is one of contents: a file too large for a hash has no row in it.
 func (r *remediation) record(f finding, m verdict.Match, status threat.Status, detail string, item quarantine.Item) (row threat.Threat, alert bool) {
+	if f.verdict.SHA256 == "" {
+		return row, r.mayAlert("at " + f.path)
+	}
 	before, err := r.a.history.ByHash(f.verdict.SHA256)
 	known := err == nil && time.Since(before.Last) < realertAfter && slices.Contains(before.Paths, f.path)
 	p := f.process.process
@@ -314,10 +322,10 @@ func (r *remediation) record(f finding, m verdict.Match, status threat.Status, d
 	return row, fresh || !known && r.mayAlert(f.verdict.SHA256)
 }
 
-// mayAlert counts an alert about a content and says whether it is not one too
-// many.
-func (r *remediation) mayAlert(sha256 string) bool {
-	c := r.alerts[sha256]
+// mayAlert counts an alert about a content, or about a path whose content has no
+// hash, and says whether it is not one too many.
+func (r *remediation) mayAlert(what string) bool {
+	c := r.alerts[what]
 	if time.Since(c.since) > realertAfter {
 		c = alertCounter{since: time.Now()}
 	}
@@ -325,7 +333,7 @@ func (r *remediation) mayAlert(sha256 string) bool {
 	if r.alerts == nil || len(r.alerts) >= maxAlertCounters {
 		r.alerts = map[string]alertCounter{}
 	}
-	r.alerts[sha256] = c
+	r.alerts[what] = c
 	return c.n <= maxAlertsPerContent
 }
 

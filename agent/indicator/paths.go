@@ -3,6 +3,7 @@ package indicator
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,12 +18,31 @@ func pathDigits(value string) string {
 	return hex.EncodeToString(sum[:])[:namedDigits]
 }
 
-// blockedPath gives the indicator that blocks what is at a path; nil for none.
-func (s *Set) blockedPath(path string, now time.Time, warn bool) *api.Indicator {
-	if i := s.path(path, now); i != nil && blocks(i, warn) && !i.Expired(now) {
-		return i
+// blockedPath gives the indicator that blocks what is at a path; nil for none. The
+// exact one goes first, then the patterns in their order: the first that blocks or
+// allows decides, what only reports hides none.
+func (s *Set) blockedPath(name string, now time.Time, warn bool) *api.Indicator {
+	if name == "" {
+		return nil
 	}
-	return nil
+	decides := func(i *api.Indicator) bool {
+		return !i.Expired(now) && (i.Action == api.Allow || blocks(i, warn))
+	}
+	found := s.paths[name]
+	if found == nil || !decides(found) {
+		n := slices.IndexFunc(s.patterns, func(i *api.Indicator) bool {
+			ok, err := path.Match(i.Value, name)
+			return ok && err == nil && decides(i)
+		})
+		if n < 0 {
+			return nil
+		}
+		found = s.patterns[n]
+	}
+	if found.Action == api.Allow {
+		return nil
+	}
+	return found
 }
 
 // pathsInForce are the indicators that decide about paths, as one text, and
@@ -43,16 +63,16 @@ func (s *Set) pathsInForce(now time.Time, warn bool) (text string, blocked bool)
 	return strings.Join(values, "\n"), blocked
 }
 
-// BlockedPath gives the name of the threat that a file is by being at path, which
+// BlockedPath gives the name of the threat that a file is by being at name, which
 // OfThreat knows; empty where no indicator blocks it. It is called for every file
 // that is scanned.
-func (m *Manager) BlockedPath(path string) string {
+func (m *Manager) BlockedPath(name string) string {
 	set := m.set.Load()
 	if len(set.paths)+len(set.patterns) == 0 {
 		return ""
 	}
 	_, warn := m.opts.Enforcement()
-	i := set.blockedPath(path, m.opts.Now(), warn)
+	i := set.blockedPath(name, m.opts.Now(), warn)
 	if i == nil {
 		return ""
 	}

@@ -20,10 +20,26 @@ func TestBlockedPath(t *testing.T) {
 		api.Indicator{Type: api.FilePath, Value: "/opt/warned", Action: api.Warn},
 		api.Indicator{Type: api.FilePath, Value: "/opt/seen", Action: api.Audit},
 		api.Indicator{Type: api.FilePath, Value: "/opt/late", Action: api.Block, Expires: soon},
+		// What only reports, exact or earlier in the list, hides nothing.
+		api.Indicator{Type: api.FilePath, Value: "/home/*/*", Action: api.Audit},
+		api.Indicator{Type: api.FilePath, Value: "/home/*/tool", Action: api.Block},
+		api.Indicator{Type: api.FilePath, Value: "/home/seen/tool", Action: api.Audit},
+		api.Indicator{Type: api.FilePath, Value: "/home/warned/tool", Action: api.Warn},
+		api.Indicator{Type: api.FilePath, Value: "/home/late/tool", Action: api.Allow, Expires: soon},
+		// What allows does, where it is before.
+		api.Indicator{Type: api.FilePath, Value: "/var/good*/tool", Action: api.Allow},
+		api.Indicator{Type: api.FilePath, Value: "/var/*/tool", Action: api.Block},
+		api.Indicator{Type: api.FilePath, Value: "/var/good*/late", Action: api.Allow, Expires: soon},
+		api.Indicator{Type: api.FilePath, Value: "/var/*/late", Action: api.Block},
+		api.Indicator{Type: api.FilePath, Value: "/var/good/exact", Action: api.Block},
+		api.Indicator{Type: api.FilePath, Value: "/var/good/*", Action: api.Allow},
 	))
 	for path, want := range map[string]string{
 		"/opt/evil": "/opt/evil", "/srv/a/tool": "/srv/*/tool", "/srv/good/tool": "", "/srv/a/b/tool": "", "/opt/warned": "", "/opt/seen": "",
 		"/opt/late": "/opt/late", "/opt/evil/x": "", "": "",
+		"/home/a/tool": "/home/*/tool", "/home/seen/tool": "/home/*/tool", "/home/warned/tool": "/home/*/tool", "/home/late/tool": "",
+		"/home/a/other": "", "/var/goods/tool": "", "/var/bad/tool": "/var/*/tool", "/var/goods/late": "", "/var/bad/late": "/var/*/late",
+		"/var/good/exact": "/var/good/exact", "/var/good/other": "",
 	} {
 		got := ""
 		if i := s.blockedPath(path, now, false); i != nil {
@@ -41,6 +57,14 @@ func TestBlockedPath(t *testing.T) {
 	}
 	if s.blockedPath("/opt/late", soon.Add(time.Second), false) != nil {
 		t.Error("an expired one blocks")
+	}
+	for path, want := range map[string]string{"/home/late/tool": "/home/*/tool", "/var/goods/late": "/var/*/late"} {
+		if i := s.blockedPath(path, soon.Add(time.Second), false); i == nil || i.Value != want {
+			t.Errorf("%s when what allows it has expired: %v, want %s", path, i, want)
+		}
+	}
+	if i := s.blockedPath("/home/warned/tool", now, true); i == nil || i.Value != "/home/warned/tool" {
+		t.Errorf("a warning that blocks: %v, want it before the pattern", i)
 	}
 }
 

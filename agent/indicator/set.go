@@ -170,7 +170,7 @@ func (s *Set) path(p string, now time.Time) *api.Indicator {
 	if p == "" {
 		return nil
 	}
-	if i := s.paths[p]; i != nil {
+	if i := s.paths[p]; i != nil && !i.Expired(now) {
 		return i
 	}
 	for _, i := range s.patterns {
