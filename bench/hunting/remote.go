@@ -63,8 +63,12 @@ func compare(address string, server, events, rounds int) error {
 		return err
 	}
 	defer remote.Close()
-	if st, err := remote.Stats(ctx); err != nil || st.Hot > 0 {
-		return fmt.Errorf("the database %s has %d events already, %w: name another one", cfg.Database, st.Hot, err)
+	st, err := remote.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Hot > 0 {
+		return fmt.Errorf("the database %s has %d events already: name another one", cfg.Database, st.Hot)
 	}
 	scratch, err := duckdb.OpenScratch(ctx, duckdb.ScratchConfig{Dir: dir + "/queries", MemoryLimit: 4 << 30}, remote)
 	if err != nil {

@@ -13,6 +13,5 @@ type Vector struct {
 	Texts []string
 	// Ints are whole numbers, truth values (0 and 1), and times in microseconds
 	// since 1970. Unsigned numbers of 64 bits are here by their bits.
-	Ints  []int64
-	Reals []float64
+	Ints []int64
 }

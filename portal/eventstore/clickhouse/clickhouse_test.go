@@ -61,6 +61,7 @@ func TestStore(t *testing.T) {
 	})
 	t.Run("two portals", func(t *testing.T) { twoPortals(t, one) })
 	t.Run("a portal that dies", func(t *testing.T) { deadPortal(t, one) })
+	t.Run("an answer that is lost", func(t *testing.T) { lostAnswer(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 
@@ -77,19 +78,19 @@ func twoPortals(t *testing.T, one *server.Server) {
 		for _, s := range []eventstore.Store{first, second} {
 			same := &sender{device: d.device}
 			wg.Go(func() {
-				if err := same.run(t.Context(), s, func() bool { return same.acked.Load() < 8 }); err != nil {
+				if err := same.run(t.Context(), s, func() bool { return same.acked.Load() < 5 }); err != nil {
 					t.Error(err)
 				}
 			})
 		}
-		d.acked.Store(8)
+		d.acked.Store(5)
 	}
 	wg.Wait()
 	for _, d := range senders {
 		d.check(t, first)
 	}
 	// What one stored the other takes as a repetition, whatever it remembers.
-	again := eventstoretest.Batch(senders[0].device, 8, 7*batchEvents, batchEvents)
+	again := eventstoretest.Batch(senders[0].device, 5, 4*batchEvents, batchEvents)
 	for _, s := range []eventstore.Store{first, second} {
 		if err := s.Append(t.Context(), again); err != nil {
 			t.Error(err)
@@ -140,6 +141,70 @@ func deadPortal(t *testing.T, one *server.Server) {
 		t.Fatal(err)
 	}
 	d.check(t, s)
+}
+
+// lostAnswer: a group is whole, but its portal does not know, nor does another one.
+func lostAnswer(t *testing.T, one *server.Server) {
+	to := address("", one)
+	cfg, err := clickhouse.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec := func(query string) {
+		t.Helper()
+		if err := one.Exec(t.Context(), fmt.Sprintf(query, cfg.Database)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stored := func(s *clickhouse.Store, device string, want uint64) {
+		t.Helper()
+		if n, err := s.Stored(t.Context(), device, "spool-1"); err != nil || n != want {
+			t.Fatalf("the mark is %d, %v, want %d", n, err, want)
+		}
+	}
+	for _, tc := range []struct {
+		name, device string
+		later        time.Duration // when the group's outcome is asked for
+		mark         uint64        // before it is
+	}{{"young", fmt.Sprintf("%040x", 1), 0, 0}, {"old", fmt.Sprintf("%040x", 2), 10 * time.Minute, 1}} {
+		t.Run(tc.name, func(t *testing.T) {
+			d, other := &sender{device: tc.device}, &sender{device: tc.device + "0"}
+			if err := d.run(t.Context(), open(t, to, nil), func() bool { return d.acked.Load() < 1 }); err != nil {
+				t.Fatal(err)
+			}
+			exec("TRUNCATE TABLE %s.confirmed")
+			later := func(c *clickhouse.Config) {
+				now := c.Now
+				c.Now = func() time.Time { return now().Add(tc.later) }
+			}
+			s, second := open(t, to, later), open(t, to, later)
+			group, err := one.Number(t.Context(), fmt.Sprintf("SELECT max(batch_group) FROM %s.deliveries WHERE device_id = '%s'", cfg.Database, tc.device))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Another group has no deliveries.
+			exec("INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '" + other.device + "', 'spool-1', 1, 99, now()")
+			s.Unsettle(uint64(group))
+			s.Unsettle(99)
+			first := eventstoretest.Batch(tc.device, 1, 0, batchEvents)
+			stored(s, tc.device, tc.mark)
+			stored(second, tc.device, tc.mark)
+			if err := second.Append(t.Context(), first); (tc.mark == 0) != errors.Is(err, eventstore.ErrBusy) {
+				t.Errorf("another portal answers %v", err)
+			}
+			if err := other.run(t.Context(), s, func() bool { return other.acked.Load() < 1 }); err != nil {
+				t.Fatal(err)
+			}
+			for _, of := range []*clickhouse.Store{s, second} {
+				stored(of, tc.device, 1)
+				if err := of.Append(t.Context(), first); err != nil {
+					t.Error(err)
+				}
+				d.check(t, of)
+				other.check(t, of)
+			}
+		})
+	}
 }
 
 // days: what the maintenance folds counts as before, and what is too old goes.
@@ -200,7 +265,7 @@ func TestParse(t *testing.T) {
 	}
 	for text, want := range map[string]clickhouse.Config{
 		"clickhouse://one/events":                               {Endpoints: []string{"one:8123"}, Database: "events"},
-		"clickhouse://u:p%40%2F@one:99,[::1],two/e_1":           {Endpoints: []string{"one:99", "[::1]:8123", "two:8123"}, User: "u", Password: "p@/", Database: "e_1"},
+		"clickhouse://u:p%40%2F@one:99,[::1],two/e_1?cluster=c": {Endpoints: []string{"one:99", "[::1]:8123", "two:8123"}, User: "u", Password: "p@/", Database: "e_1", Cluster: "c"},
 		"clickhouse://[::1]:9/e?secure=true&cluster=c":          {Endpoints: []string{"[::1]:9"}, Database: "e", TLS: true, Cluster: "c"},
 		"clickhouse://u@one/e?secure=1&password_file=" + secret: {Endpoints: []string{"one:8443"}, User: "u", Password: "from the file", Database: "e", TLS: true},
 		"clickhouse://one/e?max_bytes=2000000000":               {Endpoints: []string{"one:8123"}, Database: "e", MaxBytes: 2_000_000_000},
@@ -213,6 +278,7 @@ func TestParse(t *testing.T) {
 		"postgres://one/e": "does not begin with", "clickhouse://one": "needs a database", "clickhouse://one/a-b": "needs a database", "clickhouse:///e": "host[:port]",
 		"clickhouse://one:0/e": "host[:port]", "clickhouse://one:http/e": "host[:port]", "clickhouse://one,,two/e": "host[:port]", "clickhouse://u:secret%zz@one/e": "%25",
 		"clickhouse://u:secret@one/e?speed=1": "no option", "clickhouse://one/e?secure=perhaps": "true or false", "clickhouse://one/e?cluster=a'b": "no name",
+		"clickhouse://one,two/e": "cluster=NAME", "clickhouse://u:p/a?secret@one/e": "%3F", "clickhouse://u:p/a?cluster=secret@one/e": "%3F", "clickhouse://u:p@/a?secret@one/e": "%3F",
 		"clickhouse://one/e?max_bytes=5": "at least", "clickhouse://one/e?password_file=/does/not/exist": "no such file", "clickhouse://one/e?password_file=/dev/zero": "no file",
 	} {
 		_, err := clickhouse.Parse(text)

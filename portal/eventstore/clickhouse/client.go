@@ -34,7 +34,7 @@ type client struct {
 // endpoint is a server.
 type endpoint struct {
 	address string
-	// shard is what the server calls its shard; empty until it was asked.
+	// shard is the path of the shard's table deliveries; empty until it was asked.
 	shard string
 	// rest is until when it is asked last, because it did not answer.
 	rest time.Time
@@ -48,8 +48,10 @@ const (
 	restTime = 10 * time.Second
 	// maxStatement is what a server may be given as a statement, in bytes.
 	maxStatement = 16 << 20
-	// queryTime is how long a statement may take that has no other deadline.
+	// queryTime is how long a statement may take that has no other deadline,
+	// readTime how long a server may take for what the writer must know.
 	queryTime = 2 * time.Minute
+	readTime  = 3 * dialTime
 )
 
 // Error is what a server answered.
@@ -62,11 +64,8 @@ type Error struct {
 // Error returns the server's words.
 func (e *Error) Error() string { return e.Message }
 
-// Codes of errors (ClickHouse, ErrorCodes.cpp).
-const (
-	codeUnknownTable      = 60
-	codeUnsatisfiedQuorum = 286
-)
+// codeUnsatisfiedQuorum is UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE (ClickHouse, ErrorCodes.cpp).
+const codeUnsatisfiedQuorum = 286
 
 var errorForm = regexp.MustCompile(`^Code: (\d+)[.,]`)
 
@@ -140,31 +139,11 @@ func (c *client) avoid(e *endpoint) {
 	}
 }
 
-// shardOf returns the name of the server's shard, the macro that the paths of the
-// replicated tables have.
-func (c *client) shardOf(ctx context.Context, e *endpoint) (string, error) {
-	c.mu.Lock()
-	shard := e.shard
-	c.mu.Unlock()
-	if shard != "" {
-		return shard, nil
-	}
-	err := c.selectAt(ctx, e, "SELECT substitution FROM system.macros WHERE macro = 'shard'", func(b *hunting.Block) error {
-		for _, s := range b.Columns[0].Texts {
-			shard = s
-		}
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	if shard == "" {
-		return "", fmt.Errorf("the server %s has no macro shard in its configuration", e.address)
-	}
+// isOf notes of which shard an endpoint is.
+func (c *client) isOf(e *endpoint, shard string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e.shard = shard
-	return shard, nil
 }
 
 // post sends a statement, with data behind it, and returns the answer's body. What
@@ -193,7 +172,7 @@ func (c *client) post(ctx context.Context, e *endpoint, settings map[string]stri
 	req.Header.Set("X-ClickHouse-Key", c.cfg.Password)
 	res, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() == nil {
+		if !errors.Is(err, context.Canceled) {
 			c.silent(e)
 		}
 		var wrapped *url.Error // it has the whole address with the statement
@@ -213,8 +192,18 @@ func (c *client) post(ctx context.Context, e *endpoint, settings map[string]stri
 	return nil, fmt.Errorf("server %s: %w", e.address, serverError(string(text)))
 }
 
+// timed gives a statement its deadline when the context has none.
+func timed(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, queryTime)
+}
+
 // do runs a statement at an endpoint.
 func (c *client) do(ctx context.Context, e *endpoint, settings map[string]string, statement string, data []byte) error {
+	ctx, cancel := timed(ctx)
+	defer cancel()
 	body, err := c.post(ctx, e, settings, statement, data)
 	if err != nil {
 		return err
@@ -230,17 +219,33 @@ func (c *client) do(ctx context.Context, e *endpoint, settings map[string]string
 	return nil
 }
 
-// selectAt runs a SELECT at an endpoint and gives each block of the answer to each.
-func (c *client) selectAt(ctx context.Context, e *endpoint, query string, each func(*hunting.Block) error) error {
-	seconds := queryTime
-	if deadline, ok := ctx.Deadline(); ok {
-		seconds = time.Until(deadline)
-	} else {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, queryTime)
-		defer cancel()
+// kinds are the columns that an answer must have, a letter for each: t for texts, n
+// for numbers. Empty for any.
+type kinds string
+
+// check refuses a block with other columns.
+func (k kinds) check(b *hunting.Block) error {
+	if k == "" {
+		return nil
 	}
-	settings := map[string]string{"max_execution_time": strconv.Itoa(max(1, int(seconds.Seconds())+1))}
+	if len(b.Columns) != len(k) {
+		return fmt.Errorf("the answer has %d columns, %d were asked for", len(b.Columns), len(k))
+	}
+	for i := range b.Columns {
+		if v := &b.Columns[i]; (k[i] == 't' && len(v.Texts) != b.Rows) || (k[i] == 'n' && len(v.Ints) != b.Rows) {
+			return fmt.Errorf("column %d of the answer is of another type than was asked for", i+1)
+		}
+	}
+	return nil
+}
+
+// selectAt runs a SELECT at an endpoint and gives each block of the answer to each:
+// it has rows, and the columns of those kinds.
+func (c *client) selectAt(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error) error {
+	ctx, cancel := timed(ctx)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	settings := map[string]string{"max_execution_time": strconv.Itoa(max(1, int(time.Until(deadline).Seconds())+1))}
 	body, err := c.post(ctx, e, settings, query+" FORMAT Native", nil)
 	if err != nil {
 		return err
@@ -258,6 +263,9 @@ func (c *client) selectAt(ctx context.Context, e *endpoint, query string, each f
 		if b.Rows == 0 {
 			continue
 		}
+		if err := of.check(b); err != nil {
+			return fmt.Errorf("server %s: %w", e.address, err)
+		}
 		if err := each(b); err != nil {
 			return err
 		}
@@ -265,14 +273,26 @@ func (c *client) selectAt(ctx context.Context, e *endpoint, query string, each f
 }
 
 // query runs a SELECT at the first endpoint that answers.
-func (c *client) query(ctx context.Context, query string, each func(*hunting.Block) error) error {
-	return c.try(ctx, func(e *endpoint) (given bool, err error) {
-		err = c.selectAt(ctx, e, query, func(b *hunting.Block) error {
-			given = true
-			return each(b)
-		})
-		return given, err
+func (c *client) query(ctx context.Context, query string, of kinds, each func(*hunting.Block) error) error {
+	return c.try(ctx, func(e *endpoint) (bool, error) { return c.ask(ctx, e, query, of, each) })
+}
+
+// read is query for what is answered soon: no server may take longer than readTime.
+func (c *client) read(ctx context.Context, query string, of kinds, each func(*hunting.Block) error) error {
+	return c.try(ctx, func(e *endpoint) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, readTime)
+		defer cancel()
+		return c.ask(ctx, e, query, of, each)
 	})
+}
+
+// ask is selectAt that also says whether a block was given.
+func (c *client) ask(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error) (given bool, err error) {
+	err = c.selectAt(ctx, e, query, of, func(b *hunting.Block) error {
+		given = true
+		return each(b)
+	})
+	return given, err
 }
 
 // try asks one endpoint after the other, until one answers or has said something.

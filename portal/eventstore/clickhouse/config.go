@@ -23,7 +23,7 @@ type Config struct {
 	User, Password string
 	Database       string
 	// Cluster is the name of the cluster in the servers' configuration; empty for a
-	// single server.
+	// single server, and only there.
 	Cluster string
 	// MaxBytes is how large the tables of events may become, together and counting
 	// each event once however many replicas have it; then the oldest day goes. Zero
@@ -63,6 +63,9 @@ func Parse(text string) (Config, error) {
 		return c, fmt.Errorf("the address of the event store does not begin with %s://", Scheme)
 	}
 	rest, options, _ := strings.Cut(rest, "?")
+	if strings.Contains(options, "@") { // what looks like options may be of a password
+		return c, errors.New("the address of the event store has an @ behind a ?: a ? in the password must be written %3F, an @ in an option %40")
+	}
 	if at := strings.LastIndex(rest, "@"); at >= 0 {
 		user, password, _ := strings.Cut(rest[:at], ":")
 		var err1, err2 error
@@ -100,7 +103,15 @@ func Parse(text string) (Config, error) {
 		}
 		c.Endpoints = append(c.Endpoints, host)
 	}
-	return c, nil
+	return c, c.check()
+}
+
+// check refuses servers that nothing joins: each would have a part of the events.
+func (c *Config) check() error {
+	if len(c.Endpoints) > 1 && c.Cluster == "" {
+		return errors.New("the address of the event store has several servers: they need cluster=NAME")
+	}
+	return nil
 }
 
 func (c *Config) option(name, value string) error {

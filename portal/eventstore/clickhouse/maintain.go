@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,9 +15,8 @@ const (
 	// keepDays is how many days stay in intents and deliveries beside today; then
 	// they are folded.
 	keepDays = 2
-	// orphanSpan is how far back orphans are looked for, but for the first time:
-	// several times the interval of the maintenance.
-	orphanSpan = 3 * time.Hour
+	// foldTime is how long folding a day may take.
+	foldTime = 10 * time.Minute
 )
 
 // Maintain gives up the groups that a portal left behind, folds what is old of the
@@ -26,33 +26,29 @@ const (
 func (s *Store) Maintain(ctx context.Context) error {
 	now := s.cfg.Now()
 	var errs []error
-	for _, job := range []struct {
-		name string
-		run  func(context.Context, time.Time) error
-	}{{"groups without an end", s.orphans}, {"folding the deliveries", s.fold}, {"retention by age", s.expire}, {"retention by size", s.shrink}} {
-		if err := job.run(ctx, now); err != nil {
-			errs = append(errs, fmt.Errorf("event store: %s: %w", job.name, err))
+	do := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("event store: %s: %w", name, err))
 		}
 	}
+	do("groups without an end", s.orphans(ctx))
+	if len(errs) == 0 { // folding removes what orphans are found by
+		do("folding the deliveries", s.fold(ctx, now))
+	}
+	do("retention by age", s.expire(ctx, now))
+	do("retention by size", s.shrink(ctx, now))
 	return errors.Join(errs...)
 }
 
 // orphans aborts the groups that are old and were never stored as a whole.
-func (s *Store) orphans(ctx context.Context, _ time.Time) error {
+func (s *Store) orphans(ctx context.Context) error {
 	void, err := s.voids(ctx)
 	if err != nil {
 		return err
 	}
 	query := fmt.Sprintf("SELECT DISTINCT batch_group FROM intents WHERE written < now() - %d", int(orphanAge.Seconds()))
-	if s.swept {
-		query += fmt.Sprintf(" AND written > now() - %d", int(orphanSpan.Seconds()))
-	}
-	in := "IN"
-	if s.cfg.Cluster != "" {
-		in = "GLOBAL IN"
-	}
 	var groups []uint64
-	err = s.client.query(ctx, query+void.condition("batch_group")+" AND NOT (batch_group "+in+" (SELECT batch_group FROM deliveries))", func(b *hunting.Block) error {
+	err = s.client.query(ctx, query+void.condition("batch_group")+" AND NOT (batch_group "+s.in()+" (SELECT batch_group FROM deliveries))", "n", func(b *hunting.Block) error {
 		for _, n := range b.Columns[0].Ints {
 			groups = append(groups, uint64(n))
 		}
@@ -67,14 +63,13 @@ func (s *Store) orphans(ctx context.Context, _ time.Time) error {
 			return err
 		}
 	}
-	s.swept = true
 	return nil
 }
 
 // days are the partitions of a table, oldest first.
 func (s *Store) days(ctx context.Context, name string) ([]uint16, error) {
 	var out []uint16
-	err := s.client.query(ctx, "SELECT DISTINCT "+map[bool]string{true: columnDay, false: "day"}[s.byName[name] != nil]+" AS d FROM "+name+" ORDER BY d", func(b *hunting.Block) error {
+	err := s.client.query(ctx, "SELECT DISTINCT "+map[bool]string{true: columnDay, false: "day"}[s.byName[name] != nil]+" AS d FROM "+name+" ORDER BY d", "n", func(b *hunting.Block) error {
 		for _, n := range b.Columns[0].Ints {
 			out = append(out, uint16(n))
 		}
@@ -132,21 +127,22 @@ func (s *Store) fold(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
+	if err := s.dropBefore(ctx, confirmed.name, before); err != nil {
+		return err
+	}
 	return s.dropBefore(ctx, intents.name, before)
 }
 
 // insertSelect runs an INSERT of the answer to a SELECT, which the replicas have
 // when it returns.
-func (s *Store) insertSelect(ctx context.Context, e *endpoint, statement string) error {
+func (s *Store) insertSelect(ctx context.Context, e shard, statement string) error {
+	ctx, cancel := context.WithTimeout(ctx, foldTime)
+	defer cancel()
 	settings := map[string]string{}
-	if s.cfg.Cluster != "" {
-		n, err := s.replicasOf(ctx, e)
-		if err != nil {
-			return err
-		}
-		settings["insert_quorum"] = fmt.Sprint(n)
+	if e.replicas > 0 {
+		settings["insert_quorum"] = strconv.Itoa(e.replicas)
 	}
-	return s.client.do(ctx, e, settings, statement, nil)
+	return s.client.do(ctx, e.endpoint, settings, statement, nil)
 }
 
 func (s *Store) dropBefore(ctx context.Context, name string, before uint16) error {
@@ -192,7 +188,7 @@ func (s *Store) shrink(ctx context.Context, now time.Time) error {
 	}
 	var days []size
 	total := int64(0)
-	err := s.client.query(ctx, s.partsSQL("partition AS p, toInt64(sum(bytes_on_disk))", " GROUP BY p ORDER BY p"), func(b *hunting.Block) error {
+	err := s.client.query(ctx, s.partsSQL("partition AS p, toInt64(sum(bytes_on_disk))", " GROUP BY p ORDER BY p"), "tn", func(b *hunting.Block) error {
 		for i := range b.Rows {
 			days = append(days, size{strings.Trim(b.Columns[0].Texts[i], "'"), b.Columns[1].Ints[i]})
 			total += b.Columns[1].Ints[i]

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 
@@ -23,7 +22,10 @@ const (
 	maxBlockColumns = 4096
 	maxBlockRows    = 1 << 20
 	maxText         = 64 << 20 // bytes of one text
-	maxBlockBytes   = 1 << 30
+	// maxBlockBytes bounds what is read of a block and the memory of its values.
+	maxBlockBytes = 1 << 30
+	// valueBytes is what a value takes without its text.
+	valueBytes = 16
 )
 
 // The types that the tables have.
@@ -33,7 +35,6 @@ const (
 	typeInt32  = "Int32"
 	typeUInt64 = "UInt64"
 	typeUInt8  = "UInt8"
-	typeReal   = "Float64"
 	typeDate   = "Date"
 )
 
@@ -95,7 +96,7 @@ func encode(columns []column, rows int) []byte {
 // reader reads blocks.
 type reader struct {
 	in *bufio.Reader
-	// left is how many bytes the block may still have.
+	// left is how many bytes the block may still have, on the wire and in memory.
 	left int
 }
 
@@ -160,11 +161,19 @@ func (r *reader) count(limit uint64, of string) (int, error) {
 	return int(n), nil
 }
 
+// take counts n bytes of memory.
+func (r *reader) take(n int) error {
+	if r.left -= n; r.left < 0 {
+		return fmt.Errorf("reading the answer: a block has more than %d MiB", maxBlockBytes>>20)
+	}
+	return nil
+}
+
 // bytes reads n bytes. The room grows with what comes, so that a length alone
 // costs nothing.
 func (r *reader) bytes(n int) ([]byte, error) {
-	if r.left -= n; r.left < 0 {
-		return nil, fmt.Errorf("reading the answer: a block has more than %d MiB", maxBlockBytes>>20)
+	if err := r.take(n); err != nil {
+		return nil, err
 	}
 	const step = 1 << 20
 	out := make([]byte, 0, min(n, step))
@@ -189,6 +198,9 @@ func (r *reader) text(limit uint64) (string, error) {
 
 // vector reads the values of a column.
 func (r *reader) vector(v *hunting.Vector, typ string, rows int) error {
+	if err := r.take(valueBytes * rows); err != nil {
+		return err
+	}
 	if of, ok := strings.CutPrefix(typ, "Nullable("); ok {
 		typ = strings.TrimSuffix(of, ")")
 		nulls, err := r.bytes(rows)
@@ -211,7 +223,7 @@ func (r *reader) vector(v *hunting.Vector, typ string, rows int) error {
 		}
 		return nil
 	}
-	sizes := map[string]int{typeInt64: 8, typeUInt64: 8, typeReal: 8, typeInt32: 4, "UInt32": 4, "DateTime": 4, "UInt16": 2, typeDate: 2, typeUInt8: 1}
+	sizes := map[string]int{typeInt64: 8, typeUInt64: 8, typeInt32: 4, "UInt32": 4, "DateTime": 4, "UInt16": 2, typeDate: 2, typeUInt8: 1}
 	size, ok := sizes[typ]
 	if !ok {
 		return fmt.Errorf("reading the answer: the type %.64q is not expected", typ)
@@ -219,13 +231,6 @@ func (r *reader) vector(v *hunting.Vector, typ string, rows int) error {
 	b, err := r.bytes(rows * size)
 	if err != nil {
 		return err
-	}
-	if typ == typeReal {
-		v.Reals = make([]float64, rows)
-		for i := range v.Reals {
-			v.Reals[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
-		}
-		return nil
 	}
 	v.Ints = make([]int64, rows)
 	for i := range v.Ints {

@@ -2,9 +2,11 @@ package clickhouse
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math"
+	"net"
 	"reflect"
 	"strings"
 	"testing"
@@ -67,6 +69,54 @@ func TestNative(t *testing.T) {
 	}
 }
 
+// TestBlockMemory: values that are short on the wire count as what they take.
+func TestBlockMemory(t *testing.T) {
+	for _, tc := range []struct {
+		left int
+		ok   bool
+	}{{10*valueBytes + 10, true}, {10*valueBytes + 9, false}} {
+		r := newReader(bytes.NewReader(make([]byte, 10)))
+		r.left = tc.left
+		var v hunting.Vector
+		if err := r.vector(&v, typeUInt8, 10); (err == nil) != tc.ok {
+			t.Errorf("%d bytes left: %v", tc.left, err)
+		}
+	}
+}
+
+// TestKinds: what a server answers has the columns that were asked for.
+func TestKinds(t *testing.T) {
+	b := &hunting.Block{Rows: 1, Columns: []hunting.Vector{{Texts: []string{"a"}}, {Ints: []int64{1}}}}
+	for of, ok := range map[kinds]bool{"": true, "tn": true, "t": false, "tnn": false, "nt": false, "tt": false, "nn": false} {
+		if err := of.check(b); (err == nil) != ok {
+			t.Errorf("%q: %v", of, err)
+		}
+	}
+}
+
+// TestSilent: a server that accepts and does not answer is asked last from then on,
+// unless it was the caller who went away.
+func TestSilent(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := newClient(Config{Endpoints: []string{l.Addr().String(), "127.0.0.1:1"}})
+	defer c.close()
+	e := c.endpoints[0]
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.do(canceled, e, nil, "SELECT 1", nil); !errors.Is(err, context.Canceled) || !e.rest.IsZero() {
+		t.Errorf("a caller who went away: %v, the server rests until %s", err, e.rest)
+	}
+	late, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.do(late, e, nil, "SELECT 1", nil); !errors.Is(err, context.DeadlineExceeded) || e.rest.IsZero() {
+		t.Errorf("no answer: %v, the server rests until %s", err, e.rest)
+	}
+}
+
 // FuzzNative reads what a server might send.
 func FuzzNative(f *testing.F) {
 	f.Add(sample())
@@ -80,7 +130,7 @@ func FuzzNative(f *testing.F) {
 				return
 			}
 			for _, v := range b.Columns {
-				if n := len(v.Texts) + len(v.Ints) + len(v.Reals); n != b.Rows || (v.Nulls != nil && len(v.Nulls) != n) {
+				if n := len(v.Texts) + len(v.Ints); n != b.Rows || (v.Nulls != nil && len(v.Nulls) != n) {
 					t.Fatalf("%d values in a block of %d rows", n, b.Rows)
 				}
 			}

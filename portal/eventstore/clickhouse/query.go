@@ -44,7 +44,7 @@ func (s *Store) ledgerOf(ctx context.Context, deviceID, condition string, since 
 		out[k] = eventstore.Receipt{Stored: max(out[k].Stored, r.Stored), Lost: max(out[k].Lost, r.Lost)}
 	}
 	device := " WHERE device_id = " + literal(deviceID)
-	err = s.client.query(ctx, "SELECT class, day, sum(stored), "+lostHalves+" FROM deliveries"+device+condition+voids.condition("batch_group")+" GROUP BY class, day", func(b *hunting.Block) error {
+	err = s.client.query(ctx, "SELECT class, day, sum(stored), "+lostHalves+" FROM deliveries"+device+condition+voids.condition("batch_group")+" GROUP BY class, day", "tnnnn", func(b *hunting.Block) error {
 		for i := range b.Rows {
 			line(b, i, eventstore.Receipt{Stored: uint64(b.Columns[2].Ints[i]), Lost: wholes(uint64(b.Columns[3].Ints[i]), uint64(b.Columns[4].Ints[i]))})
 		}
@@ -53,7 +53,7 @@ func (s *Store) ledgerOf(ctx context.Context, deviceID, condition string, since 
 	if err != nil {
 		return nil, err
 	}
-	err = s.client.query(ctx, "SELECT class, day, max(stored), max(lost) FROM ledger"+device+fmt.Sprintf(" AND toUInt16(day) >= %d GROUP BY class, day", since), func(b *hunting.Block) error {
+	err = s.client.query(ctx, "SELECT class, day, max(stored), max(lost) FROM ledger"+device+fmt.Sprintf(" AND toUInt16(day) >= %d GROUP BY class, day", since), "tnnn", func(b *hunting.Block) error {
 		for i := range b.Rows {
 			line(b, i, eventstore.Receipt{Stored: uint64(b.Columns[2].Ints[i]), Lost: uint64(b.Columns[3].Ints[i])})
 		}
@@ -113,7 +113,7 @@ func (s *Store) partsSQL(what, rest string) string {
 // Stats implements eventstore.Store.
 func (s *Store) Stats(ctx context.Context) (eventstore.Stats, error) {
 	var st eventstore.Stats
-	err := s.client.query(ctx, s.partsSQL("toInt64(sum(rows)), toInt64(sum(bytes_on_disk))", ""), func(b *hunting.Block) error {
+	err := s.client.query(ctx, s.partsSQL("toInt64(sum(rows)), toInt64(sum(bytes_on_disk))", ""), "nn", func(b *hunting.Block) error {
 		st.Hot, st.HotBytes = b.Columns[0].Ints[0], b.Columns[1].Ints[0]
 		return nil
 	})

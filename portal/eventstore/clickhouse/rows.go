@@ -155,6 +155,16 @@ func intentRows(day uint16, group uint64, items []*item) []column {
 	return c.all()
 }
 
+// groupRows are the rows of groups in a table that has only their numbers.
+func groupRows(day uint16, groups []uint64) []column {
+	days, list := column{name: "day", typ: typeDate}, column{name: "batch_group", typ: typeUInt64}
+	for _, g := range groups {
+		days.uint16(day)
+		list.uint64(g)
+	}
+	return []column{days, list}
+}
+
 // deliveryRows are the rows of the group in deliveries, and how many: one for each
 // class, and one for a batch without events or losses.
 func deliveryRows(day uint16, group uint64, batches []*eventstore.Batch) (columns []column, rows int) {

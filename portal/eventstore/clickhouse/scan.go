@@ -23,7 +23,7 @@ func (s *Store) Scan(ctx context.Context, scan hunting.Scan, counted bool, each 
 	if err != nil {
 		return fmt.Errorf("event store: %s: %w", scan.Table, err)
 	}
-	if err := s.client.query(ctx, query, each); err != nil {
+	if err := s.client.query(ctx, query, "", each); err != nil {
 		return fmt.Errorf("event store: %s: %w", scan.Table, err)
 	}
 	return nil

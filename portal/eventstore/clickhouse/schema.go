@@ -108,6 +108,8 @@ var (
 	}}
 	// aborted are the groups whose rows do not count.
 	aborted = table{name: "aborted", key: "batch_group", part: "day", columns: []field{{"day", typeDate}, {"batch_group", typeUInt64}}}
+	// confirmed are the groups that count although they are young (see certainAge).
+	confirmed = table{name: "confirmed", key: "batch_group", part: "day", columns: []field{{"day", typeDate}, {"batch_group", typeUInt64}}}
 	// spools are the highest sequences of days that are no longer in deliveries.
 	spools = table{name: "spools", key: "(device_id, spool_id)", engine: "Replacing", version: "sequence", columns: []field{
 		{"device_id", typeText}, {"spool_id", typeText}, {"sequence", typeUInt64},
@@ -120,7 +122,7 @@ var (
 )
 
 func (s *Store) allTables() []table {
-	out := []table{intents, deliveries, aborted, spools, ledger}
+	out := []table{intents, deliveries, aborted, confirmed, spools, ledger}
 	for _, t := range s.tables {
 		out = append(out, t.table)
 	}
@@ -180,7 +182,7 @@ func (s *Store) unitedSQL(t table) string {
 // they are missing: a portal that starts while a server is away changes nothing.
 func (s *Store) prepare(ctx context.Context) error {
 	var there []field
-	err := s.client.query(ctx, "SELECT table, name FROM system.columns WHERE database = "+literal(s.cfg.Database), func(b *hunting.Block) error {
+	err := s.client.query(ctx, "SELECT table, name FROM system.columns WHERE database = "+literal(s.cfg.Database), "tt", func(b *hunting.Block) error {
 		for i, name := range b.Columns[0].Texts {
 			there = append(there, field{name, b.Columns[1].Texts[i]})
 		}

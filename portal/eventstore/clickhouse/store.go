@@ -11,12 +11,14 @@
 //     deliveries: then this group is given up and begins anew without them.
 //  3. The events go into their tables.
 //  4. The batches go into the table deliveries, as one block of one partition,
-//     which is stored whole or not at all. Now they count, and are acknowledged.
+//     which is stored whole or not at all. Now they are acknowledged.
+//  5. The group goes into the table confirmed: now it counts for other portals too.
+//     When that fails it does so when it is older than certainAge.
 //
-// Whatever fails on the way, or whose outcome is not known, ends with the number of
-// the group in the table aborted. Rows of such groups do not count and no reader
-// sees them, also when a server brings them back later; the batches are written
-// again with another number, elsewhere. A portal that dies leaves a group without
+// Whatever fails on the way ends with the number of the group in the table aborted,
+// and so does what has an unknown outcome, unless it is found in deliveries. Rows of
+// such groups do not count and no reader sees them, also when a server brings them
+// back later; the batches are written again with another number, elsewhere. A portal that dies leaves a group without
 // deliveries: another one, or itself later, aborts it when it is older than
 // orphanAge. A group that took longer than groupAge is not acknowledged: so no group
 // is aborted that was.
@@ -40,7 +42,6 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/batching"
-	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
 // Limits of the writer.
@@ -59,6 +60,11 @@ const (
 	// the servers may differ by.
 	groupAge  = 3 * time.Minute
 	orphanAge = 15 * time.Minute
+	// certainAge is how old a group of deliveries must be that counts without being
+	// confirmed: who wrote it no longer writes, and nobody gives it up yet.
+	certainAge = 9 * time.Minute
+	// groupBits are the random bits of a group's number, below its time.
+	groupBits = 22
 	// maxMarks bounds the spools whose highest sequence is kept in memory.
 	maxMarks = 1_000_000
 )
@@ -74,14 +80,9 @@ type Store struct {
 	mu    sync.Mutex
 	marks map[spool]uint64
 
-	// What follows belongs to the writer: replicas are how many servers a shard
-	// has, unsettled the groups that must be aborted before anything else.
-	replicas  map[string]int
-	unsettled []uint64
-
-	// swept: the groups of before this start have been looked at. It belongs to
-	// Maintain.
-	swept bool
+	// What follows belongs to the writer: the groups that must be settled before
+	// anything else, and those that count and are not yet in the table confirmed.
+	unsettled, unconfirmed []uint64
 }
 
 type spool struct{ device, id string }
@@ -92,7 +93,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, errors.New("event store: no server is named")
 	}
-	s := &Store{cfg: cfg, client: newClient(cfg), tables: eventTables(), byName: map[string]*eventTable{}, marks: map[spool]uint64{}, replicas: map[string]int{}}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, client: newClient(cfg), tables: eventTables(), byName: map[string]*eventTable{}, marks: map[spool]uint64{}}
 	for _, t := range s.tables {
 		s.byName[t.name] = t
 	}
@@ -161,21 +165,17 @@ func (s *Store) Stored(ctx context.Context, deviceID, spoolID string) (uint64, e
 // newGroup makes the number of a group: the time, so that numbers of one time are
 // stored side by side, and random bits.
 func (s *Store) newGroup() uint64 {
-	return uint64(s.cfg.Now().UnixMilli())<<22 | uint64(rand.Uint32N(1<<22)) //nolint:gosec // it need not be secret
+	return groupAt(s.cfg.Now()) | uint64(rand.Uint32N(1<<groupBits)) //nolint:gosec // it need not be secret
 }
 
 // insert writes a block to an endpoint's own table and waits until its replicas
 // have it.
-func (s *Store) insert(ctx context.Context, e *endpoint, name string, columns []column, rows int) error {
+func (s *Store) insert(ctx context.Context, e shard, name string, columns []column, rows int) error {
 	ctx, cancel := context.WithTimeout(ctx, insertTime)
 	defer cancel()
 	settings := map[string]string{}
-	if s.cfg.Cluster != "" {
-		n, err := s.replicasOf(ctx, e)
-		if err != nil {
-			return err
-		}
-		settings["insert_quorum"] = strconv.Itoa(n)
+	if e.replicas > 0 {
+		settings["insert_quorum"] = strconv.Itoa(e.replicas)
 		settings["insert_quorum_timeout"] = strconv.FormatInt(quorumTime.Milliseconds(), 10)
 	}
 	statement := "INSERT INTO " + s.local(name) + " ("
@@ -189,7 +189,7 @@ func (s *Store) insert(ctx context.Context, e *endpoint, name string, columns []
 	block := encode(columns, rows)
 	begin := time.Now()
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := s.client.do(ctx, e, settings, statement, block)
+		err := s.client.do(ctx, e.endpoint, settings, statement, block)
 		var said *Error
 		if !errors.As(err, &said) || said.Code != codeUnsatisfiedQuorum || time.Since(begin) > busyTime {
 			if err != nil {
@@ -204,34 +204,6 @@ func (s *Store) insert(ctx context.Context, e *endpoint, name string, columns []
 		case <-time.After(wait):
 		}
 	}
-}
-
-// replicasOf is the number of servers of the endpoint's shard.
-func (s *Store) replicasOf(ctx context.Context, e *endpoint) (int, error) {
-	shard, err := s.client.shardOf(ctx, e)
-	if err != nil {
-		return 0, err
-	}
-	s.mu.Lock()
-	n := s.replicas[shard]
-	s.mu.Unlock()
-	if n > 0 {
-		return n, nil
-	}
-	query := fmt.Sprintf("SELECT toInt64(max(total_replicas)) FROM system.replicas WHERE database = %s AND table = %s", literal(s.cfg.Database), literal(s.local(deliveries.name)))
-	if err := s.client.selectAt(ctx, e, query, func(b *hunting.Block) error {
-		n = int(b.Columns[0].Ints[0])
-		return nil
-	}); err != nil {
-		return 0, err
-	}
-	if n == 0 {
-		return 0, fmt.Errorf("the server %s has no replicated tables", e.address)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.replicas[shard] = n
-	return n, nil
 }
 
 var _ eventstore.Store = (*Store)(nil)

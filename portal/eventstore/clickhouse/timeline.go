@@ -152,7 +152,11 @@ func (s *Store) timelinePart(ctx context.Context, q eventstore.TimelineQuery, pa
 	}
 	var out []eventstore.Row
 	query := fmt.Sprintf("SELECT * FROM (%s) ORDER BY at%s, report%s LIMIT %d", &b, order, order, limit)
-	err := s.client.query(ctx, query, func(b *hunting.Block) error {
+	of := kinds("nttn")
+	for _, c := range rowColumns {
+		of += map[bool]kinds{true: "t", false: "n"}[c.text != nil]
+	}
+	err := s.client.query(ctx, query, of, func(b *hunting.Block) error {
 		for i := range b.Rows {
 			r := eventstore.Row{Time: time.UnixMicro(b.Columns[0].Ints[i]).UTC(), Table: b.Columns[1].Texts[i], Action: b.Columns[2].Texts[i], ReportID: b.Columns[3].Ints[i]}
 			for k, c := range rowColumns {

@@ -17,7 +17,7 @@ type voids []uint64
 // voids reads them: each reader does so first.
 func (s *Store) voids(ctx context.Context) (voids, error) {
 	var out voids
-	err := s.client.query(ctx, "SELECT DISTINCT batch_group FROM aborted", func(b *hunting.Block) error {
+	err := s.client.read(ctx, "SELECT DISTINCT batch_group FROM aborted", "n", func(b *hunting.Block) error {
 		for _, n := range b.Columns[0].Ints {
 			out = append(out, uint64(n))
 		}
@@ -43,9 +43,14 @@ func (v voids) condition(column string) string {
 	if len(v) == 0 {
 		return ""
 	}
-	list := make([]string, len(v))
-	for i, n := range v {
+	return " AND " + column + " NOT IN (" + numbers(v) + ")"
+}
+
+// numbers are the numbers of groups, with commas.
+func numbers(groups []uint64) string {
+	list := make([]string, len(groups))
+	for i, n := range groups {
 		list[i] = strconv.FormatUint(n, 10)
 	}
-	return " AND " + column + " NOT IN (" + strings.Join(list, ", ") + ")"
+	return strings.Join(list, ", ")
 }

@@ -70,15 +70,10 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 	if err != nil {
 		return err
 	}
-	begin := s.cfg.Now().Round(0) // not the monotonic clock, which rests with the machine
 	group := s.newGroup()
-	err = s.write(ctx, e, group, open)
-	if err == nil && s.cfg.Now().Round(0).Sub(begin) > groupAge {
-		err = errors.New("storing took too long")
-	}
-	if err != nil {
+	if err := s.write(ctx, e, group, open); err != nil {
 		if !errors.Is(err, errAgain) {
-			s.client.avoid(e)
+			s.client.avoid(e.endpoint)
 		}
 		s.unsettled = append(s.unsettled, group)
 		return errors.Join(err, s.settle(ctx))
@@ -89,6 +84,7 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 		marks[i.key()] = max(marks[i.key()], i.batch.Sequence)
 	}
 	s.note(marks)
+	s.confirm(ctx, e.endpoint, group)
 	return nil
 }
 
@@ -115,38 +111,52 @@ func (s *Store) fresh(items []item) []*item {
 	return out
 }
 
-// target is the server that gets the group.
-func (s *Store) target(ctx context.Context) (*endpoint, error) {
+// shard is the server that gets what is written, and how many replicas its shard has.
+type shard struct {
+	*endpoint
+	replicas int // 0 without a cluster
+}
+
+// target is the shard that gets what is written next.
+func (s *Store) target(ctx context.Context) (shard, error) {
+	query := fmt.Sprintf("SELECT toInt64(min(active_replicas = total_replicas AND NOT is_readonly)), toInt64(max(total_replicas)), max(zookeeper_path) FROM system.replicas WHERE database = %s AND table = %s",
+		literal(s.cfg.Database), literal(s.local(deliveries.name)))
 	var failed []error
 	for _, e := range s.client.order() {
 		if s.cfg.Cluster == "" {
-			return e, nil
+			return shard{e, 0}, nil
 		}
 		// Another shard is better than one that will not take it.
-		complete := false
-		query := fmt.Sprintf("SELECT toInt64(min(active_replicas = total_replicas AND NOT is_readonly)) FROM system.replicas WHERE database = %s AND table = %s",
-			literal(s.cfg.Database), literal(s.local(deliveries.name)))
+		complete, replicas, path := false, int64(0), ""
 		ask, cancel := context.WithTimeout(ctx, 2*dialTime)
-		err := s.client.selectAt(ask, e, query, func(b *hunting.Block) error {
-			complete = b.Columns[0].Ints[0] == 1
+		err := s.client.selectAt(ask, e, query, "nnt", func(b *hunting.Block) error {
+			complete, replicas, path = b.Columns[0].Ints[0] == 1, b.Columns[1].Ints[0], b.Columns[2].Texts[0]
 			return nil
 		})
 		cancel()
 		switch {
 		case err != nil:
 			failed = append(failed, err)
+		case replicas < 1:
+			failed = append(failed, fmt.Errorf("the server %s has no replicated tables", e.address))
 		case !complete:
 			failed = append(failed, fmt.Errorf("the shard of the server %s lacks a replica", e.address))
 		default:
-			return e, nil
+			s.client.isOf(e, path)
+			return shard{e, int(replicas)}, nil
 		}
 	}
-	return nil, fmt.Errorf("no shard of the cluster is complete: %w", errors.Join(failed...))
+	return shard{}, fmt.Errorf("no shard of the cluster is complete: %w", errors.Join(failed...))
 }
 
+// errLate means that others may give the group up at any time.
+var errLate = errors.New("storing took too long")
+
 // write writes a group; the package documentation says how.
-func (s *Store) write(ctx context.Context, e *endpoint, group uint64, items []*item) error {
-	day := dayOf(s.cfg.Now())
+func (s *Store) write(ctx context.Context, e shard, group uint64, items []*item) error {
+	begin := s.cfg.Now().Round(0) // not the monotonic clock, which rests with the machine
+	late := func() bool { return s.cfg.Now().Round(0).Sub(begin) > groupAge }
+	day := dayOf(begin)
 	if err := s.insert(ctx, e, intents.name, intentRows(day, group, items), len(items)); err != nil {
 		return err
 	}
@@ -168,38 +178,15 @@ func (s *Store) write(ctx context.Context, e *endpoint, group uint64, items []*i
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	columns, n := deliveryRows(day, group, batches)
-	return s.insert(ctx, e, deliveries.name, columns, n)
-}
-
-// settle aborts the groups whose outcome is not known.
-func (s *Store) settle(ctx context.Context) error {
-	if len(s.unsettled) == 0 {
-		return nil
+	if late() {
+		return errLate
 	}
-	if err := s.abort(ctx, s.unsettled); err != nil {
+	columns, n := deliveryRows(day, group, batches)
+	if err := s.insert(ctx, e, deliveries.name, columns, n); err != nil {
 		return err
 	}
-	s.unsettled = nil
-	return nil
-}
-
-// abort makes the rows of groups void.
-func (s *Store) abort(ctx context.Context, groups []uint64) error {
-	var day, number column
-	day, number = column{name: "day", typ: typeDate}, column{name: "batch_group", typ: typeUInt64}
-	for _, g := range groups {
-		day.uint16(dayOf(s.cfg.Now()))
-		number.uint64(g)
-	}
-	e, err := s.target(ctx)
-	if err == nil {
-		if err = s.insert(ctx, e, aborted.name, []column{day, number}, len(groups)); err != nil {
-			s.client.avoid(e)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("giving up a group of batches: %w", err)
+	if late() {
+		return errLate
 	}
 	return nil
 }
@@ -232,7 +219,7 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 		return err
 	}
 	s.note(stored)
-	var orphans []uint64
+	var orphans []uint64 // with repetitions
 	again := false
 	for _, it := range items {
 		n := it.batch.Sequence
@@ -252,10 +239,11 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 		}
 	}
 	if len(orphans) > 0 {
-		slices.Sort(orphans)
-		if err := s.abort(ctx, slices.Compact(orphans)); err != nil {
+		whole, err := s.giveUp(ctx, orphans)
+		if err != nil {
 			return err
 		}
+		again = again || whole > 0
 	}
 	if again {
 		return errAgain
@@ -270,7 +258,7 @@ type intent struct {
 }
 
 // foreign are the intents of other groups, from the given sequences on, that are
-// neither aborted nor stored.
+// not aborted.
 func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first map[spool]uint64) (map[spool][]intent, error) {
 	voids, err := s.voids(ctx)
 	if err != nil {
@@ -279,7 +267,7 @@ func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first m
 	out := map[spool][]intent{}
 	query := "SELECT device_id, spool_id, max(sequence), batch_group, toInt64(now()) - toInt64(max(written)) FROM intents WHERE " + among(keys) +
 		voids.besides(group).condition("batch_group") + " GROUP BY device_id, spool_id, batch_group"
-	err = s.client.query(ctx, query, func(b *hunting.Block) error {
+	err = s.client.read(ctx, query, "ttnnn", func(b *hunting.Block) error {
 		c := b.Columns
 		for i := range b.Rows {
 			k := spool{c[0].Texts[i], c[1].Texts[i]}
@@ -295,7 +283,7 @@ func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first m
 	return out, nil
 }
 
-// storedMarks reads the highest sequences that are stored, but for those of a group.
+// storedMarks reads the highest sequences that count, but for those of a group.
 func (s *Store) storedMarks(ctx context.Context, keys []spool, but uint64) (map[spool]uint64, error) {
 	voids, err := s.voids(ctx)
 	if err != nil {
@@ -303,8 +291,8 @@ func (s *Store) storedMarks(ctx context.Context, keys []spool, but uint64) (map[
 	}
 	out := map[spool]uint64{}
 	query := "SELECT device_id, spool_id, max(sequence) FROM (SELECT device_id, spool_id, sequence FROM spools WHERE " + among(keys) +
-		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + voids.besides(but).condition("batch_group") + ") GROUP BY device_id, spool_id"
-	err = s.client.query(ctx, query, func(b *hunting.Block) error {
+		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + voids.besides(but).condition("batch_group") + s.counted() + ") GROUP BY device_id, spool_id"
+	err = s.client.read(ctx, query, "ttn", func(b *hunting.Block) error {
 		for i := range b.Rows {
 			out[spool{b.Columns[0].Texts[i], b.Columns[1].Texts[i]}] = uint64(b.Columns[2].Ints[i])
 		}

@@ -233,7 +233,7 @@ func (s *scratchSession) account(b *hunting.Block) error {
 	s.rows -= int64(b.Rows)
 	for i := range b.Columns {
 		v := &b.Columns[i]
-		s.bytes -= int64(8*len(v.Ints) + 8*len(v.Reals))
+		s.bytes -= int64(8 * len(v.Ints))
 		for _, text := range v.Texts {
 			s.bytes -= int64(len(text)) + 16
 		}
