@@ -50,6 +50,7 @@ func alertsOf(t *testing.T, events <-chan api.AgentEvent) (out []event.Alert) {
 // files that are larger than it reads, the agent none of large or unreadable ones
 // that their path blocks.
 func TestRemediationWithoutHash(t *testing.T) {
+	a := newTestAgent(t, "")
 	large := func(t *testing.T, f *finding) {
 		if err := os.Truncate(f.path, maxSummed+1); err != nil {
 			t.Fatal(err)
@@ -85,7 +86,6 @@ func TestRemediationWithoutHash(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := newTestAgent(t, "")
 			events, end := a.events.listen(256)
 			defer end()
 			f := infected(t, "content of "+c.name, verdict.Malware)
