@@ -68,6 +68,23 @@ func TestBlockedPath(t *testing.T) {
 	}
 }
 
+// Of the same pattern in two lists the later one's entry counts.
+func TestPatternAgain(t *testing.T) {
+	pattern := func(action string) api.List {
+		return list(t, api.Indicator{Type: api.FilePath, Value: "/srv/*", Action: action})
+	}
+	now := time.Now()
+	for _, c := range []struct {
+		first, later string
+		blocked      bool
+	}{{api.Block, api.Allow, false}, {api.Allow, api.Block, true}} {
+		s := NewSet(now, pattern(c.first), pattern(c.later))
+		if got := s.blockedPath("/srv/tool", now, false); (got != nil) != c.blocked {
+			t.Errorf("%s, then %s: %v", c.first, c.later, got)
+		}
+	}
+}
+
 // What was decided about files is forgotten once for each change of the paths.
 func TestPathsChanged(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "indicators.json")

@@ -41,6 +41,7 @@ func NewSet(now time.Time, lists ...api.List) *Set {
 		nets: map[netip.Prefix]*api.Indicator{}, domains: map[string]*api.Indicator{}, byHost: map[string][]*api.Indicator{},
 		named: map[string]*api.Indicator{},
 	}
+	patternAt := map[string]int{}
 	used4, used6 := [33]bool{}, [129]bool{}
 	for l := range lists {
 		for n := range lists[l].Indicators {
@@ -57,7 +58,10 @@ func NewSet(now time.Time, lists ...api.List) *Set {
 				s.named[pathDigits(i.Value)] = i
 				if !strings.ContainsAny(i.Value, `*?[\`) {
 					s.paths[i.Value] = i
+				} else if at, again := patternAt[i.Value]; again {
+					s.patterns[at] = i
 				} else if len(s.patterns) < maxPatterns {
+					patternAt[i.Value] = len(s.patterns)
 					s.patterns = append(s.patterns, i)
 				}
 			case api.IPAddress:
