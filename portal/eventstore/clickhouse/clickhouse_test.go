@@ -150,13 +150,13 @@ func lostAnswer(t *testing.T, one *server.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exec := func(query string) {
+	exec := func(t *testing.T, query string) {
 		t.Helper()
 		if err := one.Exec(t.Context(), fmt.Sprintf(query, cfg.Database)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stored := func(s *clickhouse.Store, device string, want uint64) {
+	stored := func(t *testing.T, s *clickhouse.Store, device string, want uint64) {
 		t.Helper()
 		if n, err := s.Stored(t.Context(), device, "spool-1"); err != nil || n != want {
 			t.Fatalf("the mark is %d, %v, want %d", n, err, want)
@@ -172,7 +172,7 @@ func lostAnswer(t *testing.T, one *server.Server) {
 			if err := d.run(t.Context(), open(t, to, nil), func() bool { return d.acked.Load() < 1 }); err != nil {
 				t.Fatal(err)
 			}
-			exec("TRUNCATE TABLE %s.confirmed")
+			exec(t, "TRUNCATE TABLE %s.confirmed")
 			later := func(c *clickhouse.Config) {
 				now := c.Now
 				c.Now = func() time.Time { return now().Add(tc.later) }
@@ -183,12 +183,12 @@ func lostAnswer(t *testing.T, one *server.Server) {
 				t.Fatal(err)
 			}
 			// Another group has no deliveries.
-			exec("INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '" + other.device + "', 'spool-1', 1, 99, now()")
+			exec(t, "INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '"+other.device+"', 'spool-1', 1, 99, now()")
 			s.Unsettle(uint64(group))
 			s.Unsettle(99)
 			first := eventstoretest.Batch(tc.device, 1, 0, batchEvents)
-			stored(s, tc.device, tc.mark)
-			stored(second, tc.device, tc.mark)
+			stored(t, s, tc.device, tc.mark)
+			stored(t, second, tc.device, tc.mark)
 			if err := second.Append(t.Context(), first); (tc.mark == 0) != errors.Is(err, eventstore.ErrBusy) {
 				t.Errorf("another portal answers %v", err)
 			}
@@ -196,7 +196,7 @@ func lostAnswer(t *testing.T, one *server.Server) {
 				t.Fatal(err)
 			}
 			for _, of := range []*clickhouse.Store{s, second} {
-				stored(of, tc.device, 1)
+				stored(t, of, tc.device, 1)
 				if err := of.Append(t.Context(), first); err != nil {
 					t.Error(err)
 				}
