@@ -180,7 +180,9 @@ func TestIndicators(t *testing.T) {
 
 	ids := map[string]string{}
 	for _, i := range []struct{ kind, value, title string }{
-		{"FileSha256", sha256Hex(data), "Program of the test"}, {"IpAddress", blockedHost, "Address of the test"}, {"DomainName", "bulwark.example", "Name of the test"},
+		{"FileSha256", sha256Hex(data), "Program of the test"},
+		{"IpAddress", blockedHost, "Address of the test"},
+		{"DomainName", "bulwark.example", "Name of the test"},
 		{"FilePath", filepath.Join(n.watch, "placed", "*"), "Place of the test"},
 	} {
 		status, out := o.do("POST", "/api/indicators", fmt.Sprintf(`{"indicatorType":%q,"indicatorValue":%q,"action":"Block","title":%q,"description":"d","severity":"High"}`, i.kind, i.value, i.title))
