@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/bench/measure"
@@ -44,22 +40,8 @@ func (d *daemon) stop() {
 	<-d.done
 }
 
-func (d *daemon) proc(name string) string {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", d.cmd.Process.Pid, name))
-	return string(data)
-}
-
 // cpu is the processor time that the daemon has used.
-func (d *daemon) cpu() time.Duration {
-	_, rest, ok := strings.Cut(d.proc("stat"), ") ")
-	f := strings.Fields(rest)
-	if !ok || len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * (time.Second / 100)
-}
+func (d *daemon) cpu() time.Duration { return measure.CPU([]int{d.cmd.Process.Pid}) }
 
 // rss is its resident memory in bytes.
 func (d *daemon) rss() int64 { return measure.StatusBytes(d.cmd.Process.Pid, "VmRSS:") }

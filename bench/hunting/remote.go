@@ -4,37 +4,23 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
+	process "github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/clickhouse"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
-
-// clockTicks is how many of them /proc counts in a second (USER_HZ).
-const clockTicks = 100
 
 // times is the processor time of this program and, with a pid, of a server, in ms.
 func times(server int) (own, other float64, err error) {
 	if own = cpu(); server == 0 {
 		return own, 0, nil
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", server))
-	if err != nil {
+	if _, err := process.Stat(server); err != nil {
 		return 0, 0, err
 	}
-	// utime and stime are the fields 14 and 15; the second is in brackets.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseFloat(f, 64)
-		if err != nil {
-			return 0, 0, err
-		}
-		other += n * 1000 / clockTicks
-	}
-	return own, other, nil
+	return own, float64(process.CPU([]int{server}).Milliseconds()), nil
 }
 
 // compare fills an embedded store and a ClickHouse server with the same events and

@@ -57,9 +57,9 @@ func main() {
 
 // everything is what an administrator can have run all the time.
 const everything = `{
-	"antivirusEngine": {"enforcementLevel": "real_time", "behaviorMonitoring": "enabled", "scheduledScan": "enabled"},
+	"antivirusEngine": {"enforcementLevel": "real_time", "scheduledScan": "enabled"},
 	"scheduledScan": {"dailyConfiguration": {"timeOfDay": 1}},
-	"features": {"moduleLoad": "enabled", "remediateInfectedFile": "enabled"},
+	"features": {"remediateInfectedFile": "enabled"},
 	"networkProtection": {"enforcementLevel": "audit"}
 }`
 

@@ -126,7 +126,7 @@ func daemon(args []string) int {
 	defer stop()
 	if os.Getenv("GOGC") == "" {
 		// What is alive is some 30 MB and hardly grows: collecting it twice as often
-		// costs little, and as much garbage again would be the larger part of the
+		// is the price, and as much garbage again would be the larger part of the
 		// memory that the agent takes from its host.
 		debug.SetGCPercent(50)
 	}

@@ -125,9 +125,9 @@ type Store interface {
 	Revisions(ctx context.Context, id string) ([]Revision, error)
 	// PutAssignment keeps the assignment of a device when it differs.
 	PutAssignment(ctx context.Context, a Assignment) error
-	// PutGroups notes the group of devices that have called, empty for none, and the
-	// version of the policy that those which were in another one should have now.
-	PutGroups(ctx context.Context, group, wanted string, devices []string) error
+	// PutGroups gives the group, the wanted version and the time of an assignment to
+	// those of the devices that have called and are in another group.
+	PutGroups(ctx context.Context, a Assignment, devices []string) error
 	// Assignment returns the zero value for a device that has not called yet.
 	Assignment(ctx context.Context, device string) (Assignment, error)
 	// Rollout counts the devices by group id.
@@ -408,7 +408,7 @@ func (s *Service) Regroup(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return s.store.PutGroups(ctx, group, wanted, ids)
+		return s.store.PutGroups(ctx, Assignment{GroupID: group, Wanted: wanted, Changed: s.now().UTC()}, ids)
 	}
 	for i, g := range n.groups {
 		if err := put(g.ID, n.rules[i]); err != nil {

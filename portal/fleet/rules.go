@@ -43,6 +43,15 @@ func (p Policy) Rules() map[string]RuleMode {
 	return out
 }
 
+// RulesOf is what each of the policies says of the rules.
+func RulesOf(policies []Policy) []map[string]RuleMode {
+	out := make([]map[string]RuleMode, len(policies))
+	for i := range policies {
+		out[i] = policies[i].Rules()
+	}
+	return out
+}
+
 // RuleMode is what the policy says of a rule.
 func (p Policy) RuleMode(rule string) RuleMode {
 	if mode, ok := p.Rules()[rule]; ok {

@@ -65,10 +65,6 @@ func equal(field, value string) query.Expr {
 	return query.Compare{Field: field, Op: query.Eq, Value: value}
 }
 
-func isSHA256(s string) bool {
-	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
 // Items are the files of a threat (any for an empty name) with the hash, newest
 // first, at most MaxItems, with what was ordered about them.
 func (s *Service) Items(ctx context.Context, threat, sha256 string, since time.Time) ([]Item, error) {
@@ -117,7 +113,7 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 // about one item of a quarantine say nothing of the others.
 func (s *Service) orders(ctx context.Context, sha256 string, since time.Time) (map[string][]*action.Action, error) {
 	out := map[string][]*action.Action{}
-	if !isSHA256(sha256) {
+	if !action.IsHash(sha256, 64) {
 		return out, nil // what no order can be about
 	}
 	list, _, err := s.actions.List(ctx, query.Query{
@@ -167,7 +163,7 @@ func (s *Service) Order(ctx context.Context, r Request) (Result, error) {
 	if r.Type != response.RestoreFile && r.Type != response.RemoveQuarantinedFile {
 		return Result{}, &action.Invalid{Target: "Type", Message: fmt.Sprintf("%.64q is nothing to do with a quarantined file", r.Type)}
 	}
-	if !isSHA256(r.SHA256) {
+	if !action.IsHash(r.SHA256, 64) {
 		return Result{}, &action.Invalid{Target: "Sha256", Message: "a SHA-256 is 64 hex digits"}
 	}
 	since := s.now().Add(-Kept)

@@ -30,15 +30,6 @@ type rulePolicy struct {
 	Mode    fleet.RuleMode `json:"mode"`
 }
 
-// modesOf is what each of the policies says of the rules.
-func modesOf(policies []fleet.Policy) []map[string]fleet.RuleMode {
-	out := make([]map[string]fleet.RuleMode, len(policies))
-	for i := range policies {
-		out[i] = policies[i].Rules()
-	}
-	return out
-}
-
 func toBehaviorRule(r detection.Shipped, policies []fleet.Policy, modes []map[string]fleet.RuleMode) behaviorRule {
 	out := behaviorRule{
 		ID: r.ID, DisplayName: r.Title, Description: r.Description, Severity: strings.ToLower(string(r.Severity)), Tactics: append([]string{}, r.Tactics...),
@@ -61,7 +52,7 @@ func (a *API) behaviorRules(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, modes := make([]behaviorRule, len(list)), modesOf(policies)
+	out, modes := make([]behaviorRule, len(list)), fleet.RulesOf(policies)
 	for i, rule := range list {
 		out[i] = toBehaviorRule(rule, policies, modes)
 	}
@@ -90,7 +81,7 @@ func (a *API) behaviorRule(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a.write(w, http.StatusOK, toBehaviorRule(rule, policies, modesOf(policies)))
+	a.write(w, http.StatusOK, toBehaviorRule(rule, policies, fleet.RulesOf(policies)))
 	return nil
 }
 

@@ -93,10 +93,7 @@ func (s *Site) shipped(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	modes := make([]map[string]fleet.RuleMode, len(policies))
-	for i := range policies {
-		modes[i] = policies[i].Rules()
-	}
+	modes := fleet.RulesOf(policies)
 	p := shippedPage{Severities: alert.Severities(), All: len(all)}
 	for _, x := range all {
 		for _, t := range x.Tactics {

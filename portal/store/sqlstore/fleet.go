@@ -142,9 +142,10 @@ func (s fleetStore) Assignment(ctx context.Context, device string) (a fleet.Assi
 	return a, nil
 }
 
-func (s fleetStore) PutGroups(ctx context.Context, group, wanted string, devices []string) error {
+func (s fleetStore) PutGroups(ctx context.Context, a fleet.Assignment, devices []string) error {
 	for part := range slices.Chunk(devices, 10_000) {
-		_, err := s.exec(ctx, `UPDATE assignments SET group_id = ?, wanted = ? WHERE group_id <> ? AND device_id IN (SELECT value FROM `+s.elements("?")+`)`, group, wanted, group, list(part))
+		_, err := s.exec(ctx, `UPDATE assignments SET group_id = ?, changed = CASE WHEN wanted = ? THEN changed ELSE ? END, wanted = ? WHERE group_id <> ? AND device_id IN (SELECT value FROM `+s.elements("?")+`)`,
+			a.GroupID, a.Wanted, micros(a.Changed), a.Wanted, a.GroupID, list(part))
 		if err != nil {
 			return fmt.Errorf("devices of a group: %w", err)
 		}

@@ -183,15 +183,15 @@ func scope(t *testing.T, c Control) {
 	// Devices change their group, and a group that is deleted has none, whatever a
 	// node that has yet to hear of it writes.
 	must(c.Fleet().PutGroup(all, fleet.Group{ID: "id0", Name: "short"}, fleet.Note{Time: Now}))
-	must(c.Fleet().PutGroups(all, "mine", "v2", []string{DeviceID(1), DeviceID(2)}))
-	must(c.Fleet().PutGroups(all, "id0", "v2", []string{DeviceID(0)}))
+	must(c.Fleet().PutGroups(all, fleet.Assignment{GroupID: "mine", Wanted: "v2", Changed: Now}, []string{DeviceID(1), DeviceID(2)}))
+	must(c.Fleet().PutGroups(all, fleet.Assignment{GroupID: "id0", Wanted: "v2", Changed: Now.Add(time.Hour)}, []string{DeviceID(0)}))
 	if found, _, err := c.Inventory().Devices(all, query.Query{Filter: query.Compare{Field: "rbacGroupName", Op: query.Eq, Value: "short"}}, cuts); err != nil || len(found) != 1 || found[0].Group != "short" {
 		t.Errorf("the devices of a group by its name: %+v, %v", found, err)
 	}
 	if ids, err := c.Inventory().DeviceIDs(mine, nil, cuts); err != nil || len(ids) != 2 || slices.Contains(ids, DeviceID(0)) {
 		t.Errorf("after the groups changed: %v, %v", ids, err)
 	}
-	if a, err := c.Fleet().Assignment(all, DeviceID(0)); err != nil || a.GroupID != "id0" || a.Wanted != "v2" {
+	if a, err := c.Fleet().Assignment(all, DeviceID(0)); err != nil || a.GroupID != "id0" || a.Wanted != "v2" || !a.Changed.Equal(Now.Add(time.Hour)) {
 		t.Errorf("the assignment of a device that is in another group: %+v, %v", a, err)
 	}
 	must(c.Fleet().DeleteGroup(all, "id0", fleet.Note{Time: Now}))
