@@ -144,7 +144,9 @@ func (c *Config) option(name, value string) error {
 		if err != nil {
 			return fmt.Errorf("password of the event store: %w", err)
 		}
-		c.Password = strings.TrimRight(string(text), "\r\n")
+		if c.Password = strings.TrimRight(string(text), "\r\n"); c.Password == "" {
+			return fmt.Errorf("password of the event store: %s is empty", value)
+		}
 	default:
 		return fmt.Errorf("there is no option %.64q of the event store: cluster, secure, max_bytes and password_file are possible", name)
 	}
