@@ -296,7 +296,7 @@ func (r *remediation) quarantined(f finding) (quarantine.Item, bool) {
 	if err := unix.Fstat(int(f.file.Fd()), &st); err != nil || st.Nlink > 0 {
 		return quarantine.Item{}, false
 	}
-	return r.a.quarantine.Of(st.Dev, st.Ino, f.verdict.SHA256)
+	return r.a.quarantine.Of(&st, f.verdict.SHA256)
 }
 
 // record writes the history; alert says whether the detection deserves one. The

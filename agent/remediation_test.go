@@ -176,30 +176,38 @@ func TestAlertsPerContent(t *testing.T) {
 	}
 }
 
-// Two processes that meet the same file before it is gone make one item.
+// Two processes that meet the same file before it is gone make one item, also of
+// one that is too large for the engine to hash.
 func TestSameFileTwice(t *testing.T) {
-	a := newTestAgent(t, "")
-	f := infected(t, "one file", verdict.Malware)
-	a.remediation.handle(t.Context(), f)
-	events, end := a.events.listen(16)
-	defer end()
-	// The second one is told the name that the file has on its way.
-	path := f.path
-	f.path = filepath.Join(filepath.Dir(path), ".bulwark-quarantine-0123 (deleted)")
-	row := a.remediation.handle(t.Context(), f)
-	if row.Status != threat.StatusQuarantined {
-		t.Errorf("status %q: %+v", row.Status, row.History)
-	}
-	if n := len(a.quarantine.List()); n != 1 {
-		t.Errorf("%d items", n)
-	}
-	if len(row.Paths) != 1 || row.Paths[0] != path || row.Count != 2 {
-		t.Errorf("row %+v", row)
-	}
-	for len(events) > 0 {
-		if e := <-events; e.Kind == "alert" {
-			t.Errorf("a second alert: %s", e.Data)
-		}
+	for _, hashed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("hashed %v", hashed), func(t *testing.T) {
+			a := newTestAgent(t, "")
+			f := infected(t, "one file", verdict.Malware)
+			if !hashed {
+				f.verdict.SHA256 = ""
+			}
+			a.remediation.handle(t.Context(), f)
+			events, end := a.events.listen(16)
+			defer end()
+			// The second one is told the name that the file has on its way.
+			path := f.path
+			f.path = filepath.Join(filepath.Dir(path), ".bulwark-quarantine-0123 (deleted)")
+			row := a.remediation.handle(t.Context(), f)
+			if row.Status != threat.StatusQuarantined {
+				t.Errorf("status %q: %+v", row.Status, row.History)
+			}
+			if n := len(a.quarantine.List()); n != 1 {
+				t.Errorf("%d items", n)
+			}
+			if len(row.Paths) != 1 || row.Paths[0] != path || row.Count != 2 {
+				t.Errorf("row %+v", row)
+			}
+			for len(events) > 0 {
+				if e := <-events; e.Kind == "alert" {
+					t.Errorf("a second alert: %s", e.Data)
+				}
+			}
+		})
 	}
 }
 

@@ -151,14 +151,6 @@ type Store struct {
 	bytes       int64 // of all items, and of those that are being added
 }
 
-// original is what an item was made of.
-type original struct {
-	device, inode uint64
-	sha256        string
-}
-
-func (i Item) original() original { return original{i.Device, i.Inode, i.SHA256} }
-
 const (
 	defaultItems = 50_000
 	identityFile = "identity"
@@ -313,22 +305,6 @@ func (s *Store) load() error {
 	return nil
 }
 
-// keep puts an item into the lists. mu is held, or the store not shared yet.
-func (s *Store) keep(item Item) {
-	s.items[item.ID] = item
-	if item.State != StateQuarantined {
-		return
-	}
-	ids := s.quarantined[item.original()]
-	at, _ := slices.BinarySearchFunc(ids, item.Time, func(id string, t time.Time) int {
-		if s.items[id].Time.After(t) {
-			return 1
-		}
-		return -1 // it goes behind those of the same time
-	})
-	s.quarantined[item.original()] = slices.Insert(ids, at, item.ID)
-}
-
 func (s *Store) readItem(id string) (Item, error) {
 	path := s.path(id + itemSuffix)
 	st, err := os.Lstat(path)
@@ -408,18 +384,6 @@ func (s *Store) Get(id string) (Item, error) {
 		return Item{}, fmt.Errorf("%q: %w", id, ErrNotFound)
 	}
 	return item, nil
-}
-
-// Of returns the newest item of a file that was taken away; somebody may have it
-// open still.
-func (s *Store) Of(device, inode uint64, sha256 string) (Item, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := s.quarantined[original{device, inode, sha256}]
-	if len(ids) == 0 {
-		return Item{}, false
-	}
-	return s.items[ids[len(ids)-1]], true
 }
 
 // Bytes returns the size of all items' content.

@@ -398,30 +398,49 @@ func TestOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	st, err := fstat(f)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range []*Store{s, reopen(t, s)} {
-		if got, ok := s.Of(item.Device, item.Inode, item.SHA256); !ok || got.ID != second.ID {
-			t.Errorf("of two: %v %+v", ok, got)
+		for _, sum := range []string{item.SHA256, ""} {
+			if got, ok := s.Of(st, sum); !ok || got.ID != second.ID {
+				t.Errorf("hash %q, of two: %v %+v", sum, ok, got)
+			}
 		}
 	}
 	if err := s.Remove(second.ID); err != nil {
 		t.Fatal(err)
 	}
+	other, longer, touched := *st, *st, *st
+	other.Ino++
+	longer.Size++
+	touched.Mtim.Nsec ^= 1
 	for _, s := range []*Store{s, reopen(t, s)} {
-		if got, ok := s.Of(item.Device, item.Inode, item.SHA256); !ok || got.ID != item.ID {
-			t.Errorf("%v %+v", ok, got)
+		for _, sum := range []string{item.SHA256, ""} {
+			if got, ok := s.Of(st, sum); !ok || got.ID != item.ID {
+				t.Errorf("hash %q: %v %+v", sum, ok, got)
+			}
+			if got, ok := s.Of(&other, sum); ok {
+				t.Errorf("hash %q, another file: %+v", sum, got)
+			}
 		}
-		if got, ok := s.Of(item.Device, item.Inode, strings.Repeat("0", 64)); ok {
+		if got, ok := s.Of(st, strings.Repeat("0", 64)); ok {
 			t.Errorf("other content: %+v", got)
 		}
-		if got, ok := s.Of(item.Device, item.Inode+1, item.SHA256); ok {
-			t.Errorf("another file: %+v", got)
+		for _, st := range []*unix.Stat_t{&longer, &touched} {
+			if got, ok := s.Of(st, ""); ok {
+				t.Errorf("no hash, changed since: %+v", got)
+			}
 		}
 	}
 	if err := s.Remove(item.ID); err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := s.Of(item.Device, item.Inode, item.SHA256); ok {
-		t.Errorf("removed: %+v", got)
+	for _, sum := range []string{item.SHA256, ""} {
+		if got, ok := s.Of(st, sum); ok {
+			t.Errorf("hash %q, removed: %+v", sum, got)
+		}
 	}
 }
 

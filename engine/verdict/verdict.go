@@ -56,7 +56,8 @@ type Match struct {
 type Verdict struct {
 	Matches []Match `json:"matches,omitempty"`
 	// Hashes of the scanned file, lower-case hex; SHA256 is always present when
-	// there is a match, the others only when computed.
+	// there is a match, unless the file is larger than Limits.MaxSize; the others
+	// only when computed.
 	SHA256 string `json:"sha256,omitempty"`
 	SHA1   string `json:"sha1,omitempty"`
 	MD5    string `json:"md5,omitempty"`
