@@ -28,7 +28,10 @@ type client struct {
 
 	mu        sync.Mutex
 	endpoints []*endpoint
-	next      int // the endpoint to begin with
+	// nextRead and nextWrite are the endpoints to begin with. Each has its own turn:
+	// else as many reads as there are servers before each group would send all groups
+	// to the same one.
+	nextRead, nextWrite int
 }
 
 // endpoint is a server.
@@ -85,7 +88,8 @@ func serverError(text string) *Error {
 }
 
 func newClient(cfg Config) *client {
-	c := &client{cfg: cfg, next: rand.IntN(len(cfg.Endpoints)), http: &http.Client{ //nolint:gosec // it spreads the load
+	first := rand.IntN(len(cfg.Endpoints)) //nolint:gosec // it spreads the load
+	c := &client{cfg: cfg, nextRead: first, nextWrite: first, http: &http.Client{
 		Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: dialTime, KeepAlive: 15 * time.Second}).DialContext,
 			MaxIdleConnsPerHost: 16, IdleConnTimeout: 2 * time.Second, // servers close after 3
@@ -102,15 +106,16 @@ func newClient(cfg Config) *client {
 func (c *client) close() { c.http.CloseIdleConnections() }
 
 // order returns the endpoints in the order in which they should be asked: each
-// time from another one on, those that did not answer lately last.
-func (c *client) order() []*endpoint {
+// time of a turn, which is c's nextRead or nextWrite, from the next one on, those
+// that did not answer lately last.
+func (c *client) order(turn *int) []*endpoint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.next = (c.next + 1) % len(c.endpoints)
+	*turn = (*turn + 1) % len(c.endpoints)
 	now := time.Now()
 	var up, down []*endpoint
 	for i := range c.endpoints {
-		e := c.endpoints[(c.next+i)%len(c.endpoints)]
+		e := c.endpoints[(*turn+i)%len(c.endpoints)]
 		if now.Before(e.rest) {
 			down = append(down, e)
 		} else {
@@ -298,7 +303,7 @@ func (c *client) ask(ctx context.Context, e *endpoint, query string, of kinds, e
 // try asks one endpoint after the other, until one answers or has said something.
 func (c *client) try(ctx context.Context, ask func(*endpoint) (given bool, err error)) error {
 	var failed []error
-	for _, e := range c.order() {
+	for _, e := range c.order(&c.nextRead) {
 		given, err := ask(e)
 		if err == nil {
 			return nil

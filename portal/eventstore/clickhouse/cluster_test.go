@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
+	"github.com/bulwarkhq/bulwark/portal/eventstore/clickhouse"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/eventstoretest"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 	server "github.com/bulwarkhq/bulwark/test/clickhouse"
@@ -99,6 +100,10 @@ func TestCluster(t *testing.T) {
 		})
 	}
 	to := address("?cluster="+server.Cluster, servers...)
+	cfg, err := clickhouse.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := open(t, to, nil)
 
 	var devices []*sender
@@ -128,6 +133,14 @@ func TestCluster(t *testing.T) {
 		eventually(t, what, func() bool { return total() >= until || ctx.Err() != nil })
 	}
 	await("batches of the whole cluster", 40)
+	eventually(t, "groups on both shards", func() bool {
+		for _, of := range []*server.Server{servers[0], servers[2]} {
+			if n, err := of.Number(t.Context(), "SELECT count() FROM "+cfg.Database+".deliveries_local"); err != nil || n == 0 {
+				return false
+			}
+		}
+		return true
+	})
 	servers[0].Kill()
 	await("batches while a server is away", 20)
 	// A portal that starts now finds its tables.
@@ -157,7 +170,7 @@ func TestCluster(t *testing.T) {
 	}
 	// Hunting reads both shards.
 	n := int64(0)
-	err := second.Scan(t.Context(), hunting.Scan{Table: "DeviceProcessEvents"}, true, func(b *hunting.Block) error {
+	err = second.Scan(t.Context(), hunting.Scan{Table: "DeviceProcessEvents"}, true, func(b *hunting.Block) error {
 		n += b.Columns[0].Ints[0]
 		return nil
 	})

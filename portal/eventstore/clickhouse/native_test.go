@@ -7,7 +7,10 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +117,35 @@ func TestSilent(t *testing.T) {
 	defer cancel()
 	if err := c.do(late, e, nil, "SELECT 1", nil); !errors.Is(err, context.DeadlineExceeded) || e.rest.IsZero() {
 		t.Errorf("no answer: %v, the server rests until %s", err, e.rest)
+	}
+}
+
+// TestTurns: the servers get the groups in turn, whatever is read between them.
+func TestTurns(t *testing.T) {
+	empty := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer empty.Close()
+	at := empty.Listener.Addr().String()
+	for reads := range 9 {
+		cfg := Config{Endpoints: []string{at, at, at, at}}
+		s := &Store{cfg: cfg, client: newClient(cfg)}
+		defer s.client.close()
+		var last int
+		for group := range 9 {
+			for range reads {
+				if err := s.client.read(t.Context(), "SELECT 1", "", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e, err := s.target(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := slices.Index(s.client.endpoints, e.endpoint)
+			if group > 0 && n != (last+1)%4 {
+				t.Fatalf("%d reads for each group: a group goes to server %d, the one before to %d", reads, n, last)
+			}
+			last = n
+		}
 	}
 }
 

@@ -18,17 +18,17 @@
 // Whatever fails on the way ends with the number of the group in the table aborted,
 // and so does what has an unknown outcome, unless it is found in deliveries. Rows of
 // such groups do not count and no reader sees them, also when a server brings them
-// back later; the batches are written again with another number, elsewhere. A portal that dies leaves a group without
-// deliveries: another one, or itself later, aborts it when it is older than
-// orphanAge. A group that took longer than groupAge is not acknowledged: so no group
+// back later; the batches are written again with another number, elsewhere. A portal
+// that dies leaves a group without deliveries: another one, or itself later, aborts
+// it when it is older than orphanAge. A group that took longer than groupAge is not acknowledged: so no group
 // is aborted that was.
 //
 // # Clusters
 //
-// Each group goes to one shard, the next one to another. An insert returns when all
-// replicas of the shard have it (insert_quorum), so that any replica of each shard
-// answers reads, and what is acknowledged outlives the loss of a server. A shard
-// that lacks one takes nothing until it is back; the others do.
+// Each group goes to one shard; groups go to the servers in turn. An insert returns
+// when all replicas of the shard have it (insert_quorum), so that any replica of each
+// shard answers reads, and what is acknowledged outlives the loss of a server. A
+// shard that lacks one takes nothing until it is back; the others do.
 package clickhouse
 
 import (

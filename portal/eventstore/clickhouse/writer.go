@@ -122,7 +122,7 @@ func (s *Store) target(ctx context.Context) (shard, error) {
 	query := fmt.Sprintf("SELECT toInt64(min(active_replicas = total_replicas AND NOT is_readonly)), toInt64(max(total_replicas)), max(zookeeper_path) FROM system.replicas WHERE database = %s AND table = %s",
 		literal(s.cfg.Database), literal(s.local(deliveries.name)))
 	var failed []error
-	for _, e := range s.client.order() {
+	for _, e := range s.client.order(&s.client.nextWrite) {
 		if s.cfg.Cluster == "" {
 			return shard{e, 0}, nil
 		}
