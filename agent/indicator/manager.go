@@ -37,8 +37,8 @@ type Options struct {
 	// engine; Reload makes it read them.
 	Signatures string
 	Reload     func(ctx context.Context) error
-	// PathsChanged is called when other paths are blocked than before: what was
-	// decided about files counts no more. Nil: nobody holds accesses.
+	// PathsChanged is called when paths begin to be blocked: what was decided about
+	// files, whatever their names, counts no more. Nil: nobody holds accesses.
 	PathsChanged func()
 	// Enforcement of network indicators, and whether Warn blocks.
 	Enforcement func() (level string, warnBlocks bool)
@@ -59,9 +59,8 @@ type Manager struct {
 	version atomic.Pointer[string]
 	fw      firewall
 	changed chan struct{}
-	// pathsApplied is what blocksPaths was made of; used by Run only.
-	pathsApplied string
-	blocksPaths  atomic.Bool
+	// blocksPaths is what BlocksPaths reports; set by Run only.
+	blocksPaths atomic.Bool
 
 	mu   sync.Mutex
 	told map[string]time.Time // what was reported lately
@@ -210,11 +209,15 @@ func (m *Manager) Run(ctx context.Context) error {
 // enforce brings scan engine and packet filter to the set.
 func (m *Manager) enforce(ctx context.Context) {
 	set := m.set.Load()
+	level, warn := m.opts.Enforcement()
+	// Before the signatures, which may take long to load. While paths are blocked,
+	// nothing that is kept depends on names: when others are, nothing is forgotten.
+	if b := set.blocksPaths(m.opts.Now(), warn); !m.blocksPaths.Swap(b) && b && m.opts.PathsChanged != nil {
+		m.opts.PathsChanged()
+	}
 	if err := m.signatures(ctx, set); err != nil {
 		m.opts.Log.Error("indicators of files are not in force", "error", err)
 	}
-	m.pathsChanged(set)
-	level, warn := m.opts.Enforcement()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if level != Enforce {

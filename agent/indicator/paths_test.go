@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -85,7 +86,8 @@ func TestPatternAgain(t *testing.T) {
 	}
 }
 
-// What was decided about files is forgotten once for each change of the paths.
+// What was decided about files is forgotten when paths begin to be blocked, and
+// only then: while they are, nothing that is kept depends on them.
 func TestPathsChanged(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "indicators.json")
 	forgotten := 0
@@ -106,5 +108,49 @@ func TestPathsChanged(t *testing.T) {
 	step(`{"indicators": []}`, 0, false)
 	step(`{"indicators": [{"type": "FilePath", "value": "/opt/evil", "action": "Block", "title": "x"}]}`, 1, true)
 	step(`{"indicators": [{"type": "FilePath", "value": "/opt/evil", "action": "Block", "title": "y"}]}`, 1, true)
-	step(`{"indicators": [{"type": "DomainName", "value": "evil.example", "action": "Block"}]}`, 2, false)
+	step(`{"indicators": [{"type": "DomainName", "value": "evil.example", "action": "Block"}]}`, 1, false)
+	step(`{"indicators": [{"type": "FilePath", "value": "/opt/e*", "action": "Block", "title": "x"}]}`, 2, true)
+	step(`{"indicators": [{"type": "FilePath", "value": "/opt/e*", "action": "Allow", "title": "x"}]}`, 2, false)
+}
+
+// Paths are blocked before the hashes of files are: the scan engine may take long
+// to load those.
+func TestPathsBeforeSignatures(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "indicators.json")
+	text := `{"indicators": [{"type": "FilePath", "value": "/opt/evil", "action": "Block"},
+		{"type": "FileMd5", "value": "0123456789abcdef0123456789abcdef", "action": "Block"}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before []bool
+	var m *Manager
+	m = New(Options{
+		Local: file, Signatures: filepath.Join(dir, "signatures"), Enforcement: func() (string, bool) { return Disabled, false },
+		Reload: func(context.Context) error { before = append(before, m.BlocksPaths()); return nil },
+	})
+	m.enforce(context.Background())
+	if !slices.Equal(before, []bool{true}) {
+		t.Errorf("at each load of signatures, whether paths are blocked: %v, want once true", before)
+	}
+}
+
+func TestBlocksPaths(t *testing.T) {
+	now := time.Now()
+	soon := now.Add(time.Hour)
+	for _, value := range []string{"/opt/evil", "/opt/*"} {
+		for action, want := range map[string][2]bool{ // by whether a warning blocks
+			api.Block: {true, true}, api.Remediate: {true, true}, api.Warn: {false, true}, api.Audit: {}, api.Allow: {},
+		} {
+			s := NewSet(now, list(t, api.Indicator{Type: api.FilePath, Value: value, Action: action, Expires: soon}))
+			for n, warn := range []bool{false, true} {
+				if got := s.blocksPaths(now, warn); got != want[n] {
+					t.Errorf("%s %s, warnings block %v: %v", action, value, warn, got)
+				}
+				if s.blocksPaths(soon, warn) {
+					t.Errorf("%s %s: blocks when it has expired", action, value)
+				}
+			}
+		}
+	}
 }

@@ -115,8 +115,9 @@ func (s *Set) Match(ev *event.Event, now time.Time) []*api.Indicator {
 		return nil
 	}
 	var out []*api.Indicator
+	lasting := func(i *api.Indicator) bool { return !i.Expired(now) }
 	add := func(i *api.Indicator) bool {
-		if i != nil && !i.Expired(now) {
+		if i != nil && lasting(i) {
 			out = append(out, i)
 			return true
 		}
@@ -126,12 +127,12 @@ func (s *Set) Match(ev *event.Event, now time.Time) []*api.Indicator {
 	case event.ClassProcess:
 		if ev.Action == event.ProcessCreated {
 			p := &ev.Process
-			_ = add(s.hash(p.SHA256, p.SHA1, p.MD5)) || add(s.path(p.FolderPath, now))
+			_ = add(s.hash(p.SHA256, p.SHA1, p.MD5)) || add(s.path(p.FolderPath, lasting))
 			add(s.url(p.CommandLine))
 		}
 	case event.ClassFile, event.ClassImageLoad:
 		f := &ev.File
-		_ = add(s.hash(f.SHA256, f.SHA1, f.MD5)) || add(s.path(f.FolderPath, now))
+		_ = add(s.hash(f.SHA256, f.SHA1, f.MD5)) || add(s.path(f.FolderPath, lasting))
 	case event.ClassNetwork:
 		if ev.Category() == event.CategoryNetwork {
 			add(s.Address(ev.Network.RemoteIP))
@@ -170,15 +171,20 @@ func (s *Set) hash(sums ...string) *api.Indicator {
 	return nil
 }
 
-func (s *Set) path(p string, now time.Time) *api.Indicator {
+// path gives the first indicator of a path of those that count: the exact one goes
+// before the patterns, those in their order.
+func (s *Set) path(p string, counts func(*api.Indicator) bool) *api.Indicator {
 	if p == "" {
 		return nil
 	}
-	if i := s.paths[p]; i != nil && !i.Expired(now) {
+	if i := s.paths[p]; i != nil && counts(i) {
 		return i
 	}
 	for _, i := range s.patterns {
-		if ok, err := path.Match(i.Value, p); ok && err == nil && !i.Expired(now) {
+		if !counts(i) {
+			continue // without the cost of matching
+		}
+		if ok, err := path.Match(i.Value, p); ok && err == nil {
 			return i
 		}
 	}
