@@ -77,17 +77,7 @@ func TestExcludedBindMount(t *testing.T) {
 	dir := tmpfs(t)
 	sub := filepath.Join(dir, "sub")
 	other := t.TempDir()
-	if err := os.Mkdir(sub, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(sub, other, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(other, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	bind(t, sub, other)
 	for _, scope := range []MarkScope{ScopeMount, ScopeFilesystem} {
 		t.Run(string(scope), func(t *testing.T) {
 			var e excludes
@@ -104,15 +94,11 @@ func TestExcludedBindMount(t *testing.T) {
 			if n := r.events(t) - before; n != 0 {
 				t.Errorf("%d events through the excluded mount", n)
 			}
-			if got := r.accessor.do(request{Op: "read", Path: filepath.Join(sub, "bad")}); got.Errno != int(unix.EPERM) {
-				t.Errorf("through the other mount: %q, want it refused", got.Err)
-			}
+			r.refuses(t, "read", filepath.Join(sub, "bad"))
 			e.set()
 			r.Forget()
 			r.ExclusionsChanged()
-			if got := r.accessor.do(request{Op: "read", Path: filepath.Join(other, "bad")}); got.Errno != int(unix.EPERM) {
-				t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
-			}
+			r.refuses(t, "read", filepath.Join(other, "bad"))
 		})
 	}
 }
@@ -153,9 +139,7 @@ func TestExcludedFileIsIgnored(t *testing.T) {
 	// Others' file is scanned where it is moved to.
 	moved := r.path("moved")
 	r.accessor.must(request{Op: "rename", Path: others, To: moved})
-	if got := r.accessor.do(request{Op: "read", Path: moved}); got.Errno != int(unix.EPERM) {
-		t.Errorf("moved out of the folder: %q, want it refused", got.Err)
-	}
+	r.refuses(t, "read", moved)
 	// A modification ends the mark, the end of the exclusion does too.
 	before := r.Stats(0).Excluded
 	r.accessor.must(request{Op: "write", Path: roots, Data: bad + "!"})
@@ -165,31 +149,15 @@ func TestExcludedFileIsIgnored(t *testing.T) {
 	r.Forget()
 	r.ExclusionsChanged()
 	time.Sleep(10 * time.Millisecond)
-	if got := r.accessor.do(request{Op: "read", Path: roots}); got.Errno != int(unix.EPERM) {
-		t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
-	}
+	r.refuses(t, "read", roots)
 }
 
 // TestExcludedFolderIsIgnored: accesses to files of an excluded folder come to
 // the watcher once, whoever can write them, and what is moved out of it is
 // scanned; a folder that others could move gets no mark.
 func TestExcludedFolderIsIgnored(t *testing.T) {
-	need.Root(t)
 	var e excludes
-	// Below a folder in which nobody else may move anything.
-	top, err := os.MkdirTemp("/var/lib", "bulwark-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(top) })
-	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "size=16m,mode=755"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(top, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	top := rootsTmpfs(t)
 	r := newRigOn(t, top, e.apply)
 	if !r.Capabilities().FolderIgnore {
 		need.Missing(t, "the kernel has no FAN_MARK_IGNORE (6.0 has it)")
@@ -238,14 +206,10 @@ func TestExcludedFolderIsIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range []string{moved, linked} {
-		if got := r.accessor.do(request{Op: "read", Path: p}); got.Errno != int(unix.EPERM) {
-			t.Errorf("%s: %q, want it refused", p, got.Err)
-		}
+		r.refuses(t, "read", p)
 	}
 	e.set()
 	r.Forget()
 	r.ExclusionsChanged()
-	if got := r.accessor.do(request{Op: "read", Path: files[2]}); got.Errno != int(unix.EPERM) {
-		t.Errorf("after the exclusion ended: %q, want it refused", got.Err)
-	}
+	r.refuses(t, "read", files[2])
 }

@@ -52,8 +52,8 @@ func (fs *flights) enter(p *pending, prio priority, known *verdict.Verdict) (*fl
 	defer fs.mu.Unlock()
 	k := p.state.key()
 	for f := fs.byFile[k]; f != nil; f = f.sibling {
-		// A flight that has not started will look at the newest content.
-		if p.kind == CloseWrite && !f.started {
+		// A scan that has not started will look at the newest content.
+		if p.kind == CloseWrite && !f.started && f.known == nil {
 			return f, joinDrop
 		}
 		if prio == prioBackground || f.dirty || f.known != nil || known != nil ||

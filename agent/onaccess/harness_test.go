@@ -386,6 +386,45 @@ func tmpfs(t testing.TB) string {
 	return dir
 }
 
+// rootsTmpfs mounts one where nobody but root may move anything, so that folders
+// of it may be ignored.
+func rootsTmpfs(t testing.TB) string {
+	t.Helper()
+	need.Root(t)
+	dir, err := os.MkdirTemp("/var/lib", "bulwark-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16m,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// bind mounts a folder in another one; both are made where they are not there.
+func bind(t testing.TB, from, to string) {
+	t.Helper()
+	for _, dir := range []string{from, to} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // scanner is the tests' scan function: a search for bad.
 type scanner struct {
 	scans atomic.Int64
@@ -571,5 +610,13 @@ func (r *rig) detection(t testing.TB) Detection {
 	case <-time.After(time.Minute):
 		t.Fatal("no detection within a minute")
 		return Detection{}
+	}
+}
+
+// refuses wants an access denied.
+func (r *rig) refuses(t testing.TB, op, path string) {
+	t.Helper()
+	if got := r.accessor.do(request{Op: op, Path: path}); got.Errno != int(unix.EPERM) {
+		t.Errorf("%s %s: %q, want it refused", op, path, got.Err)
 	}
 }

@@ -30,31 +30,6 @@ func (n *names) apply(c *Config) {
 	}
 }
 
-// bind mounts a folder of the rig's file system in another one of it.
-func bind(t *testing.T, from, to string) {
-	t.Helper()
-	for _, dir := range []string{from, to} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func (r *rig) refuses(t *testing.T, op, path string) {
-	t.Helper()
-	if got := r.accessor.do(request{Op: op, Path: path}); got.Errno != int(unix.EPERM) {
-		t.Errorf("%s %s: %q, want it refused", op, path, got.Err)
-	}
-}
-
 // TestNameIsNotTheContents: what the name of a file says is neither kept for its
 // other names, nor hidden by what is known about its content, whether they are
 // links or come by another mount.
@@ -140,24 +115,25 @@ func TestNameOfWhoJoined(t *testing.T) {
 	}
 }
 
+// TestNamesThatDoNotMatter: nobody is asked about names while none says anything.
+func TestNamesThatDoNotMatter(t *testing.T) {
+	asked, matter := 0, false
+	w := &Watcher{cfg: Config{
+		NamesMatter: func() bool { return matter },
+		ByName:      func(_ Access, v verdict.Verdict) verdict.Verdict { asked++; return v },
+	}}
+	for _, want := range []int{0, 1} {
+		if w.byName(Access{}, verdict.Verdict{}); asked != want {
+			t.Errorf("names matter %v: asked %d times, want %d", matter, asked, want)
+		}
+		matter = true
+	}
+}
+
 // TestExclusionHidesNoName: what is excluded by one name is still refused by
 // another one, a link of the file's or a mount of its folder.
 func TestExclusionHidesNoName(t *testing.T) {
-	need.Root(t)
-	// Where nobody else may move anything, so that folders may be ignored.
-	top, err := os.MkdirTemp("/var/lib", "bulwark-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(top) })
-	if err := unix.Mount("tmpfs", top, "tmpfs", 0, "size=16m,mode=755"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(top, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	top := rootsTmpfs(t)
 	excluded, bound := filepath.Join(top, "excluded"), filepath.Join(top, "bound")
 	bind(t, excluded, bound)
 	for what, without := range map[string][]Feature{"folders": nil, "files": {FeatureFolderIgnore}} {
@@ -169,6 +145,9 @@ func TestExclusionHidesNoName(t *testing.T) {
 				e.apply(c)
 				n.apply(c)
 			})
+			if what == "folders" && !r.Capabilities().FolderIgnore {
+				need.Missing(t, "the kernel has no FAN_MARK_IGNORE (6.0 has it)")
+			}
 			file := r.put(t, "excluded/file", "harmless")
 			linked := r.path("linked")
 			os.Remove(linked)

@@ -165,7 +165,7 @@ type Config struct {
 	// ByName adds to the verdict on a file's content what the name under which it is
 	// opened says. The result holds for that access alone and is not kept: the
 	// content may have other names. It must not change the verdict's matches in
-	// place, nor wait. Called on workers. nil: names say nothing.
+	// place, nor wait. Called on workers, while NamesMatter. nil: names say nothing.
 	ByName func(Access, verdict.Verdict) verdict.Verdict
 	// NamesMatter reports whether ByName may say anything now. Then no file gets a
 	// kernel ignore mark, which its next name would have, too, and ByName is called

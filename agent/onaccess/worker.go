@@ -74,9 +74,10 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 		if w.answerProbe(p, path) {
 			return
 		}
-		out = w.look(ctx, f, path)
+		a := w.access(p, path)
+		out = w.look(ctx, f, path, a)
 		if out.known {
-			w.settle(p, path, w.byName(p, path, out.verdict))
+			w.settle(p, path, a, w.byName(a, out.verdict))
 		}
 	}()
 	joiners := w.flights.leave(f)
@@ -94,9 +95,8 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 }
 
 // look finds the verdict for a flight's owner.
-func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
+func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) outcome {
 	p := f.owner
-	a := w.access(p, path)
 	if w.cfg.Excluded != nil && w.cfg.Excluded(a) {
 		w.n.excluded.Add(1)
 		w.ignoreExcluded(p, a, p.stamp)
@@ -141,11 +141,11 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string) outcome {
 }
 
 // byName is the verdict for one access, by the one on the file's content.
-func (w *Watcher) byName(p *pending, path string, v verdict.Verdict) verdict.Verdict {
-	if w.cfg.ByName == nil {
+func (w *Watcher) byName(a Access, v verdict.Verdict) verdict.Verdict {
+	if w.cfg.ByName == nil || !w.namesMatter() {
 		return v
 	}
-	return w.cfg.ByName(w.access(p, path), v)
+	return w.cfg.ByName(a, v)
 }
 
 // scan calls the scanner with a duplicate of the descriptor: the number of
@@ -190,7 +190,7 @@ func (w *Watcher) again(j *pending, known *verdict.Verdict) {
 }
 
 // settle answers an access that has a verdict, and reports a detection.
-func (w *Watcher) settle(p *pending, path string, v verdict.Verdict) {
+func (w *Watcher) settle(p *pending, path string, a Access, v verdict.Verdict) {
 	if !v.Infected() {
 		w.release(p)
 		return
@@ -198,7 +198,7 @@ func (w *Watcher) settle(p *pending, path string, v verdict.Verdict) {
 	w.n.detections.Add(1)
 	block := w.cfg.Blocks == nil || w.cfg.Blocks(v)
 	held := p.waiting()
-	d := Detection{Access: w.access(p, path), Verdict: v, Blocked: block}
+	d := Detection{Access: a, Verdict: v, Blocked: block}
 	d.Process = w.describe(p)
 	if block && w.holding.Load() && w.Mode() == RealTime {
 		did, err := p.answer(unix.FAN_DENY)
