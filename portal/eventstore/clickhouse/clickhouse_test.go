@@ -62,6 +62,8 @@ func TestStore(t *testing.T) {
 	t.Run("two portals", func(t *testing.T) { twoPortals(t, one) })
 	t.Run("a portal that dies", func(t *testing.T) { deadPortal(t, one) })
 	t.Run("an answer that is lost", func(t *testing.T) { lostAnswer(t, one) })
+	t.Run("a portal that stood still", func(t *testing.T) { lateGroup(t, one) })
+	t.Run("a group that was folded", func(t *testing.T) { foldedGroup(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 
@@ -183,9 +185,10 @@ func lostAnswer(t *testing.T, one *server.Server) {
 				t.Fatal(err)
 			}
 			// Another group has no deliveries.
-			exec(t, "INSERT INTO %s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '"+other.device+"', 'spool-1', 1, 99, now()")
+			lost := group + 1
+			exec(t, fmt.Sprintf("INSERT INTO %%s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '%s', 'spool-1', 1, %d, now()", other.device, lost))
 			s.Unsettle(uint64(group))
-			s.Unsettle(99)
+			s.Unsettle(uint64(lost))
 			first := eventstoretest.Batch(tc.device, 1, 0, batchEvents)
 			stored(t, s, tc.device, tc.mark)
 			stored(t, second, tc.device, tc.mark)
@@ -205,6 +208,76 @@ func lostAnswer(t *testing.T, one *server.Server) {
 			}
 		})
 	}
+}
+
+// lateGroup: a portal stood still before it wrote deliveries, and its group was given
+// up meanwhile.
+func lateGroup(t *testing.T, one *server.Server) {
+	to := address("", one)
+	cfg, err := clickhouse.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &sender{device: eventstoretest.DeviceA}
+	var still time.Duration
+	s := open(t, to, func(c *clickhouse.Config) {
+		now := c.Now
+		c.Now = func() time.Time { // the first look at the clock behind the deliveries
+			if still == 0 {
+				group, err := one.Number(t.Context(), fmt.Sprintf("SELECT max(batch_group) FROM %s.deliveries", cfg.Database))
+				if err == nil && group > 0 {
+					still = 20 * time.Minute
+					err = one.Exec(t.Context(), fmt.Sprintf("INSERT INTO %s.aborted (day, batch_group) VALUES (today(), %d)", cfg.Database, group))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			return now().Add(still)
+		}
+	})
+	if err := d.run(t.Context(), s, func() bool { return d.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	if still == 0 {
+		t.Error("the group was not given up")
+	}
+	d.check(t, s)
+}
+
+// foldedGroup: a portal does not know what became of a group, and nothing is
+// delivered to it until the group's day was folded.
+func foldedGroup(t *testing.T, one *server.Server) {
+	to := address("", one)
+	cfg, err := clickhouse.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, other := &sender{device: eventstoretest.DeviceA}, &sender{device: eventstoretest.DeviceB}
+	if err := d.run(t.Context(), open(t, to, nil), func() bool { return d.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	deliveries := fmt.Sprintf("SELECT max(batch_group) FROM %s.deliveries", cfg.Database)
+	group, err := one.Number(t.Context(), deliveries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, to, func(c *clickhouse.Config) {
+		now := c.Now
+		c.Now = func() time.Time { return now().Add(5 * 24 * time.Hour) }
+	})
+	if err := s.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := one.Number(t.Context(), deliveries); err != nil || n != 0 {
+		t.Fatalf("the day was not folded: group %d, %v", n, err)
+	}
+	s.Unsettle(uint64(group))
+	if err := other.run(t.Context(), s, func() bool { return other.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	d.check(t, s)
+	other.check(t, s)
 }
 
 // days: what the maintenance folds counts as before, and what is too old goes.

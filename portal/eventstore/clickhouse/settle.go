@@ -9,8 +9,12 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
-// settle finds out what became of the groups whose outcome is not known.
+// settle finds out what became of the groups whose outcome is not known. Those of
+// before settleAge it leaves: Maintain settled them, and a day that it folded is no
+// longer in deliveries, where giveUp looks.
 func (s *Store) settle(ctx context.Context) error {
+	old := groupAt(s.cfg.Now().Add(-settleAge))
+	s.unsettled = slices.DeleteFunc(s.unsettled, func(g uint64) bool { return g < old })
 	if len(s.unsettled) == 0 {
 		return nil
 	}

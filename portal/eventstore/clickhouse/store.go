@@ -20,8 +20,10 @@
 // such groups do not count and no reader sees them, also when a server brings them
 // back later; the batches are written again with another number, elsewhere. A portal
 // that dies leaves a group without deliveries: another one, or itself later, aborts
-// it when it is older than orphanAge. A group that took longer than groupAge is not acknowledged: so no group
-// is aborted that was.
+// it when it is older than orphanAge. The deliveries of a group older than groupAge are not written any more,
+// and nobody gives up one that has them. A portal that finds that it wrote them later,
+// because it stood still in between, looks whether the group was given up before it
+// acknowledges.
 //
 // # Clusters
 //
@@ -55,14 +57,17 @@ const (
 	insertTime = 30 * time.Second
 	quorumTime = 10 * time.Second
 	busyTime   = 5 * time.Second
-	// groupAge is how old a group may be when it is acknowledged, orphanAge how old
-	// one must be that another portal aborts. Between them lies what the clocks of
-	// the servers may differ by.
+	// groupAge is how old a group may be when its deliveries are written, orphanAge
+	// how old one without them must be that another portal aborts. Between them lies
+	// what the clocks of the servers may differ by.
 	groupAge  = 3 * time.Minute
 	orphanAge = 15 * time.Minute
 	// certainAge is how old a group of deliveries must be that counts without being
 	// confirmed: who wrote it no longer writes, and nobody gives it up yet.
 	certainAge = 9 * time.Minute
+	// settleAge is how old a group may be whose writer finds out what became of it:
+	// far older than orphanAge, far younger than keepDays.
+	settleAge = 24 * time.Hour
 	// groupBits are the random bits of a group's number, below its time.
 	groupBits = 22
 	// maxMarks bounds the spools whose highest sequence is kept in memory.
@@ -154,7 +159,11 @@ func (s *Store) Stored(ctx context.Context, deviceID, spoolID string) (uint64, e
 	if n := s.mark(k); n > 0 {
 		return n, nil
 	}
-	marks, err := s.storedMarks(ctx, []spool{k}, 0)
+	voids, err := s.voids(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("event store: %w", err)
+	}
+	marks, err := s.storedMarks(ctx, []spool{k}, voids)
 	if err != nil {
 		return 0, fmt.Errorf("event store: %w", err)
 	}

@@ -30,11 +30,8 @@ func (s *Store) voids(ctx context.Context) (voids, error) {
 	return out, nil
 }
 
-// besides adds a group, 0 for none.
+// besides adds a group.
 func (v voids) besides(group uint64) voids {
-	if group == 0 {
-		return v
-	}
 	return append(slices.Clip(v), group)
 }
 

@@ -149,7 +149,7 @@ func (s *Store) target(ctx context.Context) (shard, error) {
 	return shard{}, fmt.Errorf("no shard of the cluster is complete: %w", errors.Join(failed...))
 }
 
-// errLate means that others may give the group up at any time.
+// errLate means that others may give the group up at any time, or did.
 var errLate = errors.New("storing took too long")
 
 // write writes a group; the package documentation says how.
@@ -185,7 +185,7 @@ func (s *Store) write(ctx context.Context, e shard, group uint64, items []*item)
 	if err := s.insert(ctx, e, deliveries.name, columns, n); err != nil {
 		return err
 	}
-	if late() {
+	if late() { // it stood still in between, and the group may have been given up
 		return errLate
 	}
 	return nil
@@ -210,11 +210,16 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 		return strings.Compare(a.device+"\x00"+a.id, b.device+"\x00"+b.id)
 	})
 	keys = slices.Compact(keys)
-	foreign, err := s.foreign(ctx, keys, group, first)
+	voids, err := s.voids(ctx)
 	if err != nil {
 		return err
 	}
-	stored, err := s.storedMarks(ctx, keys, group)
+	voids = voids.besides(group)
+	foreign, err := s.foreign(ctx, keys, voids, first)
+	if err != nil {
+		return err
+	}
+	stored, err := s.storedMarks(ctx, keys, voids)
 	if err != nil {
 		return err
 	}
@@ -257,17 +262,12 @@ type intent struct {
 	age             time.Duration
 }
 
-// foreign are the intents of other groups, from the given sequences on, that are
-// not aborted.
-func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first map[spool]uint64) (map[spool][]intent, error) {
-	voids, err := s.voids(ctx)
-	if err != nil {
-		return nil, err
-	}
+// foreign are the intents of groups but those, from the given sequences on.
+func (s *Store) foreign(ctx context.Context, keys []spool, but voids, first map[spool]uint64) (map[spool][]intent, error) {
 	out := map[spool][]intent{}
 	query := "SELECT device_id, spool_id, max(sequence), batch_group, toInt64(now()) - toInt64(max(written)) FROM intents WHERE " + among(keys) +
-		voids.besides(group).condition("batch_group") + " GROUP BY device_id, spool_id, batch_group"
-	err = s.client.read(ctx, query, "ttnnn", func(b *hunting.Block) error {
+		but.condition("batch_group") + " GROUP BY device_id, spool_id, batch_group"
+	err := s.client.read(ctx, query, "ttnnn", func(b *hunting.Block) error {
 		c := b.Columns
 		for i := range b.Rows {
 			k := spool{c[0].Texts[i], c[1].Texts[i]}
@@ -283,16 +283,12 @@ func (s *Store) foreign(ctx context.Context, keys []spool, group uint64, first m
 	return out, nil
 }
 
-// storedMarks reads the highest sequences that count, but for those of a group.
-func (s *Store) storedMarks(ctx context.Context, keys []spool, but uint64) (map[spool]uint64, error) {
-	voids, err := s.voids(ctx)
-	if err != nil {
-		return nil, err
-	}
+// storedMarks reads the highest sequences that count, but for those of some groups.
+func (s *Store) storedMarks(ctx context.Context, keys []spool, but voids) (map[spool]uint64, error) {
 	out := map[spool]uint64{}
 	query := "SELECT device_id, spool_id, max(sequence) FROM (SELECT device_id, spool_id, sequence FROM spools WHERE " + among(keys) +
-		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + voids.besides(but).condition("batch_group") + s.counted() + ") GROUP BY device_id, spool_id"
-	err = s.client.read(ctx, query, "ttn", func(b *hunting.Block) error {
+		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + but.condition("batch_group") + s.counted() + ") GROUP BY device_id, spool_id"
+	err := s.client.read(ctx, query, "ttn", func(b *hunting.Block) error {
 		for i := range b.Rows {
 			out[spool{b.Columns[0].Texts[i], b.Columns[1].Texts[i]}] = uint64(b.Columns[2].Ints[i])
 		}
