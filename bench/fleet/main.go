@@ -97,7 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 		cpu()-used, (cpu()-used)*1000/float64(o.agents))
 
 	before, begin, used := f.Snapshot(), time.Now(), cpu()
-	if err := sleep(ctx, o.steady); err != nil {
+	if err := measure.Sleep(ctx, o.steady); err != nil {
 		return err
 	}
 	s, took := f.Snapshot().Since(before), time.Since(begin).Seconds()
@@ -140,15 +140,6 @@ func sum(failures map[string]uint64) (n uint64) {
 		n += c
 	}
 	return n
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 // median runs f a few times and returns the median, in ms.

@@ -2,100 +2,21 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/bench/agent"
 	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
-// agent is the daemon with the processes that it starts.
-type agent struct {
-	daemon *exec.Cmd
-	ended  chan error
-	some   bool // not all sensors
-	socket string
-	log    string
-}
-
-// startAgent starts a daemon that is killed after life, whatever happens here.
-func startAgent(program string, dirs layout.Dirs, mount, sensors string, life time.Duration) (*agent, error) {
-	a := &agent{some: sensors != "", socket: dirs.Socket(), log: filepath.Join(filepath.Dir(mount), "log"), ended: make(chan error, 1)}
-	log, err := os.Create(a.log)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	program, err = filepath.Abs(program)
-	if err != nil {
-		return nil, err
-	}
-	root := filepath.Join(filepath.Dir(mount), "agent")
-	a.daemon = exec.Command(program, "run", "--root", root, "--only-mounts", mount, "--sensors", sensors, "--console") //nolint:noctx // it is ended by signals
-	a.daemon.Stdout, a.daemon.Stderr = log, log
-	if err := a.daemon.Start(); err != nil {
-		return nil, fmt.Errorf("start the daemon (make build): %w", err)
-	}
-	deadman := time.AfterFunc(life, func() { _ = a.daemon.Process.Kill() })
-	go func() {
-		a.ended <- a.daemon.Wait()
-		deadman.Stop()
-	}()
-	return a, nil
-}
-
-// stop ends the daemon as a service manager does.
-func (a *agent) stop() error {
-	_ = a.daemon.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-a.ended:
-		return err
-	case <-time.After(time.Minute):
-		_ = a.daemon.Process.Kill()
-		return errors.New("the daemon did not end within a minute")
-	}
-}
-
-func (a *agent) logEnd() []byte {
-	text, _ := os.ReadFile(a.log)
-	return text[max(0, len(text)-4000):]
-}
-
-// untilComplete waits until accesses are held, every sensor has started and the
-// portal is there.
-func (a *agent) untilComplete(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	client := control.Dial(a.socket)
-	defer client.Close()
-	for {
-		missing := a.missing(ctx, client)
-		if missing == "" {
-			return nil
-		}
-		select {
-		case err := <-a.ended:
-			a.ended <- err
-			return fmt.Errorf("the daemon has ended: %w", err)
-		case <-ctx.Done():
-			return fmt.Errorf("%w; not there: %s", ctx.Err(), missing)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// missing says what is not there yet.
-func (a *agent) missing(ctx context.Context, client *control.Client) string {
-	h, err := client.Health(ctx)
+// missing says what is not there yet: accesses are held, every sensor has
+// started, unless only some are wanted, and the portal is there.
+func missing(ctx context.Context, a *agent.Agent, some bool) string {
+	h, err := a.Control.Health(ctx)
 	if err != nil {
 		return err.Error()
 	}
@@ -105,15 +26,16 @@ func (a *agent) missing(ctx context.Context, client *control.Client) string {
 	if i := slices.IndexFunc(h.Issues, func(i control.Issue) bool { return i.State == control.StateStarting }); i >= 0 {
 		return h.Issues[i].Message
 	}
-	for _, component := range []string{"antivirus", "edr"} {
-		d, err := client.HealthDetails(ctx, component)
-		if err != nil {
-			return err.Error()
-		}
-		for _, f := range d.Fields {
-			if f.Name == "blocking" && f.Value != true || !a.some && strings.HasPrefix(f.Name, "sensor_") && f.Value == "none" {
-				return fmt.Sprintf("%s: %v", f.Name, f.Value)
-			}
+	if what := a.Blocking(ctx); what != "" {
+		return what
+	}
+	sensors, err := a.Details(ctx, "edr")
+	if err != nil {
+		return err.Error()
+	}
+	for name, value := range sensors {
+		if !some && strings.HasPrefix(name, "sensor_") && value == "none" {
+			return name
 		}
 	}
 	return ""
@@ -126,21 +48,19 @@ type state struct {
 	events    float64 // of the sensors
 }
 
-func (a *agent) look(ctx context.Context) (state, error) {
+func look(ctx context.Context, a *agent.Agent) (state, error) {
 	s := state{}
-	client := control.Dial(a.socket)
-	defer client.Close()
-	d, err := client.HealthDetails(ctx, "edr")
+	fields, err := a.Details(ctx, "edr")
 	if err != nil {
 		return s, err
 	}
-	for _, f := range d.Fields {
-		if n, ok := f.Value.(float64); ok && strings.HasPrefix(f.Name, "events_") {
+	for name, value := range fields {
+		if n, ok := value.(float64); ok && strings.HasPrefix(name, "events_") {
 			s.events += n
 		}
 	}
 	s.at = time.Now()
-	for _, pid := range measure.Family(a.daemon.Process.Pid) {
+	for _, pid := range measure.Family(a.PID()) {
 		u, err := usageOf(pid)
 		if err != nil {
 			return s, err

@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
+	"github.com/bulwarkhq/bulwark/bench/agent"
+	"github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/bench/portal"
 )
 
@@ -97,30 +99,28 @@ func idle(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := os.Rename(p.Onboarding, dirs.Onboarding()); err != nil {
 		return err
 	}
-	a, err := startAgent(filepath.Join(o.programs, "bulwarkd"), dirs, mount, o.sensors, o.settle+o.time+5*time.Minute)
+	a, err := agent.Start(agent.Options{
+		Program: filepath.Join(o.programs, "bulwarkd"), Root: filepath.Join(root, "agent"), Mount: mount, Sensors: o.sensors,
+		Log: filepath.Join(root, "log"), Life: o.settle + o.time + 5*time.Minute, End: time.Minute,
+	})
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if stopErr := a.stop(); stopErr != nil || err != nil {
-			fmt.Fprintf(out, "the end of the daemon's log:\n%s\n", a.logEnd())
-			err = errors.Join(err, stopErr)
-		}
-	}()
-	if err := a.untilComplete(ctx); err != nil {
+	defer func() { err = a.Stop(err) }()
+	if err := a.Until(ctx, 3*time.Minute, func(ctx context.Context) string { return missing(ctx, a, o.sensors != "") }); err != nil {
 		return err
 	}
-	if err := sleep(ctx, o.settle); err != nil {
+	if err := measure.Sleep(ctx, o.settle); err != nil {
 		return err
 	}
-	before, err := a.look(ctx)
+	before, err := look(ctx, a)
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, o.time); err != nil {
+	if err := measure.Sleep(ctx, o.time); err != nil {
 		return err
 	}
-	after, err := a.look(ctx)
+	after, err := look(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -135,13 +135,4 @@ func define(dir, from string) error {
 	}
 	signature := fmt.Sprintf("Bench.Never:0:*:%x\n", "bulwark benchmark never found")
 	return os.WriteFile(filepath.Join(dir, "bench.ndb"), []byte(signature), 0o644)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -1,7 +1,8 @@
-// Package measure reads from /proc what processes cost.
+// Package measure reads from /proc what processes cost, and waits meanwhile.
 package measure
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,4 +90,14 @@ func kilobytes(path, field string) int64 {
 		}
 	}
 	return 0
+}
+
+// Sleep is what a measurement waits, unless ctx ends before: that is the error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }

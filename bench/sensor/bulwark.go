@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/agent/spool"
-	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/bench/agent"
 	"github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/event"
 )
@@ -22,106 +20,94 @@ import (
 // events are in its spool, which is read when it has stopped.
 type bulwark struct {
 	root, program string
-	dirs          layout.Dirs
-	daemon        *exec.Cmd
-	ended         chan error
+	life          time.Duration
+	agent         *agent.Agent
 	before        map[string]float64
 }
 
 func (b *bulwark) start(ctx context.Context, _ string) error {
-	program, err := filepath.Abs(b.program)
-	if err != nil {
-		return err
-	}
-	b.dirs = layout.Under(filepath.Join(b.root, "agent"))
-	if err := os.MkdirAll(filepath.Dir(b.dirs.Managed()), 0o755); err != nil {
+	root := filepath.Join(b.root, "agent")
+	managed := layout.Under(root).Managed()
+	if err := os.MkdirAll(filepath.Dir(managed), 0o755); err != nil {
 		return err
 	}
 	// Files are not scanned: that is bench/onaccess.
-	if err := os.WriteFile(b.dirs.Managed(), []byte(`{"antivirusEngine": {"enforcementLevel": "on_demand"}}`), 0o600); err != nil {
+	if err := os.WriteFile(managed, []byte(`{"antivirusEngine": {"enforcementLevel": "on_demand"}}`), 0o600); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(b.root, "log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	b.daemon = exec.CommandContext(context.WithoutCancel(ctx), program, "run", "--root", filepath.Join(b.root, "agent"), "--only-mounts", b.root, "--console")
-	b.daemon.Stdout, b.daemon.Stderr = log, log
-	if err := b.daemon.Start(); err != nil {
-		return fmt.Errorf("start the daemon (make build): %w", err)
-	}
-	b.ended = make(chan error, 1)
-	go func() { b.ended <- b.daemon.Wait() }()
-	err = b.until(ctx, 2*time.Minute, func(v map[string]float64, text map[string]string) bool {
-		return text["sensor_process"] != "" && text["sensor_process"] != "none" && text["sensor_file"] != "" && text["state_file"] == "active"
+	var err error
+	b.agent, err = agent.Start(agent.Options{
+		Program: b.program, Root: root, Mount: b.root, Log: filepath.Join(b.root, "log"), Life: b.life, End: time.Minute,
 	})
 	if err != nil {
+		return err
+	}
+	if err := b.agent.Until(ctx, 2*time.Minute, b.missing); err != nil {
 		return fmt.Errorf("the sensors did not start: %w", err)
 	}
-	b.before, _, err = b.health(ctx)
+	b.before, err = b.numbers(ctx)
 	return err
 }
 
-func (b *bulwark) health(ctx context.Context) (map[string]float64, map[string]string, error) {
-	client := control.Dial(b.dirs.Socket())
-	defer client.Close()
-	d, err := client.HealthDetails(ctx, "edr")
+// missing says which sensor has not started.
+func (b *bulwark) missing(ctx context.Context) string {
+	v, err := b.agent.Details(ctx, "edr")
 	if err != nil {
-		return nil, nil, err
+		return err.Error()
 	}
-	numbers, texts := map[string]float64{}, map[string]string{}
-	for _, f := range d.Fields {
-		switch v := f.Value.(type) {
-		case float64:
-			numbers[f.Name] = v
-		case string:
-			texts[f.Name] = v
+	for _, name := range []string{"sensor_process", "sensor_file"} {
+		if v[name] == nil || v[name] == "" || v[name] == "none" {
+			return name
 		}
 	}
-	return numbers, texts, nil
+	if v["state_file"] != "active" {
+		return "state_file"
+	}
+	return ""
 }
 
-func (b *bulwark) until(ctx context.Context, patience time.Duration, ok func(map[string]float64, map[string]string) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		v, text, err := b.health(ctx)
-		if err == nil && ok(v, text) {
-			return nil
-		}
-		select {
-		case exit := <-b.ended:
-			b.ended <- exit
-			data, _ := os.ReadFile(filepath.Join(b.root, "log"))
-			return fmt.Errorf("the daemon ended: %w\n%s", exit, data[max(0, len(data)-2000):])
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(200 * time.Millisecond):
+// numbers are the counters of the sensors and the spool.
+func (b *bulwark) numbers(ctx context.Context) (map[string]float64, error) {
+	fields, err := b.agent.Details(ctx, "edr")
+	if err != nil {
+		return nil, err
+	}
+	numbers := map[string]float64{}
+	for name, value := range fields {
+		if n, ok := value.(float64); ok {
+			numbers[name] = n
 		}
 	}
+	return numbers, nil
 }
 
-func (b *bulwark) pids() []int { return measure.Family(b.daemon.Process.Pid) }
+func (b *bulwark) pids() []int { return measure.Family(b.agent.PID()) }
 
 func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 	// Events of files come half a second after the others.
 	time.Sleep(time.Second)
 	var v map[string]float64
+	onTheWay := func() string {
+		return fmt.Sprintf("still on the way: %.0f processes, %.0f files", v["on_the_way_process"], v["on_the_way_file"])
+	}
 	quiet := 0
-	err := b.until(ctx, time.Minute, func(now map[string]float64, _ map[string]string) bool {
-		v = now
-		if v["on_the_way_process"] != 0 || v["on_the_way_file"] != 0 {
-			quiet = 0
-		} else {
-			quiet++
+	err := b.agent.Until(ctx, time.Minute, func(ctx context.Context) string {
+		now, err := b.numbers(ctx)
+		if err != nil {
+			return err.Error()
 		}
-		return quiet > 2
+		v = now
+		if quiet++; v["on_the_way_process"] != 0 || v["on_the_way_file"] != 0 {
+			quiet = 0
+		}
+		if quiet <= 2 {
+			return onTheWay()
+		}
+		return ""
 	})
 	note := ""
 	if err != nil {
-		// Others on the machine may keep it busy: it is told, not hidden.
-		note = fmt.Sprintf("still on the way: %.0f processes, %.0f files", v["on_the_way_process"], v["on_the_way_file"])
+		note = onTheWay() // others on the machine may keep it busy: it is told, not hidden
 	}
 	since := func(name string) float64 { return v[name] - b.before[name] }
 	lost := 0.0
@@ -134,24 +120,14 @@ func (b *bulwark) settle(ctx context.Context) (uint64, string, error) {
 }
 
 func (b *bulwark) stop() error {
-	if b.daemon == nil || b.daemon.Process == nil {
+	if b.agent == nil {
 		return nil
 	}
-	_ = b.daemon.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-b.ended:
-		if err != nil {
-			return fmt.Errorf("the daemon: %w", err)
-		}
-		return nil
-	case <-time.After(time.Minute):
-		_ = b.daemon.Process.Kill()
-		return fmt.Errorf("the daemon did not stop within a minute: %w", <-b.ended)
-	}
+	return b.agent.Stop(nil)
 }
 
 func (b *bulwark) delivered(mark string) (n uint64, err error) {
-	s, err := spool.Open(b.dirs.Spool(), spool.Options{BatchDelay: time.Millisecond})
+	s, err := spool.Open(b.agent.Dirs.Spool(), spool.Options{BatchDelay: time.Millisecond})
 	if err != nil {
 		return 0, err
 	}

@@ -88,12 +88,13 @@ type watcher interface {
 	delivered(mark string) (uint64, error)
 }
 
-func newWatcher(name, root, program string) (watcher, error) {
+// newWatcher makes one for a load of the given duration.
+func newWatcher(name, root, program string, d time.Duration) (watcher, error) {
 	switch name {
 	case "off":
 		return nobody{}, nil
 	case "bulwark":
-		return &bulwark{root: root, program: program}, nil
+		return &bulwark{root: root, program: program, life: d + 10*time.Minute}, nil
 	case "auditd", "laurel":
 		return &auditd{root: root, laurel: name == "laurel"}, nil
 	}
@@ -187,7 +188,7 @@ func one(ctx context.Context, name string, l load, program string) (o outcome, e
 		return o, err
 	}
 	o = outcome{who: name, load: l}
-	who, err := newWatcher(name, root, program)
+	who, err := newWatcher(name, root, program, l.duration)
 	if err != nil {
 		return o, err
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -24,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
-	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/bench/agent"
 	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
@@ -81,41 +80,15 @@ func soak(ctx context.Context, duration time.Duration, program string, out io.Wr
 	if err := os.WriteFile(filepath.Join(dirs.Definitions(), "soak.ndb"), []byte(definition), 0o644); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(root, "log"))
+	a, err := agent.Start(agent.Options{
+		Program: program, Root: root, Mount: mount, Log: filepath.Join(root, "log"),
+		Life: duration + 2*time.Minute, End: 20 * time.Second,
+	})
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	// The deadman: whatever happens here, the daemon ends and lets everybody go.
-	life, cancel := context.WithTimeout(context.WithoutCancel(ctx), duration+2*time.Minute)
-	defer cancel()
-	daemon := exec.CommandContext(life, program, "run", "--root", root, "--only-mounts", mount, "--console")
-	daemon.Stdout, daemon.Stderr = log, log
-	if err := daemon.Start(); err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- daemon.Wait() }()
-	defer func() {
-		_ = daemon.Process.Signal(syscall.SIGTERM)
-		select {
-		case exit := <-ended:
-			if exit != nil {
-				err = errors.Join(err, fmt.Errorf("the daemon ended badly: %w", exit))
-			}
-		case <-time.After(20 * time.Second):
-			_ = daemon.Process.Kill()
-			err = errors.Join(err, errors.New("the daemon did not stop within 20 s"))
-		}
-		if err != nil {
-			if text, readErr := os.ReadFile(log.Name()); readErr == nil {
-				fmt.Fprintf(out, "the end of the daemon's log:\n%s\n", text[max(0, len(text)-4000):])
-			}
-		}
-	}()
-	client := control.Dial(dirs.Socket())
-	defer client.Close()
-	if err := untilBlocking(ctx, client); err != nil {
+	defer func() { err = a.Stop(err) }()
+	if err := a.Until(ctx, time.Minute, a.Blocking); err != nil {
 		return err
 	}
 	var n counts
@@ -137,8 +110,8 @@ func soak(ctx context.Context, duration time.Duration, program string, out io.Wr
 		case <-tick.C:
 			gate.Lock()
 			// What is in the quarantine is in memory too, and nothing else may grow.
-			_, err := client.QuarantineRemoveAll(ctx)
-			s, lookErr := settled(ctx, daemon.Process.Pid)
+			_, err := a.Control.QuarantineRemoveAll(ctx)
+			s, lookErr := settled(ctx, a.PID())
 			gate.Unlock()
 			if err = errors.Join(err, lookErr); err != nil {
 				stop()
@@ -154,25 +127,8 @@ func soak(ctx context.Context, duration time.Duration, program string, out io.Wr
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	fmt.Fprintf(out, "%v of processor time used by the agent\n", measure.CPU(measure.Family(daemon.Process.Pid)).Round(time.Second))
+	fmt.Fprintf(out, "%v of processor time used by the agent\n", measure.CPU(measure.Family(a.PID())).Round(time.Second))
 	return judge(seen, &n)
-}
-
-// untilBlocking waits until accesses are held.
-func untilBlocking(ctx context.Context, client *control.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for ctx.Err() == nil {
-		if d, err := client.HealthDetails(ctx, "antivirus"); err == nil {
-			for _, f := range d.Fields {
-				if f.Name == "blocking" && f.Value == true {
-					return nil
-				}
-			}
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return errors.New("real-time protection did not begin within a minute")
 }
 
 // clean writes, opens, reads and removes harmless files.
