@@ -129,7 +129,7 @@ func Run(ctx context.Context, opts Options) error {
 
 // open brings up everything that is needed before the first access is held. An
 // error here is one that restarting does not cure by itself: it names the file.
-func open(opts Options) (a *Agent, err error) {
+func open(opts Options) (_ *Agent, err error) {
 	d := opts.Dirs
 	for dir, mode := range map[string]os.FileMode{
 		d.Config: 0o755, filepath.Dir(d.Managed()): 0o755, d.State: 0o755, d.Definitions(): 0o755, d.Log: 0o755, d.Run: 0o755,
@@ -142,7 +142,7 @@ func open(opts Options) (a *Agent, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("supervisor: %w", err)
 	}
-	a = &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool(), filepath.Join(d.State, "updates"), filepath.Join(d.State, "samples")}}
+	a := &Agent{opts: opts, notify: n, starter: spawn.New(opts.Program), ownFolders: []string{shippedDefinitions(d), d.Definitions(), d.Quarantine(), compiledDir(d), d.Spool(), filepath.Join(d.State, "updates"), filepath.Join(d.State, "samples")}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
