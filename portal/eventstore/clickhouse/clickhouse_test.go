@@ -1,9 +1,14 @@
 package clickhouse_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -64,6 +69,7 @@ func TestStore(t *testing.T) {
 	t.Run("an answer that is lost", func(t *testing.T) { lostAnswer(t, one) })
 	t.Run("a portal that stood still", func(t *testing.T) { lateGroup(t, one) })
 	t.Run("a group that was folded", func(t *testing.T) { foldedGroup(t, one) })
+	t.Run("a slow confirmation", func(t *testing.T) { slowConfirmation(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 
@@ -171,9 +177,11 @@ func lostAnswer(t *testing.T, one *server.Server) {
 	}{{"young", fmt.Sprintf("%040x", 1), 0, 0}, {"old", fmt.Sprintf("%040x", 2), 10 * time.Minute, 1}} {
 		t.Run(tc.name, func(t *testing.T) {
 			d, other := &sender{device: tc.device}, &sender{device: tc.device + "0"}
-			if err := d.run(t.Context(), open(t, to, nil), func() bool { return d.acked.Load() < 1 }); err != nil {
+			first := open(t, to, nil)
+			if err := d.run(t.Context(), first, func() bool { return d.acked.Load() < 1 }); err != nil {
 				t.Fatal(err)
 			}
+			first.Close() // it confirms behind its answer
 			exec(t, "TRUNCATE TABLE %s.confirmed")
 			later := func(c *clickhouse.Config) {
 				now := c.Now
@@ -189,18 +197,19 @@ func lostAnswer(t *testing.T, one *server.Server) {
 			exec(t, fmt.Sprintf("INSERT INTO %%s.intents (day, device_id, spool_id, sequence, batch_group, written) SELECT today(), '%s', 'spool-1', 1, %d, now()", other.device, lost))
 			s.Unsettle(uint64(group))
 			s.Unsettle(uint64(lost))
-			first := eventstoretest.Batch(tc.device, 1, 0, batchEvents)
+			batch := eventstoretest.Batch(tc.device, 1, 0, batchEvents)
 			stored(t, s, tc.device, tc.mark)
 			stored(t, second, tc.device, tc.mark)
-			if err := second.Append(t.Context(), first); (tc.mark == 0) != errors.Is(err, eventstore.ErrBusy) {
+			if err := second.Append(t.Context(), batch); (tc.mark == 0) != errors.Is(err, eventstore.ErrBusy) {
 				t.Errorf("another portal answers %v", err)
 			}
-			if err := other.run(t.Context(), s, func() bool { return other.acked.Load() < 1 }); err != nil {
+			// Behind the first answer what counts is confirmed, before the second one.
+			if err := other.run(t.Context(), s, func() bool { return other.acked.Load() < 2 }); err != nil {
 				t.Fatal(err)
 			}
 			for _, of := range []*clickhouse.Store{s, second} {
 				stored(t, of, tc.device, 1)
-				if err := of.Append(t.Context(), first); err != nil {
+				if err := of.Append(t.Context(), batch); err != nil {
 					t.Error(err)
 				}
 				d.check(t, of)
@@ -280,17 +289,59 @@ func foldedGroup(t *testing.T, one *server.Server) {
 	other.check(t, s)
 }
 
+// slowConfirmation: callers have their answer before their group is confirmed.
+func slowConfirmation(t *testing.T, one *server.Server) {
+	acked := make(chan struct{})
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: one.HTTP})
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO confirmed ") {
+			// The server sees that the client gives up only when it has read all.
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			select {
+			case <-acked:
+			case <-r.Context().Done():
+				t.Error("the confirmation was given up, and the caller still waited for its answer")
+				return
+			}
+		}
+		to.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	at := address("", &server.Server{HTTP: proxy.Listener.Addr().String()})
+	cfg, err := clickhouse.Parse(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, at, nil)
+	if err := s.Append(t.Context(), eventstoretest.Batch(eventstoretest.DeviceA, 1, 0, batchEvents)); err != nil {
+		t.Error(err)
+	}
+	close(acked)
+	s.Close()
+	if n, err := one.Number(t.Context(), fmt.Sprintf("SELECT count() FROM %s.confirmed", cfg.Database)); err != nil || n != 1 {
+		t.Errorf("%d groups are confirmed, %v, want 1", n, err)
+	}
+}
+
 // days: what the maintenance folds counts as before, and what is too old goes.
 func days(t *testing.T, one *server.Server) {
 	to := address("", one)
-	clock := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var passed atomic.Int64 // nanoseconds; a store reads the clock behind its answer, too
+	clock := func() time.Time {
+		return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(passed.Load()))
+	}
+	wait := func(days int) { passed.Add(int64(days) * int64(24*time.Hour)) }
 	s := open(t, to, func(c *clickhouse.Config) {
-		c.Now = func() time.Time { return clock }
+		c.Now = clock
 		c.Retention = 10 * 24 * time.Hour
 	})
 	batch := func(seq uint64) *eventstore.Batch {
 		b := eventstoretest.Batch(eventstoretest.DeviceA, seq, int(seq)*6, 6)
-		b.Received = clock
+		b.Received = clock()
 		b.Lost = map[string]uint64{"file": math.MaxUint64 / 2}
 		return b
 	}
@@ -298,7 +349,7 @@ func days(t *testing.T, one *server.Server) {
 		if err := s.Append(t.Context(), batch(seq+1)); err != nil {
 			t.Fatal(err)
 		}
-		clock = clock.Add(24 * time.Hour)
+		wait(1)
 	}
 	check := func(when string, events int) {
 		t.Helper()
@@ -314,7 +365,7 @@ func days(t *testing.T, one *server.Server) {
 		if err != nil || receipts["process"] != (eventstore.Receipt{Stored: 3}) || receipts["file"] != (eventstore.Receipt{Stored: 3, Lost: math.MaxUint64}) {
 			t.Errorf("%s: receipts %v, %v", when, receipts, err)
 		}
-		again := open(t, to, nil)
+		again := open(t, to, func(c *clickhouse.Config) { c.Now = clock })
 		if n, err := again.Stored(t.Context(), eventstoretest.DeviceA, "spool-1"); err != nil || n != 3 {
 			t.Errorf("%s: the mark is %d, %v, want 3", when, n, err)
 		}
@@ -323,11 +374,11 @@ func days(t *testing.T, one *server.Server) {
 		}
 	}
 	check("before anything is folded", 18)
-	clock = clock.Add(48 * time.Hour)
+	wait(2)
 	check("when some days are folded", 18)
-	clock = clock.Add(6 * 24 * time.Hour)
+	wait(6)
 	check("when the first day is too old", 12)
-	clock = clock.Add(20 * 24 * time.Hour)
+	wait(20)
 	check("when all are too old", 0)
 }
 

@@ -81,16 +81,19 @@ func (s *Store) abort(ctx context.Context, groups []uint64) error {
 	return nil
 }
 
-// confirm tells other portals, and this one when it starts again, that a group
-// counts although it is young. When that fails it is done with the next group. It
-// does not wait for replicas: whoever misses it has devices come again.
-func (s *Store) confirm(ctx context.Context, e *endpoint, group uint64) {
-	ctx, cancel := context.WithTimeout(ctx, 2*dialTime)
-	defer cancel()
-	s.unconfirmed = append(s.unconfirmed, group)
+// confirm tells other portals, and this one when it starts again, that groups count
+// although they are young. It runs behind each group, when the callers have their
+// answers; when it fails it is done behind the next one. It does not wait for
+// replicas: whoever misses it has devices come again.
+func (s *Store) confirm() {
 	young := groupAt(s.cfg.Now().Add(-certainAge))
-	s.unconfirmed = slices.DeleteFunc(s.unconfirmed, func(g uint64) bool { return g < young && g != group })
-	if err := s.insert(ctx, shard{e, 0}, confirmed.name, groupRows(dayOf(s.cfg.Now()), s.unconfirmed), len(s.unconfirmed)); err != nil {
+	s.unconfirmed = slices.DeleteFunc(s.unconfirmed, func(g uint64) bool { return g < young })
+	if len(s.unconfirmed) == 0 || s.confirmAt == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*dialTime)
+	defer cancel()
+	if err := s.insert(ctx, shard{s.confirmAt, 0}, confirmed.name, groupRows(dayOf(s.cfg.Now()), s.unconfirmed), len(s.unconfirmed)); err != nil {
 		s.cfg.Logger.Warn("other portals cannot be told yet that batches are stored", "groups", len(s.unconfirmed), "error", err)
 		return
 	}

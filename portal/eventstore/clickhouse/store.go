@@ -86,8 +86,10 @@ type Store struct {
 	marks map[spool]uint64
 
 	// What follows belongs to the writer: the groups that must be settled before
-	// anything else, and those that count and are not yet in the table confirmed.
+	// anything else, those that count and are not yet in the table confirmed, and the
+	// server that took the last group (nil before the first), which is told so.
 	unsettled, unconfirmed []uint64
+	confirmAt              *endpoint
 }
 
 type spool struct{ device, id string }
@@ -111,7 +113,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.queue = batching.New(batching.Config{
 		Length: queueLength, Patience: queuePatience, Batches: groupBatches, Events: groupEvents,
-		Pause: func(_ int, took time.Duration) time.Duration { return max(0, cfg.Gather-took) }, Store: s.store,
+		Pause: func(_ int, took time.Duration) time.Duration { return max(0, cfg.Gather-took) },
+		Store: s.store, After: s.confirm,
 	})
 	return s, nil
 }

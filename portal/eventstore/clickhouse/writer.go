@@ -84,7 +84,7 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 		marks[i.key()] = max(marks[i.key()], i.batch.Sequence)
 	}
 	s.note(marks)
-	s.confirm(ctx, e.endpoint, group)
+	s.unconfirmed, s.confirmAt = append(s.unconfirmed, group), e.endpoint
 	return nil
 }
 
