@@ -34,14 +34,18 @@ const Cluster = "bulwark"
 // startTime is how long a server may take until it answers.
 const startTime = 2 * time.Minute
 
+// sessionTime is how long it may take then until it has a session with ZooKeeper.
+const sessionTime = 3 * time.Minute
+
 // Server is a running server.
 type Server struct {
 	// HTTP is the address, host:port, of its HTTP interface.
 	HTTP string
 
-	dir string
-	run []string
-	cmd *exec.Cmd
+	dir       string
+	run       []string
+	cmd       *exec.Cmd
+	clustered bool
 }
 
 // ports returns addresses of loopback that are free now.
@@ -89,6 +93,7 @@ func StartCluster(t testing.TB) []*Server {
 		extra := remote.String() + fmt.Sprintf(`<zookeeper><node><host>127.0.0.1</host><port>%d</port></node><session_timeout_ms>6000</session_timeout_ms></zookeeper>
 <macros><shard>%d</shard><replica>%d</replica></macros><distributed_ddl><path>/clickhouse/ddl</path></distributed_ddl>`, zoo, i/2+1, i%2+1)
 		s := newServer(t, t.TempDir(), p[3*i], p[3*i+1], p[3*i+2], extra)
+		s.clustered = true
 		s.launch(t)
 		out = append(out, s)
 	}
@@ -126,7 +131,8 @@ func newServer(t testing.TB, dir string, httpPort, tcpPort, interPort int, extra
 	return &Server{HTTP: fmt.Sprintf("127.0.0.1:%d", httpPort), dir: dir, run: []string{program, "--config-file=" + filepath.Join(dir, "config.xml")}}
 }
 
-// Start starts the server, also again after Kill, and waits until it answers.
+// Start starts the server, also again after Kill, and waits until it answers and, in
+// a cluster, has a session with ZooKeeper.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.launch(t)
@@ -135,11 +141,11 @@ func (s *Server) Start(t testing.TB) {
 
 func (s *Server) launch(t testing.TB) {
 	t.Helper()
-	s.cmd = launch(t, s.dir, s.run, nil)
+	s.cmd = launch(t, s.dir, s.run)
 }
 
 // launch starts a program in a folder; it ends with the test at the latest.
-func launch(t testing.TB, dir string, run, env []string) *exec.Cmd {
+func launch(t testing.TB, dir string, run []string) *exec.Cmd {
 	t.Helper()
 	out, err := os.OpenFile(filepath.Join(dir, "output"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -148,7 +154,6 @@ func launch(t testing.TB, dir string, run, env []string) *exec.Cmd {
 	defer out.Close()
 	cmd := exec.Command(run[0], run[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -176,22 +181,42 @@ func (s *Server) Kill() { end(s.cmd) }
 
 func (s *Server) await(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startTime)
-	defer cancel()
-	for {
+	poll(t, startTime, func(ctx context.Context) bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.HTTP+"/ping", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res, err := http.DefaultClient.Do(req); err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return
-			}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
 		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	}, func() string {
+		return fmt.Sprintf("clickhouse-server does not answer on %s:\n%s", s.HTTP, tail(s.dir, "output", "errors"))
+	})
+	if !s.clustered {
+		return
+	}
+	// ClickHouse 18.16 answers before, and a statement ON CLUSTER crashes it then.
+	poll(t, sessionTime, func(ctx context.Context) bool {
+		n, err := s.Number(ctx, "SELECT sum(value) FROM system.metrics WHERE metric = 'ZooKeeperSession'")
+		return err == nil && n > 0
+	}, func() string {
+		return fmt.Sprintf("clickhouse-server on %s has no session with ZooKeeper:\n%s", s.HTTP, tail(s.dir, "output", "errors"))
+	})
+}
+
+// poll waits until a condition holds; otherwise says what is wrong when it does not
+// in that time.
+func poll(t testing.TB, patience time.Duration, holds func(context.Context) bool, otherwise func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for !holds(ctx) {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("clickhouse-server does not answer on %s:\n%s", s.HTTP, tail(s.dir, "output", "errors"))
+			t.Fatal(otherwise())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -262,19 +287,11 @@ func startZooKeeper(t testing.TB) int {
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	launch(t, dir, []string{java, "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", jars + "/*", "org.apache.zookeeper.server.quorum.QuorumPeerMain", path}, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), startTime)
-	defer cancel()
-	for {
-		if serves(ctx, port) {
-			return port
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("ZooKeeper does not answer:\n%s", tail(dir, "output"))
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	launch(t, dir, []string{java, "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", jars + "/*", "org.apache.zookeeper.server.quorum.QuorumPeerMain", path})
+	poll(t, startTime, func(ctx context.Context) bool { return serves(ctx, port) }, func() string {
+		return "ZooKeeper does not answer:\n" + tail(dir, "output")
+	})
+	return port
 }
 
 // serves reports whether a ZooKeeper answers: servers that ask it before it does

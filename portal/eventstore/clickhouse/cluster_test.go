@@ -92,13 +92,6 @@ func eventually(t *testing.T, what string, is func() bool) {
 // devices deliver: what was acknowledged is there once, whichever replicas are left.
 func TestCluster(t *testing.T) {
 	servers := server.StartCluster(t)
-	for _, of := range servers {
-		// ClickHouse 18.16 answers before, and a statement ON CLUSTER crashes it then.
-		eventually(t, "the server's session with ZooKeeper", func() bool {
-			n, err := of.Number(t.Context(), "SELECT sum(value) FROM system.metrics WHERE metric = 'ZooKeeperSession'")
-			return err == nil && n > 0
-		})
-	}
 	to := address("?cluster="+server.Cluster, servers...)
 	cfg, err := clickhouse.Parse(to)
 	if err != nil {
