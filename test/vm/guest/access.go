@@ -89,12 +89,19 @@ func want(got access, err error, one ...access) error {
 	return fmt.Errorf("%s, want %v", got, one)
 }
 
+// final is an error that no further try can mend.
+type final struct{ error }
+
 // until tries again and again.
 func until(what string, try func() error) error {
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		if err = try(); err == nil {
 			return nil
+		}
+		var f final
+		if errors.As(err, &f) {
+			return f.error
 		}
 	}
 	return fmt.Errorf("waited %v in vain until %s: %w", patience, what, err)
