@@ -85,7 +85,8 @@ func TestModifiers(t *testing.T) {
 		`Image|fieldref: Same`:                       true,
 		`Image|fieldref|endswith: Same`:              true,
 		`Image|fieldref: Ip`:                         false,
-		`CommandLine|contains|windash: '/c '`:        false,
+		`CommandLine|contains|windash: '/c '`:        true,
+		`CommandLine|contains|windash: '/cc '`:       false,
 		`CommandLine|contains|windash: '-c '`:        true,
 		`Image|neq: /usr/bin/tool`:                   false,
 		`Image|neq: /usr/bin/other`:                  true,
@@ -103,6 +104,34 @@ func TestModifiers(t *testing.T) {
 	ev.Process.CommandLine = "x h\x00i\x00 y"
 	if !matches(t, oneRule("  s:\n    CommandLine|wide|contains: hi\n  condition: s\n"), ev) {
 		t.Error("wide")
+	}
+}
+
+// Each option of a value may have another dash; what is within a word is none.
+func TestDashes(t *testing.T) {
+	for _, c := range []struct {
+		value string
+		n     int
+		has   []string
+	}{
+		{"plain", 1, []string{"plain"}},
+		{"a-b/c", 1, []string{"a-b/c"}},
+		{" -x ", 5, []string{" -x ", " /x ", " \u2013x ", " \u2014x ", " \u2015x "}},
+		{"--long", 5, []string{"--long", "-/long"}},
+		{"-a /b", 25, []string{"-a /b", "/a -b", "/a /b", "\u2014a \u2015b"}},
+		{"-a -b -c -d", 625, []string{"-a /b -c \u2013d"}},
+		{"-a /b -c -d -e", 6, []string{"-a /b -c -d -e", "-a -b -c -d -e", "/a /b /c /d /e"}},
+	} {
+		got := dashes(c.value)
+		slices.Sort(got)
+		if len(slices.Compact(got)) != c.n {
+			t.Errorf("%q: %d values, want %d: %.300q", c.value, len(got), c.n, got)
+		}
+		for _, want := range c.has {
+			if !slices.Contains(got, want) {
+				t.Errorf("%q: %q is missing", c.value, want)
+			}
+		}
 	}
 }
 

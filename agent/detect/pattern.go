@@ -353,31 +353,62 @@ func transform(name string, in []string) ([]string, error) {
 		case "utf16":
 			out = append(out, wide(s, binary.LittleEndian, true))
 		case "windash":
-			out = append(out, s)
-			for _, d := range []string{"/", "\u2013", "\u2014", "\u2015"} {
-				if v := replaceDash(s, d); v != s {
-					out = append(out, v)
-				}
-			}
+			out = append(out, dashes(s)...)
 		}
-		if len(out) > 100 {
+		if len(out) > maxTransformed {
 			return nil, errors.New("the modifiers make too many values")
 		}
 	}
 	return out, nil
 }
 
-// replaceDash replaces the dash of options: those that begin a word.
-func replaceDash(s, with string) string {
-	var b strings.Builder
+// maxTransformed bounds the values that modifiers make of one.
+const maxTransformed = 1000
+
+// optionDashes are what windash takes for each other: hyphen, slash, en dash, em
+// dash and horizontal bar (Sigma specification 2.1, appendix of modifiers).
+var optionDashes = []string{"-", "/", "\u2013", "\u2014", "\u2015"}
+
+// maxMixedDashes is up to how many options of a value each may have another dash;
+// beyond that all have the same: four options make 625 values.
+const maxMixedDashes = 4
+
+// dashes gives s with each of optionDashes in the place of a hyphen or slash that
+// begins an option: what is before it is no part of a word, and what follows is.
+func dashes(s string) []string {
+	word := func(i int) bool {
+		return i >= 0 && i < len(s) && (s[i] == '_' || s[i] >= 0x80 || fold(s[i]) >= 'a' && fold(s[i]) <= 'z' || s[i] >= '0' && s[i] <= '9')
+	}
+	parts, from := []string{}, 0
 	for i := range len(s) {
-		if s[i] == '-' && (i == 0 || s[i-1] == ' ') {
-			b.WriteString(with)
-		} else {
-			b.WriteByte(s[i])
+		if (s[i] == '-' || s[i] == '/') && !word(i-1) && word(i+1) {
+			parts, from = append(parts, s[from:i]), i+1
 		}
 	}
-	return b.String()
+	last := s[from:]
+	if len(parts) > maxMixedDashes {
+		out := []string{s}
+		for _, d := range optionDashes {
+			if v := strings.Join(append(parts, last), d); v != s {
+				out = append(out, v)
+			}
+		}
+		return out
+	}
+	out := []string{""}
+	for _, p := range parts {
+		var longer []string
+		for _, o := range out {
+			for _, d := range optionDashes {
+				longer = append(longer, o+p+d)
+			}
+		}
+		out = longer
+	}
+	for i := range out {
+		out[i] += last
+	}
+	return out
 }
 
 // base64Offsets gives what the encoding of any text that contains s contains,

@@ -66,18 +66,32 @@ func (c *content) entropy() float64 {
 	return e
 }
 
-// into completes h; again reads the file once more.
-func (c *content) into(h *Hashes, again io.Reader) error {
+// maxAgain is how often a file is read again for a smaller block size before all
+// of them are followed at once.
+const maxAgain = 2
+
+// into completes h; again writes the file once more.
+func (c *content) into(h *Hashes, again func(io.Writer) error) error {
 	h.Header, h.Entropy, h.Read = hex.EncodeToString(c.header), c.entropy(), true
 	if c.fuzzy == nil {
 		return nil
 	}
+	f := c.fuzzy
 	var ok bool
-	if h.Fuzzy, ok = c.fuzzy.sum(); ok || c.total > maxFuzzySlow {
+	for range maxAgain {
+		if _, ok = f.sum(); ok || !f.near() {
+			break
+		}
+		f = newFuzzyPairAt(f.i - 1)
+		if err := again(f); err != nil {
+			return err
+		}
+	}
+	if h.Fuzzy, ok = f.sum(); ok || c.total > maxFuzzySlow {
 		return nil
 	}
 	slow := newFuzzyHash()
-	if _, err := io.Copy(slow, again); err != nil {
+	if err := again(slow); err != nil {
 		return err
 	}
 	h.Fuzzy = slow.String()

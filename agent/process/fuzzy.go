@@ -139,12 +139,21 @@ type fuzzyPair struct {
 }
 
 func newFuzzyPair(size int64) *fuzzyPair {
-	f := &fuzzyPair{ha: fuzzyInit, hb: fuzzyInit, half: fuzzyInit}
-	for int64(fuzzyMin)<<f.i*fuzzyLength < size {
-		f.i++
+	i := uint(0)
+	for int64(fuzzyMin)<<i*fuzzyLength < size {
+		i++
 	}
-	return f
+	return newFuzzyPairAt(i)
 }
+
+// newFuzzyPairAt is for the block size fuzzyMin << i.
+func newFuzzyPairAt(i uint) *fuzzyPair {
+	return &fuzzyPair{i: i, ha: fuzzyInit, hb: fuzzyInit, half: fuzzyInit}
+}
+
+// near reports whether the next smaller block size may be the right one: it
+// gives about twice as many pieces.
+func (f *fuzzyPair) near() bool { return f.i > 0 && f.a.signatureN >= fuzzyLength/8 }
 
 // Write implements io.Writer.
 func (f *fuzzyPair) Write(p []byte) (int, error) {

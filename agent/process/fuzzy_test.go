@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -27,7 +28,7 @@ func TestFuzzyHashIsSsdeeps(t *testing.T) {
 		}
 		files = append(files, name)
 	}
-	for _, n := range []int{1, 7, 100, 192, 193, 1000, 4096, 20_000, 100_001, 1 << 20} {
+	for _, n := range []int{1, 7, 100, 192, 193, 1000, 4096, 20_000, 100_001, 300_000} {
 		random := make([]byte, n)
 		for i := range random {
 			random[i] = byte(r.Uint32())
@@ -36,6 +37,9 @@ func TestFuzzyHashIsSsdeeps(t *testing.T) {
 		add(bytes.Repeat([]byte("the quick brown fox "), n/20+1)[:n])
 		add(bytes.Repeat([]byte{'a'}, n))
 		add(append(random[:n/2:n/2], make([]byte, n-n/2)...))
+		// Fewer pieces than the size lets expect: a smaller block size is right.
+		add(append(random[:n/4:n/4], make([]byte, n-n/4)...))
+		add(append(random[:n/10:n/10], make([]byte, n-n/10)...))
 	}
 	files = append(files, "/bin/true", "/bin/bash", "/etc/passwd", "/etc/services")
 	out, err := exec.Command("ssdeep", append([]string{"-s"}, files...)...).Output()
@@ -51,7 +55,7 @@ func TestFuzzyHashIsSsdeeps(t *testing.T) {
 	if len(want) < len(files)-2 {
 		t.Fatalf("ssdeep tells %d of %d files", len(want), len(files))
 	}
-	fast := 0
+	fast, again, slow := 0, map[int]int{}, 0
 	for name, hash := range want {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -72,6 +76,26 @@ func TestFuzzyHashIsSsdeeps(t *testing.T) {
 				t.Errorf("%s, %d bytes, the fast way:\n%s\n%s", name, len(data), got, hash)
 			}
 		}
+		var h Hashes
+		passes := 0
+		c := newContent(int64(len(data)))
+		_, _ = c.Write(data)
+		err = c.into(&h, func(w io.Writer) error {
+			passes++
+			if _, all := w.(*fuzzyHash); all {
+				slow++
+			}
+			_, err := w.Write(data)
+			return err
+		})
+		if err != nil || h.Fuzzy != hash {
+			t.Errorf("%s, %d bytes, read %d times: %v\n%s\n%s", name, len(data), 1+passes, err, h.Fuzzy, hash)
+		}
+		again[passes]++
+	}
+	// Every way was gone.
+	if again[0] == 0 || again[1] == 0 || again[2] == 0 || slow == 0 || slow == again[1]+again[2] {
+		t.Errorf("files by how often they were read again: %v, for all block sizes %d", again, slow)
 	}
 	if fast < len(want)/3 {
 		t.Errorf("%d of %d files took the fast way", fast, len(want))
@@ -98,7 +122,8 @@ func TestEntropy(t *testing.T) {
 		x := newContent(int64(len(c.data)))
 		_, _ = x.Write(c.data)
 		var h Hashes
-		if err := x.into(&h, bytes.NewReader(c.data)); err != nil {
+		again := func(w io.Writer) error { _, err := w.Write(c.data); return err }
+		if err := x.into(&h, again); err != nil {
 			t.Fatal(err)
 		}
 		if d := h.Entropy - c.want; d > 1e-9 || d < -1e-9 {

@@ -96,7 +96,17 @@ func CommandLine(args []byte) string {
 	if len(args) > MaxCommandLine {
 		args = args[:MaxCommandLine]
 	}
-	return clean(strings.ReplaceAll(string(args), "\x00", " "))
+	var line strings.Builder
+	line.Grow(len(args))
+	for more := true; more; {
+		var arg []byte
+		arg, args, more = bytes.Cut(args, []byte{0})
+		line.Write(arg)
+		if more {
+			line.WriteByte(' ')
+		}
+	}
+	return clean(line.String())
 }
 
 // clean makes a string from the kernel fit for the wire, which wants UTF-8.

@@ -56,7 +56,7 @@ func (p *Pipeline) enrichFiles(hurry <-chan struct{}) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for it := range p.files {
-		if delay, _ := readsFile(it.ev); delay > 0 {
+		if delay, _ := readsFile(&it.ev); delay > 0 {
 			timer.Reset(delay - time.Since(it.at))
 			select {
 			case <-timer.C:
@@ -72,7 +72,7 @@ func (p *Pipeline) enrichFiles(hurry <-chan struct{}) {
 }
 
 func (p *Pipeline) fileFacts(r reading, hurry <-chan struct{}) {
-	ev := r.ev
+	ev := &r.ev
 	if p.Packages != nil && ev.Initiating.ContainerID == "" {
 		if owner := p.Packages.Owner(ev.File.FolderPath); owner != "" {
 			addition(ev, "FilePackage", owner)
@@ -109,7 +109,7 @@ func addition(ev *event.Event, key, value string) {
 // complete completes the processes of ev: hashes, package, container.
 func (p *Pipeline) complete(ev *event.Event, image process.Image) {
 	wait := p.HashWait
-	if len(p.queue) > p.Queue/4 || p.queued.Load() > maxQueuedBytes/4 {
+	if p.inbox.crowded() {
 		wait = 0 // catching up is more important
 	}
 	until := time.Now().Add(wait)

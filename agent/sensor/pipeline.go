@@ -42,8 +42,8 @@ type Pipeline struct {
 	Packages   *process.Packages
 	Containers *process.Containers
 	Detect     *detect.Engine // nil: no alerts
-	// OnEvent gets each event once. It may set ReportID, which the alert's copy
-	// of the event then has too.
+	// OnEvent gets each event once, and keeps no reference to it. It may set
+	// ReportID, which the alert's copy of the event then has too.
 	OnEvent func(*event.Event)
 	// Muted says that an event is excluded: it goes to nobody. Nil: none is.
 	Muted   func(*event.Event) bool
@@ -59,8 +59,7 @@ type Pipeline struct {
 	HashWait time.Duration
 
 	once   sync.Once
-	queue  chan *item
-	queued atomic.Int64 // bytes of the queue
+	inbox  *inbox
 	panics atomic.Uint64
 	ready  chan struct{}
 	// files are events whose files are to be read, enriched those that were. They
@@ -73,13 +72,6 @@ type Pipeline struct {
 	mu       sync.Mutex
 	accounts map[event.Category]*account
 	failed   map[Sensor]failure
-}
-
-type item struct {
-	ev    *event.Event
-	image process.Image
-	size  int64
-	at    time.Time
 }
 
 // PipelineStats of the whole.
@@ -99,7 +91,7 @@ func (p *Pipeline) init() {
 		if p.Log == nil {
 			p.Log = slog.New(slog.DiscardHandler)
 		}
-		p.queue = make(chan *item, p.Queue)
+		p.inbox = newInbox(p.Queue)
 		p.ready = make(chan struct{})
 		p.files, p.enriched = make(chan *item, fileQueue), make(chan *item, 64)
 		p.accounts = make(map[event.Category]*account)
@@ -121,7 +113,7 @@ func (p *Pipeline) Ready() <-chan struct{} {
 // Stats tells how full the queue is and how many panics were caught.
 func (p *Pipeline) Stats() PipelineStats {
 	p.init()
-	return PipelineStats{len(p.queue), p.panics.Load()}
+	return PipelineStats{int(p.inbox.count.Load()), p.panics.Load()}
 }
 
 // Run runs until ctx ends; what the sensors delivered by then is passed on
@@ -172,20 +164,17 @@ func (s *pipeSink) Ready() { s.ready() }
 func (s *pipeSink) Lost(category event.Category, n uint64) { s.p.lost(category, n) }
 
 func (s *pipeSink) Emit(ev event.Event, image process.Image) {
-	p := s.p
-	size := int64(1500 + len(ev.Process.CommandLine) + len(ev.Initiating.CommandLine))
-	if p.queued.Add(size) > maxQueuedBytes {
-		p.queued.Add(-size)
-		p.dropped(ev.Category())
-		return
-	}
-	select {
-	case p.queue <- &item{&ev, image, size, time.Now()}:
-	default:
-		p.queued.Add(-size)
-		p.dropped(ev.Category())
+	if !s.p.inbox.put(&ev, image) {
+		s.p.dropped(ev.Category())
 	}
 }
+
+// While events come all the time, which is so when the last ones came less than
+// busyInterval ago, they are looked at every pause only.
+const (
+	busyInterval = 20 * time.Millisecond
+	pause        = 2 * time.Millisecond
+)
 
 // work passes events on until the sensors have ended and the queues are empty.
 func (p *Pipeline) work(sensorsDone <-chan struct{}) {
@@ -193,34 +182,56 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 	defer losses.Stop()
 	hurry := make(chan struct{})
 	go p.enrichFiles(hurry)
+	wake := p.inbox.wake
+	var last time.Time
+	over := time.NewTimer(time.Hour)
+	defer over.Stop()
 	for sensorsDone != nil {
 		select {
-		case it := <-p.queue:
-			p.handle(it)
+		case <-wake:
+			p.handleAll()
+			now := time.Now()
+			if now.Sub(last) < busyInterval {
+				wake = nil
+				over.Reset(pause)
+			}
+			last = now
+		case <-over.C:
+			wake = p.inbox.wake
 		case it := <-p.enriched:
 			p.reading -= it.size
-			p.pass(it.ev)
+			p.pass(&it.ev)
+			p.inbox.reuse(it)
 		case <-losses.C:
 			p.settle(time.Now())
 		case <-sensorsDone:
 			sensorsDone = nil
 		}
 	}
-	for len(p.queue) > 0 {
-		p.handle(<-p.queue)
-	}
+	p.handleAll()
 	close(hurry)
 	close(p.files)
 	for it := range p.enriched {
-		p.pass(it.ev)
+		p.pass(&it.ev)
 	}
 	p.settle(time.Now())
 }
 
-// handle takes an event from the queue.
-func (p *Pipeline) handle(it *item) {
-	ev := it.ev
-	defer p.queued.Add(-it.size)
+// handleAll handles what waits.
+func (p *Pipeline) handleAll() {
+	p.inbox.take(func(it *item) {
+		size := it.size
+		if p.handle(it) {
+			p.inbox.reuse(it)
+		}
+		p.inbox.done(size)
+	})
+}
+
+// handle completes an event and passes it on. It reports whether that was all:
+// the item is not done when its file is to be read.
+func (p *Pipeline) handle(it *item) bool {
+	ev := &it.ev
 	muted := false
 	if p.Muted != nil {
 		p.guard("exclusions", func() { muted = p.Muted(ev) })
@@ -231,18 +242,19 @@ func (p *Pipeline) handle(it *item) {
 		a.received++
 		a.muted++
 		p.mu.Unlock()
-		return
+		return true
 	}
 	p.guard("enrichment", func() { p.complete(ev, it.image) })
 	if _, reads := readsFile(ev); reads && (p.Hasher != nil || p.Packages != nil) && p.reading+it.size <= maxReadingBytes {
 		select {
 		case p.files <- it:
 			p.reading += it.size
-			return
+			return false
 		default: // without what the file says rather than late
 		}
 	}
 	p.pass(ev)
+	return true
 }
 
 // pass passes a complete event on.

@@ -56,16 +56,41 @@ func CPU(pids []int) (sum time.Duration) {
 	return sum
 }
 
+// Threads is the user and system time of the threads of this name that the
+// processes have now.
+func Threads(pids []int, name string) (sum time.Duration) {
+	for _, pid := range pids {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		for _, dir := range threads {
+			comm, err := os.ReadFile(filepath.Join(dir, "comm"))
+			if err != nil || strings.TrimSpace(string(comm)) != name {
+				continue // another one, or it has ended
+			}
+			f, err := stat(filepath.Join(dir, "stat"))
+			if err != nil {
+				continue
+			}
+			for _, text := range f[11:13] { // utime, stime
+				n, _ := strconv.ParseInt(text, 10, 64)
+				sum += time.Duration(n) * tick
+			}
+		}
+	}
+	return sum
+}
+
 // Stat is the fields of /proc/pid/stat after the name: the first is the state.
-func Stat(pid int) ([]string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func Stat(pid int) ([]string, error) { return stat(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+func stat(file string) ([]string, error) {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	text := string(data)
 	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(f) < 15 {
-		return nil, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+		return nil, fmt.Errorf("%s has %d fields", file, len(f))
 	}
 	return f, nil
 }

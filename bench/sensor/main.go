@@ -22,6 +22,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/agent/process"
 	"github.com/bulwarkhq/bulwark/bench/measure"
 )
 
@@ -118,6 +119,9 @@ type outcome struct {
 	// agent is the CPU time of the watchers in the middle second, per exec or
 	// open, and all of it, of what the events waited for included.
 	agent, agentAll time.Duration
+	// hashing is the part of agentAll that went into hashing files: those of others
+	// on the machine, when what the load starts is known.
+	hashing         time.Duration
 	delivered, lost uint64
 	note            string
 }
@@ -127,10 +131,11 @@ func compare(ctx context.Context, who []string, loads []load, program string) er
 		return errors.New("must run as root")
 	}
 	fmt.Printf("%d cores, Linux %s; CPU time is user and system time. \"agent\" is that of the watching processes (and kauditd) per exec or open in the\n"+
-		"middle one of the seconds, since what else happens on the machine is watched, too; \"agent, all\" the whole of it. \"load +\" is what the load's own\n"+
+		"middle one of the seconds, since what else happens on the machine is watched, too; \"agent, all\" the whole of it, \"hashing\" what of that hashed files\n"+
+		"(those that others write and start: what the load starts is hashed once). \"load +\" is what the load's own\n"+
 		"processes take more than with nobody watching: the kernel's part of the watching.\n\n", runtime.NumCPU(), release())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "load\twho\tdone/s\tevents made\tdelivered\tcounted lost\tunaccounted\tagent\tagent, all\tload\tload +\tsum\t")
+	fmt.Fprintln(w, "load\twho\tdone/s\tevents made\tdelivered\tcounted lost\tunaccounted\tagent\tagent, all\thashing\tload\tload +\tsum\t")
 	var failed error
 	for _, l := range loads {
 		var alone time.Duration
@@ -163,7 +168,7 @@ func (o *outcome) print(w *tabwriter.Writer, alone time.Duration) {
 	}
 	rate := float64(o.done.Units) / o.done.Elapsed.Seconds()
 	if o.who == "off" {
-		fmt.Fprintf(w, "%s\toff\t%.0f\t%d\t\t\t\t\t\t%s\t\t\t\n", o.load, rate, o.done.Made, us(alone))
+		fmt.Fprintf(w, "%s\toff\t%.0f\t%d\t\t\t\t\t\t\t%s\t\t\t\n", o.load, rate, o.done.Made, us(alone))
 		return
 	}
 	more, sum := "", ""
@@ -172,8 +177,8 @@ func (o *outcome) print(w *tabwriter.Writer, alone time.Duration) {
 	}
 	// What others on the machine did may be among the lost.
 	unaccounted := max(0, int64(o.done.Made)-int64(o.delivered)-int64(o.lost))
-	fmt.Fprintf(w, "%s\t%s\t%.0f\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", o.load, o.who, rate, o.done.Made, o.delivered, o.lost, unaccounted,
-		us(o.agent), us(o.agentAll), us(o.done.perUnit()), more, sum, o.note)
+	fmt.Fprintf(w, "%s\t%s\t%.0f\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", o.load, o.who, rate, o.done.Made, o.delivered, o.lost, unaccounted,
+		us(o.agent), us(o.agentAll), us(o.hashing), us(o.done.perUnit()), more, sum, o.note)
 }
 
 // one runs one load under one watcher.
@@ -202,7 +207,7 @@ func one(ctx context.Context, name string, l load, program string) (o outcome, e
 		}
 	}()
 	mark := "bulwark-load-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	begin := measure.CPU(who.pids())
+	begin, hashed := measure.CPU(who.pids()), measure.Threads(who.pids(), process.HasherThread)
 	meter := watchCPU(who.pids)
 	o.done, err = l.run(ctx, dir, mark)
 	slices := meter.stop()
@@ -214,6 +219,7 @@ func one(ctx context.Context, name string, l load, program string) (o outcome, e
 	}
 	if n := o.done.Units; n > 0 {
 		o.agentAll = (measure.CPU(who.pids()) - begin) / time.Duration(n)
+		o.hashing = (measure.Threads(who.pids(), process.HasherThread) - hashed) / time.Duration(n)
 		o.agent = time.Duration(float64(middle(slices)) / (float64(n) / o.done.Elapsed.Seconds()))
 	}
 	stopped = true

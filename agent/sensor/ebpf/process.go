@@ -58,7 +58,7 @@ func (s *Sensor) exec(r *Record, key, parent process.Key, sink sensor.Sink) (pro
 		FileSize: int64(r.Size), UID: int64(r.UID), LoginUID: process.AuditID(r.LoginUID),
 		SessionID: process.AuditID(r.SessionID), Terminal: process.TTYKernelName(r.TTY),
 		ContainerID: process.ContainerID(r.Cgroup),
-		Namespaces:  s.namespaces(r), Capabilities: fmt.Sprintf("%016x", r.CapEffective),
+		Namespaces:  s.namespaces(r), Capabilities: s.capabilities(r.CapEffective),
 		SessionLeader: int64(r.SessionLeader),
 	}
 	if r.Flags&flagInterpreted != 0 && r.Filename != file {
@@ -117,4 +117,14 @@ func (s *Sensor) namespaces(r *Record) string {
 	s.lastNS = key
 	s.lastNSText = fmt.Sprintf("cgroup:%d ipc:%d mnt:%d net:%d pid:%d user:%d uts:%d", key[0], key[1], key[2], key[3], key[4], key[5], key[6])
 	return s.lastNSText
+}
+
+// capabilities is a set of them in hex. Almost all programs have none or all, so
+// the last texts are kept.
+func (s *Sensor) capabilities(set uint64) string {
+	at := &s.lastCaps[set&1]
+	if at.text == "" || at.set != set {
+		at.set, at.text = set, fmt.Sprintf("%016x", set)
+	}
+	return at.text
 }

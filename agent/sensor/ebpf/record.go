@@ -135,15 +135,18 @@ func joinPath(b []byte, cut bool) string {
 	if len(b) == 0 {
 		return "/"
 	}
-	parts := bytes.Split(b, []byte{0})
 	var s strings.Builder
-	s.Grow(len(b) + 8)
+	s.Grow(len(b) + 4)
 	if cut {
 		s.WriteString("...")
 	}
-	for i := len(parts) - 1; i >= 0; i-- {
+	for more := true; more; {
+		at := bytes.LastIndexByte(b, 0)
 		s.WriteByte('/')
-		s.Write(parts[i])
+		s.Write(b[at+1:])
+		if more = at >= 0; more {
+			b = b[:at]
+		}
 	}
 	return strings.ToValidUTF8(s.String(), "\uFFFD")
 }

@@ -72,6 +72,7 @@ type Sensor struct {
 
 	lastNS     [7]uint32 // of namespaces, used by the reader only
 	lastNSText string
+	lastCaps   [2]capabilityText // used by the reader only
 
 	kinds      [kindMax]counts
 	complained atomic.Bool
@@ -81,6 +82,12 @@ type Sensor struct {
 	unavailable map[event.Category]error
 	ended       kernelCounts    // of the runs that have ended
 	missed      [kindMax]uint64 // runs of programs that the kernel skipped, in all runs
+}
+
+// capabilityText is how events show a set of capabilities.
+type capabilityText struct {
+	set  uint64
+	text string
 }
 
 // counts of one kind of record. read is what came out of the buffer; derived
