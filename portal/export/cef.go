@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // maxCEF bounds a text of CEF in bytes; a name has at most 512 by the format.
@@ -42,11 +44,11 @@ func cefValue(s string) string {
 // cefSeverity is the severity of 0 to 10.
 func cefSeverity(r *Record) string {
 	switch r.severity() {
-	case "High":
+	case event.SeverityHigh:
 		return "8"
-	case "Medium":
+	case event.SeverityMedium:
 		return "5"
-	case "Low":
+	case event.SeverityLow:
 		return "3"
 	}
 	return "1"

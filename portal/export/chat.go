@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // maxChat bounds a text of a chat message in bytes; Slack takes 3,000 characters
@@ -95,7 +97,7 @@ func (r *Record) slack(p portal) ([]byte, error) {
 // Markdown, so that it cannot make links.
 func (r *Record) teams(p portal) ([]byte, error) {
 	head, facts, text, link := r.chat(p)
-	color := map[string]string{"High": "Attention", "Medium": "Warning"}[string(r.severity())]
+	color := map[event.Severity]string{event.SeverityHigh: "Attention", event.SeverityMedium: "Warning"}[r.severity()]
 	if color == "" {
 		color = "Default"
 	}

@@ -3,6 +3,8 @@ package export
 import (
 	"strconv"
 	"strings"
+
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // maxMessage bounds a message in bytes. RFC 5424 section 6.1 lets receivers cut
@@ -15,11 +17,11 @@ const syslogTime = "2006-01-02T15:04:05.000000Z07:00"
 // syslogSeverity is the severity of RFC 5424 section 6.2.1.
 func syslogSeverity(r *Record) int {
 	switch r.severity() {
-	case "High":
+	case event.SeverityHigh:
 		return 2 // critical
-	case "Medium":
+	case event.SeverityMedium:
 		return 4 // warning
-	case "Low":
+	case event.SeverityLow:
 		return 5 // notice
 	}
 	return 6 // informational

@@ -42,8 +42,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/portal/batching"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
-	"github.com/bulwarkhq/bulwark/portal/eventstore/batching"
 )
 
 // Limits of the writer.
@@ -80,7 +80,7 @@ type Store struct {
 	client *client
 	tables []*eventTable
 	byName map[string]*eventTable
-	queue  *batching.Queue
+	queue  *batching.Queue[*eventstore.Batch]
 
 	mu    sync.Mutex
 	marks map[spool]uint64
@@ -111,8 +111,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.client.close()
 		return nil, fmt.Errorf("event store: %w", err)
 	}
-	s.queue = batching.New(batching.Config{
-		Length: queueLength, Patience: queuePatience, Batches: groupBatches, Events: groupEvents,
+	s.queue = batching.New(batching.Config[*eventstore.Batch]{
+		Length: queueLength, Patience: queuePatience, Busy: eventstore.ErrBusy,
+		Group: groupBatches, Size: func(b *eventstore.Batch) int { return len(b.Events) }, Full: groupEvents,
 		Pause: func(_ int, took time.Duration) time.Duration { return max(0, cfg.Gather-took) },
 		Store: s.store, After: s.confirm,
 	})

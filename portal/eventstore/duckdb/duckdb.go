@@ -28,8 +28,8 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
+	"github.com/bulwarkhq/bulwark/portal/batching"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
-	"github.com/bulwarkhq/bulwark/portal/eventstore/batching"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
@@ -70,7 +70,7 @@ type Store struct {
 	// writing is held by whoever changes the database.
 	writing sync.Mutex
 
-	queue *batching.Queue
+	queue *batching.Queue[*eventstore.Batch]
 	once  sync.Once
 
 	mu      sync.RWMutex
@@ -154,8 +154,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		connector.Close()
 		return nil, fmt.Errorf("event store %s: %w", dir, err)
 	}
-	s.queue = batching.New(batching.Config{
-		Length: queueLength, Patience: queuePatience, Batches: groupBatches, Events: groupEvents,
+	s.queue = batching.New(batching.Config[*eventstore.Batch]{
+		Length: queueLength, Patience: queuePatience, Busy: eventstore.ErrBusy,
+		Group: groupBatches, Size: func(b *eventstore.Batch) int { return len(b.Events) }, Full: groupEvents,
 		Pause: pause, Store: s.store, After: func() { s.foldWhen(foldRows) },
 	})
 	return s, nil

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/batching"
 )
 
 // A commit waits for the disk, and there is one writer: a fleet whose devices
@@ -22,73 +23,22 @@ const (
 	groupTime = time.Minute
 )
 
-// small is a change that waits for its group.
-type small struct {
-	f       func(ctx context.Context, tx *transaction) error
-	claimed atomic.Bool
-	reply   chan error
+// change is a small one, which shares its transaction with others.
+type change func(ctx context.Context, tx *transaction) error
+
+// together makes a change in a transaction that it shares with others, and returns
+// when that is on disk. The change must use the context that it is given: the end
+// of another would end the transaction of all. It must be short, and may be made
+// although the caller has given up.
+func (s *Store) together(ctx context.Context, c change) error {
+	err := s.group.Add(ctx, c)
+	if errors.Is(err, batching.ErrClosed) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return fmt.Errorf("control database: %w", err)
+	}
+	return err
 }
 
-var errClosed = errors.New("control database: it is closed")
-
-// together runs f in a transaction that it shares with others, and returns when
-// that is on disk. f must use the context that it is given: the end of another
-// would end the transaction of all. It must be short, and may be run although the
-// caller has given up.
-func (s *Store) together(ctx context.Context, f func(ctx context.Context, tx *transaction) error) error {
-	c := &small{f: f, reply: make(chan error, 1)}
-	select {
-	case s.group <- c:
-	case <-ctx.Done():
-		return fmt.Errorf("control database: %w", ctx.Err())
-	case <-s.groupDone:
-		return errClosed
-	}
-	select {
-	case err := <-c.reply:
-		return err
-	case <-ctx.Done():
-		if c.claimed.CompareAndSwap(false, true) {
-			return fmt.Errorf("control database: %w", ctx.Err())
-		}
-	case <-s.groupDone:
-		if c.claimed.CompareAndSwap(false, true) {
-			return errClosed
-		}
-	}
-	return <-c.reply
-}
-
-// runGroups makes the changes that wait until the store is closed.
-func (s *Store) runGroups() {
-	defer close(s.groupDone)
-	for {
-		var first *small
-		select {
-		case first = <-s.group:
-		case <-s.groupStop:
-			return
-		}
-		var group []*small
-		for c := first; c != nil; {
-			if c.claimed.CompareAndSwap(false, true) {
-				group = append(group, c)
-			}
-			c = nil
-			if len(group) < groupSize {
-				select {
-				case c = <-s.group:
-				default:
-				}
-			}
-		}
-		if len(group) > 0 {
-			s.runGroup(group)
-		}
-	}
-}
-
-func (s *Store) runGroup(group []*small) {
+func (s *Store) runGroup(group []change) []error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupTime)
 	defer cancel()
 	results := make([]error, len(group))
@@ -108,22 +58,22 @@ func (s *Store) runGroup(group []*small) {
 		}
 		return nil
 	})
-	for i, c := range group {
-		if err != nil {
+	if err != nil {
+		for i := range results {
 			results[i] = err
 		}
-		c.reply <- results[i]
 	}
+	return results
 }
 
 // guarded runs the change; a panic in it becomes an error.
-func (c *small) guarded(ctx context.Context, tx *transaction) (err error) {
+func (c change) guarded(ctx context.Context, tx *transaction) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return c.f(ctx, tx)
+	return c(ctx, tx)
 }
 
 // execOne is together for one statement, and returns missing when it changed no

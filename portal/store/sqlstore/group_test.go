@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/portal/batching"
 )
 
 func openGroup(t *testing.T) *Store {
@@ -113,7 +115,7 @@ func TestTogetherGivenUp(t *testing.T) {
 		first <- err
 	}()
 	// The writer has taken the first and waits; the others stay in the queue.
-	for len(s.group) > 0 {
+	for s.group.Waiting() > 0 {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -123,7 +125,7 @@ func TestTogetherGivenUp(t *testing.T) {
 		_, err := s.exec(ctx, `INSERT INTO numbers VALUES (2)`)
 		second <- err
 	}()
-	for len(s.group) == 0 {
+	for s.group.Waiting() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
@@ -140,7 +142,7 @@ func TestTogetherGivenUp(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.exec(t.Context(), `INSERT INTO numbers VALUES (3)`); !errors.Is(err, errClosed) {
+	if _, err := s.exec(t.Context(), `INSERT INTO numbers VALUES (3)`); !errors.Is(err, batching.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }

@@ -24,13 +24,14 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/bulwarkhq/bulwark/portal/batching"
 )
 
 // Store is an open database.
@@ -42,18 +43,15 @@ type Store struct {
 	watch *watchers
 	nodes *nodes // nil when no other node can use the database
 
-	group                chan *small // changes that are made together
-	groupStop, groupDone chan struct{}
-	closing              sync.Once
+	group *batching.Queue[change] // changes that are made together
 }
 
 // newStore makes the store of databases that are open and migrated.
 func newStore(d *dialect, write, read *sql.DB) *Store {
 	s := &Store{
 		dialect: d, write: &database{write, d}, read: &database{read, d}, now: time.Now, watch: newWatchers(),
-		group: make(chan *small, groupQueue), groupStop: make(chan struct{}), groupDone: make(chan struct{}),
 	}
-	go s.runGroups()
+	s.group = batching.New(batching.Config[change]{Length: groupQueue, Group: groupSize, Store: s.runGroup})
 	return s
 }
 
@@ -82,8 +80,7 @@ func migrate(ctx context.Context, d *dialect, db *sql.DB) error {
 
 // Close closes the database; changes that wait are not made.
 func (s *Store) Close() error {
-	s.closing.Do(func() { close(s.groupStop) })
-	<-s.groupDone
+	s.group.Close()
 	var err error
 	if s.nodes != nil {
 		err = s.nodes.close()
