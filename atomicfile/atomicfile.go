@@ -1,12 +1,15 @@
 // Package atomicfile replaces small files so that a crash or a loss of power
-// leaves the old content or the new one, never a part.
+// leaves the old content or the new one, never a part; and reads them, bounded.
 package atomicfile
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Write puts data at path with the permission bits of mode, whatever the umask
@@ -37,6 +40,34 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// ErrTooLarge is returned (wrapped) for a file that is larger than Read may read.
+var ErrTooLarge = errors.New("larger than")
+
+// Read reads a regular file of at most limit bytes, or what a link leads to. It waits for nothing, whatever somebody has put at path:
+// another kind of file is an error, too. Errors name the file.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is %w %d bytes", path, ErrTooLarge, limit)
+	}
+	return data, nil
 }
 
 // Leftovers lists the temporary files of writes to path that a crash cut off.

@@ -1,10 +1,12 @@
 package atomicfile_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/bulwarkhq/bulwark/atomicfile"
@@ -90,4 +92,32 @@ func TestKilledAtEveryWrite(t *testing.T) {
 			t.Errorf("left: %v", entries)
 		}
 	})
+}
+
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	path, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(path, []byte("12345"), 0o600), os.Symlink("file", link), syscall.Mkfifo(pipe, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		path  string
+		limit int64
+		want  string // the error's part
+	}{
+		{path, 5, ""},
+		{link, 5, ""},
+		{path, 4, "larger than 4 bytes"},
+		{pipe, 5, "no regular file"}, // and nobody waits for a writer
+		{dir, 5, "no regular file"},
+		{filepath.Join(dir, "none"), 5, "no such file"},
+	} {
+		data, err := atomicfile.Read(tc.path, tc.limit)
+		switch {
+		case tc.want == "" && (err != nil || string(data) != "12345"):
+			t.Errorf("%s: %q, %v", tc.path, data, err)
+		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), tc.path)):
+			t.Errorf("%s: error %v, want one with %q", tc.path, err, tc.want)
+		}
+	}
 }

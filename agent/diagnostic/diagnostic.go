@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // maxText bounds a configuration file.
@@ -100,12 +102,13 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 		}
 	}
 	for _, path := range src.Files {
-		text, err := readText(path)
+		// All or nothing: half a file could show half a password.
+		text, err := atomicfile.Read(path, maxText)
 		if err != nil {
-			fmt.Fprintf(&problems, "%s: %v\n", path, err)
+			fmt.Fprintf(&problems, "%v\n", err)
 			continue
 		}
-		if err := add("config/"+filepath.Base(path), newRedactor(strings.NewReader(text))); err != nil {
+		if err := add("config/"+filepath.Base(path), newRedactor(bytes.NewReader(text))); err != nil {
 			return 0, err
 		}
 	}
@@ -135,21 +138,6 @@ func write(ctx context.Context, f *os.File, src Source) (int64, error) {
 		return 0, err
 	}
 	return f.Seek(0, io.SeekEnd)
-}
-
-// readText reads a file of which everything is needed: half a file could show
-// half a password.
-func readText(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // read-only
-	data, err := io.ReadAll(io.LimitReader(f, maxText+1))
-	if err == nil && len(data) > maxText {
-		err = fmt.Errorf("bigger than %d bytes", maxText)
-	}
-	return string(data), err
 }
 
 // openTail opens a file at its last maxFile bytes.

@@ -19,7 +19,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,14 +107,12 @@ func (id *Identity) path() string { return filepath.Join(id.dir, fileName) }
 
 func (id *Identity) read() error {
 	path := id.path()
-	f, err := os.Open(path)
+	b, err := atomicfile.Read(path, maxFile)
+	if errors.Is(err, atomicfile.ErrTooLarge) {
+		return fmt.Errorf("identity: %w: %w", errDamaged, err)
+	}
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return fmt.Errorf("identity: %s: %w", path, err)
 	}
 	data, key, cert, err := parse(b)
 	if err != nil {

@@ -3,12 +3,12 @@ package process
 import (
 	"encoding/json"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Bounds of what is read about containers.
@@ -69,12 +69,7 @@ func (c *Containers) Lookup(id string) (Container, bool) {
 }
 
 func (c *Containers) readJSON(to any, parts ...string) error {
-	f, err := os.Open(filepath.Join(append([]string{c.root}, parts...)...))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxContainerFile))
+	data, err := atomicfile.Read(filepath.Join(append([]string{c.root}, parts...)...), maxContainerFile)
 	if err != nil {
 		return err
 	}

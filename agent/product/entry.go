@@ -15,7 +15,8 @@ import (
 	"strings"
 
 	"github.com/pierrec/lz4/v4"
-	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Limits of the package managers' files.
@@ -45,7 +46,7 @@ func FindEntry(root string) Entry {
 		}
 		slices.Sort(files)
 		for _, f := range files {
-			text, err := readFile(f, maxEntryFile)
+			text, err := atomicfile.Read(f, maxEntryFile)
 			if err != nil {
 				continue
 			}
@@ -60,31 +61,6 @@ func FindEntry(root string) Entry {
 		e.Format = Deb
 	}
 	return e
-}
-
-// readFile reads a regular file of at most so many bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	// Without blocking: what another put there may be a pipe.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // it names the file
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err //nolint:wrapcheck // it names the file
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if int64(len(text)) > most {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, most)
-	}
-	return text, nil
 }
 
 // aptEntry is the entry of a base address and a suite of apt.
@@ -202,7 +178,7 @@ func newestOfFile(path string) (Version, error) {
 
 // readIndex reads a Packages file, as it is or compressed with gzip or lz4.
 func readIndex(path string) ([]byte, error) {
-	text, err := readFile(path, maxIndex)
+	text, err := atomicfile.Read(path, maxIndex)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Formats of packages, as versions.json names them.
@@ -105,7 +107,7 @@ func Fetch(ctx context.Context, client *http.Client, address, userAgent string) 
 		return nil, fmt.Errorf("address of the repository: %w", err)
 	}
 	if u.Scheme == "file" {
-		text, err := readFile(filepath.Clean(u.Path), maxVersions)
+		text, err := atomicfile.Read(filepath.Clean(u.Path), maxVersions)
 		if err != nil {
 			return nil, fmt.Errorf("repository: %w", err)
 		}

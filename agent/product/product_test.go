@@ -17,6 +17,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -191,7 +192,7 @@ func TestDamagedAptLists(t *testing.T) {
 	if _, err := Fetch(t.Context(), nil, "file://"+root, "x"); err == nil || !strings.Contains(err.Error(), pipe+" is no regular file") {
 		t.Errorf("a pipe for versions.json: %v", err)
 	}
-	if _, err := readFile(root, 10); err == nil || strings.Contains(err.Error(), "%!") {
+	if _, err := atomicfile.Read(root, 10); err == nil || strings.Contains(err.Error(), "%!") {
 		t.Errorf("a folder: %v", err)
 	}
 }

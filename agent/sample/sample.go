@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/agent/nolink"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/engine/filetype"
 )
 
@@ -160,12 +161,7 @@ const noteSuffix = ".json"
 func (s *Submitter) path(sum string) string { return filepath.Join(s.o.Dir, sum+noteSuffix) }
 
 func (s *Submitter) read(name string) (File, error) {
-	in, err := os.Open(filepath.Join(s.o.Dir, name))
-	if err != nil {
-		return File{}, err
-	}
-	defer in.Close() // read-only
-	b, err := io.ReadAll(io.LimitReader(in, maxNote))
+	b, err := atomicfile.Read(filepath.Join(s.o.Dir, name), maxNote)
 	if err != nil {
 		return File{}, err
 	}

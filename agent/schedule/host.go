@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // hostZone is the time zone of the host, which may change while the daemon runs.
@@ -35,12 +37,7 @@ func (h *hostZone) get() *time.Location {
 	if h.zone != nil && st.Ino == h.stamp.Ino && st.Dev == h.stamp.Dev && st.Ctim == h.stamp.Ctim {
 		return h.zone
 	}
-	f, err := os.Open(h.path)
-	if err != nil {
-		return time.Local
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	data, err := atomicfile.Read(h.path, 1<<20)
 	if err != nil {
 		return time.Local
 	}

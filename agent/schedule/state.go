@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -36,15 +35,10 @@ const maxStateBytes = 64 << 10
 // readState reads the file; an absent one is an empty state.
 func readState(path string) (state, error) {
 	var s state
-	f, err := os.Open(path)
+	b, err := atomicfile.Read(path, maxStateBytes)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
 	}
-	if err != nil {
-		return s, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxStateBytes))
 	if err != nil {
 		return s, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/network"
 	"github.com/bulwarkhq/bulwark/api/onboarding"
 	"github.com/bulwarkhq/bulwark/api/release"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 	"github.com/bulwarkhq/bulwark/engine/clamdb"
 	"github.com/bulwarkhq/bulwark/engine/clamdb/mirror"
 )
@@ -87,7 +88,7 @@ func (u *Updater) mirrorSource(address string) (source, error) {
 // over its pinned connection, once.
 func (u *Updater) root(ctx context.Context, src source, pkg *onboarding.Package) ([]byte, error) {
 	if u.opts.RootFile != "" {
-		data, err := readFile(u.opts.RootFile, release.MaxRoot)
+		data, err := atomicfile.Read(u.opts.RootFile, release.MaxRoot)
 		if err == nil {
 			if _, err := release.RootVersion(data); err != nil {
 				return nil, fmt.Errorf("%s: %w", u.opts.RootFile, err)
@@ -95,7 +96,7 @@ func (u *Updater) root(ctx context.Context, src source, pkg *onboarding.Package)
 			return data, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w", u.opts.RootFile, err)
+			return nil, fmt.Errorf("definitions: %w", err)
 		}
 	}
 	direct := pkg != nil
@@ -112,7 +113,7 @@ func (u *Updater) root(ctx context.Context, src source, pkg *onboarding.Package)
 	}
 	sum := sha256.Sum256([]byte(pkg.CACertificate))
 	kept := filepath.Join(u.opts.Dir, "trust", "portal-"+hex.EncodeToString(sum[:8])+".json")
-	if data, err := readFile(kept, release.MaxRoot); err == nil {
+	if data, err := atomicfile.Read(kept, release.MaxRoot); err == nil {
 		return data, nil
 	}
 	if !direct {
@@ -129,19 +130,6 @@ func (u *Updater) root(ctx context.Context, src source, pkg *onboarding.Package)
 		return nil, fmt.Errorf("definitions: %w", err)
 	}
 	return data, nil
-}
-
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("more than %d bytes", most)
-	}
-	return data, err
 }
 
 // releaseFrom takes the newest release from a source.

@@ -2,12 +2,10 @@ package uplink
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
-	"os"
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // packageFile is what is at the place of the onboarding package.
@@ -32,21 +30,12 @@ func ReadPackage(path string) (*onboarding.Package, error) {
 // readPackage reads the package with bounds. mark changes when what is there
 // does.
 func readPackage(path string) (p packageFile, mark string) {
-	f, err := os.Open(path)
+	text, err := atomicfile.Read(path, onboarding.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return packageFile{missing: true}, "missing"
 	}
 	if err != nil {
 		return packageFile{err: err}, err.Error()
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		err = errors.Join(err, fmt.Errorf("%s is not a regular file", path))
-		return packageFile{err: err}, err.Error()
-	}
-	text, err := io.ReadAll(io.LimitReader(f, onboarding.MaxBytes+1))
-	if err != nil {
-		return packageFile{err: fmt.Errorf("%s: %w", path, err)}, err.Error()
 	}
 	return packageFile{text: text}, "text:" + string(text)
 }

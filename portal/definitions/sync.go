@@ -217,16 +217,11 @@ type MirrorSettings struct {
 // ReadMirrorSettings reads settings.json.
 func ReadMirrorSettings(path string) (MirrorSettings, error) {
 	var s MirrorSettings
-	f, err := os.Open(path)
+	data, err := atomicfile.Read(path, 64<<10)
 	if err != nil {
 		return s, fmt.Errorf("mirror settings: %w", err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
-	if err != nil {
+	if err := json.Unmarshal(data, &s); err != nil {
 		return s, fmt.Errorf("mirror settings %s: %w", path, err)
 	}
 	switch {

@@ -49,14 +49,14 @@ func signingConfig(now func() time.Time) *packet.Config {
 // OpenKey reads the key of path, which passphraseFile opens; when neither is
 // there, both are made.
 func OpenKey(path, passphraseFile, name string, now func() time.Time) (*Key, error) {
-	text, err := readSmall(path, maxKeyFile)
+	text, err := atomicfile.Read(path, maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeKey(path, passphraseFile, name, now)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("repository key: %w", err)
 	}
-	pass, err := readSmall(passphraseFile, 4<<10)
+	pass, err := atomicfile.Read(passphraseFile, 4<<10)
 	if err != nil {
 		return nil, fmt.Errorf("repository key: the passphrase of %s: %w", path, err)
 	}
@@ -83,7 +83,7 @@ func makeKey(path, passphraseFile, name string, now func() time.Time) (*Key, err
 		return nil, fmt.Errorf("repository key: %w", err)
 	}
 	e.Subkeys = nil // it never decrypts anything
-	pass, err := readSmall(passphraseFile, 4<<10)
+	pass, err := atomicfile.Read(passphraseFile, 4<<10)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		var b [32]byte
@@ -176,21 +176,4 @@ func (k *Key) clearSigned(text []byte) ([]byte, error) {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
 	return append(out.Bytes(), '\n'), nil
-}
-
-// readSmall reads a file of at most limit bytes.
-func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // it names the file
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return b, nil
 }

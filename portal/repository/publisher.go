@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // DefaultValidity is how long apt believes indexes that were not signed anew.
@@ -257,7 +259,7 @@ func (p *Publisher) Renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("repository: %w", err)
 	}
-	origin, err := readSmall(p.path("current", originFile), maxPortalCA)
+	origin, err := atomicfile.Read(p.path("current", originFile), maxPortalCA)
 	if err == nil && string(origin) == p.origin() && p.cfg.Now().Sub(at.ModTime()) < DefaultValidity/4 {
 		return nil
 	}

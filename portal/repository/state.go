@@ -69,7 +69,7 @@ var poolName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9+._~^-]{1,250}\.(?:deb|
 func readState(dir string) (state, error) {
 	s := state{Format: stateFormat}
 	path := filepath.Join(dir, "state.json")
-	text, err := readSmall(path, maxState)
+	text, err := atomicfile.Read(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -92,16 +91,11 @@ func Restore(stateFile string) error {
 }
 
 func readFormer(file string) (f former, err error) {
-	in, err := os.Open(file)
+	data, err := atomicfile.Read(file, maxFormer)
 	if err != nil {
 		return f, fmt.Errorf("state of the kernel's audit: %w", err)
 	}
-	defer in.Close()
-	data, err := io.ReadAll(io.LimitReader(in, maxFormer))
-	if err == nil {
-		err = json.Unmarshal(data, &f)
-	}
-	if err != nil {
+	if err := json.Unmarshal(data, &f); err != nil {
 		return former{}, fmt.Errorf("state of the kernel's audit in %s: %w", file, err)
 	}
 	return f, nil

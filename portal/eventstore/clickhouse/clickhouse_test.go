@@ -404,7 +404,7 @@ func TestParse(t *testing.T) {
 		"clickhouse://one:0/e": "host[:port]", "clickhouse://one:http/e": "host[:port]", "clickhouse://one,,two/e": "host[:port]", "clickhouse://u:secret%zz@one/e": "%25",
 		"clickhouse://u:secret@one/e?speed=1": "no option", "clickhouse://one/e?secure=perhaps": "true or false", "clickhouse://one/e?cluster=a'b": "no name",
 		"clickhouse://one,two/e": "cluster=NAME", "clickhouse://u:p/a?secret@one/e": "%3F", "clickhouse://u:p/a?cluster=secret@one/e": "%3F", "clickhouse://u:p@/a?secret@one/e": "%3F",
-		"clickhouse://one/e?max_bytes=5": "at least", "clickhouse://one/e?password_file=/does/not/exist": "no such file", "clickhouse://one/e?password_file=" + empty: "is empty", "clickhouse://one/e?password_file=/dev/zero": "no file",
+		"clickhouse://one/e?max_bytes=5": "at least", "clickhouse://one/e?password_file=/does/not/exist": "no such file", "clickhouse://one/e?password_file=" + empty: "is empty", "clickhouse://one/e?password_file=/dev/zero": "no regular file",
 	} {
 		_, err := clickhouse.Parse(text)
 		if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "secret") {

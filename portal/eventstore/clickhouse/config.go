@@ -6,11 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/atomicfile"
 )
 
 // Config of the store.
@@ -133,14 +134,7 @@ func (c *Config) option(name, value string) error {
 		}
 		c.MaxBytes = n
 	case "password_file":
-		info, err := os.Stat(value)
-		if err != nil {
-			return fmt.Errorf("password of the event store: %w", err)
-		}
-		if !info.Mode().IsRegular() || info.Size() > maxPasswordFile {
-			return fmt.Errorf("password of the event store: %s is no file of at most %d bytes", value, maxPasswordFile)
-		}
-		text, err := os.ReadFile(value)
+		text, err := atomicfile.Read(value, maxPasswordFile)
 		if err != nil {
 			return fmt.Errorf("password of the event store: %w", err)
 		}
