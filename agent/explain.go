@@ -15,6 +15,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/onaccess"
 	"github.com/bulwarkhq/bulwark/agent/scan"
+	"github.com/bulwarkhq/bulwark/agent/threat"
 	api "github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/policy"
@@ -161,6 +162,9 @@ func (x explanations) verdict(e policy.Effective, f *os.File, v verdict.Verdict,
 			Name: m.Threat, Type: string(m.Type), Signature: m.Signature, Source: m.Source, Inside: m.Inside, Offset: m.Offset,
 			Action: e.ThreatAction(string(m.Type)), Allowed: x.a.allowed(e, m, v),
 		}
+		if match.Allowed {
+			match.AllowedBy = x.allowedBy(e, m, v)
+		}
 		if m.Offset >= 0 && len(m.Inside) == 0 {
 			b := make([]byte, maxMatchedBytes)
 			n, err := f.ReadAt(b, m.Offset)
@@ -171,6 +175,28 @@ func (x explanations) verdict(e policy.Effective, f *os.File, v verdict.Verdict,
 		out.Matches = append(out.Matches, match)
 	}
 	return out
+}
+
+// allowedBy says what lets a match through.
+func (x explanations) allowedBy(e policy.Effective, m verdict.Match, v verdict.Verdict) string {
+	if e.Allows(m.Threat, v.SHA256) {
+		return "on the configuration's list of allowed threats"
+	}
+	a, ok := x.a.history.Allowance(m.Threat, v.SHA256)
+	text := "on the allow list"
+	switch {
+	case !ok: // taken back meanwhile
+	case a.Reason == restoredReason:
+		text = restoredReason
+	case a.Kind == threat.AllowedName:
+		text += " by its name"
+	default:
+		text += " by its content"
+	}
+	if !a.Until.IsZero() {
+		text += ", until " + a.Until.UTC().Format(time.RFC3339)
+	}
+	return text
 }
 
 // decide says what an access leads to. own: the file is the agent's; holding:
@@ -199,7 +225,7 @@ func decide(out *api.Explanation, own, holding bool) {
 	case blocks != "":
 		out.Decision, out.Reason = api.DecisionReported, "the signature "+blocks+" matches; accesses are not blocked now"
 	case found != "":
-		out.Decision, out.Reason = api.DecisionAllowed, "the signature "+found+" matches, and that is allowed by policy or by the allow list"
+		out.Decision, out.Reason = api.DecisionAllowed, "the signature "+found+" matches, and that is allowed by policy, by the allow list or because it was restored"
 	case len(out.Verdict.Limits) > 0:
 		out.Decision, out.Reason = api.DecisionAllowed, "no signature matches as far as the scan came"
 	default:

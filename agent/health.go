@@ -316,7 +316,7 @@ func (a *Agent) edrHealth(context.Context) health.Report {
 		if c.Source == "" && attached {
 			r.Issues = append(r.Issues, api.Issue{
 				ID: "no " + name + " events", Message: "no sensor delivers " + name + " events: " + c.Reason,
-				Remedy: "eBPF needs CAP_BPF and a kernel with BTF; the process connector needs CONFIG_PROC_EVENTS",
+				Remedy: "eBPF needs CAP_BPF, a kernel with BTF and control group v2 mounted; the process connector needs CONFIG_PROC_EVENTS",
 			})
 		} else if c.Category == event.CategoryProcess && c.Source != "" {
 			subsystem = c.Source

@@ -329,6 +329,10 @@ func TestRestoreAndRemove(t *testing.T) {
 	if a.blocks(f.verdict) {
 		t.Error("the restored content is still blocked")
 	}
+	explain := explanations{a}
+	if by := explain.allowedBy(a.config.Current(), f.verdict.Matches[0], f.verdict); !strings.HasPrefix(by, "restored from the quarantine, until 20") {
+		t.Errorf("explained as let through because %q", by)
+	}
 	if got, err := svc.Threat(ctx, row.TrackingID); err != nil || got.Status != string(threat.StatusRestored) {
 		t.Errorf("status %q, %v", got.Status, err)
 	}
@@ -341,6 +345,14 @@ func TestRestoreAndRemove(t *testing.T) {
 	}
 	if _, err := os.Stat(f.path); err == nil {
 		t.Error("the file is still there")
+	}
+	if !a.blocks(f.verdict) {
+		t.Error("the content is let through although it was put back into the quarantine")
+	}
+	var refused *api.Error
+	if err := svc.AddToQuarantine(ctx, api.ThreatID{ID: row.TrackingID}); !errors.As(err, &refused) || refused.Code != api.Conflict ||
+		refused.Message != fmt.Sprintf("not quarantined: %q: no such file or directory", f.path) || refused.Hint == "" {
+		t.Errorf("a file that is gone: %v", err)
 	}
 	if n, err := svc.EmptyQuarantine(ctx); n != 1 || err != nil {
 		t.Errorf("emptied %d, %v", n, err)

@@ -37,11 +37,13 @@ func (a *Agent) openScanning() error {
 		Log: a.log.Logger("ondemand"), Skipped: a.log.File(logging.ScanSkipFile, "ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
 		Found: a.foundByScan,
 		Excluded: func(path string) bool {
-			x, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
-			if excluded {
+			_, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
+			return excluded
+		},
+		Hidden: func(path string) {
+			if x, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now()); excluded {
 				a.config.Hidden(x, policy.UseScan, path)
 			}
-			return excluded
 		},
 		Unmonitored: func() []string { return unmonitored(a.config.Current()) },
 		Threads:     func() int { return a.config.Current().Int(policy.KeyScanThreads) },

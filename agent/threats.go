@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,6 +121,12 @@ func (t threats) AddToQuarantine(ctx context.Context, which api.ThreatID) error 
 			errs = append(errs, err)
 			continue
 		}
+		if a, ok := t.a.history.Allowance("", row.SHA256); ok && a.Reason == restoredReason { // the user thinks better of it
+			if err := t.a.history.Disallow(a.Kind, a.Value); err != nil && !errors.Is(err, threat.ErrNotAllowed) {
+				return fmt.Errorf("end of the grace time of the restored file: %w", err)
+			}
+			t.a.realtime.policyChanged()
+		}
 		_, err = t.a.history.Update(id, func(r *threat.Threat) {
 			r.QuarantineIDs = append([]string{item.ID}, r.QuarantineIDs...)
 			r.Status = threat.StatusQuarantined
@@ -130,7 +137,14 @@ func (t threats) AddToQuarantine(ctx context.Context, which api.ThreatID) error 
 	if len(errs) == 0 {
 		return &api.Error{Code: api.NotFound, Message: "the history has no path for threat " + id}
 	}
-	return &api.Error{Code: api.Conflict, Message: "not quarantined: " + errors.Join(errs...).Error()}
+	texts := make([]string, 0, len(errs))
+	for _, err := range errs {
+		texts = append(texts, strings.ToValidUTF8(err.Error(), "?"))
+	}
+	return &api.Error{
+		Code: api.Conflict, Message: "not quarantined: " + strings.Join(texts, "; "),
+		Hint: "what was found is not there any more; bulwark scan custom --path looks for where it is now, bulwark threat quarantine list shows what is quarantined already",
+	}
 }
 
 // row finds a threat of the history.
@@ -155,15 +169,15 @@ func (t threats) quarantineFile(ctx context.Context, row threat.Threat, path str
 	// O_NONBLOCK: whatever is at that path by now, opening it does not wait.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return quarantine.Item{}, err
+		return quarantine.Item{}, fmt.Errorf("%q: %w", path, errors.Unwrap(err))
 	}
 	defer func() { _ = f.Close() }() // read-only
 	sum, err := hashFile(ctx, f)
 	if err != nil {
-		return quarantine.Item{}, fmt.Errorf("%s: %w", path, err)
+		return quarantine.Item{}, fmt.Errorf("%q: %w", path, err)
 	}
 	if sum != row.SHA256 {
-		return quarantine.Item{}, fmt.Errorf("%s is not the file any more that was found (SHA-256 %s)", path, sum)
+		return quarantine.Item{}, fmt.Errorf("%q is not the file any more that was found (SHA-256 %s)", path, sum)
 	}
 	return t.a.quarantine.Add(ctx, f, path, quarantine.Meta{
 		Threat: row.Name, ThreatType: string(row.Type), DetectionID: row.TrackingID, Inside: row.Inside,
@@ -193,6 +207,10 @@ func (t threats) EmptyQuarantine(context.Context) (int, error) {
 	return n, err
 }
 
+// restoredReason is the reason of the allowance that a restored content has for
+// its grace time.
+const restoredReason = "restored from the quarantine"
+
 // RestoreFromQuarantine puts a file back. Its content is let through from then
 // on until the grace time ends, or it would be quarantined again at once.
 func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest) (api.Restored, error) {
@@ -204,7 +222,7 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 		return api.Restored{}, err
 	}
 	before := t.a.history.IsAllowed("", item.SHA256)
-	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: "restored from the quarantine", Until: time.Now().Add(t.restoreGrace())}
+	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: restoredReason, Until: time.Now().Add(t.restoreGrace())}
 	if err := t.a.history.Allow(grace); err != nil {
 		return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
 	}

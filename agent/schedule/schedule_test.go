@@ -293,6 +293,25 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+// TestStatusOfANewPlan: what comes next is told as soon as it is configured, not
+// after the next look at the clock.
+func TestStatusOfANewPlan(t *testing.T) {
+	b := newBench(t, Plan{}, "UTC", "2026-03-02 12:00:00")
+	b.step(t.Context())
+	if next, err := b.Status(); len(next) != 0 || err != nil {
+		t.Errorf("nothing is planned: %+v, %v", next, err)
+	}
+	b.plan = Plan{Daily: 13 * 60}
+	next, err := b.Status()
+	if err != nil || len(next) != 1 || next[0].Job != Daily || next[0].Start != b.clock.Add(time.Hour) {
+		t.Errorf("%+v, %v", next, err)
+	}
+	b.plan = Plan{}
+	if next, err := b.Status(); len(next) != 0 || err != nil {
+		t.Errorf("switched off: %+v, %v", next, err)
+	}
+}
+
 func TestAfterDefinitionUpdate(t *testing.T) {
 	b := newBench(t, Plan{}, "UTC", "2026-11-29 12:00:00")
 	b.afterScan = true

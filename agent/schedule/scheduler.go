@@ -77,6 +77,7 @@ type Scheduler struct {
 	definitions string
 	afterUpdate bool
 	next        []Next
+	planned     Plan // that next is of
 }
 
 // New reads what was done before. A damaged file is an error that is logged: the
@@ -170,7 +171,7 @@ func (s *Scheduler) step(ctx context.Context) {
 
 // look brings the records up to date and returns the jobs that are due.
 func (s *Scheduler) look(plan Plan, now time.Time) (due []Job) {
-	s.next = nil
+	s.next, s.planned = nil, plan
 	changed := false
 	for _, j := range jobs {
 		r, c := s.state.record(plan, j, now)
@@ -273,9 +274,14 @@ func (s *Scheduler) save() {
 	s.broken = err
 }
 
-// Status tells what comes next, and the error of the last start.
+// Status tells what comes next, and the error of the last start. It knows of a
+// plan that has just changed before the next look at the clock does.
 func (s *Scheduler) Status() ([]Next, error) {
+	plan, now := s.cfg.Plan(), s.cfg.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if plan != s.planned {
+		s.look(plan, now)
+	}
 	return append([]Next(nil), s.next...), errors.Join(s.failure, s.broken)
 }

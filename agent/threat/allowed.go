@@ -127,6 +127,21 @@ func (h *History) IsAllowed(name, sha256 string) bool {
 	return false
 }
 
+// Allowance is the entry by which a threat of that name, or that content, is
+// allowed now, and whether there is one.
+func (h *History) Allowance(name, sha256 string) (Allowed, bool) {
+	list, err := h.AllowedList()
+	if err != nil {
+		return Allowed{}, false
+	}
+	for _, a := range list {
+		if a.Kind == AllowedName && a.Value == name || a.Kind == AllowedHash && a.Value == sha256 {
+			return a, true
+		}
+	}
+	return Allowed{}, false
+}
+
 func (h *History) loadAllowed() error {
 	list, err := h.AllowedList()
 	if err != nil {

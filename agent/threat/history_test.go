@@ -205,6 +205,15 @@ func TestAllowed(t *testing.T) {
 			t.Errorf("%q, %s: %v", tt.name, tt.hash, got)
 		}
 	}
+	for name, want := range map[string]string{"EICAR": "EICAR", "Other": hash(0xabc), "Past": ""} {
+		sum := hash(2)
+		if name == "Other" {
+			sum = hash(0xabc)
+		}
+		if got, ok := h.Allowance(name, sum); ok != (want != "") || got.Value != want {
+			t.Errorf("%s is allowed by %+v, %v", name, got, ok)
+		}
+	}
 	if l, err := h.AllowedList(); err != nil || len(l) != 2 || l[0].Value != "EICAR" {
 		t.Errorf("%+v, %v", l, err)
 	}

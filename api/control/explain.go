@@ -83,6 +83,8 @@ type ExplainedMatch struct {
 	// name or content.
 	Action  string `json:"action"`
 	Allowed bool   `json:"allowed"`
+	// AllowedBy says what lets it through.
+	AllowedBy string `json:"allowed_by,omitempty"`
 }
 
 // ExplainedStep is one step of an access.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -130,7 +131,7 @@ func (a *app) sayVerdict(e fileExplanation) {
 	for _, m := range v.Matches {
 		allowed := ""
 		if m.Allowed {
-			allowed = ", on the allow list"
+			allowed = ", let through: " + cmp.Or(m.AllowedBy, "on the allow list")
 		}
 		a.say("Match:       %s (%s), policy: %s%s", visible(m.Name), visible(m.Type), visible(m.Action), allowed)
 		a.say("  Signature: %s of %s", visible(m.Signature), visible(m.Source))

@@ -209,7 +209,7 @@ func (a *app) applyImport(ctx context.Context, o importOptions, out *imported, p
 
 func writeProfile(to string, profile policy.Document, o importOptions) error {
 	existing, err := policy.ReadFile(to)
-	if err == nil && !o.force {
+	if err == nil && !o.force && !o.dryRun {
 		return &api.Error{Code: api.Conflict, Message: "there is a managed profile at " + to + " already", Hint: "--force replaces it and keeps it beside; --dry-run shows what would be taken over"}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -172,6 +172,9 @@ func asReference(root *cobra.Command) {
 		if c == root || len(ours) == 0 || c.RunE == nil {
 			return
 		}
+		if c.Annotations[runsItself] != "" { // what it does itself is ours alone
+			c.Use, c.Long = c.Name(), ""
+		}
 		run := c.RunE
 		c.RunE = func(c *cobra.Command, args []string) error {
 			for _, name := range ours {

@@ -56,10 +56,26 @@ func (a *app) rootCommand() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(a.helpCommand(root))
 	if a.reference() {
 		asReference(root)
 	}
 	return root
+}
+
+// helpCommand is cobra's, which takes a command that there is not for success.
+func (a *app) helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Help about any command", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(c, rest[0])
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
 }
 
 // pathFlags are the flags whose values are file names: any bytes.
@@ -107,7 +123,9 @@ func unknownCommand(c *cobra.Command, word string) error {
 				names = append(names, sub.Name())
 			}
 		}
-		message += "; expected one of: " + strings.Join(names, ", ")
+		if len(names) > 0 {
+			message += "; expected one of: " + strings.Join(names, ", ")
+		}
 	}
 	return fmt.Errorf("%s", message)
 }

@@ -67,6 +67,7 @@ func (r *run) find(targets chan<- target) error {
 // file deals with one file of the walk.
 func (r *run) file(targets chan<- target, parent int, name, path string) error {
 	if r.excluded(path) {
+		r.hidden(path)
 		r.skip(path, reasonExcluded, nil)
 		return nil
 	}

@@ -102,6 +102,9 @@ type Config struct {
 	Found func(ctx context.Context, f Finding) Outcome
 	// Excluded reports whether a file is excluded from scans; nil excludes none.
 	Excluded func(path string) bool
+	// Hidden is told of each file that was left out because it is excluded; nil
+	// tells nobody. Mapped files are left out without: the same one is met many times.
+	Hidden func(path string)
 	// Unmonitored returns the types of file systems that quick and full scans
 	// leave out; nil is none.
 	Unmonitored func() []string

@@ -367,9 +367,11 @@ func TestHistorySurvives(t *testing.T) {
 
 func TestExclusions(t *testing.T) {
 	dir := t.TempDir()
+	var hidden []string
 	h := newHarness(t, func(c *Config) {
 		c.Excluded = func(path string) bool { return strings.HasPrefix(path, filepath.Join(dir, "excluded")) }
 		c.Own = []string{filepath.Join(dir, "quarantine")}
+		c.Hidden = func(path string) { hidden = append(hidden, path) } // the walk is one goroutine
 	})
 	write(t, filepath.Join(dir, "excluded/evil"), "EICAR")
 	write(t, filepath.Join(dir, "quarantine/evil"), "EICAR")
@@ -381,6 +383,9 @@ func TestExclusions(t *testing.T) {
 	s.IgnoreExclusions = true
 	if r := h.scan(t, s); r.Threats != 2 {
 		t.Errorf("%+v", r)
+	}
+	if diff := cmp.Diff([]string{filepath.Join(dir, "excluded/evil")}, hidden); diff != "" {
+		t.Errorf("told as hidden, once for each file and scan that left it out:\n%s", diff)
 	}
 }
 

@@ -269,6 +269,13 @@ func (r *run) excluded(path string) bool {
 	return !r.spec.IgnoreExclusions && r.m.cfg.Excluded != nil && r.m.cfg.Excluded(path)
 }
 
+// hidden tells that a file is left out because it is excluded.
+func (r *run) hidden(path string) {
+	if r.m.cfg.Hidden != nil {
+		r.m.cfg.Hidden(path)
+	}
+}
+
 // skip notes what is not looked at. Links, exclusions and what a quick scan leaves
 // to full ones are only counted: there are too many of them.
 func (r *run) skip(path, reason string, err error) {
