@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,12 +18,13 @@ import (
 )
 
 // TestReferenceCommands walks the reference product's commands under its name:
-// each that we have works in text and JSON, and each that we have not is
-// refused, so that the table cannot promise what is not there.
+// each that we have works in text, with the reference's words, and JSON, and each
+// that we have not is refused, so that the table cannot promise what is not there.
 func TestReferenceCommands(t *testing.T) {
 	d := runDaemon(t, true)
 	root := strings.TrimSuffix(d.dirs.Run, "/run/bulwark")
 	t.Chdir(t.TempDir()) // reports land in the working folder
+	walked := map[string]bool{}
 	for _, output := range []string{"text", "json"} {
 		for _, r := range reference {
 			d.agent.mu.Lock()
@@ -39,6 +41,8 @@ func TestReferenceCommands(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			status := run(ctx, referenceName, append([]string{"--root", root, "--output", output}, strings.Fields(r.command)...), &stdout, &stderr)
 			cancel()
+			walked[r.command] = true
+			want, known := words[r.command]
 			said := stdout.String() + stderr.String()
 			refused := strings.Contains(said, "unknown command") || strings.Contains(said, "unknown flag") || strings.Contains(said, "there are no details")
 			switch {
@@ -46,13 +50,17 @@ func TestReferenceCommands(t *testing.T) {
 				if !refused {
 					t.Errorf("%s is in the table as %q but is not unknown: %s", r.command, r.state, said)
 				}
-			case strings.HasPrefix(r.command, "health --details "):
+			case !known && strings.HasPrefix(r.command, "health --details "):
 				// The fake agent has few components; the command itself is there.
 				if strings.Contains(said, "unknown") || status == statusOK == strings.Contains(said, "there are no details") {
 					t.Errorf("%s: status %d: %s", r.command, status, said)
 				}
 			case status != statusOK:
 				t.Errorf("%s --output %s: status %d: %s", r.command, output, status, said)
+			case !known:
+				t.Errorf("nothing says how %q is answered", r.command)
+			case output == "text" && !regexp.MustCompile("(?m)"+want).Match(stdout.Bytes()):
+				t.Errorf("mdatp %s\n%s\nwant %s", r.command, said, want)
 			case output == "json" && r.command != "help" && !json.Valid(stdout.Bytes()):
 				t.Errorf("%s --output json: %s", r.command, said)
 			}
@@ -61,6 +69,11 @@ func TestReferenceCommands(t *testing.T) {
 				d.agent.scans[0].State = "Cancelled"
 				d.agent.mu.Unlock()
 			}
+		}
+	}
+	for command := range words {
+		if !walked[command] {
+			t.Errorf("%q is not in the table of the reference's commands", command)
 		}
 	}
 }
