@@ -124,7 +124,7 @@ const cliIntro = `# The command line
 
 ` + "`bulwark`" + ` asks and directs the daemon ` + "`bulwarkd`" + ` through its local API (` + "`/run/bulwark/bulwark.sock`" + `).
 Started under the name ` + "`mdatp`" + ` it speaks the reference product's surface and nothing else: the commands, flags and health
-fields of the last table. Everybody may look; changes are for root and
+fields of the table of its commands. Everybody may look; changes are for root and
 members of the group ` + "`bulwark`" + `. This page is made from the code
 (` + "`go test ./cmd/bulwark -run TestDocumentation -update`" + `).
 
@@ -158,6 +158,25 @@ members of the group ` + "`bulwark`" + `. This page is made from the code
 
 A scan belongs to the daemon: when the program is killed (SIGKILL) the scan goes on; ` + "`bulwark scan status --follow`" + ` shows
 it from any terminal, ` + "`bulwark scan cancel`" + ` ends it. On a terminal its progress is a bar, elsewhere plain lines every ten seconds.
+`
+
+const cliFiles = `
+## The reference product's files and procedures
+
+| There | Here |
+|---|---|
+| ` + "`/var/log/microsoft/mdatp/microsoft_defender.log`, `_core.log`, `_np_ext.log`" + ` | ` + "`/var/log/bulwark/bulwark.log`: one daemon, one log; the second brackets name the component" + ` |
+| ` + "`microsoft_defender_err.log`, `_core_err.log`" + ` | ` + "`bulwark_err.log`" + ` |
+| ` + "`microsoft_defender_scan_skip.log`" + ` | ` + "`bulwark_scan_skip.log`; `bulwark scan get --id`" + ` |
+| ` + "`microsoft_defender_diagnostic_event_provider_counters.json`" + ` | ` + "`bulwark diagnostic ebpf-statistics --output json`" + ` |
+| ` + "`install.log`" + ` | the logs of the package manager; the bundle has them. The release ring is in health |
+| ` + "`diagnostic create`: `/var/opt/microsoft/mdatp/wdavdiag`" + ` | ` + "`/var/opt/bulwark/diagnostic`" + `; settings, history and logs, and what the client analyzer collects |
+| client analyzer (` + "`mde_support_tool.sh -d`" + `) | ` + "`bulwark diagnostic analyze`" + `, also of a bundle from another host (` + "`--bundle`" + `) and as a page (` + "`--html`" + `) |
+| scan history ` + "`wdavhistory`" + `, the last seven in ` + "`scan list`" + ` | all of them, ` + "`--last`" + ` shows fewer; ` + "`scans.json`" + ` in the bundle |
+| cron and anacron scans without a status | exit status, and the scans are in ` + "`scan list`" + `: [scans.md](scans.md) |
+| ids of ` + "`threat quarantine`" + ` | that of the quarantined file, or that of its threat (of several files the newest) |
+| a restored file is not detected again | its content is not, wherever it lies, for ` + "`threatRestorationExclusionTime`" + `; ` + "`threat quarantine add`" + ` ends that |
+| status icon, notifications on the desktop | neither, as there on Linux; alerts leave the portal as webhooks and more: [exports](portal/exports.md) |
 `
 
 // TestDocumentation holds docs/cli.md to the code.
@@ -204,6 +223,7 @@ func TestDocumentation(t *testing.T) {
 	for _, r := range reference {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r.command, r.state, r.note)
 	}
+	b.WriteString(cliFiles)
 	const path = "../../docs/cli.md"
 	if *update {
 		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
