@@ -2,33 +2,24 @@ package unpack
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
-
-	"github.com/ulikunitz/xz/lzma"
 )
 
 // lzmaReader decodes raw LZMA: props are the five bytes with the parameters and
 // the size of the dictionary, size is the length of the output or -1 for a
-// stream with an end mark. Dictionaries beyond what is allowed are cut to the
-// size of the output where that is known.
-func lzmaReader(r io.Reader, props []byte, size int64) (io.Reader, error) {
+// stream with an end mark. Dictionaries are cut to what is allowed: references
+// beyond that are damage.
+func lzmaReader(r io.Reader, props []byte, size int64) (*lzmaDecoder, error) {
 	if len(props) != 5 {
 		return nil, fmt.Errorf("%w: LZMA properties of %d bytes", errDamaged, len(props))
 	}
-	var head [13]byte
-	copy(head[:], props)
-	if dict := int64(binary.LittleEndian.Uint32(props[1:])); size >= 0 && dict > size {
-		binary.LittleEndian.PutUint32(head[1:], uint32(max(size, 4096)))
+	dict := min(int64(binary.LittleEndian.Uint32(props[1:])), maxDictionary)
+	if size >= 0 {
+		dict = min(dict, size)
 	}
-	binary.LittleEndian.PutUint64(head[5:], uint64(size))
-	lr, err := lzma.ReaderConfig{DictCap: maxDictionary}.NewReader(io.MultiReader(bytes.NewReader(head[:]), r))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return lr, nil
+	return newLZMA(r, props[0], int(dict), size)
 }
 
 // zipLZMA decodes method 14 of zip (APPNOTE section 5.8): version, length of the
@@ -81,22 +72,20 @@ func unlzip(w *Walker, o Object) error {
 			dict := uint32(1) << (h[5] & 31)
 			dict -= dict / 16 * uint32(h[5]>>5)
 			props := binary.LittleEndian.AppendUint32([]byte{93}, dict)
-			src := &counting{r: bufio.NewReader(o.sub("", at+6, o.Size).reader())}
-			r, err := lzmaReader(src, props, -1)
+			r, err := lzmaReader(bufio.NewReaderSize(o.sub("", at+6, o.Size).reader(), inputSize), props, -1)
 			if err != nil {
 				return err
 			}
 			if err := out.readAll(r); err != nil {
 				return err
 			}
-			at += 6 + src.n + 20
+			at += 6 + r.taken + 20
 		}
 		return nil
 	})
 }
 
-// counting counts the bytes that a decoder takes; it offers single bytes so that
-// none is read ahead.
+// counting counts the bytes that are taken.
 type counting struct {
 	r *bufio.Reader
 	n int64
@@ -108,10 +97,4 @@ func (c *counting) ReadByte() (byte, error) {
 		c.n++
 	}
 	return b, err
-}
-
-func (c *counting) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stangelandcl/ppmd"
-	"github.com/ulikunitz/xz/lzma"
 )
 
 // un7z reads 7-Zip archives.
@@ -226,7 +225,7 @@ func decoder7z(c coder7z, ins []io.Reader) (io.Reader, error) {
 		if dict > maxDictionary {
 			return nil, fmt.Errorf("%w: dictionary of %d bytes", errDamaged, dict)
 		}
-		return lzma.Reader2Config{DictCap: int(dict)}.NewReader2(r)
+		return newLZMA2(r, int(dict)), nil
 	case "\x03\x04\x01":
 		if len(c.props) != 5 {
 			return nil, fmt.Errorf("%w: PPMd properties", errDamaged)

@@ -399,9 +399,10 @@ func (m *memory) readFrom(r io.Reader, most int64) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
-// tail is the last chunk, with room for at least one byte.
+// tail is the last chunk, with room for at least one byte. All others are full:
+// one that nothing was written to is the last one still.
 func (m *memory) tail() *[]byte {
-	if m.size%memoryChunk == 0 {
+	if m.size == int64(len(m.chunks))*memoryChunk {
 		var c []byte
 		if m.scratch != nil {
 			c = m.scratch.chunk()

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-
-	"github.com/ulikunitz/xz/lzma"
 )
 
 // Filters of the .xz format (section 5.3 of its description).
@@ -79,22 +77,22 @@ func xzBlock(r *bufio.Reader, check int, out *sink) (more bool, err error) {
 	if err := out.w.check(); err != nil {
 		return false, err
 	}
-	src := &counting{r: r}
-	chain, err := xzFilters(head[:len(head)-4], src)
+	chain, packed, err := xzFilters(head[:len(head)-4], r)
 	if err != nil {
 		return false, err
 	}
 	if err := out.readAll(chain); err != nil {
 		return false, err
 	}
-	if _, err := r.Discard(int(-src.n&3) + check); err != nil {
+	if _, err := r.Discard(int(-packed.taken&3) + check); err != nil {
 		return false, fmt.Errorf("%w: xz block: %w", errDamaged, err)
 	}
 	return true, nil
 }
 
-// xzFilters makes the chain of decoders that a block header demands.
-func xzFilters(head []byte, src io.Reader) (io.Reader, error) {
+// xzFilters makes the chain of decoders that a block header demands; packed is the
+// first of it.
+func xzFilters(head []byte, src *bufio.Reader) (chain io.Reader, packed *lzmaDecoder, err error) {
 	at := 2
 	number := func() uint64 {
 		v, k := binary.Uvarint(head[min(at, len(head)):])
@@ -114,27 +112,23 @@ func xzFilters(head []byte, src io.Reader) (io.Reader, error) {
 	for range int(head[1]&3) + 1 {
 		id, n := number(), number()
 		if at > len(head) || n > uint64(len(head)-at) {
-			return nil, fmt.Errorf("%w: xz filter flags", errDamaged)
+			return nil, nil, fmt.Errorf("%w: xz filter flags", errDamaged)
 		}
 		filters = append(filters, filter{id, head[at : at+int(n)]})
 		at += int(n)
 	}
-	r := src
 	for i := len(filters) - 1; i >= 0; i-- {
 		f := filters[i]
 		switch {
 		case f.id == xzLZMA2 && i == len(filters)-1 && len(f.props) == 1 && f.props[0] <= 40:
 			dict := (2 | int64(f.props[0]&1)) << (f.props[0]/2 + 11)
 			if dict > maxDictionary {
-				return nil, fmt.Errorf("%w: xz dictionary of %d bytes", errDamaged, dict)
+				return nil, nil, fmt.Errorf("%w: xz dictionary of %d bytes", errDamaged, dict)
 			}
-			z, err := lzma.Reader2Config{DictCap: int(max(dict, 4096))}.NewReader2(r)
-			if err != nil {
-				return nil, fmt.Errorf("%w: xz block: %w", errDamaged, err)
-			}
-			r = z
+			packed = newLZMA2(src, int(dict))
+			chain = packed
 		case f.id == xzDelta && i < len(filters)-1 && len(f.props) == 1:
-			r = &filtered{r: r, convert: (&deltaFilter{distance: int(f.props[0]) + 1}).convert}
+			chain = &filtered{r: chain, convert: (&deltaFilter{distance: int(f.props[0]) + 1}).convert}
 		case f.id > xzDelta && f.id < xzLZMA2 && i < len(filters)-1 && len(f.props)&^4 == 0:
 			start := uint32(0)
 			if len(f.props) == 4 {
@@ -142,17 +136,17 @@ func xzFilters(head []byte, src io.Reader) (io.Reader, error) {
 			}
 			convert := branchFilter(f.id, start)
 			if convert == nil {
-				return nil, fmt.Errorf("%w: xz filter %#x", errDamaged, f.id)
+				return nil, nil, fmt.Errorf("%w: xz filter %#x", errDamaged, f.id)
 			}
-			r = &filtered{r: r, convert: convert}
+			chain = &filtered{r: chain, convert: convert}
 		default:
-			return nil, fmt.Errorf("%w: xz filter %#x", errDamaged, f.id)
+			return nil, nil, fmt.Errorf("%w: xz filter %#x", errDamaged, f.id)
 		}
 	}
-	if filters[len(filters)-1].id != xzLZMA2 {
-		return nil, fmt.Errorf("%w: xz block without LZMA2", errDamaged)
+	if packed == nil {
+		return nil, nil, fmt.Errorf("%w: xz block without LZMA2", errDamaged)
 	}
-	return r, nil
+	return chain, packed, nil
 }
 
 // xzIndex passes over the index of a stream and its footer.

@@ -1,0 +1,209 @@
+package unpack
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// compressible is data with matches of all distances and lengths, literals after
+// matches, and runs.
+func compressible(n int) []byte {
+	rnd := rand.New(rand.NewSource(7))
+	b := make([]byte, 0, n)
+	for len(b) < n {
+		switch k := rnd.Intn(40); {
+		case k < 20 && len(b) > 0:
+			from := len(b) - 1 - rnd.Intn(min(len(b), 1<<rnd.Intn(18)))
+			for range 2 + rnd.Intn(1<<rnd.Intn(10)) {
+				b = append(b, b[from])
+				from++
+			}
+		case k == 20:
+			b = append(b, make([]byte, rnd.Intn(2000))...)
+		default:
+			for range 1 + rnd.Intn(20) {
+				b = append(b, byte(rnd.Intn(1<<(1+rnd.Intn(8)))))
+			}
+		}
+	}
+	return b[:n]
+}
+
+// Streams of another program's encoder, with all kinds of properties and with
+// dictionaries that are far smaller than the data, come back as they were, and
+// the input is left exactly behind them.
+func TestLZMADecoder(t *testing.T) {
+	data := compressible(60_000)
+	for _, c := range []struct{ lc, lp, pb, dict int }{{3, 0, 2, 1 << 16}, {0, 4, 0, 4096}, {8, 0, 4, 1 << 20}, {0, 2, 1, 5000}} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			for _, size := range []int64{int64(len(data)), -1} {
+				var b bytes.Buffer
+				w, err := lzma.WriterConfig{
+					Properties: &lzma.Properties{LC: c.lc, LP: c.lp, PB: c.pb}, DictCap: c.dict,
+					SizeInHeader: size >= 0, Size: max(size, 0), EOSMarker: size < 0,
+				}.NewWriter(&b)
+				must(t, err)
+				_, err = w.Write(data)
+				must(t, err)
+				must(t, w.Close())
+				props, stream := b.Bytes()[:5], b.Bytes()[13:]
+				src := bufio.NewReaderSize(bytes.NewReader(append(bytes.Clone(stream), "what follows"...)), 4096)
+				z, err := lzmaReader(src, props, size)
+				must(t, err)
+				got, err := io.ReadAll(z)
+				rest, _ := io.ReadAll(src)
+				if err != nil || !bytes.Equal(got, data) || z.taken != int64(len(stream)) || string(rest) != "what follows" {
+					t.Errorf("size %d: %v, %d bytes of %d, %d taken of %d, left %q", size, err, len(got), len(data), z.taken, len(stream), rest)
+				}
+				cutShort(t, stream, data, func(r io.Reader) (io.Reader, error) { return lzmaReader(r, props, size) })
+			}
+		})
+	}
+	t.Run("LZMA2", func(t *testing.T) {
+		data := append(compressible(100_000), make([]byte, 30_000)...)
+		rand.New(rand.NewSource(1)).Read(data[100_000:]) // chunks that are not compressed
+		var b bytes.Buffer
+		w, err := lzma.Writer2Config{DictCap: 1 << 14}.NewWriter2(&b)
+		must(t, err)
+		_, err = w.Write(data)
+		must(t, err)
+		must(t, w.Close())
+		stream := bytes.Clone(b.Bytes())
+		src := bufio.NewReader(io.MultiReader(&b, bytes.NewReader([]byte("what follows"))))
+		z := newLZMA2(src, 1<<14)
+		got, err := io.ReadAll(z)
+		rest, _ := io.ReadAll(src)
+		if err != nil || !bytes.Equal(got, data) || z.taken != int64(len(stream)) || string(rest) != "what follows" {
+			t.Errorf("%v, %d bytes of %d, %d taken of %d, left %q", err, len(got), len(data), z.taken, len(stream), rest)
+		}
+		cutShort(t, stream, data, func(r io.Reader) (io.Reader, error) { return newLZMA2(r, 1<<14), nil })
+	})
+}
+
+// cutShort reads beginnings of a stream: what can be decoded comes, then an error.
+func cutShort(t *testing.T, stream, data []byte, open func(io.Reader) (io.Reader, error)) {
+	t.Helper()
+	for n := 0; n < len(stream); n += 1 + n/2 {
+		var got []byte
+		r, err := open(bytes.NewReader(stream[:n]))
+		if err == nil {
+			got, err = io.ReadAll(r)
+		}
+		if !errors.Is(err, errDamaged) || !bytes.HasPrefix(data, got[:max(0, len(got)-300)]) || n > len(stream)/2 && len(got) < len(data)/8 {
+			t.Errorf("%d bytes of %d: %v after %d bytes", n, len(stream), err, len(got))
+		}
+	}
+}
+
+// Chunks that refer to what they may not are damage.
+func TestLZMA2Refused(t *testing.T) {
+	for name, stream := range map[string]string{
+		"no dictionary":       "\x02\x00\x00a",
+		"no properties":       "\x01\x00\x00a\x80\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00",
+		"bad properties":      "\xe0\x00\x00\x00\x05\xff\x00\x00\x00\x00\x00\x00",
+		"lc and lp too large": "\xe0\x00\x00\x00\x05\x08\x00\x00\x00\x00\x00\x00"[:5] + "\x11" + "\x00\x00\x00\x00\x00\x00",
+		"bad kind":            "\x03\x00\x00a",
+		"before the start":    "\xe0\x00\x10\x00\x10\x5d\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+	} {
+		got, err := io.ReadAll(newLZMA2(bytes.NewReader([]byte(stream)), 1<<16))
+		if !errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v after %q", name, err, got)
+		}
+	}
+	var props [5]byte
+	binary.LittleEndian.PutUint32(props[1:], 1<<32-1)
+	props[0] = 255
+	if _, err := lzmaReader(bytes.NewReader(make([]byte, 100)), props[:], -1); !errors.Is(err, errDamaged) {
+		t.Errorf("properties 255: %v", err)
+	}
+}
+
+// Files of xz, of several blocks and with presets that refer far back.
+func TestXZProgram(t *testing.T) {
+	need.Command(t, "xz")
+	data := compressible(200_000)
+	for _, args := range []string{"-6", "-9e", "-0 --block-size=30000", "--lzma2=lc=0,lp=3,pb=0,dict=8KiB", "--x86 --lzma2=preset=1"} {
+		cmd := exec.Command("sh", "-c", "xz -T1 -c "+args)
+		cmd.Stdin = bytes.NewReader(data)
+		packed, err := cmd.Output()
+		must(t, err)
+		m, release, err := testWalker(NewBudget(int64(len(packed)), 10, 1<<20, 250, time.Now().Add(time.Minute))).decode(func(out *sink) error {
+			return decodeXZ(bufio.NewReader(bytes.NewReader(packed)), out)
+		})
+		got := make([]byte, m.size)
+		_, _ = m.ReadAt(got, 0)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("xz %s: %v, %d bytes of %d", args, err, len(got), len(data))
+		}
+		release()
+	}
+}
+
+// A member of several parts (blocks of an .xz file) that end where a chunk of its
+// memory does is read to its end; such a file once made ReadAt loop for ever.
+func TestMemoryAtChunkEnds(t *testing.T) {
+	m, release, err := testWalker(NewBudget(1, 10, 4<<20, 250, time.Now().Add(time.Minute))).decode(func(out *sink) error {
+		for _, c := range "ab" {
+			if err := out.readAll(bytes.NewReader(bytes.Repeat([]byte{byte(c)}, memoryChunk))); err != nil {
+				return err
+			}
+		}
+		return out.WriteByte('c')
+	})
+	defer release()
+	must(t, err)
+	if len(m.chunks) != 3 || m.at(memoryChunk) != 'b' || m.at(2*memoryChunk) != 'c' {
+		t.Fatalf("%d bytes in %d chunks", m.size, len(m.chunks))
+	}
+	got := make([]byte, m.size)
+	if n, err := m.ReadAt(got, 0); err != nil || n != len(got) || got[memoryChunk-1] != 'a' || got[memoryChunk] != 'b' || got[2*memoryChunk] != 'c' {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+func BenchmarkXZ(b *testing.B) {
+	data := compressible(4 << 20)
+	var packed bytes.Buffer
+	w, err := lzma.NewWriter2(&packed)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("own", func(b *testing.B) {
+		b.SetBytes(int64(len(data)))
+		for b.Loop() {
+			if _, err := io.Copy(io.Discard, newLZMA2(bytes.NewReader(packed.Bytes()), 8<<20)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("ulikunitz", func(b *testing.B) {
+		b.SetBytes(int64(len(data)))
+		for b.Loop() {
+			r, err := lzma.NewReader2(bytes.NewReader(packed.Bytes()))
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
