@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +26,9 @@ import (
 // hammered is what an accessor's "hammer" found.
 type hammered struct {
 	Opens, Refused int
-	Longest        time.Duration
+	// Longest is what an open took at most, Blocked how long of that the kernel held
+	// it: without the time in which the process could have run and had no processor.
+	Longest, Blocked time.Duration
 	// Wrong are bad files that were opened after they had been refused, and good
 	// ones that were refused.
 	Wrong []string
@@ -38,9 +42,21 @@ func hammer(q request) (string, error) {
 		return "", err
 	}
 	var h hammered
+	// The times below are those of a thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	sched, err := os.Open("/proc/thread-self/schedstat")
+	if err != nil {
+		return "", err
+	}
+	defer sched.Close()
 	refused := make([]bool, bads)
 	end := time.Now().Add(time.Duration(q.N) * time.Millisecond)
 	for n := 0; ; n++ {
+		ready, err := readyTime(sched)
+		if err != nil {
+			return "", err
+		}
 		start := time.Now()
 		if start.After(end) {
 			break
@@ -57,7 +73,13 @@ func hammer(q request) (string, error) {
 		if err == nil {
 			unix.Close(fd)
 		}
-		h.Longest = max(h.Longest, time.Since(start))
+		if took := time.Since(start); took > h.Blocked {
+			now, err := readyTime(sched)
+			if err != nil {
+				return "", err
+			}
+			h.Longest, h.Blocked = max(h.Longest, took), max(h.Blocked, took-(now-ready))
+		}
 		h.Opens++
 		switch {
 		case errors.Is(err, unix.EPERM):
@@ -80,6 +102,53 @@ func hammer(q request) (string, error) {
 	return string(out), err
 }
 
+// readyTime is how long a thread has run or has waited for a processor
+// (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat).
+func readyTime(schedstat *os.File) (time.Duration, error) {
+	var buf [64]byte
+	n, err := schedstat.ReadAt(buf[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	ran, rest, _ := strings.Cut(string(buf[:n]), " ")
+	waited, _, _ := strings.Cut(rest, " ")
+	run, err := strconv.ParseInt(ran, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	wait, err := strconv.ParseInt(waited, 10, 64)
+	return time.Duration(run + wait), err
+}
+
+// lateness watches how late the timers of this process are until the test ends:
+// what a busy machine adds to every wait of the watcher. The result is the most
+// since it was asked last.
+func lateness(t *testing.T) (most func() time.Duration) {
+	t.Helper()
+	var late atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 { // one alone may be luckier than the watcher's threads
+		wg.Go(func() {
+			runtime.LockOSThread()
+			const nap = 5 * time.Millisecond
+			for {
+				began := time.Now()
+				select {
+				case <-stop:
+					return
+				case <-time.After(nap):
+				}
+				over := int64(time.Since(began) - nap)
+				for seen := late.Load(); over > seen && !late.CompareAndSwap(seen, over); seen = late.Load() {
+				}
+			}
+		})
+	}
+	t.Cleanup(func() { close(stop); wg.Wait() })
+	return func() time.Duration { return time.Duration(late.Swap(0)) }
+}
+
 // storm lets 64 processes hammer a folder and returns what they found.
 func storm(t *testing.T, actors []*process, dir, files string, length time.Duration, during func()) (total hammered) {
 	t.Helper()
@@ -97,14 +166,14 @@ func storm(t *testing.T, actors []*process, dir, files string, length time.Durat
 			defer mu.Unlock()
 			total.Opens += h.Opens
 			total.Refused += h.Refused
-			total.Longest = max(total.Longest, h.Longest)
+			total.Longest, total.Blocked = max(total.Longest, h.Longest), max(total.Blocked, h.Blocked)
 			total.Wrong = append(total.Wrong, h.Wrong...)
 		})
 	}
 	during()
 	wg.Wait()
-	t.Logf("%d opens in %v (%.0f/s), %d refused, an open with its process's wait for a processor took %v at most",
-		total.Opens, time.Since(began).Round(time.Millisecond), float64(total.Opens)/time.Since(began).Seconds(), total.Refused, total.Longest)
+	t.Logf("%d opens in %v (%.0f/s), %d refused, an open was held for %v at most, with its process's wait for a processor took %v",
+		total.Opens, time.Since(began).Round(time.Millisecond), float64(total.Opens)/time.Since(began).Seconds(), total.Refused, total.Blocked, total.Longest)
 	return total
 }
 
@@ -112,8 +181,12 @@ func storm(t *testing.T, actors []*process, dir, files string, length time.Durat
 // open as fast as they can (clean files that the cache knows, files that were
 // never seen, bad files), a tree of processes that keeps forking and executing,
 // 10,000 ignore marks that are made and flushed, a scanner that is slow, hangs,
-// fails and panics, and definitions that are swapped. No access is held past its
-// deadline, and no bad file is opened once its verdict is known.
+// fails and panics, and definitions that are swapped. No open waits for more than
+// 100 ms past its deadline, and no bad file is opened once its verdict is known.
+//
+// What a machine without a free processor adds is told by control timers of the
+// same process, and is no part of the promise: an access may wait once for the
+// thread that reads its event and once for the one that sees its deadline.
 func TestLoadAndFaults(t *testing.T) {
 	const deadline = 400 * time.Millisecond
 	length := 2 * time.Second
@@ -193,9 +266,20 @@ func TestLoadAndFaults(t *testing.T) {
 	if s := r.Stats(0); s.IgnoreMarks < uint64(marks) || s.IgnoreFailed > 0 {
 		t.Errorf("%d ignore marks, %d failed", s.IgnoreMarks, s.IgnoreFailed)
 	}
+	late := lateness(t)
+	held := func(what string, h hammered) {
+		t.Helper()
+		more := late()
+		t.Logf("%s: held for %v at most with a deadline of %v; timers were late by %v", what, h.Blocked, deadline, more)
+		if h.Blocked > deadline+100*time.Millisecond+2*more {
+			t.Errorf("%s: an open was held for %v with a deadline of %v, while timers were late by %v at most", what, h.Blocked, deadline, more)
+		}
+	}
 	// First with the definitions that do not change: a known verdict is final.
 	before := r.Stats(0)
+	late()
 	total := storm(t, actors, r.dir, files, length, func() { r.forkTree(t, 7) })
+	held("storm", total)
 	if len(total.Wrong) > 0 {
 		t.Errorf("wrong: %v", total.Wrong)
 	}
@@ -208,19 +292,15 @@ func TestLoadAndFaults(t *testing.T) {
 		s.AllowedSaturated, s.AllowedStalled, s.QueueFull, s.LongestHeld, deadline)
 
 	// Then definitions are swapped, with all marks, while it goes on.
-	storm(t, actors, r.dir, files, length/2, func() {
+	late()
+	held("swapped definitions", storm(t, actors, r.dir, files, length/2, func() {
 		for range 20 {
 			generation.Add(1)
 			r.Forget()
 			time.Sleep(length / 50)
 		}
-	})
+	}))
 	wait(t, "nobody is held", func() bool { s := r.Stats(0); return s.Held == 0 })
-	if s = r.Stats(0); s.LongestHeld > deadline+5*time.Second {
-		// On a machine that nothing else uses it is 100 ms.
-		t.Errorf("held for %v with a deadline of %v", s.LongestHeld, deadline)
-	}
-	t.Logf("longest held after the swaps: %v", s.LongestHeld)
 	// It still protects, and notices changes of files that have a mark.
 	r.scanner.setBefore(nil)
 	p := r.path("mark" + strconv.Itoa(rand.IntN(marks)))

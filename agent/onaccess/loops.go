@@ -3,7 +3,6 @@ package onaccess
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -71,8 +70,7 @@ func (w *Watcher) busy() bool {
 
 // deadlineLoop allows what was held too long. It waits for nothing but time.
 func (w *Watcher) deadlineLoop(ctx context.Context) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	defer urgent()()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

@@ -30,6 +30,7 @@ func (w *Watcher) readLoop(r *reader) {
 	// A thread of its own: waking up does not depend on the scheduler finding
 	// one while the workers are busy.
 	defer guard.HoldSignals()()
+	defer urgent()()
 	var buf [eventLen]byte
 	fds := []unix.PollFd{
 		{Fd: int32(r.group.fd), Events: unix.POLLIN},
