@@ -164,12 +164,11 @@ func TestGuardHelpsLateDeadline(t *testing.T) {
 	release := make(chan struct{})
 	r.scanner.setBefore(func(context.Context, Access) error { <-release; return nil })
 	p := r.put(t, "f", "harmless")
-	done := make(chan reply, 1)
-	go func() { done <- r.accessor.do(request{Op: "read", Path: p}) }()
-	wait(t, "the access is held", func() bool { return r.Stats(0).Held == 1 })
-	// As a deadlock in the daemon would: nothing that needs the list goes on.
+	r.events(t) // of writing it
+	// As a deadlock in the daemon would: nothing that needs the list goes on. What
+	// is read is told the guard before.
 	r.deadlines.mu.Lock()
-	got := <-done
+	got := r.accessor.do(request{Op: "read", Path: p})
 	r.deadlines.mu.Unlock()
 	close(release)
 	if got.Err != "" {
