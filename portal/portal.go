@@ -44,6 +44,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/rest"
 	"github.com/bulwarkhq/bulwark/portal/sample"
 	"github.com/bulwarkhq/bulwark/portal/seal"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 	"github.com/bulwarkhq/bulwark/portal/silence"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
@@ -172,6 +173,11 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 		}
 	} else if len(cfg.SecondFactor) > 0 {
 		return nil, errors.New("second factors are required, and there is no folder for the key of their secrets")
+	}
+	if signIn.Keys, err = securitykey.New(cfg.URL); errors.Is(err, securitykey.ErrNoName) {
+		cfg.Logger.InfoContext(ctx, "no security keys as a second factor", "reason", err, "url", cfg.URL)
+	} else if err != nil {
+		return nil, err
 	}
 	p.accounts = account.New(cfg.Control.Accounts(), cfg.HashCost, cfg.Now, signIn)
 	p.alerts = alert.NewService(cfg.Control.Alerts(), cfg.Now)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 // Errors.
@@ -17,6 +18,8 @@ var (
 	ErrExists   = errors.New("exists already")
 	// ErrUsed means that a code was accepted before.
 	ErrUsed = errors.New("was used already")
+	// ErrLast means that nothing would be left of the second factor.
+	ErrLast = errors.New("it is the only second factor: add another before, or turn the second factor off")
 	// ErrSignIn is the one answer to a wrong name, a wrong password and a
 	// disabled account, so that names cannot be guessed.
 	ErrSignIn = errors.New("the user name or the password is wrong")
@@ -117,11 +120,19 @@ type SecondFactor struct {
 	// Confirmed is zero until the user has proved that the authenticator has the
 	// secret.
 	Created, Confirmed time.Time
-	// Codes is how many recovery codes are left.
-	Codes int
 }
 
-// SecondFactors keeps second factors.
+// SecurityKey is a security key or a passkey of a user.
+type SecurityKey struct {
+	UserID string
+	Name   string // as the user calls it
+	securitykey.Key
+	Created time.Time
+	Used    time.Time // zero until it signs in or proves something
+}
+
+// SecondFactors keeps second factors: an authenticator, security keys, and
+// recovery codes for both.
 type SecondFactors interface {
 	// SecondFactor fails with ErrNotFound when there is none.
 	SecondFactor(ctx context.Context, userID string) (SecondFactor, error)
@@ -132,6 +143,9 @@ type SecondFactors interface {
 	// the step of the code that proved it, sets the recovery codes and ends all
 	// other sessions of the user.
 	ConfirmSecondFactor(ctx context.Context, f SecondFactor, step int64, codes [][32]byte, keep [32]byte, a Audit) error
+	// RemoveAuthenticator removes the authenticator of a user who has a security
+	// key; ErrLast for another.
+	RemoveAuthenticator(ctx context.Context, userID string, a Audit) error
 	// UseStep notes that the code of a step was accepted; ErrUsed when one of it
 	// or of a later step was.
 	UseStep(ctx context.Context, userID string, step int64) error
@@ -139,7 +153,22 @@ type SecondFactors interface {
 	UseRecoveryCode(ctx context.Context, userID string, hash [32]byte, at time.Time, a Audit) error
 	// SetRecoveryCodes replaces all recovery codes.
 	SetRecoveryCodes(ctx context.Context, userID string, codes [][32]byte, a Audit) error
-	// RemoveSecondFactor fails with ErrNotFound when there is none. It ends the
+	// RecoveryCodes is how many are left.
+	RecoveryCodes(ctx context.Context, userID string) (int, error)
+	// SecurityKeys returns the keys of a user, the first registered first.
+	SecurityKeys(ctx context.Context, userID string) ([]SecurityKey, error)
+	// AddSecurityKey registers a key, sets the recovery codes if there are any, and
+	// ends all other sessions of the user; ErrExists when the key is registered, for
+	// whomever.
+	AddSecurityKey(ctx context.Context, k SecurityKey, codes [][32]byte, keep [32]byte, a Audit) error
+	// UseSecurityKey keeps what a key is after its use; ErrUsed when its
+	// counter has not grown, ErrNotFound when it was removed.
+	UseSecurityKey(ctx context.Context, userID string, k securitykey.Key, at time.Time) error
+	// RemoveSecurityKey removes a key; ErrLast when it is the only second factor,
+	// ErrNotFound when the user has no such key.
+	RemoveSecurityKey(ctx context.Context, userID string, id []byte, a Audit) error
+	// RemoveSecondFactor removes the authenticator, all keys and all codes; it fails
+	// with ErrNotFound when there is neither authenticator nor key. It ends the
 	// sessions of the user but the one to keep.
 	RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a Audit) error
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
+	"github.com/bulwarkhq/bulwark/portal/inventory"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 // The parameters of the one-time passwords (RFC 6238), those that every
@@ -45,6 +47,8 @@ var (
 	// ErrCode is the answer to a wrong code, to one that was used and to one that
 	// is too old.
 	ErrCode = errors.New("the code is wrong or was used already")
+	// ErrChallenge means that the answer of a key came too late or twice.
+	ErrChallenge = errors.New("the page is out of date: load it again and repeat it")
 	// ErrTicket means that the sign-in must begin again with the password.
 	ErrTicket = errors.New("the sign-in has ended")
 	// ErrNoKey means that the portal has no folder for the key of the secrets.
@@ -54,7 +58,7 @@ var (
 )
 
 // CodeNeeded is returned by SignIn when the password was right and a second
-// factor is still to come. The ticket is for SignInCode.
+// factor is still to come. The ticket is for SignInProof.
 type CodeNeeded struct{ Ticket string }
 
 // Error says that a code is needed.
@@ -122,24 +126,32 @@ func (s *Service) endTicket(plain string, failed bool) {
 	delete(s.tickets, k)
 }
 
-// SignInCode is the second half of a sign-in: a code of the authenticator or a
-// recovery code. It returns what SignIn returns.
-func (s *Service) SignInCode(ctx context.Context, plain, code, address, agent string) (string, User, error) {
+// ticketUser returns who has the ticket; ErrTicket when it is good no more.
+func (s *Service) ticketUser(ctx context.Context, plain string) (User, error) {
 	t, ok := s.takeTicket(plain, s.now())
 	if !ok {
-		return "", User{}, ErrTicket
+		return User{}, ErrTicket
 	}
 	u, err := s.store.User(ctx, t.userID)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return "", User{}, fmt.Errorf("signing in: %w", err)
+		return User{}, fmt.Errorf("signing in: %w", err)
 	}
 	if err != nil || u.Disabled || !u.SecondFactor || !u.Changed.Equal(t.changed) || s.localOff {
 		s.endTicket(plain, false)
-		return "", User{}, ErrTicket
+		return User{}, ErrTicket
 	}
-	how, err := s.checkCode(ctx, u, code, address)
+	return u, nil
+}
+
+// SignInProof is the second half of a sign-in. It returns what SignIn returns.
+func (s *Service) SignInProof(ctx context.Context, plain string, p Proof, address, agent string) (string, User, error) {
+	u, err := s.ticketUser(ctx, plain)
 	if err != nil {
-		if errors.Is(err, ErrCode) {
+		return "", User{}, err
+	}
+	how, err := s.checkProof(ctx, u, p, plain, address)
+	if err != nil {
+		if errors.Is(err, ErrCode) || errors.Is(err, securitykey.ErrRefused) {
 			s.endTicket(plain, true)
 		}
 		return "", User{}, err
@@ -149,11 +161,16 @@ func (s *Service) SignInCode(ctx context.Context, plain, code, address, agent st
 	return cookie, u, err
 }
 
-// checkCode accepts a code of the user's authenticator or a recovery code, each
-// once, and says which it was. One is checked at a time: the failures before
-// have been counted. They are counted per account, for this is only reached with
-// its password, and for a day.
-func (s *Service) checkCode(ctx context.Context, u User, code, address string) (string, error) {
+// Proof is what shows that somebody has the second factor: a code of the
+// authenticator or a recovery code, or what a security key answered to the
+// challenge of Ask, in JSON.
+type Proof struct{ Code, Answer string }
+
+// checkProof accepts a proof, each once, and says what it was. secret is what the
+// challenge was made for. One is checked at a time: the failures before have been
+// counted. They are counted per account, for this is only reached with its
+// password, and for a day.
+func (s *Service) checkProof(ctx context.Context, u User, p Proof, secret, address string) (string, error) {
 	select {
 	case s.checking <- struct{}{}:
 		defer func() { <-s.checking }()
@@ -164,16 +181,27 @@ func (s *Service) checkCode(ctx context.Context, u User, code, address string) (
 	if wait := s.codes.wait(u.ID, freeAttempts, now); wait > 0 {
 		return "", &TooManyAttempts{wait}
 	}
-	how, err := s.acceptCode(ctx, u, normalCode(code), address, now)
+	var how, detail string
+	var err error
+	if p.Answer != "" {
+		how, err = s.acceptAnswer(ctx, u, p.Answer, secret, now)
+	} else {
+		how, err = s.acceptCode(ctx, u, normalCode(p.Code), address, now)
+	}
 	switch {
+	case errors.Is(err, securitykey.ErrRefused):
+		detail = inventory.Clean(err.Error(), 500)
+		fallthrough
 	case errors.Is(err, ErrCode):
 		s.codes.failed(u.ID, now)
-		if err := s.store.AddAudit(ctx, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.failed"}); err != nil {
-			return "", fmt.Errorf("checking a code of %s: %w", u.Name, err)
+		if err := s.store.AddAudit(ctx, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.failed", Detail: detail}); err != nil {
+			return "", fmt.Errorf("checking the second factor of %s: %w", u.Name, err)
 		}
-		return "", ErrCode
+		return "", err
+	case errors.Is(err, ErrChallenge):
+		return "", err
 	case err != nil:
-		return "", fmt.Errorf("checking a code of %s: %w", u.Name, err)
+		return "", fmt.Errorf("checking the second factor of %s: %w", u.Name, err)
 	}
 	s.codes.succeeded(u.ID)
 	return how, nil
@@ -188,6 +216,9 @@ func (s *Service) acceptCode(ctx context.Context, u User, code, address string, 
 		return "recovery code", err
 	}
 	f, err := s.store.SecondFactor(ctx, u.ID)
+	if errors.Is(err, ErrNotFound) { // there are only keys
+		return "", ErrCode
+	}
 	if err != nil {
 		return "", err
 	}
@@ -278,11 +309,12 @@ func (s *Service) FactorURI(f SecondFactor, u User, issuer string) (uri, text st
 	return k.URL(), text, nil
 }
 
-// ConfirmFactor turns the second factor on: the password, and a code that shows
-// that the authenticator has the secret. It ends the other sessions of the user
-// and returns the recovery codes, which are shown once.
-func (s *Service) ConfirmFactor(ctx context.Context, sess Session, u User, password, code, address string) ([]string, error) {
-	if err := s.confirm(ctx, u, password, address); err != nil {
+// ConfirmFactor turns the authenticator on: the password, and a code that shows
+// that the authenticator has the secret; with security keys the proof of one, too.
+// It ends the other sessions of the user and returns the recovery codes, which are
+// shown once.
+func (s *Service) ConfirmFactor(ctx context.Context, sess Session, u User, password, code string, p Proof, address string) ([]string, error) {
+	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
 		return nil, err
 	}
 	f, err := s.store.SecondFactor(ctx, u.ID)
@@ -302,12 +334,30 @@ func (s *Service) ConfirmFactor(ctx context.Context, sess Session, u User, passw
 	return plain, nil
 }
 
-// NewRecoveryCodes replaces the recovery codes, with the password and a code.
-func (s *Service) NewRecoveryCodes(ctx context.Context, u User, password, code, address string) ([]string, error) {
+// confirmWith asks somebody who is signed in for the password and, if the account
+// has a second factor, for a proof of it.
+func (s *Service) confirmWith(ctx context.Context, sess Session, u User, password string, p Proof, address string) error {
 	if err := s.confirm(ctx, u, password, address); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := s.checkCode(ctx, u, code, address); err != nil {
+	if !u.SecondFactor {
+		return nil
+	}
+	_, err := s.checkProof(ctx, u, p, sess.CSRF, address)
+	return err
+}
+
+// RecoveryCodesLeft is how many recovery codes the user has not used.
+func (s *Service) RecoveryCodesLeft(ctx context.Context, u User) (int, error) {
+	return s.store.RecoveryCodes(ctx, u.ID)
+}
+
+// NewRecoveryCodes replaces the recovery codes, with the password and a proof.
+func (s *Service) NewRecoveryCodes(ctx context.Context, sess Session, u User, password string, p Proof, address string) ([]string, error) {
+	if !u.SecondFactor {
+		return nil, ErrNotFound
+	}
+	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
 		return nil, err
 	}
 	plain, hashes := newRecoveryCodes()
@@ -318,21 +368,31 @@ func (s *Service) NewRecoveryCodes(ctx context.Context, u User, password, code, 
 	return plain, nil
 }
 
-// DisableFactor turns the second factor off, with the password and a code;
-// ErrRequired when the role must have one.
-func (s *Service) DisableFactor(ctx context.Context, sess Session, u User, password, code, address string) error {
+// DisableFactor turns the second factor off, the authenticator and all keys, with
+// the password and a proof; ErrRequired when the role must have one.
+func (s *Service) DisableFactor(ctx context.Context, sess Session, u User, password string, p Proof, address string) error {
 	if s.Required(u.Role) {
 		return ErrRequired
 	}
-	if err := s.confirm(ctx, u, password, address); err != nil {
-		return err
-	}
-	if _, err := s.checkCode(ctx, u, code, address); err != nil {
+	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
 		return err
 	}
 	err := s.store.RemoveSecondFactor(ctx, u.ID, sess.Hash, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.disable", Target: u.Name})
 	if err != nil {
 		return fmt.Errorf("second factor of %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// RemoveAuthenticator removes the authenticator and leaves the keys, with the
+// password and a proof.
+func (s *Service) RemoveAuthenticator(ctx context.Context, sess Session, u User, password string, p Proof, address string) error {
+	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
+		return err
+	}
+	err := s.store.RemoveAuthenticator(ctx, u.ID, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.remove-authenticator", Target: u.Name})
+	if err != nil {
+		return fmt.Errorf("authenticator of %s: %w", u.Name, err)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/seal"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
@@ -37,8 +38,12 @@ func newSecured(t *testing.T) *secured {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys, err := securitykey.New("https://portal.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &secured{fixture: &fixture{store: store.Accounts(), now: time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC)}, t: t}
-	s.Service = account.New(s.store, account.HashCost{Time: 1, Memory: 64, Threads: 1}, func() time.Time { return s.now }, account.Options{Key: key, SecondFactor: []access.Role{access.Administrator}})
+	s.Service = account.New(s.store, account.HashCost{Time: 1, Memory: 64, Threads: 1}, func() time.Time { return s.now }, account.Options{Key: key, Keys: keys, SecondFactor: []access.Role{access.Administrator}})
 	oneTime, err := s.CreateUser(t.Context(), "ann", access.Administrator, "test", "")
 	if err != nil {
 		t.Fatal(err)
@@ -70,14 +75,14 @@ func newSecured(t *testing.T) *secured {
 	if strings.Contains(string(f.Sealed), s.secret) {
 		t.Error("the secret is stored as it is")
 	}
-	if _, err := s.ConfirmFactor(t.Context(), sess, u, goodPassword, "000000", ""); !errors.Is(err, account.ErrCode) {
+	if _, err := s.ConfirmFactor(t.Context(), sess, u, goodPassword, "000000", account.Proof{}, ""); !errors.Is(err, account.ErrCode) {
 		t.Fatalf("confirmed by a wrong code: %v", err)
 	}
 	var weak *account.WeakPassword
-	if _, err := s.ConfirmFactor(t.Context(), sess, u, "wrong", s.code(0), ""); !errors.As(err, &weak) {
+	if _, err := s.ConfirmFactor(t.Context(), sess, u, "wrong", s.code(0), account.Proof{}, ""); !errors.As(err, &weak) {
 		t.Fatalf("confirmed by a wrong password: %v", err)
 	}
-	if s.codes, err = s.ConfirmFactor(t.Context(), sess, u, goodPassword, s.code(0), ""); err != nil || len(s.codes) != account.RecoveryCodes {
+	if s.codes, err = s.ConfirmFactor(t.Context(), sess, u, goodPassword, s.code(0), account.Proof{}, ""); err != nil || len(s.codes) != account.RecoveryCodes {
 		t.Fatalf("%v, %v", s.codes, err)
 	}
 	if _, s.user, err = s.Session(t.Context(), cookie); err != nil || !s.user.SecondFactor || s.MustEnroll(s.user) {
@@ -108,7 +113,7 @@ func (s *secured) ticket() string {
 }
 
 func (s *secured) enter(ticket, code string) error {
-	cookie, u, err := s.SignInCode(s.t.Context(), ticket, code, "192.0.2.1", "agent")
+	cookie, u, err := s.SignInProof(s.t.Context(), ticket, account.Proof{Code: code}, "192.0.2.1", "agent")
 	if (err == nil) != (cookie != "") || (err == nil && u.Name != "ann") {
 		s.t.Errorf("code %q: cookie %q, %+v, %v", code, cookie, u, err)
 	}
@@ -150,10 +155,10 @@ func TestSecondFactor(t *testing.T) {
 	want(s.enter(s.ticket(), " "+strings.ToUpper(s.codes[3])+" "), nil, "a recovery code")
 	want(s.enter(s.ticket(), s.codes[3]), account.ErrCode, "the same again")
 	want(s.enter(s.ticket(), strings.ReplaceAll(s.codes[4], "-", "")), nil, "another")
-	if f, err := s.Factor(t.Context(), s.user); err != nil || f.Codes != account.RecoveryCodes-2 {
-		t.Errorf("%+v, %v", f, err)
+	if n, err := s.RecoveryCodesLeft(t.Context(), s.user); err != nil || n != account.RecoveryCodes-2 {
+		t.Errorf("%d, %v", n, err)
 	}
-	fresh, err := s.NewRecoveryCodes(t.Context(), s.user, goodPassword, s.code(0), "")
+	fresh, err := s.NewRecoveryCodes(t.Context(), account.Session{}, s.user, goodPassword, account.Proof{Code: s.code(0)}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +232,7 @@ func TestCodeGuessing(t *testing.T) {
 func TestSecondFactorEnds(t *testing.T) {
 	s := newSecured(t)
 	ctx := t.Context()
-	if err := s.DisableFactor(ctx, account.Session{}, s.user, goodPassword, s.codes[0], ""); !errors.Is(err, account.ErrRequired) {
+	if err := s.DisableFactor(ctx, account.Session{}, s.user, goodPassword, account.Proof{Code: s.codes[0]}, ""); !errors.Is(err, account.ErrRequired) {
 		t.Errorf("a role that needs it: %v", err)
 	}
 	other := access.NewPrincipal("user", "other", "bob", nil)
@@ -242,13 +247,13 @@ func TestSecondFactorEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	var weak *account.WeakPassword
-	if err := s.DisableFactor(ctx, account.Session{}, u, "wrong", s.codes[0], ""); !errors.As(err, &weak) {
+	if err := s.DisableFactor(ctx, account.Session{}, u, "wrong", account.Proof{Code: s.codes[0]}, ""); !errors.As(err, &weak) {
 		t.Errorf("a wrong password: %v", err)
 	}
-	if err := s.DisableFactor(ctx, account.Session{}, u, goodPassword, "000000", ""); !errors.Is(err, account.ErrCode) {
+	if err := s.DisableFactor(ctx, account.Session{}, u, goodPassword, account.Proof{Code: "000000"}, ""); !errors.Is(err, account.ErrCode) {
 		t.Errorf("a wrong code: %v", err)
 	}
-	if err := s.DisableFactor(ctx, account.Session{}, u, goodPassword, s.codes[0], ""); err != nil {
+	if err := s.DisableFactor(ctx, account.Session{}, u, goodPassword, account.Proof{Code: s.codes[0]}, ""); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := s.SignIn(ctx, "ann", goodPassword, "192.0.2.1", ""); err != nil {

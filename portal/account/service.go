@@ -17,6 +17,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/seal"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 // Lifetimes of a session.
@@ -55,6 +56,10 @@ type Service struct {
 	checking chan struct{}
 	ticketMu sync.Mutex
 	tickets  map[[32]byte]*ticket
+
+	keys       *securitykey.Party
+	ceremonyMu sync.Mutex
+	ceremonies map[[32]byte]ceremony
 }
 
 // Options of a Service.
@@ -62,6 +67,8 @@ type Options struct {
 	// Key encrypts the secrets of second factors; nil for a service that only
 	// administers.
 	Key *seal.Key
+	// Keys are the portal's security keys; nil for none.
+	Keys *securitykey.Party
 	// SecondFactor are the roles that must have a second factor.
 	SecondFactor []access.Role
 	// LocalOff refuses every sign-in with a password: an identity provider is the
@@ -78,6 +85,7 @@ func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
 		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff, issuer: o.Issuer,
 		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: map[[32]byte]*ticket{},
+		keys: o.Keys, ceremonies: map[[32]byte]ceremony{},
 	}
 }
 

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"image"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 // ticketCookie holds a sign-in between the password and the code.
@@ -36,19 +39,38 @@ func (s *Site) accountRoutes(get, post func(string, access.Permission, func(http
 
 var errNoTicket = &invalid{http.StatusBadRequest, "The sign-in has ended: it took too long, or there were too many wrong codes. Go to the sign-in page and begin again with the password."}
 
+type codePage struct {
+	Next string
+	// Ask are the options for a security key, in JSON; empty for who has none.
+	Ask string
+}
+
 func (s *Site) codePage(w http.ResponseWriter, r *http.Request) error {
 	if access.From(r.Context()).Kind != "" {
 		redirect(w, r, "/")
 		return nil
 	}
-	if _, err := r.Cookie(ticketCookie); err != nil {
-		return errNoTicket
-	}
 	return s.codeForm(w, r, http.StatusOK, r.URL.Query().Get("next"), "")
 }
 
 func (s *Site) codeForm(w http.ResponseWriter, r *http.Request, status int, next, problem string) error {
-	return s.render(w, r, status, "sign-in-code", frame{Title: "Second factor", Problem: problem, Page: signInPage{Next: nextPath(next)}})
+	c, err := r.Cookie(ticketCookie)
+	if err != nil {
+		return errNoTicket
+	}
+	ask, err := s.cfg.Accounts.AskTicket(r.Context(), c.Value)
+	if errors.Is(err, account.ErrTicket) {
+		sendCookie(w, ticketCookie, "", 0)
+		return errNoTicket
+	}
+	if err != nil {
+		return err
+	}
+	return s.render(w, r, status, "sign-in-code", frame{Title: "Second factor", Problem: problem, Page: codePage{Next: nextPath(next), Ask: string(ask)}})
+}
+
+func proofOf(r *http.Request) account.Proof {
+	return account.Proof{Code: r.PostForm.Get("code"), Answer: r.PostForm.Get("answer")}
 }
 
 func (s *Site) signInCode(w http.ResponseWriter, r *http.Request) error {
@@ -57,7 +79,7 @@ func (s *Site) signInCode(w http.ResponseWriter, r *http.Request) error {
 		return errNoTicket
 	}
 	next := r.PostForm.Get("next")
-	cookie, u, err := s.cfg.Accounts.SignInCode(r.Context(), c.Value, r.PostForm.Get("code"), address(r), r.UserAgent())
+	cookie, u, err := s.cfg.Accounts.SignInProof(r.Context(), c.Value, proofOf(r), address(r), r.UserAgent())
 	var wait *account.TooManyAttempts
 	switch {
 	case errors.Is(err, account.ErrTicket):
@@ -65,6 +87,11 @@ func (s *Site) signInCode(w http.ResponseWriter, r *http.Request) error {
 		return errNoTicket
 	case errors.Is(err, account.ErrCode):
 		return s.codeForm(w, r, http.StatusUnauthorized, next, upperFirst(err.Error())+".")
+	case errors.Is(err, securitykey.ErrRefused):
+		s.logKey(r, err)
+		return s.codeForm(w, r, http.StatusUnauthorized, next, keyRefused)
+	case errors.Is(err, account.ErrChallenge), errors.Is(err, account.ErrNoKeys):
+		return s.codeForm(w, r, http.StatusBadRequest, next, upperFirst(err.Error())+".")
 	case errors.As(err, &wait):
 		return s.codeForm(w, r, http.StatusTooManyRequests, next, upperFirst(wait.Error())+".")
 	case err != nil:
@@ -74,19 +101,41 @@ func (s *Site) signInCode(w http.ResponseWriter, r *http.Request) error {
 	return s.signedIn(w, r, cookie, u, nextPath(next))
 }
 
+const keyRefused = "The security key was not accepted. The portal's log says why."
+
+func (s *Site) logKey(r *http.Request, err error) {
+	s.cfg.Logger.WarnContext(r.Context(), "a security key was not accepted", "from", r.RemoteAddr, "error", err)
+}
+
 type factorPage struct {
 	CSRF string
-	// State is "external", "off", "begun" or "on".
+	// State of the authenticator is "external", "off", "begun" or "on".
 	State    string
 	Required bool
 	Since    time.Time
-	Left     int // recovery codes
+	On       bool // the authenticator or a key
+	Left     int  // recovery codes
+	Keys     []keyRow
+	// KeyHost is the name that keys are for; empty when the portal has none.
+	KeyHost string
+	// Register and Ask are the options for a new key and for one that is
+	// registered, in JSON; empty where there is nothing to register or to ask.
+	Register, Ask string
 	// QR is the picture of a secret that is being set up, Secret its text.
 	QR     picture
 	Secret []string
 	// Codes are new recovery codes.
 	Codes []string
 }
+
+type keyRow struct {
+	account.SecurityKey
+	Value string // of its button
+}
+
+// removeKey begins the value of the button that removes a key; the rest is its id
+// in hex.
+const removeKey = "remove-key "
 
 // picture is a QR code: a path of squares of length 1 and the length of a side.
 type picture struct {
@@ -130,19 +179,21 @@ func (s *Site) factorPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Site) showFactor(w http.ResponseWriter, r *http.Request, status int, codes []string, problem string) error {
-	v := visitOf(r.Context())
-	p := factorPage{CSRF: v.session.CSRF, State: "off", Required: s.cfg.Accounts.Required(v.user.Role), Codes: codes}
-	f, err := s.cfg.Accounts.Factor(r.Context(), v.user)
-	switch {
-	case v.user.Issuer != "":
+	ctx, v, a := r.Context(), visitOf(r.Context()), s.cfg.Accounts
+	p := factorPage{CSRF: v.session.CSRF, State: "off", Required: a.Required(v.user.Role), Codes: codes, KeyHost: a.KeyHost()}
+	if v.user.Issuer != "" {
 		p.State = "external"
+		return s.render(w, r, status, "second-factor", frame{Title: "Second factor", Problem: problem, Page: p})
+	}
+	f, err := a.Factor(ctx, v.user)
+	switch {
 	case errors.Is(err, account.ErrNotFound):
 	case err != nil:
 		return err
 	case !f.Confirmed.IsZero():
-		p.State, p.Since, p.Left = "on", f.Confirmed, f.Codes
+		p.State, p.Since = "on", f.Confirmed
 	default:
-		uri, text, err := s.cfg.Accounts.FactorURI(f, v.user, "Bulwark "+s.cfg.Host)
+		uri, text, err := a.FactorURI(f, v.user, "Bulwark "+s.cfg.Host)
 		if err != nil {
 			return err
 		}
@@ -155,39 +206,58 @@ func (s *Site) showFactor(w http.ResponseWriter, r *http.Request, status int, co
 			p.Secret, text = append(p.Secret, text[:n]), text[n:]
 		}
 	}
+	if err := s.keysOf(ctx, v, &p); err != nil {
+		return err
+	}
 	return s.render(w, r, status, "second-factor", frame{Title: "Second factor", Problem: problem, Page: p})
 }
 
+// keysOf fills in the part of the page that keys have.
+func (s *Site) keysOf(ctx context.Context, v visit, p *factorPage) error {
+	a := s.cfg.Accounts
+	keys, err := a.SecurityKeys(ctx, v.user)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		p.Keys = append(p.Keys, keyRow{SecurityKey: k, Value: removeKey + hex.EncodeToString(k.ID)})
+	}
+	p.On = p.State == "on" || len(keys) > 0
+	if p.Left, err = a.RecoveryCodesLeft(ctx, v.user); err != nil {
+		return err
+	}
+	register, err := a.BeginKey(ctx, v.session, v.user)
+	if err != nil {
+		return err
+	}
+	ask, err := a.Ask(ctx, v.session, v.user)
+	p.Register, p.Ask = string(register), string(ask)
+	return err
+}
+
 func (s *Site) changeFactor(w http.ResponseWriter, r *http.Request) error {
-	ctx, v, form, a := r.Context(), visitOf(r.Context()), r.PostForm, s.cfg.Accounts
-	if v.user.Issuer != "" {
+	if visitOf(r.Context()).user.Issuer != "" {
 		return s.showFactor(w, r, http.StatusBadRequest, nil, upperFirst(account.ErrExternal.Error())+".")
 	}
-	password, code := form.Get("password"), form.Get("code")
-	var codes []string
-	var err error
-	switch form.Get("do") {
-	case "begin":
-		err = a.BeginFactor(ctx, v.user)
-	case "confirm":
-		codes, err = a.ConfirmFactor(ctx, v.session, v.user, password, code, address(r))
-	case "codes":
-		codes, err = a.NewRecoveryCodes(ctx, v.user, password, code, address(r))
-	case "disable":
-		err = a.DisableFactor(ctx, v.session, v.user, password, code, address(r))
-	default:
-		return &invalid{http.StatusBadRequest, "The form is incomplete: load the page again."}
-	}
+	codes, err := s.applyFactor(r)
 	var weak *account.WeakPassword
 	var wait *account.TooManyAttempts
+	var wrong *account.Invalid
 	switch {
 	case errors.As(err, &weak):
 		return s.showFactor(w, r, http.StatusBadRequest, nil, weak.Reason)
 	case errors.As(err, &wait):
 		return s.showFactor(w, r, http.StatusTooManyRequests, nil, upperFirst(wait.Error())+".")
+	case errors.As(err, &wrong):
+		return s.showFactor(w, r, http.StatusBadRequest, nil, upperFirst(wrong.Message)+".")
 	case errors.Is(err, account.ErrCode):
 		return s.showFactor(w, r, http.StatusBadRequest, nil, "The code is wrong or was used already. If it keeps being refused, compare the clocks of the authenticator and of the portal.")
-	case errors.Is(err, account.ErrRequired), errors.Is(err, account.ErrNoKey):
+	case errors.Is(err, securitykey.ErrRefused):
+		s.logKey(r, err)
+		return s.showFactor(w, r, http.StatusBadRequest, nil, keyRefused)
+	case errors.Is(err, account.ErrLast):
+		return s.showFactor(w, r, http.StatusConflict, nil, upperFirst(account.ErrLast.Error())+".")
+	case errors.Is(err, account.ErrRequired), errors.Is(err, account.ErrNoKey), errors.Is(err, account.ErrNoKeys), errors.Is(err, account.ErrChallenge):
 		return s.showFactor(w, r, http.StatusBadRequest, nil, upperFirst(err.Error())+".")
 	case errors.Is(err, account.ErrExists), errors.Is(err, account.ErrNotFound):
 		return s.showFactor(w, r, http.StatusConflict, nil, "This was changed in another window.")
@@ -199,3 +269,36 @@ func (s *Site) changeFactor(w http.ResponseWriter, r *http.Request) error {
 	redirect(w, r, "/account/second-factor")
 	return nil
 }
+
+// applyFactor does what the form asks for and returns new recovery codes, if that
+// makes some.
+func (s *Site) applyFactor(r *http.Request) ([]string, error) {
+	ctx, v, form, a, from := r.Context(), visitOf(r.Context()), r.PostForm, s.cfg.Accounts, address(r)
+	password, proof := form.Get("password"), proofOf(r)
+	do := form.Get("do")
+	if id, ok := strings.CutPrefix(do, removeKey); ok {
+		key, err := hex.DecodeString(id)
+		if err != nil {
+			return nil, errIncomplete
+		}
+		return nil, a.RemoveKey(ctx, v.session, v.user, key, password, proof, from)
+	}
+	switch do {
+	case "begin":
+		return nil, a.BeginFactor(ctx, v.user)
+	case "confirm":
+		proof.Code = form.Get("recovery")
+		return a.ConfirmFactor(ctx, v.session, v.user, password, form.Get("code"), proof, from)
+	case "codes":
+		return a.NewRecoveryCodes(ctx, v.session, v.user, password, proof, from)
+	case "remove-authenticator":
+		return nil, a.RemoveAuthenticator(ctx, v.session, v.user, password, proof, from)
+	case "disable":
+		return nil, a.DisableFactor(ctx, v.session, v.user, password, proof, from)
+	case "add-key":
+		return a.AddKey(ctx, v.session, v.user, form.Get("name"), form.Get("created"), password, proof, from)
+	}
+	return nil, errIncomplete
+}
+
+var errIncomplete = &invalid{http.StatusBadRequest, "The form is incomplete: load the page again."}

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { contrast, violations } from "./axe.mjs";
 import { incidents } from "./incidents.mjs";
 import { indicators } from "./indicators.mjs";
+import { keys } from "./keys.mjs";
 
 const base = process.env.PORTAL_URL;
 const oneTime = process.env.PORTAL_PASSWORD;
@@ -178,7 +179,7 @@ try {
   expect(hostile.text.includes("<script>window.pwned=1</script>"), "the markup is shown as text");
   expect(hostile.text.includes("\\u202e") && !hostile.text.includes("\u202e"), "a change of direction is shown as an escape");
 
-  const what = { page, base, expect, text, state, alertId };
+  const what = { page, base, password, expect, text, state, alertId };
   const incidentPath = await incidents(what);
   const indicatorPath = await indicators(what);
 
@@ -270,6 +271,7 @@ try {
   await page.click("form.stacked button.primary");
   expect(/^bwa_/.test(await text("#secret")), "the new token is shown once");
   await state("tokens-new");
+  await keys(what);
   // A second factor that is being set up: its QR code, in the walk below too.
   await page.goto(base + "/account/second-factor");
   await page.getByRole("button", { name: "Set up" }).click();

@@ -50,8 +50,11 @@ func (s accountStore) audited(ctx context.Context, a account.Audit, missing erro
 	})
 }
 
-const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in, u.issuer, u.subject, u.groups,
-	EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed <> 0)`
+// hasFactor is whether a user has a second factor: an authenticator that is
+// confirmed, or a security key.
+const hasFactor = `(EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed <> 0) OR EXISTS (SELECT 1 FROM security_keys k WHERE k.user_id = u.id))`
+
+const userColumns = `u.id, u.name, u.role, u.password_hash, u.must_change, u.disabled, u.created, u.changed, u.last_sign_in, u.issuer, u.subject, u.groups, ` + hasFactor
 
 func scanUser(r scanner, more ...any) (account.User, error) {
 	var u account.User

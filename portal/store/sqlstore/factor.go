@@ -8,6 +8,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 func (s accountStore) UserBySubject(ctx context.Context, issuer, subject string) (account.User, error) {
@@ -46,8 +47,7 @@ func endSessions(ctx context.Context, tx *transaction, userID string, keep [32]b
 func (s accountStore) SecondFactor(ctx context.Context, userID string) (account.SecondFactor, error) {
 	f := account.SecondFactor{UserID: userID}
 	var created, confirmed int64
-	err := s.read.QueryRowContext(ctx, `SELECT secret, created, confirmed, (SELECT count(*) FROM recovery_codes c WHERE c.user_id = f.user_id AND c.used = 0)
-		FROM second_factors f WHERE user_id = ?`, userID).Scan(&f.Sealed, &created, &confirmed, &f.Codes)
+	err := s.read.QueryRowContext(ctx, `SELECT secret, created, confirmed FROM second_factors f WHERE user_id = ?`, userID).Scan(&f.Sealed, &created, &confirmed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, account.ErrNotFound
 	}
@@ -105,11 +105,103 @@ func (s accountStore) SetRecoveryCodes(ctx context.Context, userID string, codes
 	})
 }
 
-func (s accountStore) RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a account.Audit) error {
+func (s accountStore) RecoveryCodes(ctx context.Context, userID string) (int, error) {
+	var n int
+	err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM recovery_codes WHERE user_id = ? AND used = 0`, userID).Scan(&n)
+	return n, err
+}
+
+func (s accountStore) SecurityKeys(ctx context.Context, userID string) ([]account.SecurityKey, error) {
+	return rows(ctx, s.read, func(r scanner) (account.SecurityKey, error) {
+		k := account.SecurityKey{UserID: userID}
+		var created, used int64
+		err := r.Scan(&k.ID, &k.Name, &k.Data, &k.Counter, &created, &used)
+		k.Created, k.Used = fromMicros(created), fromMicros(used)
+		return k, err
+	}, `SELECT id, name, data, counter, created, used FROM security_keys WHERE user_id = ? ORDER BY created, id`, userID)
+}
+
+func (s accountStore) AddSecurityKey(ctx context.Context, k account.SecurityKey, codes [][32]byte, keep [32]byte, a account.Audit) error {
 	return s.change(ctx, func(tx *transaction) error {
-		res, err := tx.ExecContext(ctx, `DELETE FROM second_factors WHERE user_id = ?`, userID)
+		_, err := tx.ExecContext(ctx, `INSERT INTO security_keys (id, user_id, name, data, counter, created) VALUES (?`+marks(5)+`)`,
+			k.ID, k.UserID, k.Name, k.Data, int64(k.Counter), micros(k.Created))
+		if taken(err) {
+			return account.ErrExists
+		}
+		if err != nil {
+			return err
+		}
+		if len(codes) > 0 {
+			if err := setRecoveryCodes(ctx, tx, k.UserID, codes); err != nil {
+				return err
+			}
+		}
+		if err := endSessions(ctx, tx, k.UserID, keep); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s accountStore) UseSecurityKey(ctx context.Context, userID string, k securitykey.Key, at time.Time) error {
+	return s.change(ctx, func(tx *transaction) error {
+		var have int64
+		err := tx.QueryRowContext(ctx, `SELECT counter FROM security_keys WHERE id = ? AND user_id = ?`, k.ID, userID).Scan(&have)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return account.ErrNotFound
+		case err != nil:
+			return err
+		case int64(k.Counter) <= have && (k.Counter != 0 || have != 0):
+			return account.ErrUsed
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE security_keys SET data = ?, counter = ?, used = ? WHERE id = ?`, k.Data, int64(k.Counter), micros(at), k.ID)
+		return err
+	})
+}
+
+func (s accountStore) RemoveSecurityKey(ctx context.Context, userID string, id []byte, a account.Audit) error {
+	return s.removeOne(ctx, userID, a, `DELETE FROM security_keys WHERE user_id = ? AND id = ?`, userID, id)
+}
+
+func (s accountStore) RemoveAuthenticator(ctx context.Context, userID string, a account.Audit) error {
+	return s.removeOne(ctx, userID, a, `DELETE FROM second_factors WHERE user_id = ?`, userID)
+}
+
+// removeOne removes one of several second factors.
+func (s accountStore) removeOne(ctx context.Context, userID string, a account.Audit, q string, args ...any) error {
+	return s.change(ctx, func(tx *transaction) error {
+		res, err := tx.ExecContext(ctx, q, args...)
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
+		}
+		var left bool
+		if err := tx.QueryRowContext(ctx, `SELECT `+hasFactor+` FROM users u WHERE u.id = ?`, userID).Scan(&left); err != nil {
+			return err
+		}
+		if !left {
+			return account.ErrLast
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s accountStore) RemoveSecondFactor(ctx context.Context, userID string, keep [32]byte, a account.Audit) error {
+	return s.change(ctx, func(tx *transaction) error {
+		removed := int64(0)
+		for _, table := range []string{"second_factors", "security_keys"} {
+			res, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE user_id = ?`, userID)
+			if err != nil {
+				return err
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			removed += n
+		}
+		if removed == 0 {
+			return account.ErrNotFound
 		}
 		if err := setRecoveryCodes(ctx, tx, userID, nil); err != nil {
 			return err

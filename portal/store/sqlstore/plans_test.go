@@ -47,6 +47,7 @@ func TestSuite(t *testing.T) {
 		"FROM users u WHERE u.name COLLATE NOCASE = ? COLLATE NOCASE":                                   "sqlite_autoindex_users_2 (name=?)",
 		"FROM commands WHERE device_id = ? AND status = 'Pending' AND expires > ?":                      "commands_pending (device_id=?)",
 		"SELECT count(*) FROM (SELECT 1 FROM alert_log WHERE seq > ?":                                   "PRIMARY KEY (rowid>?)",
+		"created, used FROM security_keys WHERE user_id = ?":                                            "security_keys_user (user_id=?)",
 		"FROM second_factors f WHERE user_id = ?":                                                       "(user_id=?)",
 		"SELECT id, source, received FROM alerts WHERE device_id = ? AND test_id = ? AND test_id <> ''": "alerts_test (device_id=? AND test_id=?)",
 	} {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/securitykey"
 )
 
 func factors(t *testing.T, s account.Store) {
@@ -34,6 +35,12 @@ func factors(t *testing.T, s account.Store) {
 		t.Helper()
 		_, _, err := s.Session(ctx, [32]byte{n})
 		must(err, want, what)
+	}
+	left := func(want int) {
+		t.Helper()
+		if got, err := s.RecoveryCodes(ctx, ann.ID); err != nil || got != want {
+			t.Errorf("RecoveryCodes = %d, %v, want %d", got, err, want)
+		}
 	}
 	twin := bob
 	twin.ID, twin.Name = "twin", "twin"
@@ -77,18 +84,18 @@ func factors(t *testing.T, s account.Store) {
 	must(s.UseRecoveryCode(ctx, ann.ID, [32]byte{1}, Now, Audit("x")), nil, "a recovery code")
 	must(s.UseRecoveryCode(ctx, ann.ID, [32]byte{1}, Now, Audit("x")), account.ErrNotFound, "the same again")
 	must(s.UseRecoveryCode(ctx, bob.ID, [32]byte{2}, Now, Audit("x")), account.ErrNotFound, "somebody else's")
-	if got, err := s.SecondFactor(ctx, ann.ID); err != nil || got.Codes != 1 || string(got.Sealed) != "new" || got.Confirmed.IsZero() {
+	if got, err := s.SecondFactor(ctx, ann.ID); err != nil || string(got.Sealed) != "new" || got.Confirmed.IsZero() {
 		t.Errorf("SecondFactor = %+v, %v", got, err)
 	}
+	left(1)
 	must(s.SetRecoveryCodes(ctx, ann.ID, [][32]byte{{3}, {4}, {5}}, Audit("x")), nil, "new codes")
 	must(s.UseRecoveryCode(ctx, ann.ID, [32]byte{2}, Now, Audit("x")), account.ErrNotFound, "a code before")
-	if got, err := s.SecondFactor(ctx, ann.ID); err != nil || got.Codes != 3 {
-		t.Errorf("SecondFactor = %+v, %v", got, err)
-	}
+	left(3)
 	must(s.RemoveSecondFactor(ctx, ann.ID, [32]byte{}, Audit("x")), nil, "remove")
 	alive(1, account.ErrNotFound, "a session after a reset")
 	must(s.RemoveSecondFactor(ctx, ann.ID, [32]byte{}, Audit("x")), account.ErrNotFound, "remove again")
 	must(s.UseRecoveryCode(ctx, ann.ID, [32]byte{3}, Now, Audit("x")), account.ErrNotFound, "a code after the reset")
+	securityKeys(t, s, ann, bob)
 	// Role and state.
 	must(s.SetRole(ctx, ann.ID, access.Analyst, Audit("x")), nil, "role")
 	must(s.SetGroups(ctx, ann.ID, []string{"g1", "g2"}, Audit("x")), nil, "groups")
@@ -101,5 +108,60 @@ func factors(t *testing.T, s account.Store) {
 	must(s.SetDisabled(ctx, "nobody", true, Audit("x")), account.ErrNotFound, "disable nobody")
 	if bad, err := s.VerifyAudit(ctx); err != nil || bad != 0 {
 		t.Errorf("VerifyAudit = %d, %v", bad, err)
+	}
+}
+
+// securityKeys is for two users without a second factor, and leaves them so.
+func securityKeys(t *testing.T, s account.Store, ann, bob account.User) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(err, want error, what string) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	key := func(id string, u account.User, counter uint32) account.SecurityKey {
+		return account.SecurityKey{UserID: u.ID, Name: "key " + id, Key: securitykey.Key{ID: []byte(id), Counter: counter, Data: []byte("{}")}, Created: Now}
+	}
+	session := account.Session{Hash: [32]byte{9}, UserID: ann.ID, Created: Now, LastUsed: Now, Expires: Now.Add(time.Hour)}
+	must(s.CreateSession(ctx, session, Audit("sign-in")), nil, "a session")
+	first, other := key("1", ann, 5), key("2", ann, 0)
+	must(s.AddSecurityKey(ctx, first, [][32]byte{{8}}, [32]byte{1}, Audit("x")), nil, "a key")
+	if _, _, err := s.Session(ctx, session.Hash); !errors.Is(err, account.ErrNotFound) {
+		t.Errorf("another session after a key was added: %v", err)
+	}
+	must(s.AddSecurityKey(ctx, key("1", bob, 0), nil, [32]byte{}, Audit("x")), account.ErrExists, "the key of another user")
+	if u, err := s.User(ctx, ann.ID); err != nil || !u.SecondFactor {
+		t.Errorf("with a key: %+v, %v", u, err)
+	}
+	must(s.RemoveSecurityKey(ctx, ann.ID, first.ID, Audit("x")), account.ErrLast, "the last key")
+	must(s.AddSecurityKey(ctx, other, nil, [32]byte{}, Audit("x")), nil, "a second key")
+	use := func(k securitykey.Key, counter uint32, want error, what string) {
+		t.Helper()
+		k.Counter, k.Data = counter, []byte("{1}")
+		must(s.UseSecurityKey(ctx, ann.ID, k, Now.Add(time.Minute)), want, what)
+	}
+	use(first.Key, 5, account.ErrUsed, "the same counter")
+	use(first.Key, 0, account.ErrUsed, "a counter that was lost")
+	use(first.Key, 1<<32-1, nil, "the largest counter")
+	use(other.Key, 0, nil, "a key that does not count")
+	use(other.Key, 0, nil, "the same again")
+	must(s.UseSecurityKey(ctx, bob.ID, first.Key, Now), account.ErrNotFound, "somebody else's key")
+	got, err := s.SecurityKeys(ctx, ann.ID)
+	first.Counter, first.Data, first.Used = 1<<32-1, []byte("{1}"), Now.Add(time.Minute)
+	other.Data, other.Used = []byte("{1}"), Now.Add(time.Minute)
+	if err != nil || !reflect.DeepEqual(got, []account.SecurityKey{first, other}) {
+		t.Errorf("SecurityKeys = %+v, %v", got, err)
+	}
+	if n, err := s.RecoveryCodes(ctx, ann.ID); err != nil || n != 1 {
+		t.Errorf("RecoveryCodes = %d, %v", n, err)
+	}
+	must(s.RemoveSecurityKey(ctx, bob.ID, first.ID, Audit("x")), account.ErrNotFound, "removing somebody else's key")
+	must(s.RemoveSecurityKey(ctx, ann.ID, first.ID, Audit("x")), nil, "remove")
+	must(s.RemoveAuthenticator(ctx, ann.ID, Audit("x")), account.ErrNotFound, "no authenticator")
+	must(s.RemoveSecondFactor(ctx, ann.ID, [32]byte{}, Audit("x")), nil, "reset")
+	if got, err := s.SecurityKeys(ctx, ann.ID); err != nil || len(got) != 0 {
+		t.Errorf("after the reset: %+v, %v", got, err)
 	}
 }
