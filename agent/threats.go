@@ -121,18 +121,12 @@ func (t threats) AddToQuarantine(ctx context.Context, which api.ThreatID) error 
 			errs = append(errs, err)
 			continue
 		}
-		if a, ok := t.a.history.Allowance("", row.SHA256); ok && a.Reason == restoredReason { // the user thinks better of it
-			if err := t.a.history.Disallow(a.Kind, a.Value); err != nil && !errors.Is(err, threat.ErrNotAllowed) {
-				return fmt.Errorf("end of the grace time of the restored file: %w", err)
-			}
-			t.a.realtime.policyChanged()
-		}
 		_, err = t.a.history.Update(id, func(r *threat.Threat) {
 			r.QuarantineIDs = append([]string{item.ID}, r.QuarantineIDs...)
 			r.Status = threat.StatusQuarantined
 			r.History = append(r.History, threat.Change{Time: time.Now(), Status: threat.StatusQuarantined, Detail: path})
 		})
-		return err
+		return errors.Join(err, t.endGrace(row.SHA256))
 	}
 	if len(errs) == 0 {
 		return &api.Error{Code: api.NotFound, Message: "the history has no path for threat " + id}
@@ -145,6 +139,20 @@ func (t threats) AddToQuarantine(ctx context.Context, which api.ThreatID) error 
 		Code: api.Conflict, Message: "not quarantined: " + strings.Join(texts, "; "),
 		Hint: "what was found is not there any more; bulwark scan custom --path looks for where it is now, bulwark threat quarantine list shows what is quarantined already",
 	}
+}
+
+// endGrace ends the grace time of a restored content, if it has one: the user
+// thinks better of it.
+func (t threats) endGrace(sha256 string) error {
+	a, ok := t.a.history.Allowance("", sha256)
+	if !ok || a.Reason != restoredReason {
+		return nil
+	}
+	if err := t.a.history.Disallow(a.Kind, a.Value); err != nil && !errors.Is(err, threat.ErrNotAllowed) {
+		return fmt.Errorf("end of the grace time of the restored file: %w", err)
+	}
+	t.a.realtime.policyChanged()
+	return nil
 }
 
 // row finds a threat of the history.

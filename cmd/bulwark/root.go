@@ -56,7 +56,7 @@ func (a *app) rootCommand() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpCommand(a.helpCommand(root))
+	root.SetHelpCommand(helpCommand(root))
 	if a.reference() {
 		asReference(root)
 	}
@@ -64,7 +64,7 @@ func (a *app) rootCommand() *cobra.Command {
 }
 
 // helpCommand is cobra's, which takes a command that there is not for success.
-func (a *app) helpCommand(root *cobra.Command) *cobra.Command {
+func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [command]", Short: "Help about any command", Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
