@@ -171,7 +171,10 @@ func remove(c *control) error {
 		if !ours(r) {
 			continue
 		}
-		if err := c.deleteRule(r); err != nil && !errors.Is(err, unix.ENOENT) {
+		switch err := c.deleteRule(r); {
+		case errors.Is(err, unix.EPERM):
+			return fmt.Errorf("our audit rules stay until the host is started anew, where they are immutable (auditctl -e 2): %w", err)
+		case err != nil && !errors.Is(err, unix.ENOENT):
 			errs = append(errs, fmt.Errorf("remove an audit rule: %w", err))
 		}
 	}
