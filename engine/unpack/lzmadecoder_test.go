@@ -173,6 +173,57 @@ func TestMemoryAtChunkEnds(t *testing.T) {
 	}
 }
 
+// What another decoder accepts as LZMA, ours decodes to the same bytes; anything
+// ends. LZMA2 is not compared: that decoder does not keep to the sizes of chunks.
+func FuzzLZMA(f *testing.F) {
+	var one, two bytes.Buffer
+	w, err := lzma.WriterConfig{Properties: &lzma.Properties{LC: 1, LP: 1, PB: 1}, DictCap: 4096}.NewWriter(&one)
+	w2, err2 := lzma.Writer2Config{Properties: &lzma.Properties{LC: 1, LP: 1, PB: 1}, DictCap: 4096}.NewWriter2(&two)
+	if err = errors.Join(err, err2); err == nil {
+		for range 3 {
+			_, err = w.Write([]byte(text))
+			_, err2 = w2.Write([]byte(text))
+			err = errors.Join(err, err2, w2.Flush())
+		}
+		err = errors.Join(err, w.Close(), w2.Close())
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(false, one.Bytes())
+	f.Add(true, two.Bytes())
+	f.Fuzz(func(t *testing.T, chunks bool, data []byte) {
+		if chunks {
+			if _, err := io.Copy(io.Discard, io.LimitReader(newLZMA2(bytes.NewReader(data), 4096), 1<<20)); err != nil && !errors.Is(err, errDamaged) {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		if len(data) < 13 {
+			return
+		}
+		clear(data[3:5]) // a dictionary of up to 64 KB
+		for i := range 8 {
+			data[5+i] = 0xff // a mark at the end
+		}
+		var want, got []byte
+		theirs, err := lzma.NewReader(bytes.NewReader(data))
+		if err == nil {
+			want, err = io.ReadAll(io.LimitReader(theirs, 1<<20))
+		}
+		ours, err2 := lzmaReader(bytes.NewReader(data[13:]), data[:5], -1)
+		if err2 == nil {
+			got, err2 = io.ReadAll(io.LimitReader(ours, 1<<20))
+		}
+		if err == nil && (err2 != nil || !bytes.Equal(want, got)) {
+			t.Errorf("%d bytes and %v instead of %d", len(got), err2, len(want))
+		}
+		if err2 != nil && !errors.Is(err2, errDamaged) {
+			t.Errorf("%v", err2)
+		}
+	})
+}
+
 func BenchmarkXZ(b *testing.B) {
 	data := compressible(4 << 20)
 	var packed bytes.Buffer

@@ -283,7 +283,7 @@ type fuzzEnv struct {
 // for a program that hangs what is not done within ten seconds on a busy machine.
 func (e *fuzzEnv) Stop() bool {
 	e.asked++
-	return e.asked > 64
+	return e.asked > 8
 }
 
 func (e *fuzzEnv) Found(n int) bool     { return n%2 == 0 }
