@@ -88,20 +88,27 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 	return url, m[1], pkg
 }
 
-func TestPages(t *testing.T) {
-	chromium, node, npm := need.Command(t, "chromium"), need.Command(t, "node"), need.Command(t, "npm")
-	missing := false
-	for _, pkg := range []string{"playwright-core", "axe-core"} {
+// packages installs the npm packages if one of these is missing.
+func packages(t *testing.T, names ...string) {
+	t.Helper()
+	npm, missing := need.Command(t, "npm"), false
+	for _, pkg := range names {
 		_, err := os.Stat(filepath.Join("node_modules", pkg, "package.json"))
 		missing = missing || err != nil
 	}
-	if missing {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		if out, err := exec.CommandContext(ctx, npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts").CombinedOutput(); err != nil {
-			need.Missing(t, "npm ci failed: %v\n%s", err, out)
-		}
+	if !missing {
+		return
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts").CombinedOutput(); err != nil {
+		need.Missing(t, "npm ci failed: %v\n%s", err, out)
+	}
+}
+
+func TestPages(t *testing.T) {
+	chromium, node := need.Command(t, "chromium"), need.Command(t, "node")
+	packages(t, "playwright-core", "axe-core")
 	url, password, pkg := portal(t)
 	what := seed(t, pkg)
 	shots := os.Getenv("BULWARK_SCREENSHOTS") // a directory; none are made without it
