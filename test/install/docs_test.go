@@ -3,45 +3,77 @@
 package install
 
 import (
+	"fmt"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/bulwarkhq/bulwark/test/need"
 )
 
-// block is a code block for the shell: three backquotes, sh, and maybe for whom.
-var block = regexp.MustCompile("(?ms)^( *)```sh ?([a-z]*)\n(.*?)^ *```$")
+// block is a code block: three backquotes, its language, and either for whom its
+// commands are or, in another language than sh, the file that it is.
+var block = regexp.MustCompile("(?ms)^( *)```([a-z]+) ?(\\S*)\n(.*?)^ *```$")
 
-// follow runs the commands of a page in its order, in /root.
-func follow(t *testing.T, p *portal, h *host, page, kind string) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(top, "docs/install", page))
-	must(t, err)
+// page is a page of docs/install and what has to be different where a test
+// follows it.
+type page struct {
+	name  string
+	kinds []string          // whose commands, beside everybody's
+	words map[string]string // instead of the page's
+	// preamble are shell functions, for what the host is not.
+	preamble string
+	folder   string // where relative files are; root
+}
+
+// follow does what a page says in its order: commands are run, files written.
+func (p *portal) follow(h *host, pg page) {
+	h.t.Helper()
+	text, err := os.ReadFile(filepath.Join(top, "docs/install", pg.name))
+	must(h.t, err)
+	words := map[string]string{
+		"https://portal.example.org:8443": p.url,
+		// Another program of this machine may hold file accesses.
+		"install.sh --": "install.sh --skip_conflict --",
+	}
+	maps.Copy(words, pg.words)
+	folder := "/root/" + pg.folder
 	n := 0
 	for _, m := range block.FindAllStringSubmatch(string(text), -1) {
-		if m[2] != "" && m[2] != kind {
+		indent, language, what, content := m[1], m[2], m[3], m[4]
+		if language == "sh" && what != "" && !slices.Contains(pg.kinds, what) || language != "sh" && what == "" {
 			continue
 		}
 		n++
-		var script strings.Builder
-		// Another program of this machine may hold file accesses, and dnf does not
-		// know which release a Debian is.
-		script.WriteString("set -eu\ncd /root\ndnf() { command dnf --releasever=9 \"$@\"; }\n")
-		for line := range strings.Lines(m[3]) {
-			line = strings.ReplaceAll(strings.TrimPrefix(line, m[1]), "https://portal.example.org:8443", p.url)
-			script.WriteString(strings.Replace(line, "install.sh --", "install.sh --skip_conflict --", 1))
+		content = regexp.MustCompile("(?m)^"+indent).ReplaceAllString(content, "")
+		for _, from := range slices.Sorted(maps.Keys(words)) {
+			content = strings.ReplaceAll(content, from, words[from])
 		}
-		if code, out := h.status("sh", "-c", script.String()); code != 0 {
-			t.Fatalf("%s, block %d: exit status %d\n%s\n%s", page, n, code, script.String(), out)
+		if language != "sh" {
+			if !filepath.IsAbs(what) {
+				what = filepath.Join(folder, what)
+			}
+			h.write(what, content, 0o644)
+			continue
+		}
+		// dnf does not know which release a Debian is.
+		script := "set -eu\ncd " + folder + "\ndnf() { command dnf --releasever=9 \"$@\"; }\n" + pg.preamble + content
+		if code, out := h.status("sh", "-c", script); code != 0 {
+			h.t.Fatalf("%s, block %d: exit status %d\n%s\n%s", pg.name, n, code, script, out)
 		}
 	}
 	if n == 0 {
-		t.Fatalf("%s has no commands for %q", page, kind)
+		h.t.Fatalf("%s has nothing for %q", pg.name, pg.kinds)
 	}
 }
 
-// TestPages follows the pages of docs/install literally.
+// TestPages follows the pages of docs/install literally. Those of the tools are
+// followed by the tests of the tools.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	p := thePortal(t)
@@ -49,25 +81,25 @@ func TestPages(t *testing.T) {
 		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
-		follow(t, p, h, "deb.md", "")
+		p.follow(h, page{name: "deb.md"})
 		h.wantVersion("deb", previous+"-1")
 		p.fetch(h, "install.sh", "/root/install.sh")
-		follow(t, p, h, "updates.md", "")
-		follow(t, p, h, "uninstall.md", "")
+		p.follow(h, page{name: "updates.md"})
+		p.follow(h, page{name: "uninstall.md"})
 		h.gone("/etc/apt/sources.list.d/bulwark.sources", "/etc/cron.d", "/var/lib/apt", "/var/cache", "/root")
 	})
 	t.Run("script", func(t *testing.T) {
 		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
-		follow(t, p, h, "script.md", "")
+		p.follow(h, page{name: "script.md"})
 		h.wantVersion("deb", previous+"-1")
 	})
 	t.Run("golden images", func(t *testing.T) {
 		t.Parallel()
 		h := newHost(t)
 		p.onboarding(h, "root/onboard.json")
-		follow(t, p, h, "golden-images.md", "")
+		p.follow(h, page{name: "golden-images.md"})
 		if h.exists("var/opt/bulwark/identity") || h.read("etc/machine-id") != "" || !h.exists("etc/opt/bulwark/onboard.json") {
 			t.Error("the image is not ready for clones")
 		}
@@ -78,20 +110,97 @@ func TestPages(t *testing.T) {
 		copied := filepath.Join(t.TempDir(), "copy")
 		p.portal(t, "repo", "export", "--to", copied, "--url", "file:///mnt/bulwark")
 		must(t, os.CopyFS(h.path("mnt/bulwark"), os.DirFS(copied)))
-		follow(t, p, h, "air-gapped.md", "")
+		p.follow(h, page{name: "air-gapped.md"})
 		h.wantVersion("deb", previous+"-1")
 	})
 	for _, kind := range []string{"dnf", "zypper"} {
 		t.Run("rpm, "+kind, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			b, err := os.ReadFile(p.stub)
-			must(t, err)
-			h.write("root/stub.rpm", string(b), 0o600)
-			h.run("rpm", "-i", "--nodeps", "/root/stub.rpm")
+			p.installStub(h)
 			p.onboarding(h, "root/onboard.json")
-			follow(t, p, h, "rpm.md", kind)
+			p.follow(h, page{name: "rpm.md", kinds: []string{kind}})
 			h.wantVersion("rpm", previous+"-1")
 		})
 	}
+	t.Run("agent", func(t *testing.T) {
+		t.Parallel()
+		h := newHost(t)
+		p.onboarding(h, "root/onboard.json")
+		p.copyPackages(h, "bulwark_*.deb")
+		p.follow(h, page{
+			name:  "agent.md",
+			kinds: []string{"deb", "nosystemd"},
+			// As in startAgent: it must not watch this machine.
+			words: map[string]string{"bulwarkd run": "bulwarkd run -only-mounts /var/tmp -sensors proc-connector"},
+			// The sensor that it has is the cheapest: the self-test may miss its alert.
+			preamble: `bulwark() {
+	for _ in $(seq 120); do ! command bulwark health 2>&1 | grep -q 'real_time_protection_available *: true' || break; sleep 1; done
+	[ "$1" = selftest ] || { command bulwark "$@"; return; }
+	said=$(command bulwark selftest) || :
+	for step in blocked_file quarantine; do
+		echo "$said" | grep -q "^\\[OK\\].* $step$" || { echo "$said"; return 1; }
+	done
+}
+`,
+		})
+		h.wantVersion("deb", previous+"-1")
+		contains(t, "enforcement level", h.health("real_time_protection_enabled"), "true")
+		contains(t, "mdatp", h.run("/usr/local/bin/mdatp", "version"), previous)
+		contains(t, "the unit with the proxy", h.run("systemd-analyze", "cat-config", "systemd/system/bulwark.service"), "HTTPS_PROXY=http://address:port")
+		h.run("sh", "-c", "kill $(cat /run/bulwark/supervise.pid)")
+	})
+	t.Run("portal", func(t *testing.T) {
+		t.Parallel()
+		portalPage(t, p)
+	})
+}
+
+// systemctl starts a service as its unit says, without systemd.
+const systemctl = `systemctl() {
+	unit=/usr/lib/systemd/system/$3.service
+	[ "$1 $2" = "enable --now" ] && [ -f "$unit" ]
+	set -a
+	. "$(sed -n 's/^EnvironmentFile=-//p' "$unit")"
+	set +a
+	setsid runuser -u "$(sed -n 's/^User=//p' "$unit")" -- sh -c "exec $(sed -n 's/^ExecStart=//p' "$unit")" </dev/null >/var/tmp/portal.log 2>&1 &
+	for _ in $(seq 120); do ! curl -sk -o /dev/null "$started/" || return 0; sleep 1; done
+	cat /var/tmp/portal.log
+	return 1
+}
+`
+
+func portalPage(t *testing.T, p *portal) {
+	need.Command(t, "curl")
+	h := newHost(t)
+	tool(t, []string{"VERSION=" + current, "FAST=1", "DIST=" + p.dist + "/portal"}, "packaging/build.sh", "portal", "deb")
+	debs, err := filepath.Glob(p.dist + "/portal/*.deb")
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("packages of the portal: %v, %v", debs, err)
+	}
+	b, err := os.ReadFile(debs[0])
+	must(t, err)
+	h.write("root/"+filepath.Base(debs[0]), string(b), 0o644)
+	p.copyPackages(h, "bulwark*")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address := listener.Addr().String()
+	must(t, listener.Close())
+	url := "https://" + address
+	p.follow(h, page{
+		name: "portal.md", kinds: []string{"deb"}, preamble: "started=" + url + "\n" + systemctl,
+		words: map[string]string{
+			"https://portal.example.org:8443":     url,
+			"PORTAL_HOST_NAME=portal.example.org": "PORTAL_HOST_NAME=127.0.0.1",
+			"0.0.0.0:8443":                        address,
+			"1.2.3":                               previous,
+		},
+	})
+	// What it has given out works: the package for agents leads to the repository.
+	contains(t, "onboarding package", h.read("var/opt/bulwark-portal/onboard.json"), url)
+	contains(t, "repository", h.run("sh", "-c", fmt.Sprintf(`set -e
+printf '%%b' "$(sed -n 's/.*"ca_certificate": *"\([^"]*\)".*/\1/p' /var/opt/bulwark-portal/onboard.json)" >/root/ca.pem
+curl -fsS --cacert /root/ca.pem %s/repo/apt/dists/prod/main/binary-amd64/Packages`, url)), "Package: bulwark\n", "Version: "+previous)
+	h.run("apt-get", "purge", "-y", "bulwark-portal")
+	h.gone("/root/", "/var/lib/apt", "/var/cache", "/var/tmp")
 }

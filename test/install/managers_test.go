@@ -172,10 +172,7 @@ func TestByHand(t *testing.T) {
 		h.run("rpm", "--import", "/etc/pki/rpm-gpg/RPM-GPG-KEY-bulwark")
 		p.fetch(h, "keys/portal-ca.pem", "/etc/pki/bulwark/portal-ca.pem")
 		p.fetch(h, entry, dir+"/bulwark.repo")
-		b, err := os.ReadFile(p.stub)
-		must(h.t, err)
-		h.write("root/stub.rpm", string(b), 0o600)
-		h.run("rpm", "-i", "--nodeps", "/root/stub.rpm")
+		p.installStub(h)
 	}
 	t.Run("dnf", func(t *testing.T) {
 		t.Parallel()

@@ -168,6 +168,30 @@ func (p *portal) onboarding(h *host, to string) {
 	h.write(to, string(b), 0o600)
 }
 
+// copyPackages brings the packages of the previous version to the host.
+func (p *portal) copyPackages(h *host, pattern string) {
+	h.t.Helper()
+	found, err := filepath.Glob(filepath.Join(p.dist, previous, pattern))
+	must(h.t, err)
+	if len(found) == 0 {
+		h.t.Fatalf("no package %s", pattern)
+	}
+	for _, f := range found {
+		b, err := os.ReadFile(f)
+		must(h.t, err)
+		h.write("root/"+filepath.Base(f), string(b), 0o644)
+	}
+}
+
+// installStub installs what makeStub made.
+func (p *portal) installStub(h *host) {
+	h.t.Helper()
+	b, err := os.ReadFile(p.stub)
+	must(h.t, err)
+	h.write("root/stub.rpm", string(b), 0o600)
+	h.run("rpm", "-i", "--nodeps", "/root/stub.rpm")
+}
+
 // makeStub makes an rpm that provides what the package needs of a
 // distribution: the database of rpm on a Debian is empty.
 func makeStub(t *testing.T, dir string) string {

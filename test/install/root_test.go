@@ -44,6 +44,8 @@ mount -t tmpfs -o mode=1777 none "$1/root/tmp"
 mount -t tmpfs none "$1/root/run"
 mount -t tmpfs -o mode=1777,size=64m none "$1/root/var/tmp"
 rm -f "$1"/root/etc/apt/sources.list "$1"/root/etc/apt/sources.list.d/* "$1"/root/usr/sbin/policy-rc.d
+# An index of the manual pages takes longer than everything else that dpkg does.
+ln -sf true "$1/root/usr/bin/mandb"
 # Where dnf, zypper and rpm of Debian expect the database.
 mkdir -p "$1/root/root" "$1/root/var/lib/rpm"
 echo '%_dbpath /var/lib/rpm' >"$1/root/root/.rpmmacros"

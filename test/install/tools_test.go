@@ -4,6 +4,7 @@ package install
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -25,30 +26,18 @@ func TestPuppet(t *testing.T) {
 	tool(t, nil, need.Command(t, "puppet-lint"), "--fail-on-warnings", "packaging/puppet/bulwark")
 	p, h := thePortal(t), newHost(t)
 	copyModule(h, "puppet/bulwark", "root/modules/bulwark")
-	p.fetch(h, "keys/bulwark.asc", "/root/bulwark.asc")
-	p.onboarding(h, "root/onboard.json")
-	h.write("root/site.pp", `class { 'bulwark':
-  repo_url       => '`+p.url+`/repo',
-  repo_key       => file('/root/bulwark.asc'),
-  repo_ca        => file('/root/portal-ca.pem'),
-  onboarding     => '/root/onboard.json',
-  preferences    => { 'antivirusEngine' => { 'enforcementLevel' => 'real_time', 'maximumOnDemandScanThreads' => 3 } },
-  manage_service => false,
-}
-`, 0o600)
+	p.siteFiles(h, "root/modules/site/files")
 	apply := func(manifest string) (int, string) {
 		t.Helper()
 		return h.status("puppet", "apply", "--modulepath=/root/modules", "--detailed-exitcodes", "--color=false", manifest)
 	}
-	if code, out := apply("/root/site.pp"); code != 2 {
-		t.Fatalf("first run: exit status %d, want 2 (changed)\n%s", code, out)
-	}
+	p.follow(h, page{name: "puppet.md", words: map[string]string{"preferences => {": "manage_service => false,\n    preferences => {"}})
 	h.wantVersion("deb", previous+"-1")
 	if code, out := apply("/root/site.pp"); code != 0 {
 		t.Errorf("second run: exit status %d, want 0 (nothing to do)\n%s", code, out)
 	}
 	stop := h.startAgent()
-	contains(t, "settings", h.run("bulwark", "config", "show"), "maximumOnDemandScanThreads")
+	contains(t, "settings", h.run("bulwark", "config", "show"), `"real_time" [managed]`)
 	p.fetch(h, "install.sh", "/root/install.sh")
 	caught(h, h.run("sh", "/root/install.sh", "--verify"))
 	stop()
@@ -63,6 +52,15 @@ func TestPuppet(t *testing.T) {
 	h.gone("/root/", "/var/lib/apt", "/var/cache", "/var/lib/puppet")
 }
 
+// siteFiles brings what the tools give to hosts: key, authority and onboarding
+// package.
+func (p *portal) siteFiles(h *host, to string) {
+	h.t.Helper()
+	p.fetch(h, "keys/bulwark.asc", "/"+to+"/bulwark.asc")
+	p.fetch(h, "keys/portal-ca.pem", "/"+to+"/portal-ca.pem")
+	p.onboarding(h, to+"/onboard.json")
+}
+
 // recap is the summary of ansible-playbook.
 var recap = regexp.MustCompile(`changed=(\d+) .*failed=(\d+)`)
 
@@ -75,38 +73,22 @@ func TestAnsible(t *testing.T) {
 	})
 	p, h := thePortal(t), newHost(t)
 	copyModule(h, "ansible", "root/ansible")
-	p.fetch(h, "keys/bulwark.asc", "/root/bulwark.asc")
-	p.onboarding(h, "root/onboard.json")
-	vars := func(verify string) string {
-		return `bulwark_repo_url: "` + p.url + `/repo"
-bulwark_repo_key_file: /root/bulwark.asc
-bulwark_repo_ca_file: /root/portal-ca.pem
-bulwark_onboarding_file: /root/onboard.json
-bulwark_manage_service: false
-bulwark_purge: true
-bulwark_verify: ` + verify + `
-bulwark_preferences:
-  antivirusEngine:
-    enforcementLevel: real_time
-    maximumOnDemandScanThreads: 3
-`
-	}
+	p.siteFiles(h, "root/ansible/files")
+	// As an inventory says it of its hosts. What follows needs a running agent.
+	here := "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3 bulwark_manage_service=false bulwark_purge=true bulwark_verify="
+	p.follow(h, page{name: "ansible.md", folder: "ansible", words: map[string]string{"web1.example.org": here + "false"}})
+	h.wantVersion("deb", previous+"-1")
 	play := func(playbook string) string {
 		t.Helper()
-		out := h.run("sh", "-c", "cd /root/ansible && exec ansible-playbook -i localhost, -c local -e ansible_python_interpreter=/usr/bin/python3 -e @/root/vars.yml playbooks/"+playbook)
+		out := h.run("sh", "-c", "cd /root/ansible && exec ansible-playbook -i hosts playbooks/"+playbook)
 		m := recap.FindStringSubmatch(out)
 		if m == nil || m[2] != "0" {
 			t.Fatalf("%s:\n%s", playbook, out)
 		}
 		return m[1]
 	}
-	h.write("root/vars.yml", vars("false"), 0o600)
-	if changed := play("install.yml"); changed == "0" {
-		t.Error("the first run changed nothing")
-	}
-	h.wantVersion("deb", previous+"-1")
 	stop := h.startAgent()
-	h.write("root/vars.yml", vars("true"), 0o600)
+	h.write("root/ansible/hosts", "[protected]\n"+here+"true\n", 0o644)
 	if changed := play("install.yml"); changed != "0" {
 		t.Errorf("the second run changed %s things", changed)
 	}
@@ -121,4 +103,64 @@ bulwark_preferences:
 		t.Error("the removal changed nothing")
 	}
 	h.gone("/root/", "/var/lib/apt", "/var/cache")
+}
+
+// TestChefAndSalt runs recipes and states by programs of testdata: Debian has
+// neither tool.
+func TestChefAndSalt(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []struct {
+		name     string
+		run      []string // with FAMILY and STATE
+		families []string // Debian's first
+		install  string
+	}{
+		{
+			"chef",
+			[]string{need.Command(t, "ruby"), "/root/chef.rb", "/root/chef/bulwark", "STATE", "FAMILY", "/root/chef/attributes.rb"},
+			[]string{"debian", "rhel", "suse"}, "default",
+		},
+		{
+			"salt",
+			[]string{need.Command(t, "/usr/bin/python3"), "/root/salt.py", "/root/salt/bulwark/STATE.sls", "/root/salt/pillar.sls", "/root/salt", "FAMILY"},
+			[]string{"Debian", "RedHat", "Suse"}, "init",
+		},
+	} {
+		t.Run(tool.name, func(t *testing.T) {
+			t.Parallel()
+			p, h := thePortal(t), newHost(t)
+			copyModule(h, tool.name, "root/"+tool.name)
+			p.siteFiles(h, "root/"+tool.name+"/bulwark/files")
+			program := filepath.Base(tool.run[1])
+			b, err := os.ReadFile(filepath.Join("testdata", program))
+			must(t, err)
+			h.write("root/"+program, string(b), 0o600)
+			p.follow(h, page{name: tool.name + ".md", folder: tool.name})
+			run := func(family, state string, plan ...string) string {
+				t.Helper()
+				args := append([]string{tool.run[1]}, plan...)
+				for _, a := range tool.run[2:] {
+					args = append(args, strings.NewReplacer("STATE", state, "FAMILY", family).Replace(a))
+				}
+				return h.run(tool.run[0], args...)
+			}
+			for _, family := range tool.families[1:] {
+				contains(t, family, run(family, tool.install, "--plan"), p.url+"/repo/yum/prod", "rpm --import", "/etc/pki/bulwark/portal-ca.pem", "onboard.json", "managed.json")
+				contains(t, family, run(family, "remove", "--plan"), "/etc/pki/bulwark", "/var/opt/bulwark")
+			}
+			run(tool.families[0], tool.install)
+			h.wantVersion("deb", previous+"-1")
+			stop := h.startAgent()
+			contains(t, "second run", run(tool.families[0], tool.install), "changed 0\n")
+			contains(t, "settings", h.run("bulwark", "config", "show"), `"real_time" [managed]`)
+			p.fetch(h, "install.sh", "/root/install.sh")
+			caught(h, h.run("sh", "/root/install.sh", "--verify"))
+			if got := h.health("licensed"); got != "true" {
+				t.Errorf("licensed is %q", got)
+			}
+			stop()
+			run(tool.families[0], "remove")
+			h.gone("/root/", "/var/lib/apt", "/var/cache")
+		})
+	}
 }
