@@ -112,7 +112,7 @@ func TestPages(t *testing.T) {
 	url, password, pkg := portal(t)
 	what := seed(t, pkg)
 	shots := os.Getenv("BULWARK_SCREENSHOTS") // a directory; none are made without it
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 14*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "flow.mjs")
 	cmd.Env = append(os.Environ(), "PORTAL_URL="+url, "PORTAL_PASSWORD="+password, "SCREENSHOT_DIR="+shots, "PROFILE_DIR="+t.TempDir(), "CHROMIUM="+chromium,

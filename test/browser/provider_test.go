@@ -64,12 +64,12 @@ func startProvider(t *testing.T) (*identity.Provider, *http.Client) {
 	}
 	t.Cleanup(func() {
 		cancel()
-		cmd.Wait() //nolint:errcheck // it was killed
+		cmd.Wait() // it was killed
 	})
 	issuer, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		cancel()
-		cmd.Wait() //nolint:errcheck // it has ended, or is killed
+		cmd.Wait() // it has ended, or is killed
 		t.Fatalf("the provider did not start: %v\n%s", err, &log)
 	}
 	p, err := identity.New(identity.Config{
