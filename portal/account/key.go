@@ -22,7 +22,7 @@ const maxKeyName = 64
 const maxCeremonies = 10_000
 
 // ErrNoKeys means that the portal is not set up for security keys.
-var ErrNoKeys = errors.New("security keys need a portal that is reached by a host name (--portal-url)")
+var ErrNoKeys = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost (--portal-url)")
 
 // ceremony is a challenge that waits for its answer. Like tickets, ceremonies are
 // kept in memory.

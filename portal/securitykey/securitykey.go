@@ -8,8 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
@@ -25,9 +25,9 @@ const maxAnswer = 16 << 10
 
 // Errors.
 var (
-	// ErrNoName means that the portal's address has no host name: browsers keep
-	// keys for names only.
-	ErrNoName = errors.New("security keys need a portal that is reached by a host name")
+	// ErrNoName means that browsers keep no keys for the host of the portal's
+	// address: it is no domain of two labels or more, in ASCII, nor localhost.
+	ErrNoName = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost")
 	// ErrRefused is wrapped by the reason why an answer is not accepted.
 	ErrRefused = errors.New("the answer of the security key is not accepted")
 )
@@ -56,23 +56,28 @@ type Challenge struct{ session webauthn.SessionData }
 // Party is the portal towards the keys.
 type Party struct{ w *webauthn.WebAuthn }
 
-// New returns the party of the portal with an address (https://host[:port]).
+// New returns the party of the portal with an address (https://host[:port]). The
+// error wraps ErrNoName when there can be none for its host.
 func New(portal string) (*Party, error) {
 	u, err := url.Parse(portal)
 	if err != nil {
 		return nil, fmt.Errorf("the portal's address: %w", err)
 	}
-	if u.Hostname() == "" || net.ParseIP(u.Hostname()) != nil {
-		return nil, ErrNoName
+	// Browsers hash the name in lower case, whatever was typed.
+	host := strings.ToLower(u.Hostname())
+	if err := protocol.ValidateRPID(host); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoName, err)
 	}
 	limit := webauthn.TimeoutConfig{Enforce: true, Timeout: Lifetime, TimeoutUVD: Lifetime}
 	w, err := webauthn.New(&webauthn.Config{
-		RPID: u.Hostname(), RPDisplayName: "Bulwark", RPOrigins: []string{u.Scheme + "://" + u.Host},
+		RPID: host, RPDisplayName: "Bulwark", RPOrigins: []string{u.Scheme + "://" + u.Host},
 		AttestationPreference: protocol.PreferNoAttestation,
 		// The password was checked before: the key is what one has, a PIN is not asked
 		// for again.
 		AuthenticatorSelection: protocol.AuthenticatorSelection{ResidentKey: protocol.ResidentKeyRequirementDiscouraged, UserVerification: protocol.VerificationDiscouraged},
 		Timeouts:               webauthn.TimeoutsConfig{Login: limit, Registration: limit},
+		// Clients add outputs of extensions unasked (credProps); none decides anything.
+		ExtensionsUnsolicitedOutputPolicy: protocol.UnsolicitedOutputPolicyIgnore,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("security keys for %s: %w", u.Host, err)

@@ -21,8 +21,10 @@ type Key struct {
 	Origin string
 	// Counter is the signature counter of the last answer.
 	Counter uint32
-	ID      []byte
-	private *ecdsa.PrivateKey
+	// Extensions are the outputs of extensions that the browser reports.
+	Extensions map[string]any
+	ID         []byte
+	private    *ecdsa.PrivateKey
 }
 
 // New makes a key for pages of an origin.
@@ -31,7 +33,7 @@ func New(origin string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
-	k := &Key{Origin: origin, ID: make([]byte, 32), private: private}
+	k := &Key{Origin: origin, Extensions: map[string]any{}, ID: make([]byte, 32), private: private}
 	rand.Read(k.ID) // never fails
 	return k, nil
 }
@@ -56,7 +58,7 @@ func (k *Key) client(kind, challenge string) ([]byte, error) {
 
 func (k *Key) answer(response map[string]any) (string, error) {
 	text, err := json.Marshal(map[string]any{
-		"id": encode(k.ID), "rawId": encode(k.ID), "type": "public-key", "response": response, "clientExtensionResults": map[string]any{},
+		"id": encode(k.ID), "rawId": encode(k.ID), "type": "public-key", "response": response, "clientExtensionResults": k.Extensions,
 	})
 	return string(text), err
 }
