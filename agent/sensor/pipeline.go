@@ -189,7 +189,7 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 	for sensorsDone != nil {
 		select {
 		case <-wake:
-			p.handleAll()
+			p.handleAll(losses.C)
 			now := time.Now()
 			if now.Sub(last) < busyInterval {
 				wake = nil
@@ -199,33 +199,52 @@ func (p *Pipeline) work(sensorsDone <-chan struct{}) {
 		case <-over.C:
 			wake = p.inbox.wake
 		case it := <-p.enriched:
-			p.reading -= it.size
-			p.pass(&it.ev)
-			p.inbox.reuse(it)
+			p.passRead(it)
 		case <-losses.C:
 			p.settle(time.Now())
 		case <-sensorsDone:
 			sensorsDone = nil
 		}
 	}
-	p.handleAll()
+	p.handleAll(losses.C)
 	close(hurry)
 	close(p.files)
 	for it := range p.enriched {
-		p.pass(&it.ev)
+		p.passRead(it)
 	}
 	p.settle(time.Now())
 }
 
-// handleAll handles what waits.
-func (p *Pipeline) handleAll() {
+// handleAll handles what waits. That may take minutes when each event waits for
+// hashes, so that what else is due is done between the events.
+func (p *Pipeline) handleAll(losses <-chan time.Time) {
 	p.inbox.take(func(it *item) {
 		size := it.size
 		if p.handle(it) {
 			p.inbox.reuse(it)
 		}
 		p.inbox.done(size)
+		for more := true; more; {
+			select {
+			case it := <-p.enriched:
+				p.passRead(it)
+			default:
+				more = false
+			}
+		}
+		select {
+		case <-losses:
+			p.settle(time.Now())
+		default:
+		}
 	})
+}
+
+// passRead passes on an event whose file was read.
+func (p *Pipeline) passRead(it *item) {
+	p.reading -= it.size
+	p.pass(&it.ev)
+	p.inbox.reuse(it)
 }
 
 // handle completes an event and passes it on. It reports whether that was all:

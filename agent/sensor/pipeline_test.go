@@ -226,6 +226,41 @@ func TestFilesLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
+// Events whose files were read are passed on between others that were taken
+// together with them, however long each of those takes.
+func TestFilesBetweenOthers(t *testing.T) {
+	const n = 500
+	var r results
+	begin, seen := make(chan struct{}), false
+	p := &sensor.Pipeline{
+		Table: sensortest.Table(t), Hasher: process.NewHasher("/proc", process.HasherOptions{}), Log: sensortest.Log(t),
+		OnEvent: func(ev *event.Event) {
+			<-begin
+			r.event(ev)
+			if seen = seen || ev.Class == event.ClassFile; !seen {
+				time.Sleep(20 * time.Millisecond)
+			}
+		},
+		Sensors: []sensor.Sensor{&fake{"batch", []event.Category{event.CategoryProcess, event.CategoryFile}, func(ctx context.Context, _ []event.Category, s sensor.Sink) error {
+			s.Ready()
+			s.Emit(event.Event{Class: event.ClassProcess, Action: event.ProcessCreated}, process.Image{})
+			s.Emit(event.Event{Class: event.ClassFile, Action: event.FileRenamed, File: event.File{FolderPath: "/nowhere/a"}}, process.Image{})
+			for range n {
+				s.Emit(event.Event{Class: event.ClassProcess, Action: event.ProcessCreated}, process.Image{})
+			}
+			close(begin)
+			<-ctx.Done()
+			return nil
+		}}},
+	}
+	stop := start(t, p)
+	r.wait(t, "all events", func() bool { return len(r.events) == n+2 })
+	stop()
+	if i := slices.IndexFunc(r.events, func(ev event.Event) bool { return ev.Class == event.ClassFile }); i < 0 || i >= n {
+		t.Errorf("the file's event is number %d of %d", i, n+2)
+	}
+}
+
 // The whole way on the real kernel: a process is started, its event has
 // hashes and ancestry, the rule matches, one alert comes of it.
 func TestRealProcessRaisesAlert(t *testing.T) {
