@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -100,6 +101,13 @@ func TestModifiers(t *testing.T) {
 			t.Errorf("%s: %v", match, got)
 		}
 	}
+	// Values of three options and of more stay below the bound of what modifiers make.
+	for _, options := range []string{"-a -b -c", "-a -b -c -d"} {
+		ev.Process.CommandLine = "run " + base64.StdEncoding.EncodeToString([]byte("x "+strings.ReplaceAll(options, "-", "/")+" y"))
+		if !matches(t, oneRule("  s:\n    CommandLine|windash|base64offset|contains: ' "+options+" '\n  condition: s\n"), ev) {
+			t.Errorf("windash and base64offset of %q", options)
+		}
+	}
 	// The value of an event may use the wide form.
 	ev.Process.CommandLine = "x h\x00i\x00 y"
 	if !matches(t, oneRule("  s:\n    CommandLine|wide|contains: hi\n  condition: s\n"), ev) {
@@ -119,8 +127,8 @@ func TestDashes(t *testing.T) {
 		{" -x ", 5, []string{" -x ", " /x ", " \u2013x ", " \u2014x ", " \u2015x "}},
 		{"--long", 5, []string{"--long", "-/long"}},
 		{"-a /b", 25, []string{"-a /b", "/a -b", "/a /b", "\u2014a \u2015b"}},
-		{"-a -b -c -d", 625, []string{"-a /b -c \u2013d"}},
-		{"-a /b -c -d -e", 6, []string{"-a /b -c -d -e", "-a -b -c -d -e", "/a /b /c /d /e"}},
+		{"-a -b -c", 125, []string{"-a /b \u2013c"}},
+		{"-a /b -c -d", 6, []string{"-a /b -c -d", "-a -b -c -d", "/a /b /c /d"}},
 	} {
 		got := dashes(c.value)
 		slices.Sort(got)

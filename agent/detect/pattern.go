@@ -370,8 +370,9 @@ const maxTransformed = 1000
 var optionDashes = []string{"-", "/", "\u2013", "\u2014", "\u2015"}
 
 // maxMixedDashes is up to how many options of a value each may have another dash;
-// beyond that all have the same: four options make 625 values.
-const maxMixedDashes = 4
+// beyond that all have the same. Three options make 125 values, of which base64offset
+// makes 375: below maxTransformed.
+const maxMixedDashes = 3
 
 // dashes gives s with each of optionDashes in the place of a hyphen or slash that
 // begins an option: what is before it is no part of a word, and what follows is.
