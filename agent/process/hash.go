@@ -16,7 +16,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -131,9 +130,9 @@ const HasherThread = "hasher"
 
 // Run computes until ctx ends.
 func (h *Hasher) Run(ctx context.Context) {
-	runtime.LockOSThread()                                                   // and never unlocked: the thread ends with its name
-	name, _ := unix.BytePtrFromString(HasherThread)                          // it has no NUL
-	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0) // without it, it has the program's name
+	runtime.LockOSThread() // and never unlocked: the thread ends with its name
+	// Before Linux 3.17 it keeps the program's name.
+	_ = os.WriteFile("/proc/thread-self/comm", []byte(HasherThread), 0)
 	buf := make([]byte, 64<<10)
 	for {
 		select {

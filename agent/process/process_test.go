@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -333,6 +334,19 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// hasThread reports whether a thread of the test has a name.
+func hasThread(t *testing.T, name string) bool {
+	t.Helper()
+	threads, err := filepath.Glob("/proc/self/task/*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(threads, func(file string) bool {
+		comm, err := os.ReadFile(file)
+		return err == nil && strings.TrimSpace(string(comm)) == name
+	})
+}
+
 func TestHasher(t *testing.T) {
 	h := NewHasher("", HasherOptions{Cache: 2, MaxFile: 1 << 20, Queue: 4})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -363,6 +377,12 @@ func TestHasher(t *testing.T) {
 	}
 	stop()
 	go h.Run(ctx)
+	// The thread that computes has a name, which those who measure look for.
+	for deadline := time.Now().Add(2 * time.Minute); !hasThread(t, HasherThread); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no thread has the hasher's name")
+		}
+	}
 	// The file is gone: the running process still has it.
 	if err := os.Remove(prog); err != nil {
 		t.Fatal(err)
