@@ -41,16 +41,18 @@ pack() {
 	done
 }
 
-# build_selinux compiles the policy module of the rpm.
+# build_selinux compiles the policy modules.
 build_selinux() {
 	if ! command -v checkmodule >/dev/null || ! command -v semodule_package >/dev/null; then
-		echo "package: the rpm needs checkmodule and semodule_package (checkpolicy, semodule-utils)" >&2
+		echo "package: the agent needs checkmodule and semodule_package (checkpolicy, semodule-utils)" >&2
 		exit 1
 	fi
 	mkdir -p "$out/selinux"
 	# The version of the module's format that RHEL 7 reads too.
 	checkmodule -M -m -c 17 -o "$out/selinux/bulwark.mod" packaging/selinux/bulwark.te
 	semodule_package -o "$out/selinux/bulwark.pp" -m "$out/selinux/bulwark.mod" -f packaging/selinux/bulwark.fc
+	checkmodule -M -m -c 17 -o "$out/selinux/bulwark_watch.mod" packaging/selinux/bulwark_watch.te
+	semodule_package -o "$out/selinux/bulwark_watch.pp" -m "$out/selinux/bulwark_watch.mod"
 }
 
 build_agent() {
@@ -71,7 +73,7 @@ build_agent() {
 	rm -rf "$out/man"
 	"$out/$host/bulwark" man --folder "$out/man"
 	gzip -n -9 "$out"/man/*.1
-	[[ " ${formats[*]} " != *" rpm "* ]] || build_selinux
+	build_selinux
 	for arch in "${archs[@]}"; do
 		packaging/sbom.sh bulwark "$VERSION" "$out/$arch"/{bulwark,bulwarkd,bulwark-guard} >"$out/$arch/bulwark.cdx.json"
 		pack agent "$arch"

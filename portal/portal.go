@@ -95,6 +95,9 @@ type Config struct {
 	// CheckInInterval is what agents are told; zero for the default of package
 	// ingest.
 	CheckInInterval time.Duration
+	// EventsPerMinute is how many events a device may deliver in the long run; zero
+	// for no limit.
+	EventsPerMinute int
 	Thresholds      inventory.Thresholds // zero for the defaults
 	HashCost        account.HashCost     // zero for the default
 	// FilesDir is the folder for what devices send for actions and for the
@@ -218,7 +221,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
 		Sink:          sink,
-		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, Indicators: indicatorLists{p.fleet, p.indicators}, CheckInInterval: cfg.CheckInInterval, Log: cfg.Logger, Now: cfg.Now,
+		Commands:      cfg.Control.Commands(), Files: files, Samples: taken, Indicators: indicatorLists{p.fleet, p.indicators}, CheckInInterval: cfg.CheckInInterval, EventsPerMinute: cfg.EventsPerMinute, Log: cfg.Logger, Now: cfg.Now,
 	}); err != nil {
 		return nil, err
 	}

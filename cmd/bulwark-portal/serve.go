@@ -23,7 +23,7 @@ import (
 type serveOptions struct {
 	listen, metricsListen, hostName, portalURL, logLevel, logFormat, secondFactor, eventStore string
 	retention, checkIn                                                                        days
-	eventMemory                                                                               int
+	eventMemory, eventsPerMinute                                                              int
 	definitionsEvery                                                                          days
 	publisher                                                                                 publisherOptions
 	repository                                                                                repositoryOptions
@@ -64,6 +64,7 @@ func serveCommand() *cobra.Command {
 	o.repository.flags(c)
 	o.signIn.flags(c)
 	o.archive.flags(c)
+	f.IntVar(&o.eventsPerMinute, "device-events-per-minute", 300_000, "how many events a device may deliver in the long run, after an hour's worth at once; 0 for no limit")
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
 	f.StringVar(&o.eventStore, "event-store", embedded, "where events are kept: embedded, or clickhouse://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/DATABASE[?cluster=NAME&secure=true&max_bytes=N&password_file=PATH]")
 	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
@@ -160,7 +161,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Archive: archiver, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Archive: archiver, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), EventsPerMinute: o.eventsPerMinute, SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,12 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, busyRetry, "an earlier batch of this device is still being stored")
 	}
 	defer s.end(id)
+	if wait, tell := s.quotas.wait(id, len(m.AlertsJson) > 0); wait > 0 {
+		if tell {
+			s.cfg.Log.Warn("a device delivers more events than it may and keeps them for now", "device", id, "limit_per_minute", s.cfg.EventsPerMinute)
+		}
+		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, wait, "this device has delivered more than %d events a minute", s.cfg.EventsPerMinute)
+	}
 	slice, _ := s.events.Get().(*[]event.Event)
 	defer func() {
 		if cap(*slice) > maxPooledEvents {
@@ -59,6 +65,7 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 		s.cfg.Log.Error("batch not stored", "device", id, "spool", m.SpoolId, "sequence", m.Sequence, "error", err)
 		return nil, agentv1.NewError(connect.CodeUnavailable, agentv1.ReasonInternal, busyRetry, "the portal cannot store events at this moment; see its log")
 	}
+	s.quotas.charge(id, len(b.Events))
 	return connect.NewResponse(&agentv1.DeliverResponse{AcknowledgedSequence: m.Sequence}), nil
 }
 

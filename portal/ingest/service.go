@@ -61,6 +61,9 @@ type Config struct {
 	Indicators Indicators
 	// CheckInInterval is what agents are told; 5 minutes when zero.
 	CheckInInterval time.Duration
+	// EventsPerMinute is how many events a device may deliver in the long run; none
+	// is refused when zero.
+	EventsPerMinute int
 	Log             *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
@@ -78,6 +81,8 @@ type Service struct {
 	events sync.Pool // *[]event.Event
 	closed chan struct{}
 	once   sync.Once
+
+	quotas quotas
 
 	mu   sync.Mutex
 	busy map[string]struct{} // devices with a delivery in progress
@@ -105,6 +110,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		cfg: cfg, zstd: dec, slots: make(chan struct{}, slots), room: semaphore.NewWeighted(maxDecoded), closed: make(chan struct{}), busy: map[string]struct{}{},
 		events: sync.Pool{New: func() any { return new([]event.Event) }},
+		quotas: quotas{perMinute: cfg.EventsPerMinute, now: cfg.Now, by: map[string]*quota{}},
 	}, nil
 }
 

@@ -57,15 +57,20 @@ func TestAppArmor(t *testing.T) {
 	}
 }
 
-// The SELinux module compiles as packaging/build.sh does it; the labels are of
-// its types.
+// The SELinux modules compile as packaging/build.sh does it; the labels are of
+// the first one's types.
 func TestSELinux(t *testing.T) {
 	dir := t.TempDir()
 	module, packed := filepath.Join(dir, "bulwark.mod"), filepath.Join(dir, "bulwark.pp")
 	run(t, "checkmodule", "-M", "-m", "-c", "17", "-o", module, "../../packaging/selinux/bulwark.te")
 	run(t, "semodule_package", "-o", packed, "-m", module, "-f", "../../packaging/selinux/bulwark.fc")
-	if st, err := os.Stat(packed); err != nil || st.Size() < 500 {
-		t.Fatalf("the module: %v, %v", st, err)
+	watch := filepath.Join(dir, "bulwark_watch.mod")
+	run(t, "checkmodule", "-M", "-m", "-c", "17", "-o", watch, "../../packaging/selinux/bulwark_watch.te")
+	run(t, "semodule_package", "-o", watch+".pp", "-m", watch)
+	for _, name := range []string{packed, watch + ".pp"} {
+		if st, err := os.Stat(name); err != nil || st.Size() < 500 {
+			t.Fatalf("the module %s: %v, %v", name, st, err)
+		}
 	}
 	te, err := os.ReadFile("../../packaging/selinux/bulwark.te")
 	if err != nil {
