@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -312,12 +313,27 @@ func TestScopeOfQueriesAndServices(t *testing.T) {
 	if d, err := w.inventory.Get(mine, w.device); err != nil || d.Group != "own" {
 		t.Errorf("a device that came into the group: %q, %v", d.Group, err)
 	}
+	unsorted := fleet.New(noSorting{w.control.Fleet()}, w.inventory, time.Now)
+	g[0].Description = "stored"
+	if _, err := unsorted.PutGroup(all, g[0], "test", ""); !errors.Is(err, fleet.ErrUnsorted) || !strings.Contains(err.Error(), "is stored") {
+		t.Errorf("a group whose devices cannot be sorted: %v", err)
+	}
+	if stored, err := w.fleet.Groups(all); err != nil || stored[0].Description != "stored" {
+		t.Errorf("%+v, %v", stored, err)
+	}
 	if err := w.fleet.DeleteGroup(all, g[0].ID, "test", ""); err != nil {
 		t.Fatal(err)
 	}
 	if list, _, err := w.inventory.List(mine, query.Query{}); err != nil || len(list) != 0 {
 		t.Errorf("with a deleted group: %v, %v", list, err)
 	}
+}
+
+// noSorting is a store that fails while devices are sorted into groups.
+type noSorting struct{ fleet.Store }
+
+func (noSorting) PutGroups(context.Context, fleet.Assignment, []string) error {
+	return errors.New("the disk is full")
 }
 
 // A file that more devices have than one filter may name.

@@ -39,6 +39,9 @@ var (
 	ErrNotFound = errors.New("there is no such group or policy")
 	// ErrConflict means that somebody else has changed it meanwhile.
 	ErrConflict = errors.New("somebody else has changed it meanwhile: load it again")
+	// ErrUnsorted means that a group was stored or removed, and that the devices are
+	// in the groups of before until Regroup.
+	ErrUnsorted = errors.New("its devices are sorted at the next pass")
 )
 
 // Invalid is a group or policy that cannot be kept; Target names the member.
@@ -350,7 +353,8 @@ func cleanName(name string) (string, error) {
 // Groups returns the groups by rank.
 func (s *Service) Groups(ctx context.Context) ([]Group, error) { return s.store.Groups(ctx) }
 
-// PutGroup adds a group (without id) or replaces one.
+// PutGroup adds a group (without id) or replaces one. With an error that wraps
+// ErrUnsorted it is stored all the same.
 func (s *Service) PutGroup(ctx context.Context, g Group, by, address string) (Group, error) {
 	var err error
 	if g.Name, err = cleanName(g.Name); err != nil {
@@ -382,7 +386,10 @@ func (s *Service) PutGroup(ctx context.Context, g Group, by, address string) (Gr
 	if err := s.store.PutGroup(ctx, g, Note{g.Updated, by, address, fmt.Sprintf("rank %d, rule %s", g.Rank, g.Rule)}); err != nil {
 		return g, err
 	}
-	return g, s.Regroup(ctx)
+	if err := s.Regroup(ctx); err != nil {
+		return g, fmt.Errorf("the group %s is stored; %w: %w", g.Name, ErrUnsorted, err)
+	}
+	return g, nil
 }
 
 // Regroup sorts the devices that have called into the groups again: a device is
@@ -419,12 +426,15 @@ func (s *Service) Regroup(ctx context.Context) error {
 }
 
 // DeleteGroup removes a group; policies that were for it alone are then for
-// nobody.
+// nobody. With an error that wraps ErrUnsorted it is removed all the same.
 func (s *Service) DeleteGroup(ctx context.Context, id, by, address string) error {
 	if err := s.store.DeleteGroup(ctx, id, Note{s.now().UTC(), by, address, ""}); err != nil {
 		return err
 	}
-	return s.Regroup(ctx)
+	if err := s.Regroup(ctx); err != nil {
+		return fmt.Errorf("the group is removed; %w: %w", ErrUnsorted, err)
+	}
+	return nil
 }
 
 // Policies returns the policies by priority.

@@ -365,6 +365,9 @@ func (s *Site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &configuration):
 		s.problem(w, r, http.StatusBadRequest, "This did not work", upperFirst(configuration.Message)+".")
+	case errors.Is(err, fleet.ErrUnsorted):
+		s.cfg.Logger.ErrorContext(r.Context(), "the devices are not sorted into the groups", "error", err)
+		s.problem(w, r, http.StatusInternalServerError, "The group is changed, its devices are not yet", "The portal sorts them at its next pass, within minutes. Its log says why it could not now.")
 	case errors.Is(err, fleet.ErrConflict):
 		s.problem(w, r, http.StatusConflict, "This did not work", upperFirst(err.Error())+".")
 	case errors.Is(err, indicator.ErrNotFound):
