@@ -56,7 +56,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8443", "address and port for agents, browsers and programs")
 	f.StringVar(&o.metricsListen, "metrics-listen", "off", "loopback address and port of /metrics for Prometheus, or off")
 	f.StringVar(&o.hostName, "host-name", "localhost,127.0.0.1", "host names and addresses of the portal, separated by commas; the first is the main one")
-	f.StringVar(&o.portalURL, "portal-url", "", "address under which agents reach the portal (default: the first host name and the port)")
+	f.StringVar(&o.portalURL, "portal-url", "", "address under which agents and browsers reach the portal, and by which security keys and the identity provider know it (default: the first host name and the port)")
 	f.Var(&o.retention, "retention", "how long events are kept")
 	f.Var(&o.checkIn, "check-in-interval", "how often agents report (default 5m)")
 	f.Var(&o.definitionsEvery, "definitions-interval", "how often a release of definitions is built from definitions/sources in the data folder; 0 for never")
