@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"html"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -12,11 +13,13 @@ import (
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/securitykey/keytest"
 )
 
 var (
 	qrText       = regexp.MustCompile(`<p class="mono qr-text">([A-Z2-7 ]+)</p>`)
 	recoveryCode = regexp.MustCompile(`<li>([a-z0-9-]{19})</li>`)
+	keyOptions   = regexp.MustCompile(`data-key-create="([^"]+)"`)
 	oneTimeText  = regexp.MustCompile(`<code>([a-z0-9-]{23})</code>`)
 )
 
@@ -88,6 +91,25 @@ func TestSecondFactorPages(t *testing.T) {
 	}
 	if _, text := w.get(t, c, "/account/second-factor"); strings.Contains(text, shown[1]) || strings.Contains(text, codes[0][1]) {
 		t.Error("the secret or a code is shown again")
+	}
+	_, text = w.get(t, c, "/account/second-factor")
+	if strings.Contains(text, `value="remove-`) {
+		t.Error("the only second factor can be removed")
+	}
+	key, err := keytest.New(w.cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := key.Create([]byte(html.UnescapeString(keyOptions.FindStringSubmatch(text)[1])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, _ = w.post(t, c, "/account/second-factor", url.Values{"csrf": {own}, "do": {"add-key"}, "name": {"desk"}, "created": {made}, "code": {codes[9][1]}, "password": {testPassword}})
+	if resp.StatusCode != http.StatusSeeOther {
+		t.Fatalf("a key beside the authenticator: %s", resp.Status)
+	}
+	if _, text := w.get(t, c, "/account/second-factor"); strings.Count(text, `value="remove-key `) != 1 || !strings.Contains(text, `value="remove-authenticator"`) {
+		t.Error("one of two second factors cannot be removed")
 	}
 	if resp, _ := factor("disable", codes[0][1], testPassword); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("turned off in a role that needs it: %s", resp.Status)

@@ -140,12 +140,12 @@ type SecondFactors interface {
 	// another that is not; ErrExists when one is confirmed.
 	BeginSecondFactor(ctx context.Context, f SecondFactor) error
 	// ConfirmSecondFactor makes the secret good if it is still that one, notes
-	// the step of the code that proved it, sets the recovery codes and ends all
-	// other sessions of the user.
+	// the step of the code that proved it, sets the recovery codes if there are any,
+	// and ends all other sessions of the user.
 	ConfirmSecondFactor(ctx context.Context, f SecondFactor, step int64, codes [][32]byte, keep [32]byte, a Audit) error
 	// RemoveAuthenticator removes the authenticator of a user who has a security
-	// key; ErrLast for another.
-	RemoveAuthenticator(ctx context.Context, userID string, a Audit) error
+	// key, and ends the sessions of the user but the one to keep; ErrLast for another.
+	RemoveAuthenticator(ctx context.Context, userID string, keep [32]byte, a Audit) error
 	// UseStep notes that the code of a step was accepted; ErrUsed when one of it
 	// or of a later step was.
 	UseStep(ctx context.Context, userID string, step int64) error
@@ -164,9 +164,10 @@ type SecondFactors interface {
 	// UseSecurityKey keeps what a key is after its use; ErrUsed when its
 	// counter has not grown, ErrNotFound when it was removed.
 	UseSecurityKey(ctx context.Context, userID string, k securitykey.Key, at time.Time) error
-	// RemoveSecurityKey removes a key; ErrLast when it is the only second factor,
-	// ErrNotFound when the user has no such key.
-	RemoveSecurityKey(ctx context.Context, userID string, id []byte, a Audit) error
+	// RemoveSecurityKey removes a key and ends the sessions of the user but the one
+	// to keep; ErrLast when it is the only second factor, ErrNotFound when the user
+	// has no such key.
+	RemoveSecurityKey(ctx context.Context, userID string, id []byte, keep [32]byte, a Audit) error
 	// RemoveSecondFactor removes the authenticator, all keys and all codes; it fails
 	// with ErrNotFound when there is neither authenticator nor key. It ends the
 	// sessions of the user but the one to keep.

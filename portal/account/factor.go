@@ -39,9 +39,6 @@ const RecoveryCodes = 10
 // TicketLifetime is how long the code may take after the password.
 const TicketLifetime = 5 * time.Minute
 
-// maxTickets bounds the sign-ins that wait for a code.
-const maxTickets = 10_000
-
 // Errors of second factors.
 var (
 	// ErrCode is the answer to a wrong code, to one that was used and to one that
@@ -64,12 +61,10 @@ type CodeNeeded struct{ Ticket string }
 // Error says that a code is needed.
 func (*CodeNeeded) Error() string { return "a code of the second factor is needed" }
 
-// ticket is a sign-in whose password was right. Tickets are kept in memory: they
-// end with the portal.
+// ticket is a sign-in whose password was right.
 type ticket struct {
 	userID   string
 	changed  time.Time // of the password
-	expires  time.Time
 	failures int
 }
 
@@ -83,52 +78,22 @@ func (s *Service) MustEnroll(u User) bool {
 func (s *Service) Required(r access.Role) bool { return slices.Contains(s.required, r) }
 
 func (s *Service) newTicket(u User, now time.Time) string {
-	s.ticketMu.Lock()
-	defer s.ticketMu.Unlock()
-	var oldest [32]byte
-	var at time.Time
-	for k, t := range s.tickets {
-		if now.After(t.expires) {
-			delete(s.tickets, k)
-		} else if at.IsZero() || t.expires.Before(at) {
-			oldest, at = k, t.expires
-		}
-	}
-	if len(s.tickets) >= maxTickets {
-		delete(s.tickets, oldest)
-	}
 	plain := secret()
-	s.tickets[sha256.Sum256([]byte(plain))] = &ticket{userID: u.ID, changed: u.Changed, expires: now.Add(TicketLifetime)}
+	s.tickets.put(plain, ticket{userID: u.ID, changed: u.Changed}, now)
 	return plain
 }
 
-// takeTicket returns what the ticket is for.
-func (s *Service) takeTicket(plain string, now time.Time) (ticket, bool) {
-	s.ticketMu.Lock()
-	defer s.ticketMu.Unlock()
-	t := s.tickets[sha256.Sum256([]byte(plain))]
-	if t == nil || now.After(t.expires) {
-		return ticket{}, false
-	}
-	return *t, true
-}
-
-// endTicket ends a ticket, or counts a failure of it.
-func (s *Service) endTicket(plain string, failed bool) {
-	s.ticketMu.Lock()
-	defer s.ticketMu.Unlock()
-	k := sha256.Sum256([]byte(plain))
-	if t := s.tickets[k]; t != nil && failed {
-		if t.failures++; t.failures < codeFailures {
-			return
-		}
-	}
-	delete(s.tickets, k)
+// failTicket counts a failure of a ticket and ends it after too many.
+func (s *Service) failTicket(plain string) {
+	s.tickets.change(plain, func(t *ticket) bool {
+		t.failures++
+		return t.failures < codeFailures
+	})
 }
 
 // ticketUser returns who has the ticket; ErrTicket when it is good no more.
 func (s *Service) ticketUser(ctx context.Context, plain string) (User, error) {
-	t, ok := s.takeTicket(plain, s.now())
+	t, ok := s.tickets.get(plain, s.now())
 	if !ok {
 		return User{}, ErrTicket
 	}
@@ -137,7 +102,7 @@ func (s *Service) ticketUser(ctx context.Context, plain string) (User, error) {
 		return User{}, fmt.Errorf("signing in: %w", err)
 	}
 	if err != nil || u.Disabled || !u.SecondFactor || !u.Changed.Equal(t.changed) || s.localOff {
-		s.endTicket(plain, false)
+		s.tickets.end(plain)
 		return User{}, ErrTicket
 	}
 	return u, nil
@@ -152,11 +117,11 @@ func (s *Service) SignInProof(ctx context.Context, plain string, p Proof, addres
 	how, err := s.checkProof(ctx, u, p, plain, address)
 	if err != nil {
 		if errors.Is(err, ErrCode) || errors.Is(err, securitykey.ErrRefused) {
-			s.endTicket(plain, true)
+			s.failTicket(plain)
 		}
 		return "", User{}, err
 	}
-	s.endTicket(plain, false)
+	s.tickets.end(plain)
 	cookie, err := s.open(ctx, u, address, agent, how)
 	return cookie, u, err
 }
@@ -310,23 +275,29 @@ func (s *Service) FactorURI(f SecondFactor, u User, issuer string) (uri, text st
 }
 
 // ConfirmFactor turns the authenticator on: the password, and a code that shows
-// that the authenticator has the secret; with security keys the proof of one, too.
-// It ends the other sessions of the user and returns the recovery codes, which are
-// shown once.
+// that the authenticator has the secret; with security keys a proof, too, which is
+// spent only if everything else is right. It ends the other sessions of the user.
+// The first second factor brings recovery codes, which it returns.
 func (s *Service) ConfirmFactor(ctx context.Context, sess Session, u User, password, code string, p Proof, address string) ([]string, error) {
-	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
+	if err := s.confirm(ctx, u, password, address); err != nil {
 		return nil, err
 	}
 	f, err := s.store.SecondFactor(ctx, u.ID)
 	if err != nil {
 		return nil, fmt.Errorf("second factor of %s: %w", u.Name, err)
 	}
+	if !f.Confirmed.IsZero() { // its codes are for checkProof, which counts the wrong ones
+		return nil, ErrExists
+	}
 	now := s.now()
 	step, err := s.stepOf(f, normalCode(code), now)
 	if err != nil {
 		return nil, err
 	}
-	plain, hashes := newRecoveryCodes()
+	if err := s.prove(ctx, sess, u, p, address); err != nil {
+		return nil, err
+	}
+	plain, hashes := firstRecoveryCodes(u)
 	err = s.store.ConfirmSecondFactor(ctx, f, step, hashes, sess.Hash, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.enable", Target: u.Name})
 	if err != nil {
 		return nil, fmt.Errorf("second factor of %s: %w", u.Name, err)
@@ -340,6 +311,11 @@ func (s *Service) confirmWith(ctx context.Context, sess Session, u User, passwor
 	if err := s.confirm(ctx, u, password, address); err != nil {
 		return err
 	}
+	return s.prove(ctx, sess, u, p, address)
+}
+
+// prove spends a proof of the second factor, if the account has one.
+func (s *Service) prove(ctx context.Context, sess Session, u User, p Proof, address string) error {
 	if !u.SecondFactor {
 		return nil
 	}
@@ -385,12 +361,12 @@ func (s *Service) DisableFactor(ctx context.Context, sess Session, u User, passw
 }
 
 // RemoveAuthenticator removes the authenticator and leaves the keys, with the
-// password and a proof.
+// password and a proof. It ends the other sessions of the user.
 func (s *Service) RemoveAuthenticator(ctx context.Context, sess Session, u User, password string, p Proof, address string) error {
 	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
 		return err
 	}
-	err := s.store.RemoveAuthenticator(ctx, u.ID, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.remove-authenticator", Target: u.Name})
+	err := s.store.RemoveAuthenticator(ctx, u.ID, sess.Hash, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.remove-authenticator", Target: u.Name})
 	if err != nil {
 		return fmt.Errorf("authenticator of %s: %w", u.Name, err)
 	}
@@ -428,6 +404,15 @@ func newRecoveryCodes() (plain []string, hashes [][32]byte) {
 		plain = append(plain, c[:4]+"-"+c[4:8]+"-"+c[8:12]+"-"+c[12:])
 	}
 	return plain, hashes
+}
+
+// firstRecoveryCodes are those that the first second factor of a user brings; none
+// for another one: the codes that somebody has written down stay good.
+func firstRecoveryCodes(u User) (plain []string, hashes [][32]byte) {
+	if u.SecondFactor {
+		return nil, nil
+	}
+	return newRecoveryCodes()
 }
 
 // normalCode removes what people put between groups. It is bounded: what is

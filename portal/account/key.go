@@ -1,10 +1,11 @@
 package account
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,18 +19,13 @@ const MaxSecurityKeys = 10
 // maxKeyName bounds the name of a key in bytes.
 const maxKeyName = 64
 
-// maxCeremonies bounds the challenges that wait for an answer.
-const maxCeremonies = 10_000
-
 // ErrNoKeys means that the portal is not set up for security keys.
 var ErrNoKeys = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost (--portal-url)")
 
-// ceremony is a challenge that waits for its answer. Like tickets, ceremonies are
-// kept in memory.
+// ceremony is a challenge that waits for its answer.
 type ceremony struct {
 	userID    string
 	challenge *securitykey.Challenge
-	expires   time.Time
 }
 
 // What a challenge is for.
@@ -40,60 +36,37 @@ const (
 
 // ceremonyOf names the challenge of a session or a ticket: there is one of each
 // purpose, and a new one takes the place of the one before.
-func ceremonyOf(purpose, secret string) [32]byte {
-	return sha256.Sum256([]byte(purpose + " " + secret))
+func ceremonyOf(purpose, secret string) string { return purpose + " " + secret }
+
+func (s *Service) begin(purpose, secret string, u User, c *securitykey.Challenge) {
+	s.ceremonies.put(ceremonyOf(purpose, secret), ceremony{u.ID, c}, s.now())
 }
 
-func (s *Service) keep(k [32]byte, c ceremony) {
-	now := s.now()
-	c.expires = now.Add(securitykey.Lifetime)
-	s.ceremonyMu.Lock()
-	defer s.ceremonyMu.Unlock()
-	if len(s.ceremonies) >= maxCeremonies {
-		var oldest [32]byte
-		var at time.Time
-		for k, c := range s.ceremonies {
-			if now.After(c.expires) {
-				delete(s.ceremonies, k)
-			} else if at.IsZero() || c.expires.Before(at) {
-				oldest, at = k, c.expires
-			}
-		}
-		if len(s.ceremonies) >= maxCeremonies {
-			delete(s.ceremonies, oldest)
-		}
-	}
-	s.ceremonies[k] = c
-}
-
-// take returns a challenge of the user's, once.
-func (s *Service) take(k [32]byte, u User) (*securitykey.Challenge, error) {
-	s.ceremonyMu.Lock()
-	defer s.ceremonyMu.Unlock()
-	c, ok := s.ceremonies[k]
-	delete(s.ceremonies, k)
-	if !ok || c.userID != u.ID || s.now().After(c.expires) {
+// finish returns a challenge of the user's, once.
+func (s *Service) finish(purpose, secret string, u User) (*securitykey.Challenge, error) {
+	c, ok := s.ceremonies.take(ceremonyOf(purpose, secret), s.now())
+	if !ok || c.userID != u.ID {
 		return nil, ErrChallenge
 	}
 	return c.challenge, nil
 }
 
-// holder is the user as the keys know it.
-func (s *Service) holder(ctx context.Context, u User) (securitykey.User, error) {
-	list, err := s.store.SecurityKeys(ctx, u.ID)
-	if err != nil {
-		return securitykey.User{}, fmt.Errorf("security keys of %s: %w", u.Name, err)
-	}
+// holderOf is the user as the keys know it.
+func holderOf(u User, keys []SecurityKey) securitykey.User {
 	h := securitykey.User{ID: u.ID, Name: u.Name}
-	for _, k := range list {
+	for _, k := range keys {
 		h.Keys = append(h.Keys, k.Key)
 	}
-	return h, nil
+	return h
 }
 
 // SecurityKeys returns the keys of a user.
 func (s *Service) SecurityKeys(ctx context.Context, u User) ([]SecurityKey, error) {
-	return s.store.SecurityKeys(ctx, u.ID)
+	keys, err := s.store.SecurityKeys(ctx, u.ID)
+	if err != nil {
+		return nil, fmt.Errorf("security keys of %s: %w", u.Name, err)
+	}
+	return keys, nil
 }
 
 // KeyHost is the name under which the portal has to be reached for security keys;
@@ -112,27 +85,27 @@ func (s *Service) AskTicket(ctx context.Context, plain string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.ask(ctx, u, plain)
-}
-
-// Ask does the same for somebody who is signed in.
-func (s *Service) Ask(ctx context.Context, sess Session, u User) ([]byte, error) {
-	return s.ask(ctx, u, sess.CSRF)
-}
-
-func (s *Service) ask(ctx context.Context, u User, secret string) ([]byte, error) {
-	if s.keys == nil {
-		return nil, nil
-	}
-	h, err := s.holder(ctx, u)
-	if err != nil || len(h.Keys) == 0 {
-		return nil, err
-	}
-	options, challenge, err := s.keys.Ask(h)
+	keys, err := s.SecurityKeys(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	s.keep(ceremonyOf(toProve, secret), ceremony{userID: u.ID, challenge: challenge})
+	return s.ask(u, keys, plain)
+}
+
+// Ask does the same for somebody who is signed in and has these keys.
+func (s *Service) Ask(sess Session, u User, keys []SecurityKey) ([]byte, error) {
+	return s.ask(u, keys, sess.CSRF)
+}
+
+func (s *Service) ask(u User, keys []SecurityKey, secret string) ([]byte, error) {
+	if s.keys == nil || len(keys) == 0 {
+		return nil, nil
+	}
+	options, challenge, err := s.keys.Ask(holderOf(u, keys))
+	if err != nil {
+		return nil, err
+	}
+	s.begin(toProve, secret, u, challenge)
 	return options, nil
 }
 
@@ -141,15 +114,15 @@ func (s *Service) acceptAnswer(ctx context.Context, u User, answer, secret strin
 	if s.keys == nil {
 		return "", ErrNoKeys
 	}
-	challenge, err := s.take(ceremonyOf(toProve, secret), u)
+	challenge, err := s.finish(toProve, secret, u)
 	if err != nil {
 		return "", err
 	}
-	h, err := s.holder(ctx, u)
+	keys, err := s.SecurityKeys(ctx, u)
 	if err != nil {
 		return "", err
 	}
-	k, err := s.keys.Answered(h, challenge, answer)
+	k, err := s.keys.Answered(holderOf(u, keys), challenge, answer)
 	if err != nil {
 		return "", err
 	}
@@ -160,28 +133,25 @@ func (s *Service) acceptAnswer(ctx context.Context, u User, answer, secret strin
 	return "security key", err
 }
 
-// BeginKey returns the options for navigator.credentials.create, in JSON; none
-// when the portal has no security keys or the user has as many as there may be.
-func (s *Service) BeginKey(ctx context.Context, sess Session, u User) ([]byte, error) {
-	if s.keys == nil || u.Issuer != "" {
+// BeginKey returns the options for navigator.credentials.create of a user who has
+// these keys, in JSON; none when the portal has no security keys or the user has as
+// many as there may be.
+func (s *Service) BeginKey(sess Session, u User, keys []SecurityKey) ([]byte, error) {
+	if s.keys == nil || u.Issuer != "" || len(keys) >= MaxSecurityKeys {
 		return nil, nil
 	}
-	h, err := s.holder(ctx, u)
-	if err != nil || len(h.Keys) >= MaxSecurityKeys {
-		return nil, err
-	}
-	options, challenge, err := s.keys.Register(h)
+	options, challenge, err := s.keys.Register(holderOf(u, keys))
 	if err != nil {
 		return nil, err
 	}
-	s.keep(ceremonyOf(toRegister, sess.CSRF), ceremony{userID: u.ID, challenge: challenge})
+	s.begin(toRegister, sess.CSRF, u, challenge)
 	return options, nil
 }
 
 // AddKey registers a key: its name, what it answered to the challenge of BeginKey,
-// the password and, if there is a second factor, a proof of it. It ends the other
-// sessions of the user. The first second factor brings recovery codes, which it
-// returns.
+// the password and, if there is a second factor, a proof of it, which is spent only
+// if everything else is right. It ends the other sessions of the user. The first
+// second factor brings recovery codes, which it returns.
 func (s *Service) AddKey(ctx context.Context, sess Session, u User, name, answer, password string, p Proof, address string) ([]string, error) {
 	name = strings.TrimSpace(name)
 	if name == "" || len(name) > maxKeyName || inventory.Clean(name, maxKeyName) != name {
@@ -190,29 +160,28 @@ func (s *Service) AddKey(ctx context.Context, sess Session, u User, name, answer
 	if s.keys == nil {
 		return nil, ErrNoKeys
 	}
-	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
+	if err := s.confirm(ctx, u, password, address); err != nil {
 		return nil, err
 	}
-	challenge, err := s.take(ceremonyOf(toRegister, sess.CSRF), u)
+	challenge, err := s.finish(toRegister, sess.CSRF, u)
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.holder(ctx, u)
+	keys, err := s.SecurityKeys(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	if len(h.Keys) >= MaxSecurityKeys {
+	if len(keys) >= MaxSecurityKeys {
 		return nil, invalid("there are %d security keys already: remove one first", MaxSecurityKeys)
 	}
-	k, err := s.keys.Registered(h, challenge, answer)
+	k, err := s.keys.Registered(holderOf(u, keys), challenge, answer)
 	if err != nil {
 		return nil, err
 	}
-	var plain []string
-	var hashes [][32]byte
-	if !u.SecondFactor {
-		plain, hashes = newRecoveryCodes()
+	if err := s.prove(ctx, sess, u, p, address); err != nil {
+		return nil, err
 	}
+	plain, hashes := firstRecoveryCodes(u)
 	now := s.now()
 	err = s.store.AddSecurityKey(ctx, SecurityKey{UserID: u.ID, Name: name, Key: k, Created: now}, hashes, sess.Hash,
 		Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.add-key", Target: u.Name, Detail: name})
@@ -222,25 +191,26 @@ func (s *Service) AddKey(ctx context.Context, sess Session, u User, name, answer
 	return plain, nil
 }
 
-// RemoveKey removes a key, with the password and a proof; ErrLast when it is the
-// only second factor.
+// RemoveKey removes a key, with the password and a proof, and ends the other
+// sessions of the user; ErrLast when it is the only second factor.
 func (s *Service) RemoveKey(ctx context.Context, sess Session, u User, id []byte, password string, p Proof, address string) error {
-	if err := s.confirmWith(ctx, sess, u, password, p, address); err != nil {
+	if err := s.confirm(ctx, u, password, address); err != nil {
 		return err
 	}
-	list, err := s.store.SecurityKeys(ctx, u.ID)
+	keys, err := s.SecurityKeys(ctx, u)
 	if err != nil {
-		return fmt.Errorf("security keys of %s: %w", u.Name, err)
+		return err
 	}
-	for _, k := range list {
-		if string(k.ID) != string(id) {
-			continue
-		}
-		err := s.store.RemoveSecurityKey(ctx, u.ID, id, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.remove-key", Target: u.Name, Detail: k.Name})
-		if err != nil {
-			return fmt.Errorf("security key %q of %s: %w", k.Name, u.Name, err)
-		}
-		return nil
+	i := slices.IndexFunc(keys, func(k SecurityKey) bool { return bytes.Equal(k.ID, id) })
+	if i < 0 {
+		return ErrNotFound
 	}
-	return ErrNotFound
+	if err := s.prove(ctx, sess, u, p, address); err != nil {
+		return err
+	}
+	err = s.store.RemoveSecurityKey(ctx, u.ID, id, sess.Hash, Audit{Time: s.now(), Actor: u.Name, Address: address, Action: "second-factor.remove-key", Target: u.Name, Detail: keys[i].Name})
+	if err != nil {
+		return fmt.Errorf("security key %q of %s: %w", keys[i].Name, u.Name, err)
+	}
+	return nil
 }

@@ -25,9 +25,18 @@ func (k *keyed) reload() {
 	}
 }
 
+func (k *keyed) list() []account.SecurityKey {
+	k.t.Helper()
+	keys, err := k.SecurityKeys(k.t.Context(), k.user)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return keys
+}
+
 func (k *keyed) prove(key *keytest.Key) account.Proof {
 	k.t.Helper()
-	options, err := k.Ask(k.t.Context(), k.sess, k.user)
+	options, err := k.Ask(k.sess, k.user, k.list())
 	if err != nil || len(options) == 0 {
 		k.t.Fatalf("%s, %v", options, err)
 	}
@@ -50,7 +59,7 @@ func (k *keyed) newKey() *keytest.Key {
 // add registers a key and returns the recovery codes that this made.
 func (k *keyed) add(name string, key *keytest.Key, p account.Proof) ([]string, error) {
 	k.t.Helper()
-	options, err := k.BeginKey(k.t.Context(), k.sess, k.user)
+	options, err := k.BeginKey(k.sess, k.user, k.list())
 	if err != nil || len(options) == 0 {
 		k.t.Fatalf("%s, %v", options, err)
 	}
@@ -174,8 +183,26 @@ func TestSecurityKeys(t *testing.T) {
 	want(k.enter(k.ticket(), k.code(0)), account.ErrCode, "an authenticator that is not confirmed")
 	_, err = k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, k.code(0), account.Proof{}, "")
 	want(err, account.ErrCode, "confirming without the key")
-	_, err = k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, k.code(0), k.prove(first), "")
+	// The recovery code is not spent on a form that is wrong elsewhere, and those of
+	// the first second factor stay good.
+	spare := account.Proof{Code: codes[1]}
+	_, err = k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, "000000", spare, "")
+	want(err, account.ErrCode, "confirming with a wrong code")
+	_, err = k.AddKey(ctx, k.sess, k.user, "late", "{}", goodPassword, spare, "")
+	want(err, account.ErrChallenge, "a key without a challenge")
+	if _, err := k.BeginKey(k.sess, k.user, k.list()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.AddKey(ctx, k.sess, k.user, "odd", "{}", goodPassword, spare, "")
+	want(err, securitykey.ErrRefused, "a key with an odd answer")
+	want(k.RemoveKey(ctx, k.sess, k.user, []byte("x"), goodPassword, spare, ""), account.ErrNotFound, "no such key, with a recovery code")
+	more, err := k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, k.code(0), spare, "")
 	want(err, nil, "confirming")
+	if n, err := k.RecoveryCodesLeft(ctx, k.user); err != nil || n != account.RecoveryCodes-2 || more != nil {
+		t.Errorf("%d recovery codes are left, %v new ones, %v", n, more, err)
+	}
+	_, err = k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, k.code(1), account.Proof{}, "")
+	want(err, account.ErrExists, "a code of the authenticator where the wrong ones are not counted")
 	k.now = k.now.Add(time.Hour)
 	want(k.enter(k.ticket(), k.code(0)), nil, "the authenticator")
 	want(k.RemoveKey(ctx, k.sess, k.user, first.ID, goodPassword, account.Proof{Code: k.code(1)}, ""), nil, "removing the key with a code")
@@ -219,7 +246,7 @@ func TestTooManyKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if options, err := k.BeginKey(t.Context(), k.sess, k.user); err != nil || options != nil {
+	if options, err := k.BeginKey(k.sess, k.user, k.list()); err != nil || options != nil {
 		t.Errorf("one more: %s, %v", options, err)
 	}
 }

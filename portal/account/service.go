@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
@@ -54,12 +53,10 @@ type Service struct {
 	// checked.
 	codes    *limiter
 	checking chan struct{}
-	ticketMu sync.Mutex
-	tickets  map[[32]byte]*ticket
+	tickets  *waiting[ticket]
 
 	keys       *securitykey.Party
-	ceremonyMu sync.Mutex
-	ceremonies map[[32]byte]ceremony
+	ceremonies *waiting[ceremony]
 }
 
 // Options of a Service.
@@ -84,8 +81,8 @@ func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 		store: store, now: now, cost: cost, limit: newLimiter(maxWait),
 		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
 		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff, issuer: o.Issuer,
-		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: map[[32]byte]*ticket{},
-		keys: o.Keys, ceremonies: map[[32]byte]ceremony{},
+		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: newWaiting[ticket](TicketLifetime),
+		keys: o.Keys, ceremonies: newWaiting[ceremony](securitykey.Lifetime),
 	}
 }
 

@@ -114,6 +114,7 @@ type factorPage struct {
 	Required bool
 	Since    time.Time
 	On       bool // the authenticator or a key
+	Several  bool // more than one of them: each may be removed
 	Left     int  // recovery codes
 	Keys     []keyRow
 	// KeyHost is the name that keys are for; empty when the portal has none.
@@ -223,14 +224,15 @@ func (s *Site) keysOf(ctx context.Context, v visit, p *factorPage) error {
 		p.Keys = append(p.Keys, keyRow{SecurityKey: k, Value: removeKey + hex.EncodeToString(k.ID)})
 	}
 	p.On = p.State == "on" || len(keys) > 0
+	p.Several = (p.State == "on" && len(keys) > 0) || len(keys) > 1
 	if p.Left, err = a.RecoveryCodesLeft(ctx, v.user); err != nil {
 		return err
 	}
-	register, err := a.BeginKey(ctx, v.session, v.user)
+	register, err := a.BeginKey(v.session, v.user, keys)
 	if err != nil {
 		return err
 	}
-	ask, err := a.Ask(ctx, v.session, v.user)
+	ask, err := a.Ask(v.session, v.user, keys)
 	p.Register, p.Ask = string(register), string(ask)
 	return err
 }

@@ -66,8 +66,10 @@ func (s accountStore) ConfirmSecondFactor(ctx context.Context, f account.SecondF
 		if err := one(res, err, account.ErrNotFound); err != nil {
 			return err
 		}
-		if err := setRecoveryCodes(ctx, tx, f.UserID, codes); err != nil {
-			return err
+		if len(codes) > 0 {
+			if err := setRecoveryCodes(ctx, tx, f.UserID, codes); err != nil {
+				return err
+			}
 		}
 		if err := endSessions(ctx, tx, f.UserID, keep); err != nil {
 			return err
@@ -160,16 +162,16 @@ func (s accountStore) UseSecurityKey(ctx context.Context, userID string, k secur
 	})
 }
 
-func (s accountStore) RemoveSecurityKey(ctx context.Context, userID string, id []byte, a account.Audit) error {
-	return s.removeOne(ctx, userID, a, `DELETE FROM security_keys WHERE user_id = ? AND id = ?`, userID, id)
+func (s accountStore) RemoveSecurityKey(ctx context.Context, userID string, id []byte, keep [32]byte, a account.Audit) error {
+	return s.removeOne(ctx, userID, keep, a, `DELETE FROM security_keys WHERE user_id = ? AND id = ?`, userID, id)
 }
 
-func (s accountStore) RemoveAuthenticator(ctx context.Context, userID string, a account.Audit) error {
-	return s.removeOne(ctx, userID, a, `DELETE FROM second_factors WHERE user_id = ?`, userID)
+func (s accountStore) RemoveAuthenticator(ctx context.Context, userID string, keep [32]byte, a account.Audit) error {
+	return s.removeOne(ctx, userID, keep, a, `DELETE FROM second_factors WHERE user_id = ?`, userID)
 }
 
 // removeOne removes one of several second factors.
-func (s accountStore) removeOne(ctx context.Context, userID string, a account.Audit, q string, args ...any) error {
+func (s accountStore) removeOne(ctx context.Context, userID string, keep [32]byte, a account.Audit, q string, args ...any) error {
 	return s.change(ctx, func(tx *transaction) error {
 		res, err := tx.ExecContext(ctx, q, args...)
 		if err := one(res, err, account.ErrNotFound); err != nil {
@@ -181,6 +183,9 @@ func (s accountStore) removeOne(ctx context.Context, userID string, a account.Au
 		}
 		if !left {
 			return account.ErrLast
+		}
+		if err := endSessions(ctx, tx, userID, keep); err != nil {
+			return err
 		}
 		return addAudit(ctx, tx, a)
 	})

@@ -76,6 +76,7 @@ func factors(t *testing.T, s account.Store) {
 	if u, err := s.UserByName(ctx, "ann"); err != nil || !u.SecondFactor {
 		t.Errorf("after it is confirmed: %+v, %v", u, err)
 	}
+	left(2)
 	for _, step := range []int64{4, 5} {
 		must(s.UseStep(ctx, ann.ID, step), account.ErrUsed, "a step that is past")
 	}
@@ -135,8 +136,12 @@ func securityKeys(t *testing.T, s account.Store, ann, bob account.User) {
 	if u, err := s.User(ctx, ann.ID); err != nil || !u.SecondFactor {
 		t.Errorf("with a key: %+v, %v", u, err)
 	}
-	must(s.RemoveSecurityKey(ctx, ann.ID, first.ID, Audit("x")), account.ErrLast, "the last key")
-	must(s.AddSecurityKey(ctx, other, nil, [32]byte{}, Audit("x")), nil, "a second key")
+	must(s.CreateSession(ctx, session, Audit("sign-in")), nil, "the session again")
+	must(s.RemoveSecurityKey(ctx, ann.ID, first.ID, [32]byte{}, Audit("x")), account.ErrLast, "the last key")
+	if _, _, err := s.Session(ctx, session.Hash); err != nil {
+		t.Errorf("a session after a removal that was refused: %v", err)
+	}
+	must(s.AddSecurityKey(ctx, other, nil, session.Hash, Audit("x")), nil, "a second key")
 	use := func(k securitykey.Key, counter uint32, want error, what string) {
 		t.Helper()
 		k.Counter, k.Data = counter, []byte("{1}")
@@ -157,9 +162,29 @@ func securityKeys(t *testing.T, s account.Store, ann, bob account.User) {
 	if n, err := s.RecoveryCodes(ctx, ann.ID); err != nil || n != 1 {
 		t.Errorf("RecoveryCodes = %d, %v", n, err)
 	}
-	must(s.RemoveSecurityKey(ctx, bob.ID, first.ID, Audit("x")), account.ErrNotFound, "removing somebody else's key")
-	must(s.RemoveSecurityKey(ctx, ann.ID, first.ID, Audit("x")), nil, "remove")
-	must(s.RemoveAuthenticator(ctx, ann.ID, Audit("x")), account.ErrNotFound, "no authenticator")
+	// An authenticator beside keys leaves the recovery codes; what is removed takes
+	// the other sessions along.
+	f := account.SecondFactor{UserID: ann.ID, Sealed: []byte("s"), Created: Now}
+	must(s.RemoveAuthenticator(ctx, ann.ID, [32]byte{}, Audit("x")), account.ErrNotFound, "no authenticator")
+	must(s.BeginSecondFactor(ctx, f), nil, "an authenticator")
+	must(s.ConfirmSecondFactor(ctx, f, 1, nil, session.Hash, Audit("x")), nil, "confirm")
+	if n, err := s.RecoveryCodes(ctx, ann.ID); err != nil || n != 1 {
+		t.Errorf("recovery codes beside an authenticator: %d, %v", n, err)
+	}
+	must(s.RemoveSecurityKey(ctx, bob.ID, first.ID, [32]byte{}, Audit("x")), account.ErrNotFound, "removing somebody else's key")
+	another := session
+	for n, remove := range []func() error{
+		func() error { return s.RemoveSecurityKey(ctx, ann.ID, first.ID, session.Hash, Audit("x")) },
+		func() error { return s.RemoveAuthenticator(ctx, ann.ID, session.Hash, Audit("x")) },
+	} {
+		another.Hash = [32]byte{10, byte(n)}
+		must(s.CreateSession(ctx, another, Audit("sign-in")), nil, "another session")
+		must(remove(), nil, "remove")
+		_, _, err := s.Session(ctx, another.Hash)
+		must(err, account.ErrNotFound, "another session after a removal")
+		_, _, err = s.Session(ctx, session.Hash)
+		must(err, nil, "the session itself after a removal")
+	}
 	must(s.RemoveSecondFactor(ctx, ann.ID, [32]byte{}, Audit("x")), nil, "reset")
 	if got, err := s.SecurityKeys(ctx, ann.ID); err != nil || len(got) != 0 {
 		t.Errorf("after the reset: %+v, %v", got, err)

@@ -67,9 +67,12 @@
       show(form, reasons[e.name] || "The security key did not work: " + e.message);
       return;
     }
+    // The browser may show the page again as it was left, with the field of before.
+    for (const old of form.querySelectorAll("[data-key-do]")) old.remove();
     if (submitter && submitter.name) {
       const field = document.createElement("input");
       field.type = "hidden";
+      field.dataset.keyDo = "";
       field.name = submitter.name;
       field.value = submitter.value;
       form.append(field);
