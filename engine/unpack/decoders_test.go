@@ -65,6 +65,15 @@ var decoders = []struct {
 	{"nrv d", func(d []byte, out *sink) error { return (&nrv{in: d, step: 1}).decode('D', out) }},
 	{"nrv e", func(d []byte, out *sink) error { return (&nrv{in: d, step: 4}).decode('E', out) }},
 	{"xz", func(d []byte, out *sink) error { return decodeXZ(bufio.NewReader(bytes.NewReader(d)), out) }},
+	{"lzma", func(d []byte, out *sink) error {
+		n := min(5, len(d))
+		z, err := lzmaReader(bytes.NewReader(d[n:]), d[:n], -1)
+		if err != nil {
+			return err
+		}
+		return out.readAll(z)
+	}},
+	{"lzma2", func(d []byte, out *sink) error { return out.readAll(newLZMA2(bytes.NewReader(d), 1<<14)) }},
 	{"pdf lzw", pdfLZW},
 	{"ascii85", pdfASCII85},
 	{"run length", pdfRunLength},
@@ -102,6 +111,12 @@ func FuzzDecoders(f *testing.F) {
 	for i := range decoders {
 		f.Add(byte(i), []byte(text))
 		f.Add(byte(i), []byte("\x00\xff\x5d\x31\x80\x01\x02\x03:!!\"=\\x41<~"))
+		switch decoders[i].name {
+		case "lzma":
+			f.Add(byte(i), packedLZMA(f, 5000, []byte(text)))
+		case "lzma2":
+			f.Add(byte(i), packedLZMA2(f, 5000, []byte(text)))
+		}
 	}
 	f.Fuzz(func(t *testing.T, which byte, data []byte) {
 		if len(data) > 64<<10 {

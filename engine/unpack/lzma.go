@@ -12,14 +12,25 @@ import (
 // stream with an end mark. Dictionaries are cut to what is allowed: references
 // beyond that are damage.
 func lzmaReader(r io.Reader, props []byte, size int64) (*lzmaDecoder, error) {
+	return lzmaWithin(r, props, size, maxDictionary)
+}
+
+// lzmaWithin is lzmaReader with a dictionary of at most so many bytes.
+func lzmaWithin(r io.Reader, props []byte, size, most int64) (*lzmaDecoder, error) {
 	if len(props) != 5 {
 		return nil, fmt.Errorf("%w: LZMA properties of %d bytes", errDamaged, len(props))
 	}
-	dict := min(int64(binary.LittleEndian.Uint32(props[1:])), maxDictionary)
+	dict := min(int64(binary.LittleEndian.Uint32(props[1:])), most)
 	if size >= 0 {
 		dict = min(dict, size)
 	}
 	return newLZMA(r, props[0], int(dict), size)
+}
+
+// lzma2Dictionary is the size of the dictionary in the property byte of LZMA2,
+// at most 40 (section 5.3.1 of the .xz format).
+func lzma2Dictionary(b byte) int64 {
+	return (2 | int64(b&1)) << (b/2 + 11)
 }
 
 // zipLZMA decodes method 14 of zip (APPNOTE section 5.8): version, length of the

@@ -3,7 +3,6 @@ package unpack
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 )
@@ -31,8 +30,6 @@ type lzmaDecoder struct {
 	dict   int    // size of the dictionary
 	buf    []byte // the ring
 	r, w   int    // what is to be read: buf[r:w]
-	filled bool   // the ring has been full since the dictionary began: all of it can be referred to
-	base   int    // where the dictionary begins while the ring was not full
 	err    error
 
 	left    int64 // bytes to come of the stream or chunk, -1 when there is a mark at the end
@@ -47,8 +44,9 @@ type lzmaDecoder struct {
 	padded [2 * lzmaMost]byte
 	end    int   // where the input in coder.in ends, zeros behind it
 	taken  int64 // bytes of src that were decoded
+	fault  error // of src
 
-	pos        uint32 // bytes since the dictionary began
+	pos        uint64 // bytes since the dictionary began
 	state      uint32
 	rep        [4]uint32 // last distances, less 1
 	lc, lp, pb uint
@@ -83,6 +81,7 @@ func newLZMA(r io.Reader, properties byte, dict int, size int64) (*lzmaDecoder, 
 	if err := z.properties(properties); err != nil {
 		return nil, err
 	}
+	z.refill()
 	return z, z.beginCoder()
 }
 
@@ -143,12 +142,12 @@ func (z *lzmaDecoder) more() error {
 		z.w += n
 		z.taken += int64(n)
 		if err != nil {
-			err = fmt.Errorf("%w: LZMA2 chunk: %w", errDamaged, err)
+			err = z.short(err)
 		}
 	} else {
 		z.w, err = z.decode(end)
 	}
-	z.pos += uint32(z.w - from)
+	z.pos += uint64(z.w - from)
 	if z.left >= 0 {
 		z.left -= int64(z.w - from)
 	}
@@ -167,7 +166,14 @@ func (z *lzmaDecoder) makeRoom() {
 		return
 	}
 	z.r, z.w = 0, 0
-	z.filled = true
+}
+
+// short is the error of a stream that ends early because src gave err.
+func (z *lzmaDecoder) short(err error) error {
+	if err == nil || err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // others that wrap these say more
+		return errLZMAShort
+	}
+	return fmt.Errorf("%w: %w", errLZMAShort, err)
 }
 
 // nextChunk reads the header of a chunk, and its input if it is compressed.
@@ -175,7 +181,7 @@ func (z *lzmaDecoder) nextChunk() error {
 	var h [6]byte
 	control, err := z.src.ReadByte()
 	if err != nil {
-		return errLZMAShort
+		return z.short(err)
 	}
 	z.taken++
 	if control == 0 {
@@ -191,12 +197,11 @@ func (z *lzmaDecoder) nextChunk() error {
 		return fmt.Errorf("%w: LZMA2 chunk of kind %#x", errDamaged, control)
 	}
 	if _, err := io.ReadFull(z.src, h[:length]); err != nil {
-		return errLZMAShort
+		return z.short(err)
 	}
 	z.taken += int64(length)
 	if control == 1 || control >= 0xe0 {
-		z.begun, z.filled, z.base, z.pos = true, false, z.w, 0
-		z.known = false
+		z.begun, z.known, z.pos = true, false, 0
 	}
 	if !z.begun {
 		return fmt.Errorf("%w: LZMA2 without a dictionary", errDamaged)
@@ -225,14 +230,12 @@ func (z *lzmaDecoder) nextChunk() error {
 		z.chunk = make([]byte, 1<<16+lzmaMost)
 	}
 	packed := int(binary.BigEndian.Uint16(h[2:])) + 1
-	n, err := io.ReadFull(z.src, z.chunk[:packed])
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: LZMA2 chunk: %w", errDamaged, err)
-	}
+	n := 0
+	n, z.fault = io.ReadFull(z.src, z.chunk[:packed]) // what there is is decoded
 	z.taken += int64(n)
 	clear(z.chunk[n : n+lzmaMost])
 	z.coder.in, z.coder.at, z.end, z.last = z.chunk[:n+lzmaMost], 0, n, true
-	return z.coder.begin(n)
+	return z.beginCoder()
 }
 
 // properties sets lc, lp and pb and begins with a new model.
@@ -276,10 +279,12 @@ func half(p []uint16) {
 	}
 }
 
-// beginCoder begins with the input of an LZMA stream.
+// beginCoder begins with the input of an LZMA stream or chunk.
 func (z *lzmaDecoder) beginCoder() error {
-	z.refill()
-	return z.coder.begin(z.end)
+	if z.end < 5 {
+		return z.short(z.fault)
+	}
+	return z.coder.begin()
 }
 
 // refill gives the coder the input that follows: what src has buffered, or, if
@@ -289,9 +294,9 @@ func (z *lzmaDecoder) refill() {
 		return
 	}
 	z.finish()
-	in, _ := z.src.Peek(lzmaMost)
+	in, err := z.src.Peek(lzmaMost)
 	if len(in) < lzmaMost {
-		z.last = true
+		z.last, z.fault = true, err
 		n := copy(z.padded[:], in)
 		clear(z.padded[n:])
 		z.coder.in, z.end = z.padded[:], n
@@ -318,7 +323,7 @@ func (z *lzmaDecoder) decode(end int) (int, error) {
 	c := &z.coder
 	posMask, literalMask := uint32(1)<<z.pb-1, uint32(1)<<z.lp-1
 	w := z.w
-	pos := z.pos - uint32(w) // pos+w is the place in the stream
+	pos := z.pos - uint64(w) // pos+w are the bytes since the dictionary began
 	if z.pending > 0 {
 		w = z.repeat(w, end, z.pending)
 	}
@@ -327,10 +332,10 @@ func (z *lzmaDecoder) decode(end int) (int, error) {
 			z.refill()
 		}
 		if c.at > z.end {
-			return w, errLZMAShort
+			return w, z.short(z.fault)
 		}
-		at := pos + uint32(w)
-		posState := at & posMask
+		at := pos + uint64(w)
+		posState := uint32(at) & posMask
 		state := z.state
 		if c.bit(&z.match[(state<<4|posState)&0xff]) == 0 {
 			previous := uint32(0)
@@ -341,12 +346,12 @@ func (z *lzmaDecoder) decode(end int) (int, error) {
 			default:
 				previous = uint32(z.buf[len(z.buf)-1])
 			}
-			context := (at&literalMask)<<z.lc | previous>>(8-z.lc)
+			context := (uint32(at)&literalMask)<<z.lc | previous>>(8-z.lc)
 			model := (*[0x300]uint16)(z.literal[0x300*context:])
 			if state < 7 {
 				z.buf[w] = c.literal(model)
 			} else {
-				b, ok := z.back(w, z.rep[0])
+				b, ok := z.back(w, at, z.rep[0])
 				if !ok {
 					return w, fmt.Errorf("%w: LZMA distance", errDamaged)
 				}
@@ -367,13 +372,13 @@ func (z *lzmaDecoder) decode(end int) (int, error) {
 		if err != nil {
 			return w, err
 		}
-		if !z.reaches(w, z.rep[0]) {
+		if !z.reaches(at, z.rep[0]) {
 			return w, fmt.Errorf("%w: LZMA distance of %d", errDamaged, z.rep[0])
 		}
 		w = z.repeat(w, end, length)
 	}
 	if c.at > z.end {
-		return w, errLZMAShort
+		return w, z.short(z.fault)
 	}
 	return w, nil
 }
@@ -392,7 +397,7 @@ func (z *lzmaDecoder) reference(state, posState uint32) (length int, err error) 
 		z.rep[0] = z.distance(length)
 		if z.rep[0] == lzmaMarker-1 {
 			if c.at > z.end {
-				return 0, errLZMAShort
+				return 0, z.short(z.fault)
 			}
 			if z.left >= 0 {
 				return 0, fmt.Errorf("%w: LZMA stream ends before its size", errDamaged)
@@ -438,24 +443,22 @@ func (z *lzmaDecoder) distance(length int) uint32 {
 	return distance + c.reverse(z.align[:], lzmaAligned)
 }
 
-// reaches reports whether what lies distance+1 bytes back is in the dictionary.
-func (z *lzmaDecoder) reaches(w int, distance uint32) bool {
-	if z.filled {
-		return uint64(distance) < uint64(len(z.buf))
-	}
-	return uint64(distance) < uint64(w-z.base)
+// reaches reports whether what lies distance+1 bytes back is in the dictionary,
+// which began at bytes ago.
+func (z *lzmaDecoder) reaches(at uint64, distance uint32) bool {
+	return uint64(distance) < min(at, uint64(len(z.buf)))
 }
 
-// back is the byte distance+1 bytes back.
-func (z *lzmaDecoder) back(w int, distance uint32) (byte, bool) {
-	if !z.reaches(w, distance) {
+// back is the byte distance+1 bytes back from w; the dictionary began at bytes ago.
+func (z *lzmaDecoder) back(w int, at uint64, distance uint32) (byte, bool) {
+	if !z.reaches(at, distance) {
 		return 0, false
 	}
-	at := w - int(distance) - 1
-	if at < 0 {
-		at += len(z.buf)
+	from := w - int(distance) - 1
+	if from < 0 {
+		from += len(z.buf)
 	}
-	return z.buf[at], true
+	return z.buf[from], true
 }
 
 // repeat copies n bytes from rep[0]+1 bytes back to w, as far as end; the rest

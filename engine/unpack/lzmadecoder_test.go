@@ -9,11 +9,15 @@ import (
 	"io"
 	"math/rand"
 	"os/exec"
+	"slices"
 	"testing"
+	"testing/iotest"
 	"time"
 
+	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 
+	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -39,6 +43,186 @@ func compressible(n int) []byte {
 		}
 	}
 	return b[:n]
+}
+
+// packedLZMA is data as five bytes of properties and a stream with a mark at its end.
+func packedLZMA(t testing.TB, dict int, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := lzma.WriterConfig{DictCap: dict, EOSMarker: true}.NewWriter(&b)
+	must(t, err)
+	_, err = w.Write(data)
+	must(t, err)
+	must(t, w.Close())
+	return append(b.Bytes()[:5:5], b.Bytes()[13:]...)
+}
+
+// packedLZMA2 is data as chunks and the byte that ends them.
+func packedLZMA2(t testing.TB, dict int, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := lzma.Writer2Config{DictCap: dict}.NewWriter2(&b)
+	must(t, err)
+	_, err = w.Write(data)
+	must(t, err)
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+// Rings that grow before they wrap, and dictionaries that begin anew within one.
+func TestLZMARing(t *testing.T) {
+	data := compressible(200_000)
+	again := append(bytes.Clone(data[100_000:]), data[:100_000]...)
+	lz, chunks := packedLZMA(t, 150_000, data), packedLZMA2(t, 150_000, data)
+	first, second := packedLZMA2(t, 1<<14, data), packedLZMA2(t, 1<<14, again)
+	first = first[:len(first)-1]
+	tiny := packedLZMA(t, 4096, []byte("abc"))
+	one, err := lzmaReader(bytes.NewReader(lz[5:]), lz[:5], -1)
+	must(t, err)
+	small, err := lzmaReader(bytes.NewReader(tiny[5:]), tiny[:5], -1)
+	must(t, err)
+	for name, c := range map[string]struct {
+		z    *lzmaDecoder
+		want []byte
+	}{
+		"LZMA":         {one, data},
+		"LZMA tiny":    {small, []byte("abc")},
+		"LZMA2":        {newLZMA2(bytes.NewReader(chunks), 150_000), data},
+		"new within":   {newLZMA2(bytes.NewReader(append(bytes.Clone(first), second...)), 1<<14), append(bytes.Clone(data), again...)},
+		"new at first": {newLZMA2(bytes.NewReader(append(bytes.Clone(first), second...)), 1<<20), append(bytes.Clone(data), again...)},
+	} {
+		if got, err := io.ReadAll(c.z); err != nil || !bytes.Equal(got, c.want) {
+			t.Errorf("%s: %v, %d bytes of %d", name, err, len(got), len(c.want))
+		}
+	}
+	// One byte that repeats the one before: when there is none it is damage.
+	repeat := "\x00\x00\x00\x04\x5d\x00\xc0\x00\x00\x00\x00"
+	got, err := io.ReadAll(newLZMA2(bytes.NewReader(append(bytes.Clone(first), "\xc0"+repeat...)), 1<<14))
+	if err != nil || !bytes.Equal(got, append(bytes.Clone(data), data[len(data)-1])) {
+		t.Errorf("within a dictionary: %v, %d bytes", err, len(got))
+	}
+	got, err = io.ReadAll(newLZMA2(bytes.NewReader(append(bytes.Clone(first), "\xe0"+repeat...)), 1<<14))
+	if !errors.Is(err, errDamaged) || !bytes.Equal(got, data) {
+		t.Errorf("before a dictionary: %v, %d bytes", err, len(got))
+	}
+	// Behind 4 GiB all is as before.
+	lz = packedLZMA(t, 4096, data)
+	z, err := lzmaReader(bytes.NewReader(lz[5:]), lz[:5], -1)
+	must(t, err)
+	got = make([]byte, 50_000)
+	_, err = io.ReadFull(z, got)
+	must(t, err)
+	z.pos += 1<<32 - 1<<16
+	rest, err := io.ReadAll(z)
+	if got = append(got, rest...); err != nil || z.pos < 1<<32 || !bytes.Equal(got, data) {
+		t.Errorf("across 4 GiB: %v, %d bytes, at %d", err, len(got), z.pos)
+	}
+}
+
+// Streams that were changed somewhere end, and what is wrong with them is damage.
+func TestLZMAChanged(t *testing.T) {
+	data := compressible(20_000)
+	rnd := rand.New(rand.NewSource(5))
+	for name, packed := range map[string][]byte{"lzma": packedLZMA(t, 4096, data), "lzma2": packedLZMA2(t, 4096, data)} {
+		for range need.Rounds(1000, 50) {
+			changed := bytes.Clone(packed)
+			for range 1 + rnd.Intn(4) {
+				changed[rnd.Intn(len(changed))] = byte(rnd.Intn(256))
+			}
+			var z *lzmaDecoder
+			var err error
+			if name == "lzma" {
+				z, err = lzmaReader(bytes.NewReader(changed[5:]), changed[:5], -1)
+			} else {
+				z = newLZMA2(bytes.NewReader(changed), 4096)
+			}
+			if err == nil {
+				_, err = io.Copy(io.Discard, io.LimitReader(z, 1<<20))
+			}
+			if err != nil && !errors.Is(err, errDamaged) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// Dictionaries larger than what may be allocated are cut: what does not refer
+// beyond that is decoded. The coders of one 7z folder share an allowance.
+func TestLargeDictionaries(t *testing.T) {
+	const size96 = 29 // 96 MiB as property of LZMA2
+	data := compressible(10_000)
+	var b bytes.Buffer
+	x, err := xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&b)
+	must(t, err)
+	_, err = x.Write(data)
+	must(t, err)
+	must(t, x.Close())
+	filter := bytes.Index(b.Bytes(), []byte{xzLZMA2, 1, 8})
+	if filter < 0 {
+		t.Fatal("no filter in the header")
+	}
+	b.Bytes()[filter+2] = size96
+	got, limits, err := tree(b.Bytes(), budget(b.Bytes()))
+	if err != nil || len(limits) > 0 || !slices.Contains(got, string(data)) {
+		t.Errorf("xz: %d objects, %v, %v", len(got), limits, err)
+	}
+	packed := packedLZMA2(t, 1<<16, data)
+	memory := int64(max7zMemory)
+	for i, want := range []int{maxDictionary, maxDictionary, 4096} {
+		r, err := decoder7z(coder7z{id: []byte{0x21}, props: []byte{size96}, size: 1 << 30}, []io.Reader{bytes.NewReader(packed)}, &memory)
+		must(t, err)
+		if got := r.(*lzmaDecoder).dict; got != want {
+			t.Errorf("coder %d has a dictionary of %d bytes, want %d", i, got, want)
+		}
+		if i > 1 {
+			break
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("7z: %v, %d bytes", err, len(got))
+		}
+	}
+	if _, err := decoder7z(coder7z{id: []byte("\x03\x04\x01"), props: []byte{6, 0, 0, 1, 0}, size: 1}, []io.Reader{bytes.NewReader(packed)}, &memory); !errors.Is(err, errDamaged) {
+		t.Errorf("PPMd beyond the allowance: %v", err)
+	}
+	one := packedLZMA(t, 1<<16, data)
+	binary.LittleEndian.PutUint32(one[1:], 96<<20)
+	r, err := decoder7z(coder7z{id: []byte("\x03\x01\x01"), props: one[:5], size: 1 << 30}, []io.Reader{bytes.NewReader(one[5:])}, &memory)
+	must(t, err)
+	if got := r.(*lzmaDecoder).dict; got != 4096 {
+		t.Errorf("LZMA beyond the allowance has a dictionary of %d bytes", got)
+	}
+}
+
+// A stream that ends early is damage wherever it ends, also before the first
+// byte of a chunk; what the source says of it is kept.
+func TestLZMAEndsEarly(t *testing.T) {
+	for _, stream := range []string{"\x01\x00\xff", "\x01\x00\xffabc", "\x01\x00", ""} {
+		w, noted := testWalker(NewBudget(100, 10, 1<<20, 250, time.Time{})), []verdict.Limit(nil)
+		w.note = func(l verdict.Limit) { noted = append(noted, l) }
+		_, release, err := w.decode(func(out *sink) error { return out.readAll(newLZMA2(bytes.NewReader([]byte(stream)), 4096)) })
+		release()
+		if err != nil || !slices.Equal(noted, []verdict.Limit{verdict.Damaged}) {
+			t.Errorf("%q: %v, %v", stream, noted, err)
+		}
+	}
+	bad := errors.New("bad sector")
+	data := compressible(10_000)
+	lz, chunks := packedLZMA(t, 4096, data), packedLZMA2(t, 4096, data)
+	cut := func(b []byte, n int) io.Reader { return io.MultiReader(bytes.NewReader(b[:n]), iotest.ErrReader(bad)) }
+	for n := 5; n < len(lz)-5; n += 1 + n/3 {
+		z, err := lzmaReader(cut(lz[5:], n-5), lz[:5], -1)
+		if err == nil {
+			_, err = io.ReadAll(z)
+		}
+		if !errors.Is(err, bad) || !errors.Is(err, errDamaged) {
+			t.Errorf("LZMA after %d bytes: %v", n, err)
+		}
+	}
+	for n := 0; n < len(chunks)-1; n += 1 + n/3 {
+		if _, err := io.ReadAll(newLZMA2(cut(chunks, n), 4096)); !errors.Is(err, bad) || !errors.Is(err, errDamaged) {
+			t.Errorf("LZMA2 after %d bytes: %v", n, err)
+		}
+	}
 }
 
 // Streams of another program's encoder, with all kinds of properties and with

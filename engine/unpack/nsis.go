@@ -109,11 +109,7 @@ func nsisReader(o Object, head []byte) (io.Reader, error) {
 		if _, err := io.ReadFull(src, props); err != nil {
 			return nil, err
 		}
-		// The end has a mark; the dictionary is cut to what may be allocated.
-		if dict := binary.LittleEndian.Uint32(props[1:]); dict > maxDictionary {
-			binary.LittleEndian.PutUint32(props[1:], maxDictionary)
-		}
-		r, err := lzmaReader(src, props, -1)
+		r, err := lzmaReader(src, props, -1) // the end has a mark
 		if err != nil || !x86 {
 			return r, err
 		}

@@ -96,7 +96,7 @@ func (s *sink) readAll(r io.Reader) error {
 			s.err = errFull
 			return errFull
 		}
-		if _, err := s.m.readFrom(r, left); errors.Is(err, io.EOF) {
+		if _, err := s.m.readFrom(r, left); err == io.EOF { //nolint:errorlint // the end; a wrapped one is damage
 			return nil
 		} else if err != nil {
 			return err

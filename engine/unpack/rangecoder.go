@@ -10,11 +10,8 @@ type rangeCoder struct {
 	at          int
 }
 
-// begin reads the five bytes at the beginning, of n.
-func (c *rangeCoder) begin(n int) error {
-	if n < 5 {
-		return errLZMAShort
-	}
+// begin reads the five bytes at the beginning.
+func (c *rangeCoder) begin() error {
 	if c.in[c.at] != 0 {
 		return fmt.Errorf("%w: LZMA stream begins with %#x", errDamaged, c.in[c.at])
 	}

@@ -147,12 +147,18 @@ func (w *Walker) skip(r *io.LimitedReader) error {
 	return nil
 }
 
+// max7zMemory bounds the dictionaries of a folder's coders together, in bytes.
+const max7zMemory = 2 * maxDictionary
+
 // open makes the chain of decoders of a folder.
 func (a *archive7z) open(f *folder7z) (io.Reader, error) {
-	return a.coder(f, f.final(), 0)
+	memory := int64(max7zMemory)
+	return a.coder(f, f.final(), 0, &memory)
 }
 
-func (a *archive7z) coder(f *folder7z, i, depth int) (io.Reader, error) {
+// coder makes coder i of a folder and those that feed it; memory is what is left
+// for their dictionaries.
+func (a *archive7z) coder(f *folder7z, i, depth int, memory *int64) (io.Reader, error) {
 	if i < 0 || i >= len(f.coders) || depth > max7zCoders {
 		return nil, fmt.Errorf("%w: 7z coders", errDamaged)
 	}
@@ -167,7 +173,7 @@ func (a *archive7z) coder(f *folder7z, i, depth int) (io.Reader, error) {
 	var ins []io.Reader
 	for in := first; in < first+c.in; in++ {
 		if out := f.boundTo(in); out >= 0 {
-			r, err := a.coder(f, out, depth+1)
+			r, err := a.coder(f, out, depth+1, memory)
 			if err != nil {
 				return nil, err
 			}
@@ -183,7 +189,7 @@ func (a *archive7z) coder(f *folder7z, i, depth int) (io.Reader, error) {
 	if len(ins) == 0 {
 		return nil, fmt.Errorf("%w: 7z coder without input", errDamaged)
 	}
-	return decoder7z(c, ins)
+	return decoder7z(c, ins, memory)
 }
 
 // packed is the stream in the file that feeds an in stream.
@@ -208,43 +214,49 @@ func (a *archive7z) packed(f *folder7z, in int) (io.Reader, error) {
 	return nil, fmt.Errorf("%w: 7z stream missing", errDamaged)
 }
 
-func decoder7z(c coder7z, ins []io.Reader) (io.Reader, error) {
+func decoder7z(c coder7z, ins []io.Reader, memory *int64) (io.Reader, error) {
 	size := int64(min(c.size, 1<<62))
 	r := ins[0]
+	most := min(*memory, maxDictionary)
 	switch string(c.id) {
 	case "\x00":
 		return r, nil
 	case "\x03\x01\x01":
-		return lzmaReader(r, c.props, size)
+		z, err := lzmaWithin(r, c.props, size, most)
+		if err != nil {
+			return nil, err
+		}
+		*memory -= min(*memory, int64(z.dict))
+		return z, nil
 	case "\x21":
 		if len(c.props) != 1 || c.props[0] > 40 {
 			return nil, fmt.Errorf("%w: LZMA2 properties", errDamaged)
 		}
-		dict := (2 | int64(c.props[0]&1)) << (c.props[0]/2 + 11)
-		dict = max(4096, min(dict, size))
-		if dict > maxDictionary {
-			return nil, fmt.Errorf("%w: dictionary of %d bytes", errDamaged, dict)
-		}
-		return newLZMA2(r, int(dict)), nil
+		z := newLZMA2(r, int(min(lzma2Dictionary(c.props[0]), size, most)))
+		*memory -= min(*memory, int64(z.dict))
+		return z, nil
 	case "\x03\x04\x01":
 		if len(c.props) != 5 {
 			return nil, fmt.Errorf("%w: PPMd properties", errDamaged)
 		}
-		memory := binary.LittleEndian.Uint32(c.props[1:])
-		if memory > maxDictionary {
-			return nil, fmt.Errorf("%w: PPMd memory of %d bytes", errDamaged, memory)
+		model := int64(binary.LittleEndian.Uint32(c.props[1:]))
+		if model > most {
+			return nil, fmt.Errorf("%w: PPMd memory of %d bytes", errDamaged, model)
 		}
-		p, err := ppmd.NewH7zReader(r, int(c.props[0]), int(memory), int(size))
+		*memory -= model
+		p, err := ppmd.NewH7zReader(r, int(c.props[0]), int(model), int(size))
 		return &p, err
 	case "\x04\x01\x08":
 		return flate.NewReader(r), nil
 	case "\x04\x02\x02":
 		return bzip2.NewReader(r), nil
 	case "\x04\xf7\x11\x01":
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxDictionary))
+		window := max(most, zstd.MinWindowSize)
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(window)))
 		if err != nil {
 			return nil, err
 		}
+		*memory -= min(*memory, window)
 		return onlyReader{d}, nil
 	case "\x03", "\x21\x03":
 		if len(c.props) != 1 {

@@ -67,8 +67,8 @@ func TestSparseTar(t *testing.T) {
 	}
 }
 
-// Every block of an .xz file is held to what a dictionary may take, not only the
-// first.
+// The dictionary of every block of an .xz file is cut to what it may take, not
+// only that of the first.
 func TestXZDictionaryOfEveryBlock(t *testing.T) {
 	xzCommand := need.Command(t, "xz")
 	cmd := exec.Command(xzCommand, "-c", "--block-size=1000")
@@ -85,6 +85,10 @@ func TestXZDictionaryOfEveryBlock(t *testing.T) {
 		t.Fatal("one block only")
 	}
 	data[at+2] = 40 // 4 GB
+	if r := open(data, budget(data)); r.files["content"] != string(in) || len(r.limits) > 0 {
+		t.Errorf("%+v", r)
+	}
+	data[at+2] = 41 // no size
 	b := budget(data)
 	r := open(data, b)
 	if n := len(r.files["content"]); n != 2000 || !slices.Contains(r.limits, verdict.Damaged) || r.err != nil {

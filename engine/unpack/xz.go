@@ -121,11 +121,7 @@ func xzFilters(head []byte, src *bufio.Reader) (chain io.Reader, packed *lzmaDec
 		f := filters[i]
 		switch {
 		case f.id == xzLZMA2 && i == len(filters)-1 && len(f.props) == 1 && f.props[0] <= 40:
-			dict := (2 | int64(f.props[0]&1)) << (f.props[0]/2 + 11)
-			if dict > maxDictionary {
-				return nil, nil, fmt.Errorf("%w: xz dictionary of %d bytes", errDamaged, dict)
-			}
-			packed = newLZMA2(src, int(dict))
+			packed = newLZMA2(src, int(min(lzma2Dictionary(f.props[0]), maxDictionary)))
 			chain = packed
 		case f.id == xzDelta && i < len(filters)-1 && len(f.props) == 1:
 			chain = &filtered{r: chain, convert: (&deltaFilter{distance: int(f.props[0]) + 1}).convert}
