@@ -71,6 +71,19 @@ export async function keys({ page, base, password, expect, text, state }) {
   expect(/last used/.test(await text(".keys li")), "the list says when the key was used last");
   const form = page.locator("form:has(button[value=disable])");
   await form.locator("input[name=password]").fill(password);
+  // The page stays as it was left when nothing comes back; then another button.
+  const sent = [];
+  await page.route("**" + here, (route) => {
+    if (route.request().method() !== "POST") return route.continue();
+    sent.push(new URLSearchParams(route.request().postData()).getAll("do").join());
+    return route.fulfill({ status: 204 });
+  });
+  for (const name of ["Make new recovery codes", "Turn the second factor off"]) {
+    await Promise.all([page.waitForRequest((r) => r.method() === "POST"), form.getByRole("button", { name }).click()]);
+  }
+  await page.unroute("**" + here);
+  expect(sent.join(" ") === "codes disable", "the form does what the button says that was pressed last: " + sent.join(" "));
+  expect(await form.locator("button[value^=remove-]").count() === 0, "the only key cannot be removed");
   await form.getByRole("button", { name: "Turn the second factor off" }).click();
   await page.waitForFunction(() => !document.querySelector(".keys"));
   expect(/a password alone does not sign in/.test(await text("main")), "the second factor is off");
