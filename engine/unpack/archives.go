@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
 
 // unar reads ar archives, Debian packages among them: 60-byte headers, data
@@ -64,7 +62,7 @@ func uncpio(w *Walker, o Object) error {
 			if at == 0 || !errors.Is(err, errCPIO) {
 				return err
 			}
-			w.note(verdict.Damaged)
+			w.damaged()
 			return nil
 		}
 		if e.name == "TRAILER!!!" {

@@ -122,12 +122,15 @@ func (w *Walker) decode(decoder func(*sink) error) (m *memory, release func(), e
 	case err == nil:
 	case errors.Is(err, errFull):
 		w.note(verdict.LimitBytes)
+		s.m.cut = true
 		if err = nil; b.Bytes <= s.m.size {
 			err = errLimit
 		}
 	case errors.Is(err, errLimit), w.ctx.Err() != nil:
+		s.m.cut = true
 	default:
 		w.damaged()
+		s.m.cut = w.cut
 		err = nil
 	}
 	return s.m, release, err
@@ -146,7 +149,7 @@ func (w *Walker) Produce(name string, decoder func(*sink) error) error {
 	}
 	w.budget.Bytes -= m.size
 	w.budget.extracted += m.size
-	if err := w.give(Object{Name: name, Data: m, Size: m.size}); err != nil {
+	if err := w.give(Object{Name: name, Data: m, Size: m.size, Cut: m.cut}); err != nil {
 		return err
 	}
 	if errors.Is(stop, errLimit) && w.budget.Bomb() && w.budget.Bytes <= 0 {

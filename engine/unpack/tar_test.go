@@ -1,12 +1,17 @@
 package unpack
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/ulikunitz/xz"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 	"github.com/bulwarkhq/bulwark/test/need"
@@ -93,6 +98,46 @@ func TestXZDictionaryOfEveryBlock(t *testing.T) {
 	r := open(data, b)
 	if n := len(r.files["content"]); n != 2000 || !slices.Contains(r.limits, verdict.Damaged) || r.err != nil {
 		t.Errorf("%d bytes, limits %v, error %v", n, r.limits, r.err)
+	}
+}
+
+// A container that a limit cut is not damaged, nor is what lay across the cut in it.
+func TestCutIsNoDamage(t *testing.T) {
+	gzipped := func(b []byte) []byte {
+		var out bytes.Buffer
+		g := gzip.NewWriter(&out)
+		_, err := g.Write(b)
+		must(t, err)
+		must(t, g.Close())
+		return out.Bytes()
+	}
+	noise := make([]byte, 20_000)
+	rand.New(rand.NewSource(2)).Read(noise)
+	inner := gzipped(noise)
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	must(t, w.WriteHeader(&tar.Header{Name: "noise.gz", Mode: 0o644, Size: int64(len(inner))}))
+	_, err := w.Write(inner)
+	must(t, err)
+	must(t, w.Close())
+	var packed bytes.Buffer
+	x, err := xz.NewWriter(&packed)
+	must(t, err)
+	_, err = x.Write(b.Bytes())
+	must(t, err)
+	must(t, x.Close())
+	for name, data := range map[string][]byte{"gzip": gzipped(b.Bytes()), "xz": packed.Bytes()} {
+		small := budget(data)
+		small.MaxMember = 10_000
+		got, limits, err := tree(data, small)
+		if err != nil || !slices.Equal(limits, []verdict.Limit{verdict.LimitBytes}) || len(got) != 4 || len(got[3]) == 0 || !bytes.HasPrefix(noise, []byte(got[3])) {
+			t.Errorf("%s: %d objects, %v, %v", name, len(got), limits, err)
+		}
+	}
+	// The same tar, short without a limit's doing.
+	data := gzipped(b.Bytes()[:10_000])
+	if _, limits, err := tree(data, budget(data)); err != nil || !slices.Contains(limits, verdict.Damaged) {
+		t.Errorf("short tar: %v, %v", limits, err)
 	}
 }
 

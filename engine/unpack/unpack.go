@@ -28,6 +28,9 @@ type Object struct {
 	// Entry is what the container says of the member; nil where the format tells
 	// nothing.
 	Entry *Entry
+	// Cut says that a limit, which is noted, ended the member early: that it lacks
+	// its end is no damage of it.
+	Cut bool
 }
 
 // Entry is a container's description of a member.
@@ -84,6 +87,7 @@ type Walker struct {
 	visit  Visit
 	note   func(verdict.Limit)
 	quiet  bool   // damage is not noted
+	cut    bool   // nor that of a container that a limit cut
 	entry  *Entry // of the member that is given next
 }
 
@@ -185,7 +189,7 @@ func Open(ctx context.Context, fileType string, o Object, b *Budget, note func(v
 	if f == nil {
 		return nil
 	}
-	w := &Walker{ctx: ctx, budget: b, visit: visit, note: note}
+	w := &Walker{ctx: ctx, budget: b, visit: visit, note: note, cut: o.Cut}
 	err = w.run(f, o)
 	var v *visitError
 	switch {
@@ -245,7 +249,7 @@ func (w *Walker) check() error {
 // look for what may be hidden in a file of another kind are quiet: there nothing
 // is lost when the search finds nothing.
 func (w *Walker) damaged() {
-	if !w.quiet {
+	if !w.quiet && !w.cut {
 		w.note(verdict.Damaged)
 	}
 }
@@ -299,6 +303,7 @@ func (w *Walker) Section(name string, o Object, off, size int64) error {
 	if off < 0 || size < 0 || off > o.Size {
 		return fmt.Errorf("%w: member %q lies outside", errDamaged, name)
 	}
+	cut := size > o.Size-off && w.cut
 	if size > o.Size-off {
 		w.damaged()
 		size = o.Size - off
@@ -313,7 +318,7 @@ func (w *Walker) Section(name string, o Object, off, size int64) error {
 	if _, ok := o.Data.(*unpacked); ok {
 		data = &unpacked{data} // copies of the program in its own memory
 	}
-	return w.give(Object{Name: name, Data: data, Size: size})
+	return w.give(Object{Name: name, Data: data, Size: size, Cut: cut})
 }
 
 // Stream gives what r yields as a member. Reading ends at the limits; what was
@@ -337,6 +342,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 				break
 			}
 			w.note(verdict.LimitBytes)
+			m.cut = true
 			if w.budget.Bytes-m.size <= 0 {
 				stop = errLimit
 			}
@@ -348,6 +354,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 		}
 		if err != nil || n == 0 {
 			w.damaged()
+			m.cut = w.cut
 			break
 		}
 	}
@@ -357,7 +364,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 	w.budget.Bytes -= m.size
 	w.budget.extracted += m.size
 	w.budget.held += m.size
-	err := w.give(Object{Name: name, Data: m, Size: m.size})
+	err := w.give(Object{Name: name, Data: m, Size: m.size, Cut: m.cut || stop != nil})
 	w.budget.held -= m.size
 	if err != nil {
 		return err
@@ -376,6 +383,7 @@ type memory struct {
 	chunks  [][]byte
 	size    int64
 	scratch *Scratch // nil has no chunks
+	cut     bool     // a limit ended it
 }
 
 // readFrom reads up to most bytes, at most a chunk.
