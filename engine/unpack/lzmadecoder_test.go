@@ -114,7 +114,7 @@ func TestLZMARing(t *testing.T) {
 	must(t, err)
 	z.pos += 1<<32 - 1<<16
 	rest, err := io.ReadAll(z)
-	if got = append(got, rest...); err != nil || z.pos < 1<<32 || !bytes.Equal(got, data) {
+	if got = slices.Concat(got, rest); err != nil || z.pos < 1<<32 || !bytes.Equal(got, data) {
 		t.Errorf("across 4 GiB: %v, %d bytes, at %d", err, len(got), z.pos)
 	}
 }
@@ -196,15 +196,22 @@ func TestLargeDictionaries(t *testing.T) {
 // A stream that ends early is damage wherever it ends, also before the first
 // byte of a chunk; what the source says of it is kept.
 func TestLZMAEndsEarly(t *testing.T) {
-	for _, stream := range []string{"\x01\x00\xff", "\x01\x00\xffabc", "\x01\x00", ""} {
+	damaged := func(what string, r io.Reader) {
 		w, noted := testWalker(NewBudget(100, 10, 1<<20, 250, time.Time{})), []verdict.Limit(nil)
 		w.note = func(l verdict.Limit) { noted = append(noted, l) }
-		_, release, err := w.decode(func(out *sink) error { return out.readAll(newLZMA2(bytes.NewReader([]byte(stream)), 4096)) })
+		_, release, err := w.decode(func(out *sink) error { return out.readAll(r) })
 		release()
 		if err != nil || !slices.Equal(noted, []verdict.Limit{verdict.Damaged}) {
-			t.Errorf("%q: %v, %v", stream, noted, err)
+			t.Errorf("%s: %v, %v", what, noted, err)
 		}
 	}
+	for _, stream := range []string{"\x01\x00\xff", "\x01\x00\xffabc", "\x01\x00", ""} {
+		damaged(fmt.Sprintf("%q", stream), newLZMA2(bytes.NewReader([]byte(stream)), 4096))
+		if _, err := io.ReadAll(newLZMA2(bytes.NewReader([]byte(stream)), 4096)); !errors.Is(err, errLZMAShort) || errors.Is(err, io.EOF) {
+			t.Errorf("%q: %v", stream, err)
+		}
+	}
+	damaged("an error that wraps the end", iotest.ErrReader(fmt.Errorf("%w: %w", errDamaged, io.EOF)))
 	bad := errors.New("bad sector")
 	data := compressible(10_000)
 	lz, chunks := packedLZMA(t, 4096, data), packedLZMA2(t, 4096, data)
