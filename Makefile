@@ -64,7 +64,7 @@ lint: setup-tools ## run the linters of .golangci.yml
 	golangci-lint run --timeout 15m ./...
 
 .PHONY: generate
-generate: setup-system ## regenerate protocol code and eBPF objects
+generate: setup-system setup-tools ## regenerate protocol code, the REST client and eBPF objects
 	$(GO) generate ./...
 
 .PHONY: test

@@ -1,6 +1,6 @@
 // Package rest is a client of the portal's REST API (docs/portal/rest.md,
 // api/openapi). It knows how to ask, page and wait; what the answers hold is in
-// the OpenAPI description.
+// the OpenAPI description, and as Go types in api/restclient.
 package rest
 
 import (
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -90,81 +91,133 @@ func pause(ctx context.Context, d time.Duration) error {
 // out unless that is nil. It waits and asks again when the portal says that it was
 // asked too often. A refusal is an *Error.
 func (c *Client) Do(ctx context.Context, method, path string, query url.Values, in, out any) error {
-	return c.try(ctx, method, path, query, in, func(resp *http.Response) error {
-		if out == nil {
-			return nil
-		}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-		if err != nil {
-			return fmt.Errorf("%s %s: %w", method, path, err)
-		}
-		if len(text) > maxAnswer {
-			return fmt.Errorf("%s %s: the answer has more than %d bytes: ask for less with $top or $filter", method, path, maxAnswer)
-		}
-		if err := json.Unmarshal(text, out); err != nil {
-			return fmt.Errorf("%s %s: the answer is no JSON as expected: %w", method, path, err)
-		}
+	resp, err := c.ask(ctx, method, path, query, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
 		return nil
-	})
+	}
+	text, err := io.ReadAll(&bounded{resp.Body, maxAnswer})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s %s: the answer is no JSON as expected: %w", method, path, err)
+	}
+	return nil
 }
 
 // Download is Do for an answer that is a file.
 func (c *Client) Download(ctx context.Context, method, path string, in any, to io.Writer) error {
-	return c.try(ctx, method, path, nil, in, func(resp *http.Response) error {
-		if _, err := io.Copy(to, resp.Body); err != nil {
-			return fmt.Errorf("%s %s: %w", method, path, err)
-		}
-		return nil
-	})
+	resp, err := c.ask(ctx, method, path, nil, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	return nil
 }
 
-// try sends the request until it is answered with anything but "too often".
-func (c *Client) try(ctx context.Context, method, path string, query url.Values, in any, read func(*http.Response) error) error {
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
-			return fmt.Errorf("%s %s: %w", method, path, err)
-		}
+// Address is the portal's, https://host[:port].
+func (c *Client) Address() string { return c.base }
+
+// Send sends a request that was made elsewhere, with the token, as Do does: it
+// waits and asks again, a refusal is an *Error. An answer in JSON is cut with an
+// error where it becomes too long; files have no bound. The caller closes the
+// answer's body.
+func (c *Client) Send(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme+"://"+req.URL.Host != c.base {
+		return nil, fmt.Errorf("a request to %s://%s: the token is for %s only", req.URL.Scheme, req.URL.Host, c.base)
 	}
-	for attempt := 1; ; attempt++ {
-		err := c.once(ctx, method, path, query, body, read)
-		var refused *Error
-		if !errors.As(err, &refused) || refused.Status != http.StatusTooManyRequests || attempt == maxAttempts {
-			return err
-		}
-		if err := c.sleep(ctx, min(max(refused.wait, time.Second), maxWait)); err != nil {
-			return err
-		}
+	resp, err := c.try(req)
+	if err != nil {
+		return nil, err
 	}
+	if strings.Contains(resp.Header.Get("Content-Type"), "json") {
+		resp.Body = &bounded{resp.Body, maxAnswer}
+	}
+	return resp, nil
 }
 
-func (c *Client) once(ctx context.Context, method, path string, query url.Values, body []byte, read func(*http.Response) error) error {
+// bounded is a body of which no more than left bytes are read.
+type bounded struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("the answer has more than %d bytes: ask for less with $top or $filter", maxAnswer)
+	}
+	return n, err
+}
+
+// ask makes a request and sends it.
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, error) {
 	address := c.base + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
 	var r io.Reader
-	if body != nil {
+	if in != nil {
+		body, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", method, path, err)
+		}
 		r = bytes.NewReader(body)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, r)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
-	if body != nil {
+	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.try(req)
+}
+
+// try sends the request until it is answered with anything but "too often".
+func (c *Client) try(req *http.Request) (*http.Response, error) {
+	for attempt := 1; ; attempt++ {
+		resp, err := c.once(req)
+		var refused *Error
+		if !errors.As(err, &refused) || refused.Status != http.StatusTooManyRequests || attempt == maxAttempts {
+			return resp, err
+		}
+		if req.Body != nil {
+			if req.GetBody == nil { // cannot be sent twice
+				return nil, err
+			}
+			body, again := req.GetBody()
+			if again != nil {
+				return nil, errors.Join(err, again)
+			}
+			req = req.Clone(req.Context())
+			req.Body = body
+		}
+		if err := c.sleep(req.Context(), min(max(refused.wait, time.Second), maxWait)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// once sends the request; a refusal is an *Error.
+func (c *Client) once(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", "Bearer "+c.token)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the portal: %w", err)
+		return nil, fmt.Errorf("asking the portal: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		return refusal(resp)
-	}
-	return read(resp)
+	return nil, refusal(resp)
 }
 
 // refusal reads the error of an answer.
@@ -186,33 +239,54 @@ func refusal(resp *http.Response) error {
 // List calls each with the elements of a list, page by page, at most limit of
 // them. query has $filter and the like; $top, $skip and their pages are List's.
 func (c *Client) List(ctx context.Context, path string, query url.Values, limit int, each func(json.RawMessage) error) error {
-	for done := 0; done < limit; {
+	for v, err := range Pages(limit, func(top, skip int) ([]json.RawMessage, bool, error) {
 		q := url.Values{}
 		for k, v := range query {
 			q[k] = v
 		}
-		want := min(limit-done, pageSize)
-		q.Set("$top", strconv.Itoa(want))
-		q.Set("$skip", strconv.Itoa(done))
+		q.Set("$top", strconv.Itoa(top))
+		q.Set("$skip", strconv.Itoa(skip))
 		var page struct {
 			Value []json.RawMessage `json:"value"`
-			// Next is there when there may be more; pages of some lists are shorter than
-			// was asked for.
-			Next string `json:"@odata.nextLink"`
+			Next  string            `json:"@odata.nextLink"`
 		}
-		if err := c.Do(ctx, http.MethodGet, path, q, nil, &page); err != nil {
+		err := c.Do(ctx, http.MethodGet, path, q, nil, &page)
+		return page.Value, page.Next != "", err
+	}) {
+		if err != nil {
 			return err
 		}
-		for _, v := range page.Value {
-			if err := each(v); err != nil {
-				return err
-			}
-		}
-		if done += len(page.Value); page.Next == "" {
-			break
+		if err := each(v); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Pages returns the elements of a list, at most limit of them, asking page by page:
+// page returns at most top elements after the first skip ones, and whether the
+// portal has more. An error of page is the last that is returned.
+func Pages[T any](limit int, page func(top, skip int) (values []T, more bool, err error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for done := 0; done < limit; {
+			values, more, err := page(min(limit-done, pageSize), done)
+			if err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, v := range values {
+				if !yield(v, nil) {
+					return
+				}
+			}
+			// The pages of some lists are shorter than was asked for. An empty one that
+			// promises more would never end.
+			if done += len(values); !more || len(values) == 0 {
+				return
+			}
+		}
+	}
 }
 
 // Quote makes a string literal of a $filter.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -135,5 +136,59 @@ func TestNew(t *testing.T) {
 	}
 	if err := c.Do(t.Context(), http.MethodGet, "/", nil, nil, nil); err == nil {
 		t.Error("an unknown authority was believed")
+	}
+}
+
+func TestSend(t *testing.T) {
+	asked := 0
+	c := start(t, func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		if asked++; err != nil || string(text) != "body" || r.Header.Get("Authorization") != "Bearer secret" {
+			t.Errorf("request %d: %q, %v, %v", asked, text, err, r.Header)
+		}
+		if asked < 3 {
+			w.WriteHeader(http.StatusTooManyRequests)
+		}
+	})
+	c.sleep = func(context.Context, time.Duration) error { return nil }
+	request := func(address string, body io.Reader) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	resp, err := c.Send(request(c.Address()+"/x", strings.NewReader("body")))
+	if err != nil || resp.Body.Close() != nil || asked != 3 {
+		t.Errorf("%v after %d requests", err, asked)
+	}
+	// What cannot be sent twice is not.
+	asked = 0
+	var e *Error
+	if _, err := c.Send(request(c.Address()+"/x", io.MultiReader(strings.NewReader("body")))); !errors.As(err, &e) || e.Status != http.StatusTooManyRequests || asked != 1 {
+		t.Errorf("%v after %d requests", err, asked)
+	}
+	other := request("https://attacker.example/x", nil)
+	if _, err := c.Send(other); err == nil || other.Header.Get("Authorization") != "" {
+		t.Errorf("the token went elsewhere: %v", err)
+	}
+}
+
+func TestBounded(t *testing.T) {
+	for bound, want := range map[int]string{4: "body", 3: ""} {
+		text, err := io.ReadAll(&bounded{io.NopCloser(strings.NewReader("body")), bound})
+		if (want == "") != (err != nil) || want != "" && string(text) != want {
+			t.Errorf("%d: %q, %v", bound, text, err)
+		}
+	}
+}
+
+func TestPagesEnd(t *testing.T) {
+	asked := 0
+	for range Pages(10, func(int, int) ([]int, bool, error) { asked++; return nil, true, nil }) {
+		t.Error("an element of an empty page")
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for a list of empty pages", asked)
 	}
 }
