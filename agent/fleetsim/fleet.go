@@ -153,6 +153,11 @@ func (c *Config) random(i int) *rand.Rand {
 	return rand.New(rand.NewPCG(c.Seed, uint64(i)+1)) //nolint:gosec // a simulation that can be repeated
 }
 
+// Finish ends the work: no agent makes events or alerts any more. They stay
+// connected and deliver what they have made. When a Snapshot has nothing Waiting
+// then, the portal has acknowledged everything.
+func (f *Fleet) Finish() { f.stats.finished.Store(true) }
+
 // Statuses returns the state of every agent that was started.
 func (f *Fleet) Statuses() []uplink.Status {
 	devices := f.stats.list()

@@ -84,9 +84,11 @@ func TestFleet(t *testing.T) {
 	if d := f.Snapshot().Since(before); d.Events == 0 || d.Events > f.Snapshot().Events || d.AckP99 < d.AckP50 || d.AckP50 == 0 {
 		t.Errorf("since the restart: %+v", d)
 	}
+	f.Finish()
+	until(t, "everything is acknowledged", func() bool { return f.Snapshot().Waiting == 0 })
+	s := f.Snapshot()
 	stop()
 
-	s := f.Snapshot()
 	stored, ids := 0, []string{}
 	for _, st := range f.Statuses() {
 		ids = append(ids, st.DeviceID)
@@ -107,8 +109,10 @@ func TestFleet(t *testing.T) {
 			t.Errorf("check-in of %s: %+v", st.DeviceID, c)
 		}
 	}
-	// What the portal has stored when it was cut off was not acknowledged.
-	if uint64(stored) < s.Events {
+	if end := f.Snapshot(); end.Events != s.Events || end.Batches != s.Batches {
+		t.Errorf("after its end the work went on: %+v, %+v", s, end)
+	}
+	if uint64(stored) != s.Events {
 		t.Errorf("%d events stored, %d acknowledged", stored, s.Events)
 	}
 

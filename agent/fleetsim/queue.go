@@ -64,7 +64,18 @@ func (q *queue) Next(ctx context.Context) (*spool.Batch, error) {
 		if err := sleepUntil(ctx, wait); err != nil {
 			return nil, err
 		}
+		// Counted before it is made, so that who ends the work and then finds that
+		// nothing waits has seen the last.
+		q.stats.waiting.Add(1)
+		if q.stats.finished.Load() {
+			q.stats.waiting.Add(-1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		q.fill(time.Now())
+		if q.batch == nil {
+			q.stats.waiting.Add(-1)
+		}
 	}
 	return q.batch, nil
 }
@@ -111,6 +122,7 @@ func (q *queue) fill(now time.Time) {
 func (q *queue) Ack(sequence uint64) error {
 	if b := q.batch; b != nil && b.Sequence == sequence {
 		q.stats.delivered(b.EventCount, len(b.Alerts), time.Since(q.asked))
+		q.stats.waiting.Add(-1)
 		q.batch = nil
 	}
 	return nil
@@ -120,6 +132,7 @@ func (q *queue) Ack(sequence uint64) error {
 func (q *queue) Discard(sequence uint64) error {
 	if b := q.batch; b != nil && b.Sequence == sequence {
 		q.stats.lost.Add(uint64(b.EventCount))
+		q.stats.waiting.Add(-1)
 		q.stats.fail("the portal cannot read a batch")
 		q.batch = nil
 	}

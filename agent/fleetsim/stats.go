@@ -16,6 +16,10 @@ const maxFailures = 50
 // counters count what happens to all agents.
 type counters struct {
 	batches, events, alerts, lost, checkIns, commands atomic.Uint64
+	// waiting are the batches that were made and are not acknowledged; no more are
+	// made when finished is set.
+	waiting  atomic.Int64
+	finished atomic.Bool
 	// latency counts batches by the time between making and acknowledgement: the
 	// buckets end at 1, 2, 4, ... ms.
 	latency [32]atomic.Uint64
@@ -30,13 +34,15 @@ type Snapshot struct {
 	Agents    int `json:"agents"`    // that were started
 	Connected int `json:"connected"` // whose last call succeeded
 	// States counts the agents by state of their connection.
-	States   map[uplink.State]int `json:"states"`
-	Batches  uint64               `json:"batches"`
-	Events   uint64               `json:"events"`
-	Alerts   uint64               `json:"alerts"`
-	Lost     uint64               `json:"lost"`
-	CheckIns uint64               `json:"check_ins"`
-	Commands uint64               `json:"commands"`
+	States  map[uplink.State]int `json:"states"`
+	Batches uint64               `json:"batches"`
+	Events  uint64               `json:"events"`
+	Alerts  uint64               `json:"alerts"`
+	Lost    uint64               `json:"lost"`
+	// Waiting is how many batches are not acknowledged now.
+	Waiting  int64  `json:"waiting"`
+	CheckIns uint64 `json:"check_ins"`
+	Commands uint64 `json:"commands"`
 	// AckP50, AckP90 and AckP99 are upper bounds (powers of two) of the milliseconds
 	// between the making of a batch and its acknowledgement.
 	AckP50 int64 `json:"ack_p50_ms"`
@@ -91,7 +97,8 @@ func (c *counters) fail(reason string) {
 func (f *Fleet) Snapshot() Snapshot {
 	c := &f.stats
 	s := Snapshot{
-		States: map[uplink.State]int{}, Batches: c.batches.Load(), Events: c.events.Load(), Alerts: c.alerts.Load(),
+		Waiting: c.waiting.Load(), // first: what it leaves out is in the counts
+		States:  map[uplink.State]int{}, Batches: c.batches.Load(), Events: c.events.Load(), Alerts: c.alerts.Load(),
 		Lost: c.lost.Load(), CheckIns: c.checkIns.Load(), Commands: c.commands.Load(),
 	}
 	for _, st := range f.Statuses() {

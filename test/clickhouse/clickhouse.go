@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 // User and Password are those of the servers. The password has what must be escaped
@@ -44,7 +45,7 @@ type Server struct {
 
 	dir       string
 	run       []string
-	cmd       *exec.Cmd
+	process   *process
 	clustered bool
 }
 
@@ -105,7 +106,7 @@ func StartCluster(t testing.TB) []*Server {
 
 func newServer(t testing.TB, dir string, httpPort, tcpPort, interPort int, extra string) *Server {
 	t.Helper()
-	program := need.Command(t, "clickhouse-server")
+	file := need.Command(t, "clickhouse-server")
 	config := fmt.Sprintf(`<yandex>
 <logger><level>warning</level><log>%[1]s/log</log><errorlog>%[1]s/errors</errorlog></logger>
 <http_port>%[2]d</http_port><tcp_port>%[3]d</tcp_port><interserver_http_port>%[4]d</interserver_http_port>
@@ -128,7 +129,7 @@ func newServer(t testing.TB, dir string, httpPort, tcpPort, interPort int, extra
 			t.Fatal(err)
 		}
 	}
-	return &Server{HTTP: fmt.Sprintf("127.0.0.1:%d", httpPort), dir: dir, run: []string{program, "--config-file=" + filepath.Join(dir, "config.xml")}}
+	return &Server{HTTP: fmt.Sprintf("127.0.0.1:%d", httpPort), dir: dir, run: []string{file, "--config-file=" + filepath.Join(dir, "config.xml")}}
 }
 
 // Start starts the server, also again after Kill, and waits until it answers and, in
@@ -141,43 +142,46 @@ func (s *Server) Start(t testing.TB) {
 
 func (s *Server) launch(t testing.TB) {
 	t.Helper()
-	s.cmd = launch(t, s.dir, s.run)
+	s.process = launch(t, s.dir, s.run)
+}
+
+// process is a program that runs, or did.
+type process struct {
+	cmd   *exec.Cmd
+	ended <-chan struct{}
 }
 
 // launch starts a program in a folder; it ends with the test at the latest.
-func launch(t testing.TB, dir string, run []string) *exec.Cmd {
+func launch(t testing.TB, dir string, run []string) *process {
 	t.Helper()
 	out, err := os.OpenFile(filepath.Join(dir, "output"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command(run[0], run[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p := &process{cmd: exec.Command(run[0], run[1:]...)}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
+	if p.ended, err = program.Start(p.cmd, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		end(cmd)
+		p.end()
 		if t.Failed() {
 			t.Logf("%s: %s", strings.Join(run, " "), tail(dir, "output", "errors"))
 		}
 	})
-	return cmd
+	return p
 }
 
-// end kills a program and waits for it; one that has ended stays so.
-func end(cmd *exec.Cmd) {
-	if cmd.ProcessState == nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-	}
+// end kills the program and waits for it; one that has ended stays so.
+func (p *process) end() {
+	_ = p.cmd.Process.Kill() // an error says that it has ended
+	<-p.ended
 }
 
 // Kill ends the server at once, as a loss of power would but for what the kernel
 // still writes.
-func (s *Server) Kill() { end(s.cmd) }
+func (s *Server) Kill() { s.process.end() }
 
 func (s *Server) await(t testing.TB) {
 	t.Helper()

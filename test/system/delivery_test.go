@@ -3,7 +3,6 @@
 package system
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,10 +19,11 @@ import (
 	"github.com/bulwarkhq/bulwark/api/control"
 )
 
-// wire passes connections on to the portal, and can keep its answers back.
+// wire passes connections on to the first portal that takes them, and can keep the
+// answers back.
 type wire struct {
 	net.Listener
-	to string
+	to []string
 
 	mu      sync.Mutex
 	passing sync.Cond
@@ -31,7 +31,7 @@ type wire struct {
 	open    map[net.Conn]bool
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newWire(t *testing.T, to ...string) *wire {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -45,9 +45,9 @@ func newWire(t *testing.T, to string) *wire {
 			if err != nil {
 				return
 			}
-			portal, err := net.Dial("tcp", to)
-			if err != nil {
-				agent.Close() // it is not there; the agent comes again
+			portal := w.dial()
+			if portal == nil {
+				agent.Close() // none is there; the agent comes again
 				continue
 			}
 			w.mu.Lock()
@@ -58,6 +58,15 @@ func newWire(t *testing.T, to string) *wire {
 		}
 	}()
 	return w
+}
+
+func (w *wire) dial() net.Conn {
+	for _, address := range w.to {
+		if c, err := net.Dial("tcp", address); err == nil {
+			return c
+		}
+	}
+	return nil
 }
 
 // pass passes on what comes until one end is closed.
@@ -274,7 +283,22 @@ func (h *hunt) run(query string, results any) bool {
 	if err != nil {
 		h.p.t.Fatal(err)
 	}
-	req, err := http.NewRequest(http.MethodPost, "https://"+h.p.portalAddr+"/api/advancedqueries/run", bytes.NewReader(body))
+	status, out := h.do(http.MethodPost, "/api/advancedqueries/run", string(body))
+	if status == http.StatusTooManyRequests {
+		time.Sleep(2 * time.Second)
+		return false
+	}
+	answer := struct{ Results any }{results}
+	if err := json.Unmarshal(out, &answer); err != nil || status != http.StatusOK {
+		h.p.t.Fatalf("%d %s", status, out)
+	}
+	return true
+}
+
+// do makes a call and returns status and body.
+func (h *hunt) do(method, path, body string) (int, []byte) {
+	h.p.t.Helper()
+	req, err := http.NewRequest(method, "https://"+h.p.portalAddr+path, strings.NewReader(body))
 	if err != nil {
 		h.p.t.Fatal(err)
 	}
@@ -289,13 +313,5 @@ func (h *hunt) run(query string, results any) bool {
 	if err != nil {
 		h.p.t.Fatal(err)
 	}
-	if resp.StatusCode == http.StatusTooManyRequests {
-		time.Sleep(2 * time.Second)
-		return false
-	}
-	answer := struct{ Results any }{results}
-	if err := json.Unmarshal(out, &answer); err != nil || resp.StatusCode != http.StatusOK {
-		h.p.t.Fatalf("%s: %s", resp.Status, out)
-	}
-	return true
+	return resp.StatusCode, out
 }

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 const (
@@ -48,6 +48,7 @@ type product struct {
 
 	portalData string
 	portalAddr string
+	portalEnv  []string // besides the test's
 	portal     *service
 	agent      *service
 }
@@ -155,39 +156,23 @@ type service struct {
 	t      *testing.T
 	name   string
 	cmd    *exec.Cmd
-	exited chan struct{}
+	exited <-chan struct{}
 	log    string
 }
 
-func (p *product) supervise(name string, flags []string, program string, args ...string) *service {
+func (p *product) supervise(name string, flags []string, file string, args ...string) *service {
 	p.t.Helper()
-	s := &service{
-		t: p.t, name: name, exited: make(chan struct{}),
-		log: filepath.Join(p.root, name+".log"),
-	}
+	s := &service{t: p.t, name: name, log: filepath.Join(p.root, name+".log")}
 	argv := []string{
 		"--signal=KILL", strconv.Itoa(int(deadman.Seconds())), filepath.Join(p.bin, "bulwarkd"), "supervise",
 		"--name", name, "--pidfile", filepath.Join(p.root, name+".pid"), "--log", s.log, "--max-pause", "2s",
 	}
 	argv = append(argv, flags...)
-	argv = append(argv, "--", filepath.Join(p.bin, program))
+	argv = append(argv, "--", filepath.Join(p.bin, file))
 	argv = slices.Concat(p.wrap, []string{"timeout"}, argv, args)
 	s.cmd = exec.Command(argv[0], argv[1:]...)
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
-	go func() {
-		// The signal comes when the thread ends that started the process, and a
-		// test that changes its thread's namespaces ends the thread.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			defer close(s.exited)
-			_ = s.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	var err error
+	if s.exited, err = program.Start(s.cmd, syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() {
@@ -242,7 +227,7 @@ func (p *product) portalCommand(args ...string) string {
 	p.t.Helper()
 	var stdout, stderr strings.Builder
 	cmd := exec.Command(filepath.Join(p.bin, "bulwark-portal"), append(args, "--data-dir", p.portalData)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr, cmd.Env = &stdout, &stderr, append(os.Environ(), p.portalEnv...)
 	if err := cmd.Run(); err != nil {
 		p.t.Fatalf("bulwark-portal %s: %v\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
 	}

@@ -370,9 +370,10 @@ type hunt struct {
 	token   string
 }
 
-func newHunt(p *product) *hunt {
+// newHunt makes a token, which may also do what the scopes say.
+func newHunt(p *product, scopes ...string) *hunt {
 	return &hunt{
-		p: p, devices: map[*product]string{}, token: strings.TrimSpace(p.portalCommand("token", "create", "--name", "hunt", "--scope", "AdvancedQuery.Read.All")),
+		p: p, devices: map[*product]string{}, token: strings.TrimSpace(p.portalCommand("token", "create", "--name", "hunt", "--scope", strings.Join(append(scopes, "AdvancedQuery.Read.All"), ","))),
 		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}},
 	}
 }
