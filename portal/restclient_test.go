@@ -100,8 +100,8 @@ func TestGeneratedClient(t *testing.T) {
 	if a := got.JSON200; a.Title != hostileText || a.Severity != restclient.AlertSeverityHigh || a.Status != restclient.AlertStatusNew || a.Classification != nil || a.ResolvedTime != nil || len(a.Evidence) < 4 {
 		t.Errorf("%+v", a)
 	}
-	resolved, false_, ann, comment := restclient.AlertChangeStatusResolved, restclient.AlertChangeClassificationFalsePositive, "ann", "checked"
-	set, err := c.UpdateAlertWithResponse(ctx, w.alert, restclient.AlertChange{Status: &resolved, Classification: &false_, AssignedTo: &ann, Comment: &comment})
+	resolved, mistaken, ann, comment := restclient.AlertChangeStatusResolved, restclient.AlertChangeClassificationFalsePositive, "ann", "checked"
+	set, err := c.UpdateAlertWithResponse(ctx, w.alert, restclient.AlertChange{Status: &resolved, Classification: &mistaken, AssignedTo: &ann, Comment: &comment})
 	if err != nil {
 		t.Fatal(err)
 	}
