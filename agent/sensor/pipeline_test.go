@@ -280,7 +280,7 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 			p := &sensor.Pipeline{
 				Sensors: []sensor.Sensor{s}, Table: table, Hasher: process.NewHasher("", process.HasherOptions{}),
 				Detect: engine, OnEvent: r.event, OnAlert: r.alert, Log: sensortest.Log(t), HashWait: 10 * time.Second,
-				Muted: othersOf(table),
+				Muted: othersOf(table), Queue: 1 << 16, // others' events do not make it crowded
 			}
 			start(t, p)
 
@@ -330,7 +330,7 @@ func TestRealProcessRaisesAlert(t *testing.T) {
 				t.Errorf("%+v", a)
 			}
 			if len(a.Process.SHA256) != 64 || len(a.Process.MD5) != 32 || a.Process.FileSize == 0 {
-				t.Errorf("no hashes: %+v", a.Process)
+				t.Errorf("no hashes: %+v; hasher %+v, pipeline %+v", a.Process, p.Hasher.Stats(), p.Stats())
 			}
 			if a.Event == nil || a.Event.ReportID == 0 {
 				t.Errorf("event of the alert: %+v", a.Event)
