@@ -126,10 +126,12 @@ type numbered struct {
 	last time.Time // of a question: the portal takes some in a minute only
 }
 
+func numberedName(n int) string { return fmt.Sprintf("event-%05d", n) }
+
 // next makes one, and gives its name.
 func (n *numbered) next() string {
 	n.p.t.Helper()
-	name := fmt.Sprintf("event-%05d", n.made)
+	name := numberedName(n.made)
 	f, err := os.Create(filepath.Join(n.dir, name))
 	if err != nil {
 		n.p.t.Fatal(err)
@@ -155,6 +157,16 @@ func (n *numbered) stored() map[string]int {
 		times[r.FileName] = r.Times
 	}
 	return times
+}
+
+// missing are those that were made and are not stored.
+func (n *numbered) missing(stored map[string]int) (names []string) {
+	for i := range n.made {
+		if name := numberedName(i); stored[name] == 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // untilStored makes events until one of them is stored that was made now.
@@ -263,7 +275,7 @@ func TestKilledBetweenSendingAndAcknowledgement(t *testing.T) {
 	var all map[string]int
 	p.until("all are stored", func() error {
 		if all = n.stored(); len(all) != n.made {
-			return fmt.Errorf("%d of %d", len(all), n.made)
+			return fmt.Errorf("%d of %d, not %q; the agent tells of losses:\n%s", len(all), n.made, n.missing(all), p.run("health", "--details", "edr").stdout)
 		}
 		return nil
 	})
