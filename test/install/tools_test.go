@@ -118,12 +118,14 @@ func TestChefAndSalt(t *testing.T) {
 		{
 			"chef",
 			[]string{need.Command(t, "ruby"), "/root/chef.rb", "/root/chef/bulwark", "STATE", "FAMILY", "/root/chef/attributes.rb"},
-			[]string{"debian", "rhel", "suse"}, "default",
+			[]string{"debian", "rhel", "suse"},
+			"default",
 		},
 		{
 			"salt",
 			[]string{need.Command(t, "/usr/bin/python3"), "/root/salt.py", "/root/salt/bulwark/STATE.sls", "/root/salt/pillar.sls", "/root/salt", "FAMILY"},
-			[]string{"Debian", "RedHat", "Suse"}, "init",
+			[]string{"Debian", "RedHat", "Suse"},
+			"init",
 		},
 	} {
 		t.Run(tool.name, func(t *testing.T) {
