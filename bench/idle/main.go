@@ -133,6 +133,6 @@ func define(dir, from string) error {
 	if from != "" {
 		return os.CopyFS(dir, os.DirFS(from))
 	}
-	signature := fmt.Sprintf("Bench.Never:0:*:%x\n", "bulwark benchmark never found")
+	signature := fmt.Sprintf("Bench.Never:0:*:%x\n", "bulwark at rest, never found")
 	return os.WriteFile(filepath.Join(dir, "bench.ndb"), []byte(signature), 0o644)
 }
