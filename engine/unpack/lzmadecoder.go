@@ -349,7 +349,7 @@ func (z *lzmaDecoder) decode(end int) (int, error) {
 			context := (uint32(at)&literalMask)<<z.lc | previous>>(8-z.lc)
 			model := (*[0x300]uint16)(z.literal[0x300*context:])
 			if state < 7 {
-				z.buf[w] = c.literal(model)
+				z.buf[w] = byte(c.tree(model[:0x100]))
 			} else {
 				b, ok := z.back(w, at, z.rep[0])
 				if !ok {

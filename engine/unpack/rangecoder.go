@@ -45,33 +45,6 @@ func (c *rangeCoder) bit(p *uint16) uint32 {
 	return b
 }
 
-// literal decodes a byte, the highest bit first.
-func (c *rangeCoder) literal(model *[0x300]uint16) byte {
-	width, code, at, in := c.width, c.code, c.at, c.in
-	symbol := uint32(1)
-	for symbol < 0x100 {
-		p := &model[symbol]
-		v := uint32(*p)
-		if bound := width >> 11 * v; code < bound {
-			width = bound
-			*p = uint16(v + (2048-v)>>5)
-			symbol <<= 1
-		} else {
-			width -= bound
-			code -= bound
-			*p = uint16(v - v>>5)
-			symbol = symbol<<1 | 1
-		}
-		if width < lzmaTop {
-			width <<= 8
-			code = code<<8 | uint32(in[at])
-			at++
-		}
-	}
-	c.width, c.code, c.at = width, code, at
-	return byte(symbol)
-}
-
 // matched decodes a byte after a match, of which expected would have been the
 // next byte; up to the first bit that differs, that has models of its own.
 func (c *rangeCoder) matched(model *[0x300]uint16, expected uint32) byte {
