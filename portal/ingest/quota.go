@@ -10,6 +10,7 @@ import (
 // quotas bound how many events a device delivers in the long run, so that one
 // that has gone wild, or means harm, does not fill the store of all others. What is
 // too much stays in the device's spool, which is bounded and counts what it drops.
+// Each portal counts for itself, also where several have the same stores.
 type quotas struct {
 	perMinute int // 0: no limit
 	now       func() time.Time
@@ -36,8 +37,10 @@ const (
 	maxQuotaWait = 5 * time.Minute
 )
 
-// wait returns how long a device has to wait until it may deliver, and whether to
-// tell the log; alerts may come until it has taken twice what it may.
+// wait returns how long a device has to wait until it may deliver a batch, and
+// whether to tell the log. A batch that holds an alert is taken until the device has
+// delivered twice as much. Batches come in order: alerts behind one that waits, wait
+// with it.
 func (q *quotas) wait(device string, alerts bool) (wait time.Duration, tell bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,13 +1,22 @@
 package ingest
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"connectrpc.com/connect"
+	"github.com/klauspost/compress/zstd"
+
+	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	"github.com/bulwarkhq/bulwark/event"
+	"github.com/bulwarkhq/bulwark/portal/enroll"
 )
 
 // A device that delivers more than it may waits, in proportion, and others do not;
-// its alerts go on until it has taken twice what it may.
+// with an alert it may until it has taken twice as much.
 func TestQuota(t *testing.T) {
 	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	q := quotas{perMinute: 600, now: func() time.Time { return now }, by: map[string]*quota{}}
@@ -58,5 +67,63 @@ func TestQuotaIsBounded(t *testing.T) {
 	q.charge("heavy", 60*quotaMinutes+100)
 	if len(q.by) != 1 {
 		t.Errorf("%d are remembered", len(q.by))
+	}
+}
+
+// storedBatches is a sink that says what it was given, as "device sequence".
+type storedBatches struct {
+	Sink
+	got []string
+}
+
+func (s *storedBatches) StoreBatch(_ context.Context, b *Batch) error {
+	s.got = append(s.got, fmt.Sprint(b.DeviceID, " ", b.Sequence))
+	return nil
+}
+
+// What is stored is counted, and what is too much is refused before it is stored.
+func TestDeliverWithinQuota(t *testing.T) {
+	const perMinute, events = 1, 40 // so the second batch goes over an hour's worth
+	now := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	var sink storedBatches
+	s, err := New(Config{EventsPerMinute: perMinute, Sink: &sink, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	batch := enc.EncodeAll(event.Encode(slices.Repeat([]event.Event{{Action: "x"}}, events)), nil)
+	deliver := func(device string, sequence uint64, alerts ...[]byte) error {
+		ctx := context.WithValue(t.Context(), callerKey{}, caller{device: enroll.Device{ID: device}})
+		_, err := (*handler)(s).Deliver(ctx, connect.NewRequest(&agentv1.DeliverRequest{
+			SpoolId: "0123456789abcdef0123456789abcdef", Sequence: sequence, EventCount: events, EventsZstd: batch, AlertsJson: alerts,
+		}))
+		return err
+	}
+	for n := range uint64(2) {
+		if err := deliver("a", 1+n); err != nil {
+			t.Fatalf("batch %d: %v", 1+n, err)
+		}
+	}
+	err = deliver("a", 3)
+	if reason, retry := agentv1.ReasonOf(err); connect.CodeOf(err) != connect.CodeResourceExhausted || reason != agentv1.ReasonBusy || retry < busyRetry {
+		t.Errorf("over the quota: %v, reason %q, again after %v", err, reason, retry)
+	}
+	alert := event.Alert{ID: "0123456789abcdef0123456789abcdef", Time: now, Title: "x", Severity: event.SeverityHigh, Source: event.SourceAntivirus}
+	text, err := event.EncodeAlert(&alert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := deliver("a", 4, text); err != nil {
+		t.Errorf("with an alert: %v", err)
+	}
+	if err := deliver("b", 1); err != nil {
+		t.Errorf("another device: %v", err)
+	}
+	if want := []string{"a 1", "a 2", "a 4", "b 1"}; !slices.Equal(sink.got, want) {
+		t.Errorf("stored %q, want %q", sink.got, want)
 	}
 }
