@@ -146,7 +146,7 @@ func (s *Service) checkProof(ctx context.Context, u User, p Proof, secret, addre
 	if wait := s.codes.wait(u.ID, freeAttempts, now); wait > 0 {
 		return "", &TooManyAttempts{wait}
 	}
-	var how, detail string
+	var how string
 	var err error
 	if p.Answer != "" {
 		how, err = s.acceptAnswer(ctx, u, p.Answer, secret, now)
@@ -154,15 +154,9 @@ func (s *Service) checkProof(ctx context.Context, u User, p Proof, secret, addre
 		how, err = s.acceptCode(ctx, u, normalCode(p.Code), address, now)
 	}
 	switch {
-	case errors.Is(err, securitykey.ErrRefused):
-		detail = inventory.Clean(err.Error(), 500)
-		fallthrough
-	case errors.Is(err, ErrCode):
+	case errors.Is(err, securitykey.ErrRefused), errors.Is(err, ErrCode):
 		s.codes.failed(u.ID, now)
-		if err := s.store.AddAudit(ctx, Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.failed", Detail: detail}); err != nil {
-			return "", fmt.Errorf("checking the second factor of %s: %w", u.Name, err)
-		}
-		return "", err
+		return "", s.refused(ctx, u, err, address, now)
 	case errors.Is(err, ErrChallenge):
 		return "", err
 	case err != nil:
@@ -170,6 +164,19 @@ func (s *Service) checkProof(ctx context.Context, u User, p Proof, secret, addre
 	}
 	s.codes.succeeded(u.ID)
 	return how, nil
+}
+
+// refused writes into the audit log that a second factor was refused, of a key also
+// why, and returns the reason.
+func (s *Service) refused(ctx context.Context, u User, reason error, address string, now time.Time) error {
+	a := Audit{Time: now, Actor: u.Name, Address: address, Action: "second-factor.failed"}
+	if errors.Is(reason, securitykey.ErrRefused) {
+		a.Detail = inventory.Clean(reason.Error(), 500)
+	}
+	if err := s.store.AddAudit(ctx, a); err != nil {
+		return fmt.Errorf("checking the second factor of %s: %w", u.Name, err)
+	}
+	return reason
 }
 
 func (s *Service) acceptCode(ctx context.Context, u User, code, address string, now time.Time) (string, error) {

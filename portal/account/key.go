@@ -19,9 +19,6 @@ const MaxSecurityKeys = 10
 // maxKeyName bounds the name of a key in bytes.
 const maxKeyName = 64
 
-// ErrNoKeys means that the portal is not set up for security keys.
-var ErrNoKeys = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost (--portal-url)")
-
 // ceremony is a challenge that waits for its answer.
 type ceremony struct {
 	userID    string
@@ -112,7 +109,7 @@ func (s *Service) ask(u User, keys []SecurityKey, secret string) ([]byte, error)
 // acceptAnswer accepts what a key answered to the challenge of the secret.
 func (s *Service) acceptAnswer(ctx context.Context, u User, answer, secret string, now time.Time) (string, error) {
 	if s.keys == nil {
-		return "", ErrNoKeys
+		return "", securitykey.ErrNoName
 	}
 	challenge, err := s.finish(toProve, secret, u)
 	if err != nil {
@@ -158,7 +155,7 @@ func (s *Service) AddKey(ctx context.Context, sess Session, u User, name, answer
 		return nil, invalid("a security key's name is 1 to %d bytes of printable text", maxKeyName)
 	}
 	if s.keys == nil {
-		return nil, ErrNoKeys
+		return nil, securitykey.ErrNoName
 	}
 	if err := s.confirm(ctx, u, password, address); err != nil {
 		return nil, err
@@ -175,6 +172,9 @@ func (s *Service) AddKey(ctx context.Context, sess Session, u User, name, answer
 		return nil, invalid("there are %d security keys already: remove one first", MaxSecurityKeys)
 	}
 	k, err := s.keys.Registered(holderOf(u, keys), challenge, answer)
+	if errors.Is(err, securitykey.ErrRefused) {
+		return nil, s.refused(ctx, u, err, address, s.now())
+	}
 	if err != nil {
 		return nil, err
 	}

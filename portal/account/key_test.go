@@ -193,7 +193,7 @@ func TestSecurityKeys(t *testing.T) {
 	if _, err := k.BeginKey(k.sess, k.user, k.list()); err != nil {
 		t.Fatal(err)
 	}
-	_, err = k.AddKey(ctx, k.sess, k.user, "odd", "{}", goodPassword, spare, "")
+	_, err = k.AddKey(ctx, k.sess, k.user, "odd", "{}", goodPassword, spare, "192.0.2.9")
 	want(err, securitykey.ErrRefused, "a key with an odd answer")
 	want(k.RemoveKey(ctx, k.sess, k.user, []byte("x"), goodPassword, spare, ""), account.ErrNotFound, "no such key, with a recovery code")
 	more, err := k.ConfirmFactor(ctx, k.sess, k.user, goodPassword, k.code(0), spare, "")
@@ -225,8 +225,15 @@ func TestSecurityKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]int{}
+	refused := 0
 	for _, e := range entries {
 		seen[e.Action+" "+e.Detail]++
+		if e.Address == "192.0.2.9" && e.Action == "second-factor.failed" && e.Actor == "ann" && strings.HasPrefix(e.Detail, securitykey.ErrRefused.Error()+": ") {
+			refused++
+		}
+	}
+	if refused != 1 {
+		t.Errorf("%d entries of the key that was refused when it was added (of %v)", refused, seen)
 	}
 	for entry, n := range map[string]int{"second-factor.add-key desk": 1, "second-factor.add-key bag": 1, "second-factor.remove-key bag": 1, "second-factor.remove-authenticator ": 1, "sign-in security key": 3} {
 		if seen[entry] != n {

@@ -27,7 +27,7 @@ const maxAnswer = 16 << 10
 var (
 	// ErrNoName means that browsers keep no keys for the host of the portal's
 	// address: it is no domain of two labels or more, in ASCII, nor localhost.
-	ErrNoName = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost")
+	ErrNoName = errors.New("security keys need a portal that is reached by a host name with a dot, or localhost (--portal-url)")
 	// ErrRefused is wrapped by the reason why an answer is not accepted.
 	ErrRefused = errors.New("the answer of the security key is not accepted")
 )

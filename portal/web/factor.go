@@ -90,7 +90,7 @@ func (s *Site) signInCode(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, securitykey.ErrRefused):
 		s.logKey(r, err)
 		return s.codeForm(w, r, http.StatusUnauthorized, next, keyRefused)
-	case errors.Is(err, account.ErrChallenge), errors.Is(err, account.ErrNoKeys):
+	case errors.Is(err, account.ErrChallenge), errors.Is(err, securitykey.ErrNoName):
 		return s.codeForm(w, r, http.StatusBadRequest, next, upperFirst(err.Error())+".")
 	case errors.As(err, &wait):
 		return s.codeForm(w, r, http.StatusTooManyRequests, next, upperFirst(wait.Error())+".")
@@ -119,6 +119,7 @@ type factorPage struct {
 	Keys     []keyRow
 	// KeyHost is the name that keys are for; empty when the portal has none.
 	KeyHost string
+	NoName  string // what says so
 	// Register and Ask are the options for a new key and for one that is
 	// registered, in JSON; empty where there is nothing to register or to ask.
 	Register, Ask string
@@ -181,7 +182,7 @@ func (s *Site) factorPage(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Site) showFactor(w http.ResponseWriter, r *http.Request, status int, codes []string, problem string) error {
 	ctx, v, a := r.Context(), visitOf(r.Context()), s.cfg.Accounts
-	p := factorPage{CSRF: v.session.CSRF, State: "off", Required: a.Required(v.user.Role), Codes: codes, KeyHost: a.KeyHost()}
+	p := factorPage{CSRF: v.session.CSRF, State: "off", Required: a.Required(v.user.Role), Codes: codes, KeyHost: a.KeyHost(), NoName: upperFirst(securitykey.ErrNoName.Error()) + "."}
 	if v.user.Issuer != "" {
 		p.State = "external"
 		return s.render(w, r, status, "second-factor", frame{Title: "Second factor", Problem: problem, Page: p})
@@ -259,7 +260,7 @@ func (s *Site) changeFactor(w http.ResponseWriter, r *http.Request) error {
 		return s.showFactor(w, r, http.StatusBadRequest, nil, keyRefused)
 	case errors.Is(err, account.ErrLast):
 		return s.showFactor(w, r, http.StatusConflict, nil, upperFirst(account.ErrLast.Error())+".")
-	case errors.Is(err, account.ErrRequired), errors.Is(err, account.ErrNoKey), errors.Is(err, account.ErrNoKeys), errors.Is(err, account.ErrChallenge):
+	case errors.Is(err, account.ErrRequired), errors.Is(err, account.ErrNoKey), errors.Is(err, securitykey.ErrNoName), errors.Is(err, account.ErrChallenge):
 		return s.showFactor(w, r, http.StatusBadRequest, nil, upperFirst(err.Error())+".")
 	case errors.Is(err, account.ErrExists), errors.Is(err, account.ErrNotFound):
 		return s.showFactor(w, r, http.StatusConflict, nil, "This was changed in another window.")
