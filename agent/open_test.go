@@ -19,7 +19,7 @@ func TestOpenFails(t *testing.T) {
 	}{
 		{"folders", func(t *testing.T, o *Options) { occupy(t, o.Dirs.State) }, "the agent's folders"},
 		{"history", func(t *testing.T, o *Options) { occupy(t, filepath.Join(o.Dirs.State, "history.db", "x")) }, "history.db"},
-		{"quarantine", func(t *testing.T, o *Options) { occupy(t, o.Dirs.Quarantine()) }, "quarantine"},
+		{"items", func(t *testing.T, o *Options) { occupy(t, o.Dirs.Quarantine()) }, "the quarantine folder"},
 		{"sensors", func(_ *testing.T, o *Options) { o.Sensors = []string{"nonsense"} }, "nonsense"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

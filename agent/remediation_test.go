@@ -354,6 +354,20 @@ func TestRestoreAndRemove(t *testing.T) {
 		refused.Message != fmt.Sprintf("not quarantined: %q: no such file or directory", f.path) || refused.Hint == "" {
 		t.Errorf("a file that is gone: %v", err)
 	}
+	// What the user allowed by hand is neither shortened nor ended by that.
+	own := threat.Allowed{Kind: threat.AllowedHash, Value: row.SHA256, Reason: "ours"}
+	if err := a.history.Allow(own); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.RestoreFromQuarantine(ctx, api.RestoreRequest{ID: row.TrackingID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := svc.AddToQuarantine(ctx, api.ThreatID{ID: row.TrackingID}); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := a.history.Allowance("", row.SHA256); !ok || got.Reason != own.Reason || !got.Until.IsZero() {
+		t.Errorf("allowed by hand: %+v, %v", got, ok)
+	}
 	if n, err := svc.EmptyQuarantine(ctx); n != 1 || err != nil {
 		t.Errorf("emptied %d, %v", n, err)
 	}

@@ -229,15 +229,18 @@ func (t threats) RestoreFromQuarantine(ctx context.Context, r api.RestoreRequest
 	if err != nil {
 		return api.Restored{}, err
 	}
-	before := t.a.history.IsAllowed("", item.SHA256)
+	// An allowance of the user's own for longer stays as it is.
 	grace := threat.Allowed{Kind: threat.AllowedHash, Value: item.SHA256, Time: time.Now(), Reason: restoredReason, Until: time.Now().Add(t.restoreGrace())}
-	if err := t.a.history.Allow(grace); err != nil {
-		return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
+	before, allowed := t.a.history.Allowance("", item.SHA256)
+	if !allowed || !before.Until.IsZero() && before.Until.Before(grace.Until) {
+		if err := t.a.history.Allow(grace); err != nil {
+			return api.Restored{}, fmt.Errorf("grace time of the restored file: %w", err)
+		}
+		t.a.realtime.policyChanged()
 	}
-	t.a.realtime.policyChanged()
 	path, err := t.a.quarantine.Restore(ctx, item.ID, string(r.Destination))
 	if err != nil {
-		if !before { // else another copy of it may have been restored
+		if !allowed { // else another copy of it may have been restored
 			err = errors.Join(err, t.a.history.Disallow(threat.AllowedHash, item.SHA256))
 		}
 		if errors.Is(err, quarantine.ErrExists) {
