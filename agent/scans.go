@@ -36,14 +36,12 @@ func (a *Agent) openScanning() error {
 	a.scans, err = ondemand.Open(ondemand.Config{
 		Log: a.log.Logger("ondemand"), Skipped: a.log.File(logging.ScanSkipFile, "ondemand"), Scanner: a.pool, History: filepath.Join(d.State, "scans.db"),
 		Found: a.foundByScan,
-		Excluded: func(path string) bool {
-			_, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
-			return excluded
-		},
-		Hidden: func(path string) {
-			if x, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now()); excluded {
+		Excluded: func(path string, tell bool) bool {
+			x, excluded := a.config.Current().Exclusions().Match(policy.UseScan, path, "", time.Now())
+			if excluded && tell {
 				a.config.Hidden(x, policy.UseScan, path)
 			}
+			return excluded
 		},
 		Unmonitored: func() []string { return unmonitored(a.config.Current()) },
 		Threads:     func() int { return a.config.Current().Int(policy.KeyScanThreads) },

@@ -66,8 +66,7 @@ func (r *run) find(targets chan<- target) error {
 
 // file deals with one file of the walk.
 func (r *run) file(targets chan<- target, parent int, name, path string) error {
-	if r.excluded(path) {
-		r.hidden(path)
+	if r.excluded(path, true) {
 		r.skip(path, reasonExcluded, nil)
 		return nil
 	}
@@ -226,7 +225,7 @@ func (r *run) remember(t target, v verdict.Verdict, begin time.Time) {
 func (r *run) count(ctx context.Context) {
 	v := r.visitor(func(string, string, error) {})
 	v.file = func(parent int, name, path string) error {
-		if r.excluded(path) {
+		if r.excluded(path, false) {
 			return nil
 		}
 		var st unix.Stat_t

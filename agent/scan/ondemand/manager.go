@@ -101,10 +101,10 @@ type Config struct {
 	// Found deals with a threat. Required. It is called from many goroutines.
 	Found func(ctx context.Context, f Finding) Outcome
 	// Excluded reports whether a file is excluded from scans; nil excludes none.
-	Excluded func(path string) bool
-	// Hidden is told of each file that was left out because it is excluded; nil
-	// tells nobody. Mapped files are left out without: the same one is met many times.
-	Hidden func(path string)
+	// With tell, which is for what the walk of the folders comes by, the file is left
+	// out for that; running programs and what starts with the host are asked about
+	// without, since the same file is met there many times.
+	Excluded func(path string, tell bool) bool
 	// Unmonitored returns the types of file systems that quick and full scans
 	// leave out; nil is none.
 	Unmonitored func() []string

@@ -334,7 +334,7 @@ func TestScannerUnavailable(t *testing.T) {
 }
 
 func TestPanicEndsTheScan(t *testing.T) {
-	h := newHarness(t, func(c *Config) { c.Excluded = func(string) bool { panic("boom") } })
+	h := newHarness(t, func(c *Config) { c.Excluded = func(string, bool) bool { panic("boom") } })
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "x"), "x")
 	if r := h.scan(t, custom(dir)); r.State != control.ScanFailed || !strings.Contains(r.Reason, "boom") {
@@ -369,9 +369,14 @@ func TestExclusions(t *testing.T) {
 	dir := t.TempDir()
 	var hidden []string
 	h := newHarness(t, func(c *Config) {
-		c.Excluded = func(path string) bool { return strings.HasPrefix(path, filepath.Join(dir, "excluded")) }
+		c.Excluded = func(path string, tell bool) bool {
+			excluded := strings.HasPrefix(path, filepath.Join(dir, "excluded"))
+			if excluded && tell {
+				hidden = append(hidden, path) // the walk is one goroutine
+			}
+			return excluded
+		}
 		c.Own = []string{filepath.Join(dir, "quarantine")}
-		c.Hidden = func(path string) { hidden = append(hidden, path) } // the walk is one goroutine
 	})
 	write(t, filepath.Join(dir, "excluded/evil"), "EICAR")
 	write(t, filepath.Join(dir, "quarantine/evil"), "EICAR")

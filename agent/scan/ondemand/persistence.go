@@ -93,7 +93,7 @@ func (r *run) persistence(v visitor, targets chan<- target) error {
 // no regular file, or is none of this scan's business.
 func (r *run) lone(v visitor, path string) *os.File {
 	real, err := filepath.EvalSymlinks(path)
-	if err != nil || r.excluded(path) || r.excluded(real) {
+	if err != nil || r.excluded(path, false) || path != real && r.excluded(real, false) {
 		return nil
 	}
 	for own := range v.own {

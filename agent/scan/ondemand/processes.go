@@ -67,7 +67,7 @@ func (r *run) processes(targets chan<- target) error {
 // linked hands over the file behind one of the kernel's links, once. It looks at
 // the file first without opening it, which nobody can hold.
 func (r *run) linked(targets chan<- target, link, path string) error {
-	if r.excluded(strings.TrimSuffix(path, " (deleted)")) {
+	if r.excluded(strings.TrimSuffix(path, " (deleted)"), false) {
 		return nil
 	}
 	look, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)

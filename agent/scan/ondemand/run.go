@@ -265,15 +265,8 @@ func (r *run) guard(what string, f func()) {
 	f()
 }
 
-func (r *run) excluded(path string) bool {
-	return !r.spec.IgnoreExclusions && r.m.cfg.Excluded != nil && r.m.cfg.Excluded(path)
-}
-
-// hidden tells that a file is left out because it is excluded.
-func (r *run) hidden(path string) {
-	if r.m.cfg.Hidden != nil {
-		r.m.cfg.Hidden(path)
-	}
+func (r *run) excluded(path string, tell bool) bool {
+	return !r.spec.IgnoreExclusions && r.m.cfg.Excluded != nil && r.m.cfg.Excluded(path, tell)
 }
 
 // skip notes what is not looked at. Links, exclusions and what a quick scan leaves
