@@ -45,8 +45,10 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 // ErrTooLarge is returned (wrapped) for a file that is larger than Read may read.
 var ErrTooLarge = errors.New("larger than")
 
-// Read reads a regular file of at most limit bytes, or what a link leads to. It waits for nothing, whatever somebody has put at path:
-// another kind of file is an error, too. Errors name the file.
+// Read reads a regular file of at most limit bytes, or what a link leads to; of a
+// larger one it returns the beginning, limit+1 bytes, with ErrTooLarge. It waits for
+// nothing, whatever somebody has put at path: another kind of file is an error, too.
+// Errors name the file.
 func Read(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -65,7 +67,7 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is %w %d bytes", path, ErrTooLarge, limit)
+		return data, fmt.Errorf("%s is %w %d bytes", path, ErrTooLarge, limit)
 	}
 	return data, nil
 }

@@ -118,6 +118,8 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s: %q, %v", tc.path, data, err)
 		case tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), tc.path)):
 			t.Errorf("%s: error %v, want one with %q", tc.path, err, tc.want)
+		case errors.Is(err, atomicfile.ErrTooLarge) && int64(len(data)) != tc.limit+1:
+			t.Errorf("%s: %q of a file that is larger than %d", tc.path, data, tc.limit)
 		}
 	}
 }

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"sync"
-	"syscall"
 
 	"github.com/bulwarkhq/bulwark/atomicfile"
 )
@@ -54,24 +52,11 @@ func (s *LocalStore) Reload() error {
 // ReadFile reads a profile of at most MaxBytes. A larger one is read a little
 // further, so that Parse says what is wrong. Only regular files are read.
 func ReadFile(path string) ([]byte, error) {
-	// O_NONBLOCK so that a pipe in its place cannot hold the caller.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	data, err := atomicfile.Read(path, MaxBytes)
+	if errors.Is(err, atomicfile.ErrTooLarge) {
+		err = nil
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return data, nil
+	return data, err
 }
 
 // Path is the file's path.

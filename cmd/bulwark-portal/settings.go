@@ -87,7 +87,8 @@ func readSettings(path string) (map[string]string, error) {
 	return parseSettings(path, text)
 }
 
-// readSmall reads a file of at most limit bytes.
+// readSmall reads a file of at most limit bytes. It may be a pipe: who keeps secrets
+// elsewhere gives the shell's <(command).
 func readSmall(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
