@@ -11,7 +11,7 @@ import (
 
 // Success lines of the reference product.
 const (
-	propertyUpdated = `^Configuration property updated( It takes|\. It takes|$)`
+	propertyUpdated = `^Configuration property updated(\. It takes effect .*)?$`
 	noExclusions    = `^No exclusions$`
 )
 
@@ -51,7 +51,7 @@ var words = map[string]string{
 	"scan custom --path /tmp --ignore-exclusions": `^Scan has finished\n\t\d+ file\(s\) scanned\n\t\d+ threat\(s\) detected\n`,
 	"scan cancel":         `(?i)cancelled`,
 	"scan list":           `^Type: \w+\nStart time: .*\nEnd time: .*\nState: (Succeeded|Failed|Cancelled)\nFiles scanned: .*\n(.*\n)*Threats detected: `,
-	"definitions update":  `(?i)definitions`,
+	"definitions update":  `^Definitions are up to date$`,
 	"definitions restore": `^Definitions version: `,
 	"definitions path set --path /srv/definitions": propertyUpdated,
 	"threat list":                                   `^Id: .*\nName: .*\nType: .*\nDetection time: .*\nStatus: .*\n`,
@@ -63,7 +63,7 @@ var words = map[string]string{
 	"threat quarantine restore --id q1 --path /tmp": `^Restored: `,
 	"threat quarantine restore threat-id --id q1 --destination-path /tmp":                 `^Restored: `,
 	"threat quarantine restore threat-path --path /tmp/eicar.com --destination-path /tmp": `^Restored: `,
-	"threat allowed list":            `(?m)^(No allowed threats\.|EICAR|.*X)`,
+	"threat allowed list":            `^No allowed threats\.$`,
 	"threat allowed add --name X":    `^Threat allowed$`,
 	"threat allowed remove --name X": `^Threat no longer allowed$`,
 	"threat policy set --type potentially_unwanted_application --action block": propertyUpdated,

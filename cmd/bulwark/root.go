@@ -56,25 +56,27 @@ func (a *app) rootCommand() *cobra.Command {
 		return nil
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpCommand(helpCommand(root))
+	refuseUnknownHelp(root)
 	if a.reference() {
 		asReference(root)
 	}
 	return root
 }
 
-// helpCommand is cobra's, which takes a command that there is not for success.
-func helpCommand(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{
-		Use: "help [command]", Short: "Help about any command", Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			c, rest, err := root.Find(args)
-			if err != nil || len(rest) > 0 {
-				return unknownCommand(c, rest[0])
-			}
-			c.InitDefaultHelpFlag()
-			return c.Help()
-		},
+// refuseUnknownHelp makes cobra's help command fail for a command that there is not.
+func refuseUnknownHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return
+	}
+	help.Run, help.RunE = nil, func(_ *cobra.Command, args []string) error {
+		c, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			return unknownCommand(c, rest[0])
+		}
+		c.InitDefaultHelpFlag()
+		return c.Help()
 	}
 }
 
