@@ -62,7 +62,7 @@ func DecodeAlert(data []byte) (Alert, error) {
 
 // check says what keeps a from being stored.
 func (a *Alert) check() error {
-	if !isHex(a.ID, 32) {
+	if !IsHex(a.ID, 32) {
 		return fmt.Errorf("alert: id %.64q is not 32 hex digits", a.ID)
 	}
 	if a.Title == "" {
@@ -82,8 +82,9 @@ func (a *Alert) check() error {
 	return nil
 }
 
-func isHex(s string, n int) bool {
-	if len(s) != n {
+// IsHex reports whether s is so many hex digits in lower case, as hashes and ids are.
+func IsHex(s string, digits int) bool {
+	if len(s) != digits {
 		return false
 	}
 	for i := range len(s) {

@@ -135,3 +135,11 @@ func FuzzDecodeAlert(f *testing.F) {
 		}
 	})
 }
+
+func TestIsHex(t *testing.T) {
+	for s, want := range map[string]bool{"": false, "012": false, "01ef": true, "01EF": false, "01eg": false, "01e\xff": false, "01e/": false, "01e:": false, "01e`": false, "01ef0": false} {
+		if got := IsHex(s, 4); got != want {
+			t.Errorf("%q: %v, want %v", s, got, want)
+		}
+	}
+}

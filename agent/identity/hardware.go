@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // maxSource bounds what is read of an identity source.
@@ -52,7 +54,7 @@ func HardwareID(root string) (id string, sources int) {
 // ones and counting digits.
 func usable(uuid string) bool {
 	digits := strings.ToLower(strings.ReplaceAll(uuid, "-", ""))
-	if len(digits) != 32 || strings.Trim(digits, "0123456789abcdef") != "" {
+	if !event.IsHex(digits, 32) {
 		return false
 	}
 	if strings.Count(digits, digits[:1]) == 32 {

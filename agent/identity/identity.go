@@ -22,13 +22,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/bulwarkhq/bulwark/atomicfile"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 const (
@@ -169,7 +169,7 @@ func (e *Enrollment) pair(key *ecdsa.PrivateKey) (*tls.Certificate, error) {
 	if !key.PublicKey.Equal(c.PublicKey) {
 		return nil, errors.New("certificate: not of this key")
 	}
-	if len(e.DeviceID) != 40 || strings.Trim(e.DeviceID, "0123456789abcdef") != "" || c.Subject.CommonName != e.DeviceID {
+	if !event.IsHex(e.DeviceID, 40) || c.Subject.CommonName != e.DeviceID {
 		return nil, fmt.Errorf("certificate: is for %.64q, the device id is %.64q", c.Subject.CommonName, e.DeviceID)
 	}
 	return &tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}, nil

@@ -11,10 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // Status of a threat, as it appears in its history.
@@ -150,7 +150,7 @@ func decode(b []byte) (Threat, error) {
 }
 
 func validHash(h string) error {
-	if len(h) != 64 || strings.Trim(h, "0123456789abcdef") != "" {
+	if !event.IsHex(h, 64) {
 		return fmt.Errorf("%q is not a SHA-256 in lower-case hex", h)
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // LiveCommand is one command of a live response session.
@@ -83,7 +85,7 @@ const (
 
 // CheckLive checks commands of a session.
 func CheckLive(p LiveParameters) error {
-	if p.Session == "" || len(p.Session) > 64 || strings.Trim(p.Session, "0123456789abcdef") != "" {
+	if p.Session == "" || len(p.Session) > 64 || !event.IsHex(p.Session, len(p.Session)) {
 		return errors.New("the session has no id")
 	}
 	if len(p.Commands) == 0 || len(p.Commands) > MaxLiveCommands {
@@ -98,7 +100,7 @@ func CheckLive(p LiveParameters) error {
 				err = errors.New("a command line of at most 8 KiB is wanted")
 			}
 		case LiveRunScript, LivePutFile:
-			if err = CheckLibraryName(c.Name); err == nil && (len(c.SHA256) != 64 || strings.Trim(c.SHA256, "0123456789abcdef") != "") {
+			if err = CheckLibraryName(c.Name); err == nil && !event.IsHex(c.SHA256, 64) {
 				err = errors.New("the SHA-256 of the library's file is missing")
 			}
 			if err == nil {

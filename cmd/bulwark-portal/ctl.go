@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/api/rest"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 const maxTokenFile = 4 << 10
@@ -247,7 +248,7 @@ func printable(s string) string {
 // machine returns the id of a device that was named by it, by its host name or by
 // the first part of that. Host names do not depend on case (RFC 4343).
 func (t *ctl) machine(name string) (string, error) {
-	if len(name) == 40 && strings.Trim(name, "0123456789abcdef") == "" {
+	if event.IsHex(name, 40) {
 		return name, nil
 	}
 	var exact, short []string

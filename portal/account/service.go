@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/seal"
@@ -98,7 +99,7 @@ func checkGroups(groups []string) ([]string, error) {
 		return nil, invalid("at most %d device groups", MaxGroups)
 	}
 	for _, g := range groups {
-		if len(g) != 16 || strings.Trim(g, "0123456789abcdef") != "" {
+		if !event.IsHex(g, 16) {
 			return nil, invalid("%.20q is not the id of a device group", g)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
 
@@ -75,7 +76,7 @@ type Part struct {
 // Receive stores a part and returns where the next one begins. ErrNotFound means
 // that the device has no such action that is at work.
 func (f *Files) Receive(ctx context.Context, device, id string, p Part) (uint64, error) {
-	if !IsHash(id, 32) {
+	if !event.IsHex(id, 32) {
 		return 0, ErrNotFound
 	}
 	a, err := f.store.Action(ctx, id)
@@ -159,7 +160,7 @@ func (f *Files) room() error {
 
 // Open returns the file of an action for reading; ErrNoFile when there is none.
 func (f *Files) Open(a Action) (*os.File, error) {
-	if a.File.Name == "" || !IsHash(a.ID, 32) {
+	if a.File.Name == "" || !event.IsHex(a.ID, 32) {
 		return nil, ErrNoFile
 	}
 	file, err := os.Open(f.received(a.ID))
@@ -175,7 +176,7 @@ func (f *Files) Open(a Action) (*os.File, error) {
 // Fetch returns a part of a library file for a device whose action names it, and
 // the size of all of it.
 func (f *Files) Fetch(ctx context.Context, device, id, sum string, offset uint64) ([]byte, uint64, error) {
-	if !IsHash(id, 32) || !IsHash(sum, 64) {
+	if !event.IsHex(id, 32) || !event.IsHex(sum, 64) {
 		return nil, 0, ErrNotFound
 	}
 	a, err := f.store.Action(ctx, id)

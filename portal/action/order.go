@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 )
 
@@ -116,11 +117,6 @@ func checkIsolate(p any) error {
 	return nil
 }
 
-// IsHash reports whether s is a hash of so many hex digits, in lower case.
-func IsHash(s string, digits int) bool {
-	return len(s) == digits && strings.Trim(s, "0123456789abcdef") == ""
-}
-
 const maxPath = 4096
 
 func checkPath(path string) error {
@@ -135,7 +131,7 @@ func checkProcess(p any) error {
 	switch {
 	case !ok || v.ProcessID <= 1:
 		return invalid("ProcessId", "the number of a process is wanted, above 1")
-	case v.SHA256 != "" && !IsHash(v.SHA256, 64):
+	case v.SHA256 != "" && !event.IsHex(v.SHA256, 64):
 		return invalid("Sha256", "a SHA-256 is 64 hex digits in lower case")
 	}
 	if v.Started != "" {
@@ -151,9 +147,9 @@ func checkFile(p any) error {
 	switch {
 	case !ok || v.Path == "" && v.SHA1 == "" && v.SHA256 == "":
 		return invalid("Sha1", "a hash or a path is wanted")
-	case v.SHA1 != "" && !IsHash(v.SHA1, 40):
+	case v.SHA1 != "" && !event.IsHex(v.SHA1, 40):
 		return invalid("Sha1", "a SHA-1 is 40 hex digits")
-	case v.SHA256 != "" && !IsHash(v.SHA256, 64):
+	case v.SHA256 != "" && !event.IsHex(v.SHA256, 64):
 		return invalid("Sha256", "a SHA-256 is 64 hex digits")
 	case v.Path != "":
 		return checkPath(v.Path)
@@ -168,7 +164,7 @@ func checkRestore(p any) error {
 		return invalid("ItemId", "the id of the quarantined file or its SHA-256 is wanted")
 	case len(v.ItemID) > 64 || strings.Trim(v.ItemID, "0123456789abcdefABCDEF-") != "":
 		return invalid("ItemId", "%.64q is no id of a quarantined file", v.ItemID)
-	case v.SHA256 != "" && !IsHash(v.SHA256, 64):
+	case v.SHA256 != "" && !event.IsHex(v.SHA256, 64):
 		return invalid("Sha256", "a SHA-256 is 64 hex digits")
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
 	"github.com/bulwarkhq/bulwark/api/agent/v1/agentv1connect"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/pki"
 )
 
@@ -67,7 +68,7 @@ func (h *handler) Enroll(ctx context.Context, req *connect.Request[agentv1.Enrol
 	if err != nil {
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "%w", err)
 	}
-	if !isHex(info.HardwareId, 64) || info.MachineGuid == "" {
+	if !event.IsHex(info.HardwareId, 64) || info.MachineGuid == "" {
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "device: hardware_id must be 64 hex digits and machine_guid must be set")
 	}
 	plan, err := s.plan(ctx, tlsOf(ctx), req.Msg.Token, info)

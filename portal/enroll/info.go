@@ -64,7 +64,3 @@ func cleanText(s string) string {
 	}
 	return s[:cut]
 }
-
-func isHex(s string, n int) bool {
-	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
-}

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	agentv1 "github.com/bulwarkhq/bulwark/api/agent/v1"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // maxPart bounds the data of one message of a transfer, in bytes.
@@ -25,7 +26,7 @@ func (h *handler) SendFile(ctx context.Context, req *connect.Request[agentv1.Sen
 		return nil, agentv1.NewError(connect.CodeUnimplemented, agentv1.ReasonBadRequest, 0, "this portal takes no files")
 	case len(m.Data) > maxPart || len(m.FileName) > 4096 || m.Offset > 1<<40:
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "a part of %d bytes at %d is out of bounds", len(m.Data), m.Offset)
-	case m.Last && !isHex(m.Sha256, 64):
+	case m.Last && !event.IsHex(m.Sha256, 64):
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "the last part has no SHA-256")
 	}
 	next, err := h.cfg.Files.ReceivePart(ctx, c.device.ID, m.CommandId, FilePart{Name: m.FileName, Offset: m.Offset, Data: m.Data, Last: m.Last, SHA256: m.Sha256})
@@ -69,7 +70,7 @@ func (h *handler) SendSample(ctx context.Context, req *connect.Request[agentv1.S
 	switch {
 	case h.cfg.Samples == nil:
 		return nil, agentv1.NewError(connect.CodeFailedPrecondition, agentv1.ReasonBadRequest, 0, "this portal takes no samples")
-	case len(m.Data) > maxPart || !isHex(m.Sha256, 64):
+	case len(m.Data) > maxPart || !event.IsHex(m.Sha256, 64):
 		return nil, agentv1.NewError(connect.CodeInvalidArgument, agentv1.ReasonBadRequest, 0, "a part of %d bytes of the file %.70q is out of bounds", len(m.Data), m.Sha256)
 	}
 	next, stored, err := h.cfg.Samples.ReceiveSample(ctx, c.device.ID, m.AlertId, SamplePart{SHA256: m.Sha256, Size: m.Size, Offset: m.Offset, Data: m.Data})

@@ -97,7 +97,7 @@ func (s *Service) decode(m *agentv1.DeliverRequest, b *Batch, slice *[]event.Eve
 	bad := func(reason, format string, args ...any) (int, error) {
 		return 0, agentv1.NewError(connect.CodeInvalidArgument, reason, 0, format, args...)
 	}
-	if !isHex(m.SpoolId, 32) {
+	if !event.IsHex(m.SpoolId, 32) {
 		return bad(agentv1.ReasonBatchUnreadable, "spool_id %.64q is not 32 hex digits", m.SpoolId)
 	}
 	if m.Sequence == 0 || m.Sequence > 1<<62 {
@@ -368,8 +368,4 @@ func (h *handler) FinishSelfTest(ctx context.Context, req *connect.Request[agent
 		res.Arrivals = append(res.Arrivals, &agentv1.FinishSelfTestResponse_Arrival{AlertId: a.AlertID, Source: a.Source, ArrivedUnixMs: a.Time.UnixMilli()})
 	}
 	return connect.NewResponse(res), nil
-}
-
-func isHex(s string, n int) bool {
-	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/alert"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -113,7 +114,7 @@ func (s *Service) items(ctx context.Context, where query.Expr, sha256 string, si
 // about one item of a quarantine say nothing of the others.
 func (s *Service) orders(ctx context.Context, sha256 string, since time.Time) (map[string][]*action.Action, error) {
 	out := map[string][]*action.Action{}
-	if !action.IsHash(sha256, 64) {
+	if !event.IsHex(sha256, 64) {
 		return out, nil // what no order can be about
 	}
 	list, _, err := s.actions.List(ctx, query.Query{
@@ -163,7 +164,7 @@ func (s *Service) Order(ctx context.Context, r Request) (Result, error) {
 	if r.Type != response.RestoreFile && r.Type != response.RemoveQuarantinedFile {
 		return Result{}, &action.Invalid{Target: "Type", Message: fmt.Sprintf("%.64q is nothing to do with a quarantined file", r.Type)}
 	}
-	if !action.IsHash(r.SHA256, 64) {
+	if !event.IsHex(r.SHA256, 64) {
 		return Result{}, &action.Invalid{Target: "Sha256", Message: "a SHA-256 is 64 hex digits"}
 	}
 	since := s.now().Add(-Kept)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/api/response"
+	"github.com/bulwarkhq/bulwark/event"
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/action"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -59,7 +60,7 @@ func (s *Site) livePage(r *http.Request) (livePage, error) {
 		return livePage{}, err
 	}
 	p := livePage{Device: d, Session: r.URL.Query().Get("session"), Folder: "/", CSRF: visitOf(ctx).session.CSRF}
-	if len(p.Session) != 32 || strings.Trim(p.Session, "0123456789abcdef") != "" {
+	if !event.IsHex(p.Session, 32) {
 		var number [16]byte
 		rand.Read(number[:]) // never fails
 		p.Session = hex.EncodeToString(number[:])
