@@ -45,7 +45,7 @@ type Server struct {
 
 	dir       string
 	run       []string
-	process   *process
+	process   *program.Process
 	clustered bool
 }
 
@@ -145,27 +145,22 @@ func (s *Server) launch(t testing.TB) {
 	s.process = launch(t, s.dir, s.run)
 }
 
-// process is a program that runs, or did.
-type process struct {
-	cmd   *exec.Cmd
-	ended <-chan struct{}
-}
-
 // launch starts a program in a folder; it ends with the test at the latest.
-func launch(t testing.TB, dir string, run []string) *process {
+func launch(t testing.TB, dir string, run []string) *program.Process {
 	t.Helper()
 	out, err := os.OpenFile(filepath.Join(dir, "output"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	p := &process{cmd: exec.Command(run[0], run[1:]...)}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	if p.ended, err = program.Start(p.cmd, syscall.SIGKILL); err != nil {
+	cmd := exec.Command(run[0], run[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	p, err := program.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.end()
+		p.Kill()
 		if t.Failed() {
 			t.Logf("%s: %s", strings.Join(run, " "), tail(dir, "output", "errors"))
 		}
@@ -173,15 +168,9 @@ func launch(t testing.TB, dir string, run []string) *process {
 	return p
 }
 
-// end kills the program and waits for it; one that has ended stays so.
-func (p *process) end() {
-	_ = p.cmd.Process.Kill() // an error says that it has ended
-	<-p.ended
-}
-
 // Kill ends the server at once, as a loss of power would but for what the kernel
 // still writes.
-func (s *Server) Kill() { s.process.end() }
+func (s *Server) Kill() { s.process.Kill() }
 
 func (s *Server) await(t testing.TB) {
 	t.Helper()

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 // A host's network and the world behind a gateway, in namespaces of their own:
@@ -111,7 +112,7 @@ func (n *isolated) redirect(to string) {
 }
 
 // start runs a program in a namespace until the test ends.
-func (n *isolated) start(name, ns string, env []string, argv ...string) *exec.Cmd {
+func (n *isolated) start(name, ns string, env []string, argv ...string) *program.Process {
 	n.t.Helper()
 	logPath := filepath.Join(n.work, name+".log")
 	log, err := os.Create(logPath)
@@ -122,30 +123,28 @@ func (n *isolated) start(name, ns string, env []string, argv ...string) *exec.Cm
 	argv = append([]string{"--net=/run/netns/" + ns, "timeout", "--signal=KILL", fmt.Sprint(int(deadman.Seconds()))}, argv...)
 	cmd := exec.Command("nsenter", argv...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), env...)
-	// No Pdeathsig: it comes when the thread ends that started the process, and
-	// dial ends threads.
-	if err := cmd.Start(); err != nil {
+	p, err := program.Start(cmd, syscall.SIGTERM)
+	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() {
-		n.end(cmd)
+		n.end(p)
 		if n.t.Failed() {
 			b, _ := os.ReadFile(logPath)
 			n.t.Logf("log of %s:\n%s", name, tail(b, 30))
 		}
 	})
-	return cmd
+	return p
 }
 
 // end stops a program of start. Stopping twice is harmless.
-func (n *isolated) end(cmd *exec.Cmd) {
-	if cmd.ProcessState != nil {
-		return
+func (n *isolated) end(p *program.Process) {
+	_ = p.Process.Signal(syscall.SIGTERM) // timeout(1) passes it on; an error says that it has ended
+	select {
+	case <-p.Ended:
+	case <-time.After(20 * time.Second):
+		p.Kill()
 	}
-	_ = cmd.Process.Signal(syscall.SIGTERM) // timeout(1) passes it on
-	timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
-	_ = cmd.Wait()
 }
 
 // dial connects from a namespace.
@@ -325,15 +324,15 @@ func TestProxies(t *testing.T) {
 	n.portalCommand("onboarding", "create", "--portal-url", "https://"+portalHost+":"+portalPort, "--out", n.dirs.Onboarding())
 
 	// The interceptor's authority is among those that the agent's system trusts.
-	run := func(env ...string) *exec.Cmd {
-		cmd := n.start("agent", n.host, append(env, "SSL_CERT_FILE="+bundle), filepath.Join(n.bin, "bulwarkd"), "run", "--root", n.root, "--only-mounts", n.watch)
+	run := func(env ...string) *program.Process {
+		p := n.start("agent", n.host, append(env, "SSL_CERT_FILE="+bundle), filepath.Join(n.bin, "bulwarkd"), "run", "--root", n.root, "--only-mounts", n.watch)
 		n.until("the agent answers", func() error {
 			if r := n.product.run("health", "--field", "app_version"); r.status != 0 {
 				return fmt.Errorf("%s%s", r.stdout, r.stderr)
 			}
 			return nil
 		})
-		return cmd
+		return p
 	}
 	// check runs the connectivity test and wants a status and texts.
 	check := func(what string, ok bool, texts ...string) {

@@ -30,8 +30,7 @@ import (
 // starts it again.
 type node struct {
 	*product
-	cmd   *exec.Cmd
-	ended <-chan struct{}
+	cmd *program.Process
 }
 
 func newNode(t *testing.T, name string, env []string) *node {
@@ -53,14 +52,14 @@ func (n *node) serve() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.cmd = exec.Command(filepath.Join(n.bin, "bulwark-portal"), "serve", "--listen", n.portalAddr, "--data-dir", n.portalData,
+	cmd := exec.Command(filepath.Join(n.bin, "bulwark-portal"), "serve", "--listen", n.portalAddr, "--data-dir", n.portalData,
 		"--host-name", "localhost,127.0.0.1", "--definitions-interval", "0")
-	n.cmd.Stdout, n.cmd.Stderr, n.cmd.Env = log, log, append(os.Environ(), n.portalEnv...)
-	if n.ended, err = program.Start(n.cmd, syscall.SIGKILL); err != nil {
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), n.portalEnv...)
+	if n.cmd, err = program.Start(cmd, syscall.SIGKILL); err != nil {
 		n.t.Fatalf("%v: make build makes it", err)
 	}
 	n.t.Cleanup(func() {
-		n.kill()
+		n.cmd.Kill()
 		if n.t.Failed() {
 			b, _ := os.ReadFile(path)
 			n.t.Logf("log of %s:\n%s", n.portalData, tail(b, 40))
@@ -72,18 +71,12 @@ func (n *node) serve() {
 			return err
 		}
 		select {
-		case <-n.ended:
+		case <-n.cmd.Ended:
 			n.t.Fatal("the portal has ended")
 		default:
 		}
 		return errors.New("its log does not say so")
 	})
-}
-
-// kill ends it at once.
-func (n *node) kill() {
-	_ = n.cmd.Process.Kill() // an error says that it has ended
-	<-n.ended
 }
 
 // takeKeys copies from another node what docs/portal/stores.md says, but for the keys
@@ -199,7 +192,7 @@ func TestTwoPortals(t *testing.T) {
 		}
 		return s.Batches + agents
 	})
-	first.kill()
+	first.cmd.Kill()
 	w.cut()
 	deliver("the fleet delivers to the second portal")
 	devices := fleet.Statuses()

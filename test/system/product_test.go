@@ -153,11 +153,10 @@ func (p *product) write(path, content string) {
 
 // service is a program under `bulwarkd supervise`, as make up runs it.
 type service struct {
-	t      *testing.T
-	name   string
-	cmd    *exec.Cmd
-	exited <-chan struct{}
-	log    string
+	t    *testing.T
+	name string
+	cmd  *program.Process
+	log  string
 }
 
 func (p *product) supervise(name string, flags []string, file string, args ...string) *service {
@@ -170,9 +169,8 @@ func (p *product) supervise(name string, flags []string, file string, args ...st
 	argv = append(argv, flags...)
 	argv = append(argv, "--", filepath.Join(p.bin, file))
 	argv = slices.Concat(p.wrap, []string{"timeout"}, argv, args)
-	s.cmd = exec.Command(argv[0], argv[1:]...)
 	var err error
-	if s.exited, err = program.Start(s.cmd, syscall.SIGTERM); err != nil {
+	if s.cmd, err = program.Start(exec.Command(argv[0], argv[1:]...), syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() {
@@ -189,18 +187,17 @@ func (p *product) supervise(name string, flags []string, file string, args ...st
 func (s *service) stop() {
 	s.t.Helper()
 	select {
-	case <-s.exited:
+	case <-s.cmd.Ended:
 		return
 	default:
 	}
 	// timeout(1) passes the signal on.
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-s.exited:
+	case <-s.cmd.Ended:
 	case <-time.After(patience):
 		s.t.Errorf("%s does not stop", s.name)
-		_ = s.cmd.Process.Kill()
-		<-s.exited
+		s.cmd.Kill()
 	}
 }
 

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 // orders is a client of the portal's REST API in the portal's namespace.
@@ -104,15 +106,15 @@ func TestResponseActions(t *testing.T) {
 	n.start("portal", n.world, nil, filepath.Join(n.bin, "bulwark-portal"), "serve", "--listen", portalHost+":"+portalPort, "--data-dir", n.portalData, "--host-name", portalHost, "--definitions-interval", "0")
 	n.listening(n.world, portalHost+":"+portalPort)
 	n.portalCommand("onboarding", "create", "--portal-url", "https://"+portalHost+":"+portalPort, "--out", n.dirs.Onboarding())
-	run := func() *exec.Cmd {
-		cmd := n.start("agent", n.host, nil, filepath.Join(n.bin, "bulwarkd"), "run", "--root", n.root, "--only-mounts", n.watch)
+	run := func() *program.Process {
+		p := n.start("agent", n.host, nil, filepath.Join(n.bin, "bulwarkd"), "run", "--root", n.root, "--only-mounts", n.watch)
 		n.until("the agent is connected", func() error {
 			if r := n.product.run("health", "--field", "portal_status"); !strings.Contains(r.stdout, "connected") {
 				return fmt.Errorf("%s%s", r.stdout, r.stderr)
 			}
 			return nil
 		})
-		return cmd
+		return p
 	}
 	agent := run()
 	o := &orders{n: n, device: strings.Trim(strings.TrimSpace(n.must("health", "--field", "edr_machine_id")), `"`)}

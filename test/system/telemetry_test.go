@@ -28,6 +28,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/test/doctable"
 	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 var updateTelemetry = flag.Bool("update-telemetry", false, "write the table of docs/telemetry.md")
@@ -621,33 +622,20 @@ func (s *stimuli) accountsAndLogons() {
 		"Port %s\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM yes\nStrictModes no\nAuthorizedKeysFile %s.pub\nPasswordAuthentication yes\nPrintMotd no\n", port, hostKey, key)), 0o600))
 	sshd, err := exec.LookPath("sshd")
 	s.must("sshd", err)
-	server := exec.Command(sshd, "-D", "-e", "-f", config)
+	daemon := exec.Command(sshd, "-D", "-e", "-f", config)
 	var said bytes.Buffer
-	server.Stderr = &said
-	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	done := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		err := server.Start()
-		started <- err
-		if err == nil {
-			_ = server.Wait()
-		}
-		close(done)
-	}()
-	s.must("sshd", <-started)
-	defer func() {
-		_ = server.Process.Kill()
-		<-done
-	}()
+	daemon.Stderr = &said
+	server, err := program.Start(daemon, syscall.SIGKILL)
+	s.must("sshd", err)
+	defer server.Kill()
 	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if c, err := net.Dial("tcp4", "127.0.0.1:"+port); err == nil {
 			c.Close()
 			break
 		}
 		if time.Now().After(end) {
-			s.t.Fatal("sshd does not listen")
+			server.Kill()
+			s.t.Fatalf("sshd does not listen: %s", said.Bytes())
 		}
 	}
 	options := []string{"-tt", "-F", "none", "-p", port, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", s.mark + "@127.0.0.1"}
