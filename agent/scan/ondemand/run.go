@@ -315,8 +315,12 @@ func (r *run) scanOne(t target) {
 		switch {
 		case r.ctx.Err() != nil:
 			return
-		case errors.Is(err, scan.ErrNoDefinitions), errors.Is(err, scan.ErrClosed):
+		case errors.Is(err, scan.ErrNoDefinitions):
 			r.stop(err) // no file will fare better
+			return
+		case errors.Is(err, scan.ErrClosed):
+			// The scanner has been stopped before the scan was told.
+			r.stop(errDaemonStops)
 			return
 		case err != nil:
 			r.skip(t.path, reasonScan, err)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bulwarkhq/bulwark/agent/scan"
 	"github.com/bulwarkhq/bulwark/api/control"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
@@ -217,6 +218,37 @@ func TestResume(t *testing.T) {
 				t.Errorf("resumed twice: %v", err)
 			}
 		})
+	}
+}
+
+// When the daemon stops, its scanner may be gone before the scan is told: that is no
+// failure of the scan, which goes on afterwards.
+func TestScannerStopsFirst(t *testing.T) {
+	dir, history := t.TempDir(), filepath.Join(t.TempDir(), "scans.db")
+	write(t, filepath.Join(dir, "a"), "clean")
+	change := func(c *Config) { c.Root, c.History = dir, history }
+	h := newHarness(t, change)
+	h.scanner.err = scan.ErrClosed
+	started, err := h.Start(t.Context(), full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Follow(t.Context(), started.ID, time.Millisecond, func(control.ScanProgress) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h = newHarness(t, change)
+	resumed, err := h.Resume(t.Context())
+	if err != nil || resumed.ID != started.ID {
+		t.Fatalf("%+v, %v; want that scan %s goes on", resumed, err, started.ID)
+	}
+	if err := h.Follow(t.Context(), started.ID, time.Millisecond, func(control.ScanProgress) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := h.Get(started.ID); err != nil || r.State != control.ScanSucceeded || r.Files != 1 {
+		t.Errorf("%+v, %v", r.Scan, err)
 	}
 }
 
