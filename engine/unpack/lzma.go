@@ -60,7 +60,7 @@ func unlzma(w *Walker, o Object) error {
 	if len(h) < 13 {
 		return fmt.Errorf("%w: LZMA header", errDamaged)
 	}
-	r, err := lzmaReader(bufio.NewReaderSize(o.sub("", 13, o.Size).reader(), 32<<10), h[:5], int64(binary.LittleEndian.Uint64(h[5:])))
+	r, err := lzmaReader(o.sub("", 13, o.Size).reader(), h[:5], int64(binary.LittleEndian.Uint64(h[5:])))
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func unlzip(w *Walker, o Object) error {
 			dict := uint32(1) << (h[5] & 31)
 			dict -= dict / 16 * uint32(h[5]>>5)
 			props := binary.LittleEndian.AppendUint32([]byte{93}, dict)
-			r, err := lzmaReader(bufio.NewReaderSize(o.sub("", at+6, o.Size).reader(), inputSize), props, -1)
+			r, err := lzmaReader(o.sub("", at+6, o.Size).reader(), props, -1)
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"math/rand"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -298,26 +299,36 @@ func cutShort(t *testing.T, stream, data []byte, open func(io.Reader) (io.Reader
 	}
 }
 
-// Chunks that refer to what they may not are damage.
+// Chunks that break a rule are refused for breaking it: all streams are complete,
+// so that without the check for it each would be decoded to its end, or be refused
+// for something else.
 func TestLZMA2Refused(t *testing.T) {
-	for name, stream := range map[string]string{
-		"no dictionary":       "\x02\x00\x00a",
-		"no properties":       "\x01\x00\x00a\x80\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00",
-		"bad properties":      "\xe0\x00\x00\x00\x05\xff\x00\x00\x00\x00\x00\x00",
-		"lc and lp too large": "\xe0\x00\x00\x00\x05\x08\x00\x00\x00\x00\x00\x00"[:5] + "\x11" + "\x00\x00\x00\x00\x00\x00",
-		"bad kind":            "\x03\x00\x00a",
-		"before the start":    "\xe0\x00\x10\x00\x10\x5d\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+	const coded = "\x00\x00\x00\x00\x00\x00" // range coder: one byte, zero
+	good := "\xe0\x00\x00\x00\x05\x5d" + coded + "\x00"
+	if got, err := io.ReadAll(newLZMA2(strings.NewReader(good), 1<<16)); err != nil || string(got) != "\x00" {
+		t.Fatalf("what all are made from: %q, %v", got, err)
+	}
+	for name, c := range map[string]struct{ stream, says string }{
+		"no dictionary":       {"\x02\x00\x00a\x00", "LZMA2 without a dictionary"},
+		"no properties":       {"\x01\x00\x00a\x80\x00\x00\x00\x05" + coded + "\x00", "LZMA2 without properties"},
+		"bad properties":      {"\xe0\x00\x00\x00\x05\xff" + coded + "\x00", "LZMA properties 255"},
+		"lc and lp too large": {"\xe0\x00\x00\x00\x05\x11" + coded + "\x00", "LZMA2 properties 17"},
+		"bad kind":            {"\x01\x00\x00a\x03\x00\x00a\x00", "LZMA2 chunk of kind 0x3"},
+		"bad beginning":       {"\xe0\x00\x00\x00\x05\x5d\x01" + coded[1:] + "\x00", "LZMA stream begins with 0x1"},
+		"before the start":    {"\xe0\x00\x00\x00\x04\x5d\x00\xff\xff\xff\xf0\x00", "LZMA distance of 0"},
 	} {
-		got, err := io.ReadAll(newLZMA2(bytes.NewReader([]byte(stream)), 1<<16))
-		if !errors.Is(err, errDamaged) {
+		got, err := io.ReadAll(newLZMA2(strings.NewReader(c.stream), 1<<16))
+		if !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v after %q", name, err, got)
 		}
 	}
-	var props [5]byte
-	binary.LittleEndian.PutUint32(props[1:], 1<<32-1)
-	props[0] = 255
-	if _, err := lzmaReader(bytes.NewReader(make([]byte, 100)), props[:], -1); !errors.Is(err, errDamaged) {
-		t.Errorf("properties 255: %v", err)
+	for name, c := range map[string]struct {
+		props string
+		says  string
+	}{"255": {"\xff\x00\x00\x01\x00", "LZMA properties 255"}, "short": {"\x5d\x00\x00\x01", "LZMA properties of 4 bytes"}} {
+		if _, err := lzmaReader(bytes.NewReader(make([]byte, 100)), []byte(c.props), -1); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("properties %s: %v", name, err)
+		}
 	}
 }
 
