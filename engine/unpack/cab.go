@@ -113,12 +113,13 @@ func (w *Walker) cabFolder(o Object, c cabFolder, files []cabFile) error {
 	if err != nil && !errors.Is(err, errLimit) {
 		return err
 	}
+	defer w.within(m)()
 	for _, f := range files {
 		if f.off > m.size {
 			w.damaged()
 			continue
 		}
-		if e := w.Section(f.name, Object{Data: m, Size: m.size}, f.off, f.size); e != nil {
+		if e := w.Section(f.name, m.object(""), f.off, f.size); e != nil {
 			return e
 		}
 	}

@@ -169,12 +169,13 @@ func (c *chm) compressed() error {
 	if err != nil && !errors.Is(err, errLimit) {
 		return err
 	}
+	defer c.w.within(m)()
 	for _, f := range c.files {
 		if f.off > m.size {
 			c.w.damaged()
 			continue
 		}
-		if e := c.w.Section(f.name, Object{Data: m, Size: m.size}, f.off, f.size); e != nil {
+		if e := c.w.Section(f.name, m.object(""), f.off, f.size); e != nil {
 			return e
 		}
 	}

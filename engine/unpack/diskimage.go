@@ -13,9 +13,10 @@ import (
 // the bytes and takes no memory but for the list; zeros between the pieces do not
 // count for the ratio.
 func (w *Walker) pieces(name string, o Object, f *holes) error {
-	stored := int64(0)
+	stored, missing := int64(0), false
 	for _, p := range f.pieces {
 		if p.stored < 0 || p.stored > o.Size-p.size {
+			missing = true
 			w.damaged() // what is missing reads as an end
 		}
 		stored += p.size
@@ -31,7 +32,7 @@ func (w *Walker) pieces(name string, o Object, f *holes) error {
 	}
 	w.budget.Bytes -= f.size
 	w.budget.extracted += stored
-	return w.give(Object{Name: name, Data: f, Size: f.size})
+	return w.give(Object{Name: name, Data: f, Size: f.size, Cut: missing && w.cut})
 }
 
 func (w *Walker) tooLarge() error {

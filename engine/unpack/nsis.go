@@ -37,7 +37,7 @@ func (w *Walker) carveNSIS(o Object, at int64) (end int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return end, w.nsisPieces(Object{Data: m, Size: m.size})
+	return end, w.nsisPieces(m.object(""))
 }
 
 // nsisChain reports whether an archive is made of pieces and not one compressed

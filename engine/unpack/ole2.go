@@ -157,7 +157,7 @@ func (c *compound) stream(name string, start uint32, size int64) Object {
 		ch = &chain{in: c.o.Data, base: max(512, int64(1)<<c.shift), shift: c.shift, sectors: follow(c.fat, start, c.shift, size)}
 	}
 	ch.size = min(size, int64(len(ch.sectors))<<ch.shift)
-	return Object{Name: name, Data: ch, Size: ch.size}
+	return Object{Name: name, Data: ch, Size: ch.size, Cut: c.o.Cut}
 }
 
 // unole2 gives every stream of a compound file, and what is known to be in some:

@@ -177,6 +177,7 @@ func (w *Walker) pdfStream(name string, dict, data []byte) error {
 		if err != nil {
 			return err
 		}
+		defer w.within(m)()
 		if w.budget.Bytes -= m.size; w.budget.Bytes < 0 {
 			w.budget.Bytes = 0
 		}

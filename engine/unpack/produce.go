@@ -149,7 +149,7 @@ func (w *Walker) Produce(name string, decoder func(*sink) error) error {
 	}
 	w.budget.Bytes -= m.size
 	w.budget.extracted += m.size
-	if err := w.give(Object{Name: name, Data: m, Size: m.size, Cut: m.cut}); err != nil {
+	if err := w.give(m.object(name)); err != nil {
 		return err
 	}
 	if errors.Is(stop, errLimit) && w.budget.Bomb() && w.budget.Bytes <= 0 {
@@ -188,6 +188,7 @@ func (w *Walker) whole(o Object) (data []byte, release func()) {
 	data, release = w.load(o, 0, maxText)
 	if int64(len(data)) < o.Size {
 		w.note(verdict.LimitBytes)
+		w.cut = true
 	}
 	return data, release
 }
@@ -205,6 +206,7 @@ func (o Object) piece(off int64, n int) []byte {
 // sub is a part of an object, cut to what there is of it.
 func (o Object) sub(name string, off, size int64) Object {
 	off = max(0, min(off, o.Size))
+	cut := o.Cut && size >= o.Size-off
 	size = max(0, min(size, o.Size-off))
-	return Object{Name: name, Data: io.NewSectionReader(o.Data, off, size), Size: size}
+	return Object{Name: name, Data: io.NewSectionReader(o.Data, off, size), Size: size, Cut: cut}
 }

@@ -27,7 +27,7 @@ func unrtf(w *Walker, o Object) error {
 		})
 		if err == nil && m.size > 0 {
 			n++
-			err = w.ole1(Object{Name: fmt.Sprintf("object-%d", n), Data: m, Size: m.size})
+			err = w.ole1(m.object(fmt.Sprintf("object-%d", n)))
 		}
 		free()
 		if err == nil {

@@ -64,6 +64,7 @@ func un7z(w *Walker, o Object) error {
 		}
 		release()
 		release = free
+		w.within(m)
 		head = make([]byte, m.size)
 		_, _ = m.ReadAt(head, 0)
 	}

@@ -129,13 +129,13 @@ func (s *squash) expand(b []byte, most int64) ([]byte, error) {
 		if err := lzo1x(b, out); err != nil && !errors.Is(err, errFull) {
 			return nil, err
 		}
-		return Object{Data: out.m, Size: out.m.size}.piece(0, int(out.m.size)), nil
+		return out.m.object("").piece(0, int(out.m.size)), nil
 	case 4:
 		out := &sink{w: s.w, m: &memory{}, limit: most}
 		if err := decodeXZ(bufio.NewReader(bytes.NewReader(b)), out); err != nil && !errors.Is(err, errFull) {
 			return nil, err
 		}
-		return Object{Data: out.m, Size: out.m.size}.piece(0, int(out.m.size)), nil
+		return out.m.object("").piece(0, int(out.m.size)), nil
 	case 5:
 		out := make([]byte, most)
 		n, err := lz4.UncompressBlock(b, out)

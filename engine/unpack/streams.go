@@ -3,10 +3,12 @@ package unpack
 import (
 	"bufio"
 	"compress/bzip2"
+	"errors"
 	"io"
 	"path"
 	"strings"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -38,7 +40,37 @@ func gunzip(w *Walker, o Object) error {
 	if name == "" || strings.ContainsRune(name, '/') {
 		name = bare(o.Name, ".tgz", ".tar", ".gz", "")
 	}
-	return w.Stream(name, onlyReader{r})
+	return w.Stream(name, &gzipMembers{w: w, in: in, r: r})
+}
+
+// gzipMembers reads the members of a gzip file as one stream (RFC 1952 section
+// 2.2). What follows the last and is no member is left, as gzip does.
+type gzipMembers struct {
+	w  *Walker
+	in *bufio.Reader
+	r  *gzip.Reader
+}
+
+func (g *gzipMembers) Read(p []byte) (int, error) {
+	for {
+		g.r.Multistream(false) // only until the next Reset
+		n, err := g.r.Read(p)
+		if n > 0 && errors.Is(err, io.EOF) {
+			err = nil // it comes again
+		}
+		if n > 0 || !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		if head, _ := g.in.Peek(2); string(head) != "\x1f\x8b" {
+			return 0, io.EOF
+		}
+		if err := g.w.check(); err != nil {
+			return 0, err
+		}
+		if err := g.r.Reset(g.in); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func bunzip2(w *Walker, o Object) error {

@@ -114,7 +114,8 @@ func (w *Walker) sparse(o Object, p *position, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	if stored > o.Size-p.at {
+	missing := stored > o.Size-p.at
+	if missing {
 		w.damaged()
 		stored = o.Size - p.at
 	}
@@ -128,7 +129,7 @@ func (w *Walker) sparse(o Object, p *position, h *tar.Header) error {
 	}
 	w.budget.Bytes -= f.size
 	w.budget.extracted += stored
-	return w.give(Object{Name: h.Name, Data: f, Size: f.size})
+	return w.give(Object{Name: h.Name, Data: f, Size: f.size, Cut: missing && w.cut})
 }
 
 // sparseMap reads where the pieces of a sparse file belong: in its header and the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -262,14 +263,66 @@ func decodeBinHex(text []byte, out *sink) error {
 	return nil
 }
 
-// binHex gives the forks of a BinHex file.
+// binHexStart is where the data of a BinHex file begins behind the mark, if the
+// text is laid out as such a file is (RFC 1741 appendix A): the rest of the mark's
+// line, then a line that begins with a colon and has letters only. Other texts
+// only mention the mark; there it is -1.
+func binHexStart(text []byte) int {
+	ends := func(c rune) bool { return c == '\r' || c == '\n' }
+	at := bytes.IndexFunc(text[:min(len(text), 80)], ends)
+	if at < 0 {
+		return -1
+	}
+	at = len(text) - len(bytes.TrimLeft(text[at:], " \t\r\n"))
+	if at == len(text) || text[at] != ':' {
+		return -1
+	}
+	line := text[at+1 : min(len(text), at+80)]
+	if i := bytes.IndexFunc(line, ends); i >= 0 {
+		line = line[:i]
+	}
+	if len(bytes.Trim(line, binHexLetters+": \t")) > 0 {
+		return -1
+	}
+	return at + 1
+}
+
+// binHex gives the forks of the BinHex files in a text. Where the first mark is
+// followed by something else it is read as such nonetheless, but is no damage.
 func (w *Walker) binHex(text []byte) error {
+	for first := true; ; first = false {
+		i := bytes.Index(text, binHexMark)
+		if i < 0 {
+			return nil
+		}
+		text = text[i+len(binHexMark):]
+		start := binHexStart(text)
+		if start < 0 && !first {
+			continue
+		}
+		if err := w.binHexFile(text, start < 0); err != nil {
+			return err
+		}
+		if start > 0 {
+			text = text[start:]
+			if end := bytes.IndexByte(text, ':'); end >= 0 {
+				text = text[end:]
+			}
+		}
+	}
+}
+
+func (w *Walker) binHexFile(text []byte, mentioned bool) error {
+	quiet := w.quiet
+	w.quiet = quiet || mentioned
+	defer func() { w.quiet = quiet }()
 	m, release, err := w.decode(func(out *sink) error { return decodeBinHex(text, out) })
 	defer release()
 	if err != nil {
 		return err
 	}
-	o := Object{Data: m, Size: m.size}
+	defer w.within(m)()
+	o := m.object("")
 	h := o.piece(0, 64+22)
 	if len(h) < 23 || int(h[0])+1+1+18 > len(h) {
 		w.damaged()
@@ -279,21 +332,21 @@ func (w *Walker) binHex(text []byte) error {
 	f := h[1+int(h[0])+1+10:]
 	data, resource := int64(binary.BigEndian.Uint32(f)), int64(binary.BigEndian.Uint32(f[4:]))
 	at := int64(h[0]) + 22
-	if err := w.Section(name, o, at, data); err != nil || resource == 0 {
-		return err
+	if err = w.Section(name, o, at, data); err == nil && resource > 0 {
+		err = w.Section(name+"/resources", o, at+data+2, resource)
 	}
-	return w.Section(name+"/resources", o, at+data+2, resource)
+	if errors.Is(err, errDamaged) {
+		w.damaged()
+		return nil
+	}
+	return err
 }
 
 // unbinhex opens files that are BinHex as a whole.
 func unbinhex(w *Walker, o Object) error {
 	text, release := w.whole(o)
 	defer release()
-	i := bytes.Index(text, binHexMark)
-	if i < 0 {
-		return nil
-	}
-	return w.binHex(text[i:])
+	return w.binHex(text)
 }
 
 // textMembers gives the files that a text carries in encodings that need no
@@ -347,8 +400,5 @@ func (w *Walker) textMembers(text []byte) error {
 		}
 		rest = rest[i+8:]
 	}
-	if i := bytes.Index(text, binHexMark); i >= 0 {
-		return w.binHex(text[i:])
-	}
-	return nil
+	return w.binHex(text)
 }

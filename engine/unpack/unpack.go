@@ -87,7 +87,7 @@ type Walker struct {
 	visit  Visit
 	note   func(verdict.Limit)
 	quiet  bool   // damage is not noted
-	cut    bool   // nor that of a container that a limit cut
+	cut    bool   // nor that of what a limit cut: the container, or what was decoded of it
 	entry  *Entry // of the member that is given next
 }
 
@@ -254,6 +254,14 @@ func (w *Walker) damaged() {
 	}
 }
 
+// within says that what is read until restore is called comes from m: nothing
+// that is missing there is damage if a limit cut m.
+func (w *Walker) within(m *memory) (restore func()) {
+	before := w.cut
+	w.cut = before || m.cut
+	return func() { w.cut = before }
+}
+
 // encrypted notes a member that cannot be read.
 func (w *Walker) encrypted() { w.note(verdict.Encrypted) }
 
@@ -300,12 +308,17 @@ func (w *Walker) Section(name string, o Object, off, size int64) error {
 	if err := w.member(); err != nil {
 		return err
 	}
+	if off > o.Size && size >= 0 && (o.Cut || w.cut) {
+		return nil // nothing of it is there
+	}
 	if off < 0 || size < 0 || off > o.Size {
 		return fmt.Errorf("%w: member %q lies outside", errDamaged, name)
 	}
-	cut := size > o.Size-off && w.cut
+	cut := o.Cut && size >= o.Size-off || w.cut && size > o.Size-off
 	if size > o.Size-off {
-		w.damaged()
+		if !cut {
+			w.damaged()
+		}
 		size = o.Size - off
 	}
 	if size > w.budget.Bytes {
@@ -364,7 +377,8 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 	w.budget.Bytes -= m.size
 	w.budget.extracted += m.size
 	w.budget.held += m.size
-	err := w.give(Object{Name: name, Data: m, Size: m.size, Cut: m.cut || stop != nil})
+	m.cut = m.cut || stop != nil
+	err := w.give(m.object(name))
 	w.budget.held -= m.size
 	if err != nil {
 		return err
@@ -384,6 +398,11 @@ type memory struct {
 	size    int64
 	scratch *Scratch // nil has no chunks
 	cut     bool     // a limit ended it
+}
+
+// object is the memory as something to look into.
+func (m *memory) object(name string) Object {
+	return Object{Name: name, Data: m, Size: m.size, Cut: m.cut}
 }
 
 // readFrom reads up to most bytes, at most a chunk.

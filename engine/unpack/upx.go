@@ -259,7 +259,7 @@ func (u *upx) open(b upxBlock) []byte {
 	if err != nil || out.size() != b.size {
 		return nil
 	}
-	data := Object{Data: out.m, Size: out.m.size}.piece(0, int(b.size))
+	data := out.m.object("").piece(0, int(b.size))
 	upxFilter(data, b.filter, b.marker)
 	return data
 }

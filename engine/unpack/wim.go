@@ -204,7 +204,9 @@ func (i *wim) directories(r wimResource) error {
 	}
 	security := piece(0, 4)
 	if security == nil {
-		i.w.damaged()
+		if !m.cut {
+			i.w.damaged()
+		}
 		return nil
 	}
 	// Directories follow those that name them: one pass over the entries knows
