@@ -77,17 +77,15 @@ func (c *content) into(h *Hashes, again func(io.Writer) error) error {
 		return nil
 	}
 	f := c.fuzzy
-	var ok bool
-	for range maxAgain {
-		if _, ok = f.sum(); ok || !f.near() {
-			break
-		}
+	sum, ok := f.sum()
+	for n := 0; n < maxAgain && !ok && f.near(); n++ {
 		f = newFuzzyPairAt(f.i - 1)
 		if err := again(f); err != nil {
 			return err
 		}
+		sum, ok = f.sum()
 	}
-	if h.Fuzzy, ok = f.sum(); ok || c.total > maxFuzzySlow {
+	if h.Fuzzy = sum; ok || c.total > maxFuzzySlow {
 		return nil
 	}
 	slow := newFuzzyHash()
