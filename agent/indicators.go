@@ -46,17 +46,11 @@ func (r *remediation) onlyByPath(v verdict.Verdict) bool {
 
 // atBlockedPath adds the match of a file that an indicator blocks by its path.
 func (a *Agent) atBlockedPath(access onaccess.Access, v verdict.Verdict) verdict.Verdict {
-	if a.indicators == nil {
-		return v
-	}
 	if name := a.indicators.BlockedPath(access.Path); name != "" {
 		v.Matches = append(slices.Clip(v.Matches), verdict.Match{Threat: name, Type: verdict.Malware, Signature: name, Source: "indicators", Offset: -1})
 	}
 	return v
 }
-
-// blocksPaths reports whether the name under which a file is opened matters.
-func (a *Agent) blocksPaths() bool { return a.indicators != nil && a.indicators.BlocksPaths() }
 
 // sums remembers the hashes of files that their path has blocked: the engine
 // tells only those of what it found itself, and a file may be asked for often.

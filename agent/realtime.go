@@ -103,7 +103,7 @@ func (r *realtime) settings(late context.Context, e policy.Effective) onaccess.C
 		ExcludedPath:           r.excludedPath,
 		ExcludedFolders:        r.excludedFolders,
 		Blocks:                 r.a.blocks,
-		NamesMatter:            r.a.blocksPaths,
+		NamesMatter:            r.a.indicators.BlocksPaths,
 		ByName:                 r.a.atBlockedPath,
 		OnDetection:            func(d onaccess.Detection) { r.a.remediation.fromRealTime(late, d) },
 		Describe:               r.a.describe,

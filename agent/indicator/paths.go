@@ -48,9 +48,6 @@ func (s *Set) blocksPaths(now time.Time, warn bool) bool {
 // access.
 func (m *Manager) BlockedPath(name string) string {
 	set := m.set.Load()
-	if len(set.paths)+len(set.patterns) == 0 {
-		return ""
-	}
 	_, warn := m.opts.Enforcement()
 	i := set.blockedPath(name, m.opts.Now(), warn)
 	if i == nil {
