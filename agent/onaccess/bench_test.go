@@ -1,7 +1,6 @@
 package onaccess
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -106,11 +105,11 @@ func processorTime(tb testing.TB, pid string) (sum time.Duration) {
 		if err != nil {
 			continue // has ended
 		}
-		var ns int64 // on a processor; see Documentation/scheduler/sched-stats.rst
-		if _, err := fmt.Sscan(string(b), &ns); err != nil {
+		ran, _, err := schedTimes(string(b))
+		if err != nil {
 			tb.Fatal(err)
 		}
-		sum += time.Duration(ns)
+		sum += ran
 	}
 	return sum
 }

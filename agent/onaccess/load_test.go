@@ -102,22 +102,30 @@ func hammer(q request) (string, error) {
 	return string(out), err
 }
 
-// readyTime is how long a thread has run or has waited for a processor
-// (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat).
+// readyTime is how long a thread has run or has waited for a processor.
 func readyTime(schedstat *os.File) (time.Duration, error) {
 	var buf [64]byte
 	n, err := schedstat.ReadAt(buf[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	ran, rest, _ := strings.Cut(string(buf[:n]), " ")
-	waited, _, _ := strings.Cut(rest, " ")
-	run, err := strconv.ParseInt(ran, 10, 64)
-	if err != nil {
-		return 0, err
+	ran, waited, err := schedTimes(string(buf[:n]))
+	return ran + waited, err
+}
+
+// schedTimes reads how long a thread has run and has waited for a processor
+// (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat).
+func schedTimes(schedstat string) (ran, waited time.Duration, err error) {
+	f := strings.Fields(schedstat)
+	if len(f) < 2 {
+		return 0, 0, fmt.Errorf("schedstat %q", schedstat)
 	}
-	wait, err := strconv.ParseInt(waited, 10, 64)
-	return time.Duration(run + wait), err
+	run, err := strconv.ParseInt(f[0], 10, 64)
+	if err != nil {
+		return 0, 0, err
+	}
+	wait, err := strconv.ParseInt(f[1], 10, 64)
+	return time.Duration(run), time.Duration(wait), err
 }
 
 // lateness watches how late the timers of this process are until the test ends:
