@@ -202,8 +202,8 @@ func zlibbed(t *testing.T, b []byte) []byte {
 // into files of the given sizes.
 func storedCAB(content []byte, sizes ...int) []byte {
 	le := binary.LittleEndian
-	head := make([]byte, 36+8)
-	copy(head, "MSCF")
+	header := [36 + 8]byte{'M', 'S', 'C', 'F'}
+	head := header[:]
 	head[24], head[25], head[26] = 3, 1, 1
 	le.PutUint32(head[16:], 36+8)
 	le.PutUint16(head[28:], uint16(len(sizes)))
