@@ -63,12 +63,17 @@ type costs struct {
 	mu    sync.Mutex
 	files map[fileKey]cost
 	any   atomic.Bool
+	debts int // files whose scan is owed
 }
 
 type cost struct {
 	ended time.Time
 	took  time.Duration
+	// owed is the first access since that was let pass without a scan, parked.
+	owed *pending
 }
+
+func (c cost) rest() time.Duration { return min(costShare*c.took, maxRest) }
 
 const (
 	maxCosts = 4096
@@ -86,9 +91,9 @@ func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	old := c.files[k]
 	if took < costly {
-		delete(c.files, k)
-		c.any.Store(len(c.files) > 0)
+		c.drop(k)
 		return
 	}
 	if c.files == nil {
@@ -98,10 +103,67 @@ func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
 		if len(c.files) < maxCosts {
 			break
 		}
-		delete(c.files, victim)
+		if victim != k {
+			c.drop(victim)
+		}
 	}
-	c.files[k] = cost{ended: now, took: took}
+	c.files[k] = cost{ended: now, took: took, owed: old.owed}
 	c.any.Store(true)
+}
+
+// forget drops what is known about a file.
+func (c *costs) forget(k fileKey) {
+	if !c.any.Load() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop(k)
+}
+
+func (c *costs) drop(k fileKey) {
+	if c.files[k].owed != nil {
+		c.debts--
+	}
+	delete(c.files, k)
+	c.any.Store(len(c.files) > 0)
+}
+
+// owe remembers an access to a resting file, which keeps no descriptor, so that
+// the file is scanned after its rest. False: the file does not rest any more, or
+// that is remembered already.
+func (c *costs) owe(p *pending) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.files[p.state.key()]
+	if !ok || e.owed != nil {
+		return false
+	}
+	e.owed = p
+	c.files[p.state.key()] = e
+	c.debts++
+	return true
+}
+
+// due returns the owed scans of files whose rest is over.
+func (c *costs) due(now time.Time) (owed []*pending) {
+	if !c.any.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.debts == 0 {
+		return nil
+	}
+	for k, e := range c.files {
+		if e.owed != nil && now.Sub(e.ended) >= e.rest() {
+			owed = append(owed, e.owed)
+			e.owed = nil
+			c.files[k] = e
+			c.debts--
+		}
+	}
+	return owed
 }
 
 // resting reports whether a file that took at least atLeast was scanned so
@@ -113,5 +175,5 @@ func (c *costs) resting(k fileKey, atLeast time.Duration, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.files[k]
-	return ok && e.took >= atLeast && now.Sub(e.ended) < min(costShare*e.took, maxRest)
+	return ok && e.took >= atLeast && now.Sub(e.ended) < e.rest()
 }

@@ -27,6 +27,7 @@ type cacheEntry struct {
 	ctime, size int64
 	stamp       stamp
 	used        uint32 // shard clock at last use
+	until       uint32 // in s since Watcher.born; 0: for as long as the content stays
 	infected    bool
 }
 
@@ -80,8 +81,9 @@ func (c *cache) set(k fileKey) ([]cacheEntry, int) {
 	return c.table[i*cacheWays : (i+1)*cacheWays], int(i % cacheShards)
 }
 
-// get reports whether a verdict for this very content is known.
-func (c *cache) get(s fileState, now stamp) (known, infected bool) {
+// get reports whether a verdict for this very content is known. at is now in s
+// since Watcher.born.
+func (c *cache) get(s fileState, now stamp, at uint32) (known, infected bool) {
 	places, lock := c.set(s.key())
 	sh := &c.shards[lock]
 	sh.Lock()
@@ -89,7 +91,7 @@ func (c *cache) get(s fileState, now stamp) (known, infected bool) {
 	for i := range places {
 		e := &places[i]
 		if e.ino == s.ino && e.dev == s.dev {
-			if e.ctime != s.ctime || e.size != s.size || e.stamp != now {
+			if e.ctime != s.ctime || e.size != s.size || e.stamp != now || e.until != 0 && at >= e.until {
 				return false, false
 			}
 			sh.clock++
@@ -100,8 +102,9 @@ func (c *cache) get(s fileState, now stamp) (known, infected bool) {
 	return false, false
 }
 
-// put keeps a verdict.
-func (c *cache) put(s fileState, now stamp, v verdict.Verdict) {
+// put keeps a verdict, until a time in s since Watcher.born or, with 0, for as
+// long as the content stays.
+func (c *cache) put(s fileState, now stamp, v verdict.Verdict, until uint32) {
 	if v.Infected() {
 		c.mu.Lock()
 		for k := range c.infected {
@@ -130,7 +133,7 @@ func (c *cache) put(s fileState, now stamp, v verdict.Verdict) {
 			victim = e
 		}
 	}
-	*victim = cacheEntry{fileKey: s.key(), ctime: s.ctime, size: s.size, stamp: now, used: sh.clock, infected: v.Infected()}
+	*victim = cacheEntry{fileKey: s.key(), ctime: s.ctime, size: s.size, stamp: now, used: sh.clock, until: until, infected: v.Infected()}
 }
 
 // verdict returns the matches of a file that get called infected; nil when

@@ -25,7 +25,9 @@ import (
 //     store to a page that is already dirty changes no time stamp; without
 //     writers there is no such mapping, and the first store through a later
 //     one changes ctime on disk file systems. On tmpfs and ramfs it does not,
-//     so there every use of the entry looks for writers again.
+//     so there every use of the entry looks for writers again. On disk file
+//     systems a verdict is kept for a while in spite of writers if nobody has
+//     such a mapping, see mappings.go.
 //  3. No writer closed the file since the scan began, as far as we have read
 //     the kernel's queue. A CLOSE_WRITE that is still queued is read before
 //     any later open's event, because both are in one queue with one reader,
@@ -59,19 +61,22 @@ func (w *Watcher) keep(f *flight, before fileState, began time.Time, under stamp
 	if !class.cacheable() || slices.Contains(v.Limits, verdict.LimitTime) || !settled(before, class, began) {
 		return false
 	}
+	writers := mayHaveWriters(int(p.fd))
 	sound := func() bool {
 		after, err := stat(int(p.fd), w.caps.Statx)
 		return err == nil && after.same(before) && !w.flights.isDirty(f) && w.stamp() == under &&
-			!mayHaveWriters(int(p.fd))
+			mayHaveWriters(int(p.fd)) == writers && (!writers || class == fsDisk && w.mappings.none(before, class))
 	}
 	if !sound() {
 		return false
 	}
-	marked := false
-	if !v.Infected() && w.ignorable(before, class) {
+	marked, until := false, uint32(0)
+	if writers {
+		until = w.seconds(began.Add(openVerdict))
+	} else if !v.Infected() && w.ignorable(before, class) {
 		marked = w.ignores.add(p.group, int(p.fd))
 	}
-	w.cache.put(before, under, v)
+	w.cache.put(before, under, v, until)
 	if sound() {
 		return true
 	}

@@ -38,6 +38,9 @@ const (
 // sinceBorn is a time in ns since the Watcher was made.
 func (w *Watcher) sinceBorn(t time.Time) int64 { return int64(t.Sub(w.born)) }
 
+// seconds is a time in s since the Watcher was made.
+func (w *Watcher) seconds(t time.Time) uint32 { return uint32(t.Sub(w.born) / time.Second) }
+
 // guardTime is a time on the guard's clock.
 func (w *Watcher) guardTime(t time.Time) int64 { return w.bornGuard + w.sinceBorn(t) }
 

@@ -230,6 +230,19 @@ func perform(q request, held map[string]*holder) (string, error) {
 	case "store":
 		copy(held[q.Path].mem[q.Off:], q.Data)
 		return "", nil
+	case "keep": // open for writing until "unkeep"
+		f, err := os.OpenFile(q.Path, os.O_RDWR, 0)
+		if err == nil {
+			held[q.Path] = &holder{f: f}
+		}
+		return "", err
+	case "patchkept":
+		_, err := held[q.Path].f.WriteAt([]byte(q.Data), q.Off)
+		return "", err
+	case "unkeep":
+		h := held[q.Path]
+		delete(held, q.Path)
+		return "", h.f.Close()
 	case "unmap":
 		h := held[q.Path]
 		delete(held, q.Path)

@@ -1,6 +1,9 @@
 package onaccess
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // Known reports whether the verdict about an open file, as it is now and under
 // the definitions and policy in force, is known: the next access needs no scan
@@ -13,7 +16,7 @@ func (w *Watcher) Known(f *os.File) (known, infected bool) {
 	err = raw.Control(func(fd uintptr) {
 		s, err := stat(int(fd), false)
 		if err == nil {
-			known, infected = w.cache.get(s, w.stamp())
+			known, infected = w.cache.get(s, w.stamp(), w.seconds(time.Now()))
 		}
 	})
 	return known && err == nil, infected && err == nil

@@ -126,6 +126,9 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 				w.startReader(g, true)
 			}
 		}
+		for _, p := range w.costs.due(now) {
+			w.submit(p, prioBackground, nil)
+		}
 		for _, k := range w.hungWorkers(now) {
 			w.notice("a scan does not return; another worker takes its place")
 			w.startWorker(scans, k.from, k.upTo)

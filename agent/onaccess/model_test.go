@@ -58,7 +58,7 @@ func TestRandomModel(t *testing.T) {
 			})
 			var generation atomic.Uint64
 			r := newRigOn(t, dir, func(c *Config) {
-				c.Ignore = ignore
+				c.Ignore, c.sweepPause = ignore, time.Millisecond
 				c.Generation = generation.Load
 				c.Deadline = 20 * time.Second // a missed one would look like a wrong verdict
 				// Opening for writing must work on bad files: writers open through

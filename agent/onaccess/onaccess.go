@@ -220,6 +220,9 @@ type Config struct {
 	// NeverHold, when set, says why accesses must not be held on this host (a
 	// kernel that is known to be bad): they are observed only.
 	NeverHold string
+	// sweepPause is the least time between two looks at what processes have
+	// mapped; default 1 s.
+	sweepPause time.Duration
 	// YieldToOthers stops holding accesses (scans are then notifications only)
 	// while another program holds fanotify permission groups.
 	YieldToOthers bool
@@ -265,6 +268,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"ExecDeadline", &c.ExecDeadline, 10 * time.Second},
 		{"ScanTimeout", &c.ScanTimeout, time.Minute},
 		{"DescribeTimeout", &c.DescribeTimeout, 250 * time.Millisecond},
+		{"sweepPause", &c.sweepPause, defaultSweepPause},
 	}
 	for _, d := range durations {
 		if *d.value < 0 || *d.value > 10*time.Minute {

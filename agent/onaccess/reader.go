@@ -195,7 +195,7 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	now := time.Now()
 	stamp := w.stamp()
 	class := w.classes.known(s.dev)
-	known, infected := w.cache.get(s, stamp)
+	known, infected := w.cache.get(s, stamp, w.seconds(now))
 	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
 		if known && class == fsDisk {
 			// Closed by a writer who wrote nothing: any change since the verdict
@@ -273,6 +273,10 @@ func (w *Watcher) allow(g *group, fd int32, held bool) {
 // enqueue makes an access wait for its scan, or lets it pass at once where
 // waiting is no use, and then looks at it in the background.
 func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
+	if known == nil && w.rests(p) {
+		w.postpone(p)
+		return
+	}
 	prio := prioBackground
 	if p.held {
 		prio = prioOpen
@@ -285,15 +289,32 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 			prio = w.admit(p, prio, allowed)
 		}
 	}
-	if p.kind == CloseWrite && w.costs.resting(p.state.key(), costly, p.arrived) {
-		w.n.rescansSkipped.Add(1)
-		p.close()
-		return
-	}
 	if prio == prioBackground {
 		w.park(p)
 	}
 	w.submit(p, prio, known)
+}
+
+// rests reports whether a file is scanned later, because its scans take too much
+// time: somebody writes to it all the time. Who opens a file that somebody has
+// open for writing can have other content a moment later anyway; executions of
+// such files are refused by the kernel.
+func (w *Watcher) rests(p *pending) bool {
+	return p.kind != Exec && w.costs.resting(p.state.key(), costly, p.arrived) &&
+		(p.kind == CloseWrite || mayHaveWriters(int(p.fd)))
+}
+
+// postpone lets an access pass and has its file scanned when that has rested.
+func (w *Watcher) postpone(p *pending) {
+	if p.held {
+		w.n.resting.Add(1)
+	} else {
+		w.n.rescansSkipped.Add(1)
+	}
+	w.release(p)
+	if w.park(p); p.parked == nil || !w.costs.owe(p) {
+		p.close()
+	}
 }
 
 // admit lets a held access pass at once if it would only wait for its

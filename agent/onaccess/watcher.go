@@ -48,6 +48,7 @@ type Watcher struct {
 	retick     chan struct{} // told after changes of limits; buffer of one
 	load       *load
 	costs      costs
+	mappings   *mappings
 	probes     probes
 	hot        hotTables
 	processes  *processTable
@@ -110,7 +111,7 @@ func New(cfg Config) (*Watcher, error) {
 		cfg: cfg, caps: probe(cfg.Without), self: int32(os.Getpid()), stopFD: -1,
 		born: time.Now(), bornGuard: guard.Now(), tables: tableReader{seed: maphash.MakeSeed()},
 		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
-		cache:      newCache(cfg.CacheSize),
+		cache: newCache(cfg.CacheSize), mappings: newMappings(cfg.sweepPause),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
 		retick: make(chan struct{}, 1),
 		ready:  make(chan struct{}),
@@ -275,6 +276,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	loop(w.deadlineLoop)
 	loop(w.nameLoop)
+	loop(w.sweepLoop)
 	var handled sync.WaitGroup
 	handled.Go(func() { w.detectionLoop(work) })
 	scans, stopScans := context.WithCancel(work)

@@ -180,13 +180,30 @@ func TestBadContentRemoved(t *testing.T) {
 // TestMappedWriterIsNeverTrusted: while somebody has the file mapped for
 // writing no verdict is kept, so that each open sees the present content.
 func TestMappedWriterIsNeverTrusted(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Ignore = IgnoreAll })
+	for _, fsType := range []string{"tmpfs", "ext4"} {
+		t.Run(fsType, func(t *testing.T) { mappedWriterIsNeverTrusted(t, fsType) })
+	}
+}
+
+func mappedWriterIsNeverTrusted(t *testing.T, fsType string) {
+	dir := ""
+	if fsType == "tmpfs" {
+		dir = tmpfs(t)
+	} else {
+		dir = loopFS(t, fsType)
+	}
+	r := newRigOn(t, dir, func(c *Config) { c.Ignore, c.sweepPause = IgnoreAll, time.Millisecond })
 	reader := startAccessor(t)
 	p := r.put(t, "file", string(make([]byte, 4096)))
 	r.accessor.must(request{Op: "map", Path: p, N: 4096})
-	settle()
+	// The page is dirty and writable from here: later stores change no time.
+	r.accessor.must(request{Op: "store", Path: p, Data: "x"})
 	for i := range 5 {
-		reader.must(request{Op: "open", Path: p})
+		settle()
+		for range 3 {
+			reader.must(request{Op: "open", Path: p})
+			time.Sleep(2 * time.Millisecond) // processes are looked through meanwhile
+		}
 		r.accessor.must(request{Op: "store", Path: p, Data: bad})
 		if got := reader.do(request{Op: "open", Path: p}); got.Errno != eperm {
 			t.Fatalf("round %d: opened with bad content: %q", i, got.Err)

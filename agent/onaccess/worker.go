@@ -123,7 +123,11 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 		w.notice("scan of " + path + ": " + err.Error())
 		return outcome{failed: true}
 	}
-	w.costs.record(before.key(), took, time.Now())
+	if v.Infected() {
+		w.costs.forget(before.key())
+	} else {
+		w.costs.record(before.key(), took, time.Now())
+	}
 	w.load.done(took)
 	w.paths.count(path, func(s *PathStats) {
 		s.Scans++

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,6 +107,9 @@ func work(dir, label string, size int) error {
 		fmt.Printf("%s\t%s\t%s\n", label, name, fmt.Sprintf(format, args...))
 	}
 	for i, s := range sizes(size) {
+		if !want("first open, " + s.name) {
+			continue
+		}
 		var cold []time.Duration
 		for n := range s.cold {
 			d, err := openClose(coldFile(dir, i, n), 1)
@@ -124,6 +128,9 @@ func work(dir, label string, size int) error {
 	}
 	for _, k := range known {
 		path := k.path
+		if !want("open+close, known, " + k.name) {
+			continue
+		}
 		if _, err := openClose(path, 2000); err != nil {
 			return err
 		}
@@ -153,6 +160,9 @@ func work(dir, label string, size int) error {
 		{"go build, again", 3, []string{"go", "build", "-C", tree, "-o", filepath.Join(dir, "out"), "./policy"}},
 		{"delete the source tree", 1, []string{"rm", "-rf", tree}},
 	} {
+		if !want(s.name) {
+			continue
+		}
 		best := time.Duration(0)
 		if s.times > 1 { // once is for what can be done only once
 			s.times *= size
@@ -180,6 +190,9 @@ func work(dir, label string, size int) error {
 // programs runs the workloads of other programs, as far as they are installed.
 func programs(dir string, report func(name, format string, args ...any)) error {
 	ms := func(name string, f func(string) (time.Duration, error)) error {
+		if !want(name) {
+			return nil
+		}
 		d, err := f(dir)
 		if errors.Is(err, errAbsent) {
 			fmt.Fprintln(os.Stderr, "bench/onaccess:", err)
@@ -196,6 +209,9 @@ func programs(dir string, report func(name, format string, args ...any)) error {
 		ms("ccache, 15 C files, again", compile),
 		ms("SQLite, one transaction", sqlite),
 	)
+	if !want("PostgreSQL") {
+		return err
+	}
 	setUp, tps, pgErr := postgres(dir)
 	switch {
 	case errors.Is(pgErr, errAbsent):
@@ -208,6 +224,9 @@ func programs(dir string, report func(name, format string, args ...any)) error {
 	}
 	return err
 }
+
+// want reports whether a workload is asked for: its name has the text of ONLY.
+func want(name string) bool { return strings.Contains(name, os.Getenv("ONLY")) }
 
 func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
 

@@ -9,6 +9,8 @@
 #   PEERS=DIR                    peers' packages, unpacked with dpkg -x; without it, what is not installed is
 #                                fetched with apt and unpacked for this run only, so that no service is started
 #   SIZE=1                       factor for the number of cold files and of repetitions, 1 to 10
+#   ONLY=TEXT                    only the workloads whose names have this text ("PostgreSQL"); what works on the source
+#                                tree needs it unpacked, and its names have "tree" or "source"
 #   WORK_TIME=80                 seconds that the workloads of one contender may take, times SIZE; what it has
 #                                not done by then is a dash in the table. With SIZE=1 all together end within
 #                                fifteen minutes

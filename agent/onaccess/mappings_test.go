@@ -1,0 +1,162 @@
+package onaccess
+
+import (
+	"context"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+)
+
+func TestSharedMapping(t *testing.T) {
+	for _, c := range []struct {
+		line   string
+		ino    uint64
+		shared bool
+	}{
+		{"7f1200000000-7f1200001000 rw-s 00000000 08:01 1234                       /srv/data", 1234, true},
+		{"7f1200000000-7f1200001000 r--s 00010000 00:2a 99 /srv/with space", 99, true},
+		{"7f1200000000-7f1200001000 rw-p 00000000 08:01 1234                       /srv/data", 0, false},
+		{"7f1200000000-7f1200001000 rw-s 00000000 00:00 0 ", 0, false},
+		{"7f1200000000-7f1200001000 rw-s", 0, false},
+		{"", 0, false},
+	} {
+		ino, shared := sharedMapping([]byte(c.line))
+		if shared != c.shared || shared && ino != c.ino {
+			t.Errorf("%q: %d, %v", c.line, ino, shared)
+		}
+	}
+}
+
+// TestSharedMappings: the files that this process has mapped are found, however
+// small the pieces are in which the lists are read.
+func TestSharedMappings(t *testing.T) {
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	s, err := stat(int(f.Fd()), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{600, 64 << 10} {
+		for _, mapped := range []bool{false, true} {
+			if mapped {
+				// For reading: mprotect may change that.
+				mem, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Munmap(mem)
+			}
+			found := make(map[uint64]struct{})
+			if err := processMappings("/proc/self", make([]byte, size), found); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := found[s.ino]; ok != (mapped || size > 600) {
+				t.Errorf("buffer of %d bytes, mapped %v: found %v", size, mapped, ok)
+			}
+		}
+	}
+	if _, err := readMappings("/proc/self/maps", make([]byte, 16), map[uint64]struct{}{}); err == nil {
+		t.Error("no error for a line that is longer than the buffer")
+	}
+}
+
+// TestFileWithWriters: a file that others have open for writing, as a database
+// has, is scanned when it changed and not at each open.
+func TestFileWithWriters(t *testing.T) {
+	r := newRigOn(t, loopFS(t, "ext4"), func(c *Config) { c.sweepPause = time.Millisecond })
+	writer := startAccessor(t)
+	p := r.put(t, "table", "harmless content of a table")
+	writer.must(request{Op: "keep", Path: p})
+	open := func() reply { return r.accessor.do(request{Op: "open", Path: p, Flag: os.O_RDWR}) }
+	kept := func() {
+		t.Helper()
+		wait(t, "opens without a scan", func() bool {
+			before := r.scanner.scans.Load()
+			for range 3 {
+				if got := open(); got.Err != "" {
+					t.Fatal(got.Err)
+				}
+			}
+			return r.scanner.scans.Load() == before
+		})
+	}
+	for range 3 {
+		kept()
+		// With a verdict that is kept, and is no ignore mark.
+		writer.must(request{Op: "patchkept", Path: p, Data: bad})
+		if got := open(); got.Errno != eperm {
+			t.Fatalf("opened with bad content: %q", got.Err)
+		}
+		writer.must(request{Op: "patchkept", Path: p, Data: string(make([]byte, len(bad)))})
+	}
+	kept()
+	writer.must(request{Op: "unkeep", Path: p})
+	if s := r.Stats(NoTop); s.IgnoreMarks > 0 {
+		// Only after the last writer is gone.
+		t.Errorf("%d ignore marks for a file with writers", s.IgnoreMarks)
+	}
+}
+
+// TestVerdictWithWritersEnds: a verdict that was kept in spite of writers does
+// not last.
+func TestVerdictWithWritersEnds(t *testing.T) {
+	c := newCache(1000)
+	s := fileState{dev: 1, ino: 2, ctime: 3, size: 4}
+	for _, until := range []uint32{0, 10} {
+		c.put(s, stamp{}, verdict.Verdict{}, until)
+		var got []bool
+		for _, at := range []uint32{0, 9, 10, 11} {
+			known, _ := c.get(s, stamp{}, at)
+			got = append(got, known)
+		}
+		if want := []bool{true, true, until == 0, until == 0}; !slices.Equal(got, want) {
+			t.Errorf("kept until %d: known %v at 0, 9, 10, 11 s", until, got)
+		}
+	}
+}
+
+// TestCostlyFileWithWriters: a big file that somebody writes to all the time is
+// not scanned at every open, but its last content is, though nobody opens it again.
+func TestCostlyFileWithWriters(t *testing.T) {
+	r := newRig(t, nil)
+	writer := startAccessor(t)
+	p := r.put(t, "log", "harmless content of a long log")
+	r.scanner.setBefore(func(_ context.Context, a Access) error {
+		if a.Path == p {
+			time.Sleep(2 * costly)
+		}
+		return nil
+	})
+	writer.must(request{Op: "keep", Path: p})
+	r.accessor.must(request{Op: "open", Path: p}) // held, and takes long
+	scans := r.scanner.scans.Load()
+	for range 5 {
+		writer.must(request{Op: "patchkept", Path: p, Data: "H"})
+		r.accessor.must(request{Op: "open", Path: p})
+	}
+	if s := r.Stats(NoTop); s.AllowedResting == 0 {
+		t.Errorf("%d scans of 5 opens, and none was let pass", r.scanner.scans.Load()-scans)
+	}
+	writer.must(request{Op: "patchkept", Path: p, Data: bad})
+	r.accessor.must(request{Op: "open", Path: p})
+	d := r.detection(t) // when the file has rested
+	if d.Access.Path != p || d.Denied {
+		t.Errorf("detection %+v", d)
+	}
+	// What was bad is not let pass again.
+	if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+		t.Errorf("opened after its verdict: %q", got.Err)
+	}
+	writer.must(request{Op: "unkeep", Path: p})
+}
