@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/clickhouse"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
@@ -47,8 +48,9 @@ func checkEventStore(o serveOptions) error {
 	return nil
 }
 
-// openEvents opens the event store.
-func openEvents(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (events, error) {
+// openEvents opens the event store. The registry is for one that several portals
+// write to.
+func openEvents(ctx context.Context, dir string, o serveOptions, registry eventstore.Registry, log *slog.Logger) (events, error) {
 	dir = filepath.Join(dir, "events")
 	memory := int64(o.eventMemory) << 20
 	if o.eventStore == embedded {
@@ -58,7 +60,7 @@ func openEvents(ctx context.Context, dir string, o serveOptions, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	cfg.Retention, cfg.Logger = time.Duration(o.retention), log
+	cfg.Retention, cfg.Registry, cfg.Logger = time.Duration(o.retention), registry, log
 	store, err := clickhouse.Open(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -145,7 +145,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, control.Close()) }()
-	events, err := openEvents(ctx, dir, o, log)
+	events, err := openEvents(ctx, dir, o, control.EventWriters(), log)
 	if err != nil {
 		return err
 	}

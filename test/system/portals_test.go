@@ -6,15 +6,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -130,15 +135,63 @@ func (h *hunt) scan(device string) {
 // TestTwoPortals has a fleet deliver to a portal on PostgreSQL and ClickHouse, kills
 // the portal, and has the fleet go on with another one that uses the same servers.
 // The other one has the devices, their alerts and each event that was acknowledged
-// once, and its orders reach agents wherever they are connected.
+// once, and its orders reach agents wherever they are connected. What the portal was
+// just writing is taken by the other one at once.
 func TestTwoPortals(t *testing.T) {
 	t.Parallel()
 	database, events := postgres.Start(t), clickhouse.Start(t)
-	env := []string{
-		"BULWARK_PORTAL_DATABASE=" + database.NewDatabase(t),
-		"BULWARK_PORTAL_EVENT_STORE=clickhouse://" + clickhouse.User + ":" + url.PathEscape(clickhouse.Password) + "@" + events.HTTP + "/bulwark",
+	for _, tc := range []struct{ name, table string }{
+		{"between groups", ""},
+		{"before the deliveries", "deliveries"},  // a part of a group is stored
+		{"before the confirmation", "confirmed"}, // all of it, and nobody says so
+	} {
+		t.Run(tc.name, func(t *testing.T) { twoPortals(t, database.NewDatabase(t), events, tc.table) })
 	}
-	first, second := newNode(t, "first", env), newNode(t, "second", env)
+}
+
+// stop is a way to ClickHouse on which an INSERT into a table ends once it is told
+// so: it waits until the portal is gone, and never arrives.
+type stop struct {
+	address string
+	table   atomic.Pointer[string]
+	reached chan struct{}
+}
+
+func newStop(t *testing.T, events *clickhouse.Server) *stop {
+	s := &stop{reached: make(chan struct{})}
+	none := ""
+	s.table.Store(&none)
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: events.HTTP})
+	to.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the portal dies
+	var once sync.Once
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		table := *s.table.Load()
+		if table == "" || !strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO "+table+" ") {
+			to.ServeHTTP(w, r)
+			return
+		}
+		// The end of the client is seen when all is read.
+		_, _ = io.Copy(io.Discard, r.Body)
+		once.Do(func() { close(s.reached) })
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	s.address = server.Listener.Addr().String()
+	return s
+}
+
+// twoPortals kills the first portal when it writes to the table; none for when it
+// has written everything.
+func twoPortals(t *testing.T, database string, events *clickhouse.Server, table string) {
+	way := newStop(t, events)
+	store := fmt.Sprintf("bulwark_%d", time.Now().UnixNano())
+	env := func(at string) []string {
+		return []string{
+			"BULWARK_PORTAL_DATABASE=" + database,
+			"BULWARK_PORTAL_EVENT_STORE=clickhouse://" + clickhouse.User + ":" + url.PathEscape(clickhouse.Password) + "@" + at + "/" + store,
+		}
+	}
+	first, second := newNode(t, "first", env(way.address)), newNode(t, "second", env(events.HTTP))
 	first.serve()
 	second.takeKeys(first)
 	second.serve()
@@ -184,17 +237,43 @@ func TestTwoPortals(t *testing.T) {
 		return nil
 	})
 	// Each agent has a batch that is stored and whose acknowledgement it never gets.
-	w.silence()
-	untilStored(first, events, func() uint64 {
-		s := fleet.Snapshot()
-		if s.Waiting < agents {
-			return math.MaxUint64
-		}
-		return s.Batches + agents
-	})
+	if table == "" {
+		w.silence()
+		untilStored(first, events, store, func() uint64 {
+			s := fleet.Snapshot()
+			if s.Waiting < agents {
+				return math.MaxUint64
+			}
+			return s.Batches + agents
+		})
+	} else {
+		way.table.Store(&table)
+		<-way.reached
+		w.silence()
+	}
+	last, err := events.Number(t.Context(), "SELECT max(batch_group) FROM "+store+".intents")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofDead := fmt.Sprintf("%s AND batch_group <= %d", openGroups(store), last)
+	if n, err := events.Number(t.Context(), ofDead); err != nil || (n > 0) != (table != "") {
+		t.Fatalf("%d groups have no end, %v", n, err)
+	}
 	first.cmd.Kill()
+	killed := time.Now()
 	w.cut()
 	deliver("the fleet delivers to the second portal")
+	before := fleet.Snapshot().Batches
+	first.until("every agent has delivered what it had", func() error {
+		if s := fleet.Snapshot(); s.Batches < before+agents {
+			return fmt.Errorf("%+v", s)
+		}
+		if n, err := events.Number(t.Context(), ofDead); err != nil || n > 0 {
+			return fmt.Errorf("%d groups of the dead portal have no end, %w", n, err)
+		}
+		return nil
+	})
+	t.Logf("the fleet goes on %s after the death of the portal", time.Since(killed).Round(time.Millisecond))
 	devices := fleet.Statuses()
 	h.scan(devices[agents-1].DeviceID)
 
@@ -231,10 +310,15 @@ func TestTwoPortals(t *testing.T) {
 	t.Logf("%d events in %d batches, %d alerts", s.Events, s.Batches, s.Alerts)
 }
 
+// openGroups counts the groups without an end.
+func openGroups(store string) string {
+	return strings.ReplaceAll(`SELECT count() FROM (SELECT DISTINCT batch_group FROM STORE.intents) WHERE batch_group NOT IN (SELECT batch_group FROM STORE.confirmed)
+AND batch_group NOT IN (SELECT batch_group FROM STORE.aborted)`, "STORE", store)
+}
+
 // untilStored waits until the portal has stored all that it was sent, and the store
-// knows that it counts. A portal that dies in the middle of that has others wait for
-// 15 minutes before they store the same batches, see docs/portal/stores.md.
-func untilStored(n *node, events *clickhouse.Server, batches func() uint64) {
+// knows that it counts.
+func untilStored(n *node, events *clickhouse.Server, store string, batches func() uint64) {
 	n.t.Helper()
 	number := func(query string) int64 {
 		n.t.Helper()
@@ -245,9 +329,8 @@ func untilStored(n *node, events *clickhouse.Server, batches func() uint64) {
 		return v
 	}
 	n.until("all batches are stored", func() error {
-		stored := number("SELECT count() FROM (SELECT DISTINCT device_id, spool_id, sequence FROM bulwark.deliveries)")
-		open := number(`SELECT count() FROM (SELECT DISTINCT batch_group FROM bulwark.intents) WHERE batch_group NOT IN (SELECT batch_group FROM bulwark.confirmed)
-AND batch_group NOT IN (SELECT batch_group FROM bulwark.aborted)`)
+		stored := number("SELECT count() FROM (SELECT DISTINCT device_id, spool_id, sequence FROM " + store + ".deliveries)")
+		open := number(openGroups(store))
 		if made := batches(); uint64(stored) != made || open > 0 {
 			return fmt.Errorf("%d of %d, %d groups are not confirmed", stored, made, open)
 		}

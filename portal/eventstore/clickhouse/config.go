@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/atomicfile"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
 )
 
 // Config of the store.
@@ -33,6 +34,9 @@ type Config struct {
 
 	// Retention is how long events are kept after they arrived; zero for ever.
 	Retention time.Duration
+	// Registry knows which portals live; nil for none: then it is time that says what
+	// became of the groups of others.
+	Registry eventstore.Registry
 	// Gather is how long at least lies between two times that batches are stored;
 	// zero for a second.
 	Gather time.Duration

@@ -59,11 +59,9 @@ func (s *Store) orphans(ctx context.Context) error {
 	}
 	if len(groups) > 0 {
 		s.cfg.Logger.Warn("groups of batches that a portal did not finish are given up; their devices deliver them again", "groups", len(groups))
-		if err := s.abort(ctx, groups); err != nil {
-			return err
-		}
+		_, err = s.judge(ctx, groups)
 	}
-	return nil
+	return err
 }
 
 // days are the partitions of a table, oldest first.

@@ -147,12 +147,14 @@ func (c *batchColumns) all() []column {
 }
 
 // intentRows are the rows of the group in intents.
-func intentRows(day uint16, group uint64, items []*item) []column {
+func intentRows(day uint16, group, writer uint64, items []*item) []column {
 	c := newBatchColumns()
+	writers := column{name: "writer", typ: typeUInt64}
 	for _, it := range items {
 		c.add(day, group, it.batch)
+		writers.uint64(writer)
 	}
-	return c.all()
+	return append(c.all(), writers)
 }
 
 // groupRows are the rows of groups in a table that has only their numbers.

@@ -92,7 +92,13 @@ func eventTables() []*eventTable {
 var (
 	// intents are the batches that are about to be written.
 	intents = table{name: "intents", key: "(device_id, spool_id, sequence)", part: "day", columns: []field{
-		{"day", typeDate}, {"device_id", typeText}, {"spool_id", typeText}, {"sequence", typeUInt64}, {"batch_group", typeUInt64}, {"written", "DateTime DEFAULT now()"},
+		{"day", typeDate},
+		{"device_id", typeText},
+		{"spool_id", typeText},
+		{"sequence", typeUInt64},
+		{"batch_group", typeUInt64},
+		{"written", "DateTime DEFAULT now()"},
+		{"writer", typeUInt64}, // of eventstore.Registry; 0 for none
 	}}
 	// deliveries are the batches that are stored, a row for each class of events.
 	deliveries = table{name: "deliveries", key: "(device_id, spool_id, sequence)", part: "day", columns: []field{

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -25,46 +26,125 @@ func (s *Store) settle(ctx context.Context) error {
 	return nil
 }
 
-// giveUp aborts groups that nobody acknowledged, but for those that are whole:
-// their deliveries, the last of their rows, are stored, and a portal may have
-// counted them. It notes what these brought and returns how many they are.
+// giveUp judges groups, notes what those that count brought and returns how many
+// they are.
 func (s *Store) giveUp(ctx context.Context, groups []uint64) (whole int, err error) {
-	voids, err := s.voids(ctx)
+	counting, err := s.judge(ctx, groups)
 	if err != nil {
 		return 0, err
 	}
-	marks := map[spool]uint64{}
-	var found []uint64
+	for g, marks := range counting {
+		s.note(marks)
+		s.unconfirmed = append(s.unconfirmed, g)
+	}
+	return len(counting), nil
+}
+
+// judge aborts groups that nobody acknowledged. Those that are whole count: their
+// deliveries, the last of their rows, are stored, and a portal may have counted
+// them. It returns these with the marks that were found.
+func (s *Store) judge(ctx context.Context, groups []uint64) (map[uint64]map[spool]uint64, error) {
+	voids, err := s.voids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	marks := map[uint64]map[spool]uint64{}
 	query := "SELECT batch_group, device_id, spool_id, max(sequence) FROM deliveries WHERE batch_group IN (" + numbers(groups) + ")" +
 		voids.condition("batch_group") + " GROUP BY batch_group, device_id, spool_id"
 	err = s.client.read(ctx, query, "nttn", func(b *hunting.Block) error {
 		c := b.Columns
 		for i := range b.Rows {
-			found = append(found, uint64(c[0].Ints[i]))
-			k := spool{c[1].Texts[i], c[2].Texts[i]}
-			marks[k] = max(marks[k], uint64(c[3].Ints[i]))
+			g := uint64(c[0].Ints[i])
+			if marks[g] == nil {
+				marks[g] = map[spool]uint64{}
+			}
+			marks[g][spool{c[1].Texts[i], c[2].Texts[i]}] = uint64(c[3].Ints[i])
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("reading which groups are whole: %w", err)
+		return nil, fmt.Errorf("reading which groups are whole: %w", err)
 	}
-	slices.Sort(found)
-	found = slices.Compact(found)
-	var rest []uint64
+	counts := map[uint64]bool{}
 	for _, g := range groups {
-		if !slices.Contains(found, g) && !slices.Contains(rest, g) {
+		_, counts[g] = marks[g]
+	}
+	if s.cfg.Registry != nil {
+		// Another portal may have looked a moment before or later.
+		if counts, err = s.cfg.Registry.Judge(ctx, counts); err != nil {
+			return nil, err
+		}
+	}
+	out := map[uint64]map[spool]uint64{}
+	var rest []uint64
+	for g, yes := range counts {
+		if yes {
+			out[g] = marks[g]
+		} else {
 			rest = append(rest, g)
 		}
 	}
 	if len(rest) > 0 {
 		if err := s.abort(ctx, rest); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	s.note(marks)
-	s.unconfirmed = append(s.unconfirmed, found...)
-	return len(found), nil
+	return out, nil
+}
+
+// enter has this portal known to others as one that lives.
+func (s *Store) enter(ctx context.Context) error {
+	if s.cfg.Registry == nil || s.writer != nil {
+		return nil
+	}
+	w, err := s.cfg.Registry.Enter(ctx)
+	if err != nil {
+		return err
+	}
+	s.writer = w
+	return nil
+}
+
+// number is that of this portal, as intents have it.
+func (s *Store) number() uint64 {
+	if s.writer == nil {
+		return 0
+	}
+	return s.writer.Number()
+}
+
+// stillEntered returns an error when others may have taken this portal for dead,
+// and decided about what it wrote.
+func (s *Store) stillEntered(ctx context.Context) error {
+	if s.writer == nil {
+		return nil
+	}
+	if err := s.writer.Confirm(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errPassedOver, errors.Join(err, s.leave()))
+	}
+	return nil
+}
+
+// errPassedOver means that others may have decided about a group.
+var errPassedOver = errors.New("other portals may take this one for dead")
+
+func (s *Store) leave() error {
+	if s.writer == nil {
+		return nil
+	}
+	err := s.writer.Close()
+	s.writer = nil
+	return err
+}
+
+// dead returns which of the writers of intents are.
+func (s *Store) dead(ctx context.Context, writers []uint64) (map[uint64]bool, error) {
+	writers = slices.DeleteFunc(writers, func(w uint64) bool { return w == 0 })
+	if s.cfg.Registry == nil || len(writers) == 0 {
+		return nil, nil
+	}
+	slices.Sort(writers)
+	return s.cfg.Registry.Dead(ctx, slices.Compact(writers))
 }
 
 // abort makes the rows of groups void.

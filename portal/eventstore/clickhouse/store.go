@@ -18,12 +18,22 @@
 // Whatever fails on the way ends with the number of the group in the table aborted,
 // and so does what has an unknown outcome, unless it is found in deliveries. Rows of
 // such groups do not count and no reader sees them, also when a server brings them
-// back later; the batches are written again with another number, elsewhere. A portal
-// that dies leaves a group without deliveries: another one, or itself later, aborts
-// it when it is older than orphanAge. The deliveries of a group older than groupAge are not written any more,
-// and nobody gives up one that has them. A portal that finds that it wrote them later,
-// because it stood still in between, looks whether the group was given up before it
-// acknowledges.
+// back later; the batches are written again with another number, elsewhere.
+//
+// # Portals that die
+//
+// A portal that dies leaves a group without an end. Where there is a Registry, the
+// intents name their writer, and whoever is given a batch of theirs again asks
+// whether that one lives. Of one that is dead, the group counts when it is in
+// deliveries, and else is aborted. Each such verdict is recorded in the registry
+// first, where the first one holds. A portal acknowledges only when the registry
+// confirms, after its deliveries are stored, that it was not taken for dead.
+//
+// Without a registry, and for groups of writers that it does not know, time decides:
+// such a group is aborted when it is older than orphanAge. The deliveries of a group
+// older than groupAge are not written any more, and nobody gives up one that has
+// them. A portal that finds that it wrote them later, because it stood still in
+// between, looks whether the group was given up before it acknowledges.
 //
 // # Clusters
 //
@@ -90,6 +100,9 @@ type Store struct {
 	// server that took the last group (nil before the first), which is told so.
 	unsettled, unconfirmed []uint64
 	confirmAt              *endpoint
+	// writer is this portal among others; nil before the first group and when it is
+	// not certain that others take it for alive.
+	writer eventstore.Writer
 }
 
 type spool struct{ device, id string }
@@ -124,7 +137,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (s *Store) Close() error {
 	s.queue.Close()
 	s.client.close()
-	return nil
+	return s.leave()
 }
 
 // Append implements eventstore.Store.

@@ -66,13 +66,17 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 	if len(open) == 0 {
 		return nil
 	}
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
 	e, err := s.target(ctx)
 	if err != nil {
 		return err
 	}
+	s.confirmAt = e.endpoint
 	group := s.newGroup()
 	if err := s.write(ctx, e, group, open); err != nil {
-		if !errors.Is(err, errAgain) {
+		if !errors.Is(err, errAgain) && !errors.Is(err, errPassedOver) {
 			s.client.avoid(e.endpoint)
 		}
 		s.unsettled = append(s.unsettled, group)
@@ -84,7 +88,7 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 		marks[i.key()] = max(marks[i.key()], i.batch.Sequence)
 	}
 	s.note(marks)
-	s.unconfirmed, s.confirmAt = append(s.unconfirmed, group), e.endpoint
+	s.unconfirmed = append(s.unconfirmed, group)
 	return nil
 }
 
@@ -157,7 +161,7 @@ func (s *Store) write(ctx context.Context, e shard, group uint64, items []*item)
 	begin := s.cfg.Now().Round(0) // not the monotonic clock, which rests with the machine
 	late := func() bool { return s.cfg.Now().Round(0).Sub(begin) > groupAge }
 	day := dayOf(begin)
-	if err := s.insert(ctx, e, intents.name, intentRows(day, group, items), len(items)); err != nil {
+	if err := s.insert(ctx, e, intents.name, intentRows(day, group, s.number(), items), len(items)); err != nil {
 		return err
 	}
 	if err := s.conflicts(ctx, group, items); err != nil {
@@ -188,7 +192,7 @@ func (s *Store) write(ctx context.Context, e shard, group uint64, items []*item)
 	if late() { // it stood still in between, and the group may have been given up
 		return errLate
 	}
-	return nil
+	return s.stillEntered(ctx)
 }
 
 // errAgain means that the group is written anew without some of its batches.
@@ -224,6 +228,16 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 		return err
 	}
 	s.note(stored)
+	var writers []uint64
+	for _, list := range foreign {
+		for _, f := range list {
+			writers = append(writers, f.writer)
+		}
+	}
+	dead, err := s.dead(ctx, writers)
+	if err != nil {
+		return err
+	}
 	var orphans []uint64 // with repetitions
 	again := false
 	for _, it := range items {
@@ -235,7 +249,7 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 		for _, f := range foreign[it.key()] {
 			switch {
 			case f.sequence < n:
-			case f.age > orphanAge:
+			case f.age > orphanAge, dead[f.writer]:
 				orphans = append(orphans, f.group)
 			default:
 				it.err = fmt.Errorf("%w: another portal stores the batch %d of %s", eventstore.ErrBusy, n, it.batch.DeviceID)
@@ -256,23 +270,23 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 	return nil
 }
 
-// intent is a batch that another group is about to write.
+// intent is a batch that another group is about to write, or was.
 type intent struct {
-	sequence, group uint64
-	age             time.Duration
+	sequence, group, writer uint64
+	age                     time.Duration
 }
 
 // foreign are the intents of groups but those, from the given sequences on.
 func (s *Store) foreign(ctx context.Context, keys []spool, but voids, first map[spool]uint64) (map[spool][]intent, error) {
 	out := map[spool][]intent{}
-	query := "SELECT device_id, spool_id, max(sequence), batch_group, toInt64(now()) - toInt64(max(written)) FROM intents WHERE " + among(keys) +
+	query := "SELECT device_id, spool_id, max(sequence), batch_group, toInt64(now()) - toInt64(max(written)), max(writer) FROM intents WHERE " + among(keys) +
 		but.condition("batch_group") + " GROUP BY device_id, spool_id, batch_group"
-	err := s.client.read(ctx, query, "ttnnn", func(b *hunting.Block) error {
+	err := s.client.read(ctx, query, "ttnnnn", func(b *hunting.Block) error {
 		c := b.Columns
 		for i := range b.Rows {
 			k := spool{c[0].Texts[i], c[1].Texts[i]}
 			if n := uint64(c[2].Ints[i]); n >= first[k] {
-				out[k] = append(out[k], intent{n, uint64(c[3].Ints[i]), time.Duration(c[4].Ints[i]) * time.Second})
+				out[k] = append(out[k], intent{n, uint64(c[3].Ints[i]), uint64(c[5].Ints[i]), time.Duration(c[4].Ints[i]) * time.Second})
 			}
 		}
 		return nil

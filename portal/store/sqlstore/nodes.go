@@ -29,6 +29,7 @@ var errLockLost = errors.New("control database: the connection that kept this jo
 
 // nodes is what a portal has to do with the others at the same database.
 type nodes struct {
+	cfg      *pgx.ConnConfig
 	locks    *sql.DB
 	stop     context.CancelFunc
 	listened chan struct{} // closed when nothing listens any more
@@ -36,7 +37,7 @@ type nodes struct {
 
 func joinNodes(cfg *pgx.ConnConfig, watch *watchers, log *slog.Logger) *nodes {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &nodes{locks: openPostgres(cfg, jobConnections, `SET application_name = 'bulwark-portal jobs'`), stop: cancel, listened: make(chan struct{})}
+	n := &nodes{cfg: cfg, locks: openPostgres(cfg, jobConnections, `SET application_name = 'bulwark-portal jobs'`), stop: cancel, listened: make(chan struct{})}
 	n.locks.SetMaxIdleConns(2)
 	go func() {
 		defer close(n.listened)

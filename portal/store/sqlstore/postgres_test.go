@@ -71,6 +71,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("refused", func(t *testing.T) { refused(t, server.Copy(t, migrated)) })
 	t.Run("nodes", func(t *testing.T) { twoNodes(t, server.Copy(t, migrated)) })
 	t.Run("jobs", func(t *testing.T) { jobs(t, server.Copy(t, migrated)) })
+	t.Run("writers", func(t *testing.T) { writers(t, server, server.Copy(t, migrated)) })
 	t.Run("backup", func(t *testing.T) { backup(t, server, server.Copy(t, migrated)) })
 	t.Run("copy", func(t *testing.T) { copied(t, server.NewDatabase(t)) })
 	t.Run("killed", func(t *testing.T) { killed(t, server, server.Copy(t, migrated)) })
