@@ -70,6 +70,8 @@ func TestStore(t *testing.T) {
 	t.Run("a portal that stood still", func(t *testing.T) { lateGroup(t, one) })
 	t.Run("a group that was folded", func(t *testing.T) { foldedGroup(t, one) })
 	t.Run("a slow confirmation", func(t *testing.T) { slowConfirmation(t, one) })
+	t.Run("a portal that starts again", func(t *testing.T) { startedAgain(t, one) })
+	t.Run("tables of an older portal", func(t *testing.T) { olderTables(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -122,7 +123,7 @@ func TestRegistry(t *testing.T) {
 			for _, s := range []*clickhouse.Store{first, second} {
 				d.check(t, s)
 			}
-			groups, err := one.Number(t.Context(), "SELECT uniq(batch_group) FROM "+strings.TrimPrefix(mustParse(t, through).Database, " ")+".deliveries")
+			groups, err := one.Number(t.Context(), "SELECT uniq(batch_group) FROM "+mustParse(t, through).Database+".deliveries")
 			if want := map[bool]int64{true: 1, false: 2}[tc.whole]; err != nil || groups > want {
 				t.Errorf("%d groups have deliveries, %v, want at most %d", groups, err, want)
 			}
@@ -135,6 +136,76 @@ func TestRegistry(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startedAgain: a portal with its control data in a file is killed while it writes a
+// batch, and takes it when it starts again.
+func startedAgain(t *testing.T, one *server.Server) {
+	path := filepath.Join(t.TempDir(), "control.db")
+	process := func() func(*clickhouse.Config) {
+		c, err := sqlstore.OpenSQLite(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() }
+	}
+	g := newGate(t, one, "deliveries", false)
+	through := address("", &server.Server{HTTP: g.Listener.Addr().String()})
+	d := &sender{device: eventstoretest.DeviceA}
+	batch := eventstoretest.Batch(d.device, 1, 0, batchEvents)
+	killed := open(t, through, process())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_ = killed.Append(t.Context(), batch) // of a process that is no more
+	}()
+	<-g.waits
+	s := open(t, strings.Replace(through, g.Listener.Addr().String(), one.HTTP, 1), process())
+	if err := s.Append(t.Context(), batch); err != nil {
+		t.Error(err)
+	}
+	d.acked.Store(1)
+	d.check(t, s)
+	close(g.release) // what was on its way arrives
+	<-gone
+	d.check(t, s)
+}
+
+// olderTables: intents of portals that did not enter anything have no writer.
+func olderTables(t *testing.T, one *server.Server) {
+	to := address("", one)
+	d := &sender{device: eventstoretest.DeviceA}
+	old := open(t, to, nil)
+	if err := d.run(t.Context(), old, func() bool { return d.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := mustParse(t, to).Database
+	if err := one.Exec(t.Context(), "ALTER TABLE "+db+".intents DROP COLUMN writer"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "control.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := open(t, to, func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() })
+	if err := one.Exec(t.Context(), "INSERT INTO "+db+".intents (day, device_id, spool_id, sequence, batch_group) SELECT today(), '"+d.device+"', 'spool-1', 2, 77"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(t.Context(), eventstoretest.Batch(d.device, 2, batchEvents, batchEvents)); !errors.Is(err, eventstore.ErrBusy) {
+		t.Errorf("a batch that an older portal is storing: %v, want %v", err, eventstore.ErrBusy)
+	}
+	if err := one.Exec(t.Context(), "INSERT INTO "+db+".aborted (day, batch_group) SELECT today(), 77"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.run(t.Context(), s, func() bool { return d.acked.Load() < 3 }); err != nil {
+		t.Error(err)
+	}
+	d.check(t, s)
 }
 
 func mustParse(t *testing.T, text string) clickhouse.Config {
