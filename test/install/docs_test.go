@@ -8,17 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/bulwarkhq/bulwark/test/docpage"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
-
-// block is a code block: three backquotes, its language, and either for whom its
-// commands are or, in another language than sh, the file that it is.
-var block = regexp.MustCompile("(?ms)^( *)```([a-z]+) ?(\\S*)\n(.*?)^ *```$")
 
 // page is a page of docs/install and what has to be different where a test
 // follows it.
@@ -37,37 +33,32 @@ func (p *portal) follow(h *host, pg page) {
 	text, err := os.ReadFile(filepath.Join(top, "docs/install", pg.name))
 	must(h.t, err)
 	words := map[string]string{
-		"https://portal.example.org:8443": p.url,
+		"https://portal.example.org:8443": p.URL,
 		// Another program of this machine may hold file accesses.
 		"install.sh --": "install.sh --skip_conflict --",
 	}
 	maps.Copy(words, pg.words)
 	folder := "/root/" + pg.folder
-	n := 0
-	for _, m := range block.FindAllStringSubmatch(string(text), -1) {
-		indent, language, what, content := m[1], m[2], m[3], m[4]
-		if language == "sh" && what != "" && !slices.Contains(pg.kinds, what) || language != "sh" && what == "" {
-			continue
-		}
-		n++
-		content = regexp.MustCompile("(?m)^"+indent).ReplaceAllString(content, "")
+	blocks := docpage.Blocks(string(text), pg.kinds...)
+	for n, b := range blocks {
+		content := b.Content
 		for _, from := range slices.Sorted(maps.Keys(words)) {
 			content = strings.ReplaceAll(content, from, words[from])
 		}
-		if language != "sh" {
-			if !filepath.IsAbs(what) {
-				what = filepath.Join(folder, what)
+		if name := b.File; name != "" {
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(folder, name)
 			}
-			h.write(what, content, 0o644)
+			h.write(name, content, 0o644)
 			continue
 		}
 		// dnf does not know which release a Debian is.
 		script := "set -eu\ncd " + folder + "\ndnf() { command dnf --releasever=9 \"$@\"; }\n" + pg.preamble + content
 		if code, out := h.status("sh", "-c", script); code != 0 {
-			h.t.Fatalf("%s, block %d: exit status %d\n%s\n%s", pg.name, n, code, script, out)
+			h.t.Fatalf("%s, block %d: exit status %d\n%s\n%s", pg.name, n+1, code, script, out)
 		}
 	}
-	if n == 0 {
+	if len(blocks) == 0 {
 		h.t.Fatalf("%s has nothing for %q", pg.name, pg.kinds)
 	}
 }

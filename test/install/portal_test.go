@@ -4,18 +4,15 @@ package install
 
 import (
 	"context"
-	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/bulwarkhq/bulwark/test/need"
+	"github.com/bulwarkhq/bulwark/test/repoportal"
 )
 
 const (
@@ -26,9 +23,10 @@ const (
 
 // portal is a portal that serves repositories, with two versions of the agent.
 type portal struct {
-	bin, data, url, dist string
-	onboard              string // onboarding package
-	stub                 string // rpm that provides what a Debian has not
+	*repoportal.Portal
+	dist    string // packages
+	onboard string // onboarding package
+	stub    string // rpm that provides what a Debian has not
 }
 
 var shared struct {
@@ -81,51 +79,15 @@ func startPortal(t *testing.T) {
 	dir, err := os.MkdirTemp("", "bulwark-install-test-")
 	must(t, err)
 	shared.stop = func() { os.RemoveAll(dir) }
-	built, err := filepath.Abs(filepath.Join(top, "bin", "bulwark-portal"))
-	must(t, err)
-	if _, err := os.Stat(built); err != nil {
-		t.Fatalf("%v: make build makes it", err)
-	}
-	p := &portal{bin: built, data: filepath.Join(dir, "data"), dist: filepath.Join(dir, "dist")}
+	p := &portal{dist: filepath.Join(dir, "dist")}
 	for _, version := range []string{previous, current} {
 		tool(t, []string{"VERSION=" + version, "ARCHS=amd64", "FAST=1", "DIST=" + filepath.Join(p.dist, version)}, "packaging/build.sh", "agent")
 	}
-	// Making a key takes long, and is tried elsewhere.
-	for from, to := range map[string]string{"signing-key.asc": "repository/signing-key.asc", "passphrase": "secrets/repository-passphrase"} {
-		b, err := os.ReadFile(filepath.Join(top, "portal/repository/testdata", from))
-		must(t, err)
-		must(t, os.MkdirAll(filepath.Dir(filepath.Join(p.data, to)), 0o700))
-		must(t, os.WriteFile(filepath.Join(p.data, to), b, 0o600))
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	p.Portal, err = repoportal.Start(top, dir, "localhost", "127.0.0.1")
 	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
-	_, port, err := net.SplitHostPort(address)
-	must(t, err)
-	p.url = "https://localhost:" + port
-	cmd := exec.Command(p.bin, "serve", "--data-dir", p.data, "--listen", address, "--host-name", "localhost,127.0.0.1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	log, err := os.Create(filepath.Join(dir, "portal.log"))
-	must(t, err)
-	cmd.Stderr = log
-	must(t, cmd.Start())
 	shared.stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // it was told to end
+		p.Stop()
 		os.RemoveAll(dir)
-	}
-	end := time.Now().Add(time.Minute)
-	for {
-		if c, err := net.Dial("tcp", address); err == nil {
-			must(t, c.Close())
-			break
-		}
-		if time.Now().After(end) {
-			b, err := os.ReadFile(log.Name())
-			t.Fatalf("the portal does not listen (%v):\n%s", err, b)
-		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	p.onboard = filepath.Join(dir, "onboard.json")
 	p.portal(t, "onboarding", "create", "--out", p.onboard, "--name", "install test")
@@ -138,7 +100,9 @@ func startPortal(t *testing.T) {
 // portal runs a command of the portal.
 func (p *portal) portal(t *testing.T, args ...string) string {
 	t.Helper()
-	return tool(t, nil, p.bin, append(args, "--data-dir", p.data)...)
+	out, err := p.Command(args...)
+	must(t, err)
+	return out
 }
 
 // fetch brings a file of the repository to the host, as an administrator would.
@@ -146,18 +110,14 @@ func (p *portal) fetch(h *host, name, to string) {
 	h.t.Helper()
 	need.Command(h.t, "curl")
 	h.write("root/portal-ca.pem", p.ca(h.t), 0o644)
-	h.run("curl", "-fsS", "--create-dirs", "--cacert", "/root/portal-ca.pem", "-o", to, p.url+"/repo/"+name)
+	h.run("curl", "-fsS", "--create-dirs", "--cacert", "/root/portal-ca.pem", "-o", to, p.URL+"/repo/"+name)
 }
 
 func (p *portal) ca(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(p.onboard)
+	ca, err := repoportal.Authority(p.onboard)
 	must(t, err)
-	var pkg struct {
-		CA string `json:"ca_certificate"`
-	}
-	must(t, json.Unmarshal(b, &pkg))
-	return pkg.CA
+	return ca
 }
 
 // onboarding brings the onboarding package to the host.

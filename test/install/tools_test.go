@@ -147,7 +147,7 @@ func TestChefAndSalt(t *testing.T) {
 				return h.run(tool.run[0], args...)
 			}
 			for _, family := range tool.families[1:] {
-				contains(t, family, run(family, tool.install, "--plan"), p.url+"/repo/yum/prod", "rpm --import", "/etc/pki/bulwark/portal-ca.pem", "onboard.json", "managed.json")
+				contains(t, family, run(family, tool.install, "--plan"), p.URL+"/repo/yum/prod", "rpm --import", "/etc/pki/bulwark/portal-ca.pem", "onboard.json", "managed.json")
 				contains(t, family, run(family, "remove", "--plan"), "/etc/pki/bulwark", "/var/opt/bulwark")
 			}
 			run(tool.families[0], tool.install)

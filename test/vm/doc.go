@@ -8,6 +8,7 @@
 // The machine is QEMU without hardware virtualisation (TCG), so it runs
 // everywhere. Its disk is made by image/build with mmdebstrap once and kept in
 // the user's cache folder; a second disk carries what is to be tested and the
-// program guest, which systemd starts in the machine. It reports over a serial
+// program guest, which systemd starts in the machine. A portal on this host serves
+// the repository from which the machine installs the package, as docs/install says. It reports over a serial
 // port (package report). Nothing the machine does survives it.
 package vm

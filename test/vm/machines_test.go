@@ -18,9 +18,10 @@ func TestMachines(t *testing.T) {
 	p := newPayload(t)
 	p.program("./test/vm/guest", "guest")
 	p.tests("./agent/onaccess", "onaccess.test")
-	p.agentPackage("0.9.1", "bulwark.deb")
-	p.agentPackage("0.9.2", "bulwark-next.deb")
-	p.unpacked("bulwark.deb", "agent")
+	first := p.agentPackage("0.9.1")
+	next := p.agentPackage("0.9.2")
+	p.unpacked(first, "agent")
+	portal := p.publish(first, next)
 	img := cachedImage(t)
 
 	// The tests of fanotify on the machine's kernel, then every type of file
@@ -32,11 +33,14 @@ func TestMachines(t *testing.T) {
 			doctable.Check(t, filepath.Join(top, "docs", "filesystems.md"), "debian", table(rows), *update)
 		}
 	})
-	// The package through installation, crash, reboot, upgrade, downgrade, removal
-	// and purge under systemd.
+	// The package through installation from a repository, onboarding, crash, reboot,
+	// upgrade, downgrade, offboarding, removal and purge under systemd.
 	t.Run("installation", func(t *testing.T) {
 		t.Parallel()
 		run(t, img, "installation", "", p.dir)
+		if !t.Failed() {
+			checkArrived(t, portal)
+		}
 	})
 }
 

@@ -55,19 +55,28 @@ func (p *payload) tests(pkg, name string) {
 	p.command(nil, "go", "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.dir, name), pkg)
 }
 
-// agentPackage builds the agent's package of a version as `make package` does.
-func (p *payload) agentPackage(version, name string) {
+// agentPackage builds the agent's package of a version as `make package` does and
+// returns its path.
+func (p *payload) agentPackage(version string) string {
 	p.t.Helper()
 	dist := p.t.TempDir()
-	p.command([]string{"VERSION=" + version, "ARCHS=amd64", "DIST=" + dist}, "packaging/build.sh", "agent", "deb")
+	p.command([]string{"VERSION=" + version, "ARCHS=amd64", "DIST=" + dist, "FAST=1"}, "packaging/build.sh", "agent", "deb")
 	debs, err := filepath.Glob(filepath.Join(dist, "bulwark_*.deb"))
 	if err != nil || len(debs) != 1 {
 		p.t.Fatalf("packaging/build.sh made %v (%v), want one package", debs, err)
 	}
 	// The same package, not compressed: unpacking takes an emulated processor long.
-	content := filepath.Join(dist, "content")
+	content, plain := filepath.Join(dist, "content"), filepath.Join(dist, "plain")
+	if err := os.Mkdir(plain, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
 	p.command(nil, "dpkg-deb", "--raw-extract", debs[0], content)
-	p.command(nil, "dpkg-deb", "-Znone", "--root-owner-group", "--build", content, filepath.Join(p.dir, name))
+	p.command(nil, "dpkg-deb", "-Znone", "--root-owner-group", "--build", content, plain)
+	out, err := filepath.Glob(filepath.Join(plain, "*.deb"))
+	if err != nil || len(out) != 1 {
+		p.t.Fatalf("dpkg-deb made %v (%v), want one package", out, err)
+	}
+	return out[0]
 }
 
 // unpacked has a package's files in a folder, with the built-in definitions and
@@ -75,7 +84,7 @@ func (p *payload) agentPackage(version, name string) {
 func (p *payload) unpacked(deb, folder string) {
 	p.t.Helper()
 	dir := filepath.Join(p.dir, folder)
-	p.command(nil, "dpkg-deb", "--extract", filepath.Join(p.dir, deb), dir)
+	p.command(nil, "dpkg-deb", "--extract", deb, dir)
 	shipped, err := filepath.Glob(filepath.Join(dir, "opt/bulwark/definitions/*/*"))
 	if err != nil || len(shipped) < 2 {
 		p.t.Fatalf("definitions of the package: %v, %v", shipped, err)

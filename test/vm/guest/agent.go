@@ -79,9 +79,9 @@ func (a *agent) pid() (int, error) {
 	}
 }
 
-// install installs a package of the payload; the agent then runs.
-func (g *guest) install(deb string) error {
-	return g.must("dpkg", "--force-confold", "-i", filepath.Join(payload, deb))
+// script runs commands of the documentation, as the payload has them.
+func (g *guest) script(name string) error {
+	return g.must("env", "HOME=/root", "DEBIAN_FRONTEND=noninteractive", "sh", filepath.Join(payload, name))
 }
 
 // property is a property of the agent's unit.

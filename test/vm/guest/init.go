@@ -41,15 +41,7 @@ func loopbackUp() error {
 		return fmt.Errorf("loopback interface: %w", err)
 	}
 	defer unix.Close(fd)
-	r, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
-		return fmt.Errorf("loopback interface: %w", err)
-	}
-	return nil
+	return up(fd, "lo")
 }
 
 // loopDevice attaches a file to a block device, which goes with its last user.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,9 +26,22 @@ const (
 	managedWithoutEBPF  = `{"antivirusEngine": {"enforcementLevel": "real_time"}, "features": {"ebpfSupplementaryEventProvider": "disabled"}}`
 )
 
-// installation takes the package through its life under systemd. The second
-// boot goes on where the first ended.
+// onboardingPackage is what the portal gives out for this machine.
+const onboardingPackage = "/root/onboard.json"
+
+// The channels of the repository: prod has the version that is installed first,
+// insiders-fast a newer one, too.
+const (
+	firstVersion = "0.9.1-1"
+	repository   = "/etc/apt/sources.list.d/bulwark.sources"
+)
+
+// installation takes the package through its life under systemd, from a repository
+// that a portal serves. The second boot goes on where the first ended.
 func installation(g *guest) error {
+	if err := networkUp(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(stateFolder, "rebooted")); err == nil {
 		return afterReboot(g)
 	}
@@ -46,11 +58,15 @@ func installation(g *guest) error {
 	a := g.agent()
 	if err := all(
 		func() error { return configure(managedInstallation) },
-		func() error { return g.install("bulwark.deb") },
+		func() error { return copyFile(filepath.Join(payload, "onboard.json"), onboardingPackage) },
+		func() error { return g.script("install.sh") },
+		func() error { g.logf("the package is installed"); return nil },
 		a.protecting,
 	); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
+	g.check("version of the channel", func() error { return g.installed(firstVersion) })
+	g.check("onboarded", a.onboarded)
 	g.check("unit", func() error { return g.unit("active", "enabled") })
 	g.check("kernel features", a.kernelFeatures)
 	g.check("bad file refused and quarantined", func() error { return a.catches("installed") })
@@ -77,9 +93,13 @@ func afterReboot(g *guest) error {
 	g.check("unit after a reboot", func() error { return g.unit("active", "enabled") })
 	g.check("bad file refused after a reboot", func() error { return a.catches("rebooted") })
 	g.check("history after a reboot", func() error { return a.remembers("installed") })
-	g.check("upgrade under load", func() error { return a.exchange("bulwark-next.deb", "upgraded") })
-	g.check("downgrade under load", func() error { return a.exchange("bulwark.deb", "downgraded") })
+	g.check("still onboarded after a reboot", a.onboarded)
+	g.check("upgrade under load", func() error { return a.exchange("upgraded", g.upgrade) })
+	g.check("downgrade under load", func() error { return a.exchange("downgraded", g.downgrade) })
 	g.check("nothing in the agent failed", g.noFailures)
+	g.check("everything is sent", a.nothingWaits)
+	g.check("offboard", a.offboarded)
+	g.check("onboard again", a.onboardedAgain)
 	g.check("remove", g.removed)
 	g.check("purge", g.purged)
 	return nil
@@ -148,7 +168,8 @@ func (a *agent) catches(name string) error {
 		}
 		got, openErr := open(path)
 		if _, err := a.quarantined(path); err != nil {
-			return err
+			a.explain()
+			return final{fmt.Errorf("%w; its open: %s, %w", err, got, openErr)}
 		}
 		after, err := a.allowances()
 		if err != nil {
@@ -172,8 +193,7 @@ func (a *agent) remembers(name string) error {
 	return err
 }
 
-// selfTest runs the agent's own test. Without a portal the steps about it are
-// skipped.
+// selfTest runs the agent's own test, up to the arrival at the portal.
 func (a *agent) selfTest() error {
 	var errs []error
 	ran := 0
@@ -190,8 +210,8 @@ func (a *agent) selfTest() error {
 		}
 		return nil
 	})
-	if ran < 4 || !slices.Equal(skipped, []string{"arrival_at_portal"}) {
-		errs = append(errs, fmt.Errorf("%d steps passed, %q were skipped; want 4 and arrival_at_portal", ran, skipped))
+	if ran < 5 || len(skipped) != 0 {
+		errs = append(errs, fmt.Errorf("%d steps passed, %q were skipped; want 5 and none", ran, skipped))
 	}
 	return errors.Join(append(errs, err)...)
 }
@@ -328,15 +348,95 @@ func (g *guest) dropIn() error {
 	)
 }
 
+// installed checks which version is.
+func (g *guest) installed(want string) error {
+	out, err := g.command("dpkg-query", "-W", "-f=${db:Status-Status} ${Version}", "bulwark")
+	if err == nil && out != "installed "+want {
+		err = fmt.Errorf("%q, want installed %s", out, want)
+	}
+	return err
+}
+
+// onboarded waits until the portal knows the machine.
+func (a *agent) onboarded() error {
+	return until("the portal knows the machine", func() error {
+		h, err := a.api.Health(a.g.ctx)
+		if err == nil && (!h.Licensed || h.PortalStatus != "connected") {
+			err = fmt.Errorf("licensed %v, portal %s, issues %v", h.Licensed, h.PortalStatus, h.HealthIssues)
+		}
+		return err
+	})
+}
+
+// nothingWaits waits until the portal has all alerts and events.
+func (a *agent) nothingWaits() error {
+	return until("nothing waits to be sent", func() error {
+		h, err := a.api.Health(a.g.ctx)
+		if err == nil && h.EventsWaiting != 0 {
+			err = fmt.Errorf("%d batches wait", h.EventsWaiting)
+		}
+		return err
+	})
+}
+
+// upgrade follows another channel, which has a newer version.
+func (g *guest) upgrade() error {
+	b, err := os.ReadFile(repository)
+	if err != nil {
+		return err
+	}
+	text := strings.Replace(string(b), "Suites: bookworm", "Suites: insiders-fast", 1)
+	if text == string(b) {
+		return fmt.Errorf("%s has no channel prod: %s", repository, b)
+	}
+	return all(
+		func() error { return os.WriteFile(repository, []byte(text), 0o644) },
+		func() error { return g.script("upgrade.sh") },
+	)
+}
+
+// downgrade goes back to the first version, which the channel has, too.
+func (g *guest) downgrade() error {
+	return all(
+		func() error { return g.must("apt-get", "install", "-y", "--allow-downgrades", "bulwark="+firstVersion) },
+		func() error { return g.installed(firstVersion) },
+	)
+}
+
+// offboarded leaves the portal, by the portal's script.
+func (a *agent) offboarded() error {
+	if err := a.g.script("offboard.sh"); err != nil {
+		return err
+	}
+	if _, err := os.Lstat("/etc/opt/bulwark/onboard.json"); err == nil {
+		return errors.New("the onboarding package is there after offboarding")
+	}
+	h, err := a.api.Health(a.g.ctx)
+	if err == nil && (h.Licensed || h.PortalStatus != "not_enrolled" || !h.RealTimeEnabled) {
+		err = fmt.Errorf("after offboarding: licensed %v, portal %s, real-time protection %v", h.Licensed, h.PortalStatus, h.RealTimeEnabled)
+	}
+	return err
+}
+
+// onboardedAgain comes back, with the onboarding package dropped in its place.
+func (a *agent) onboardedAgain() error {
+	return all(
+		func() error { return copyFile(onboardingPackage, "/etc/opt/bulwark/onboard.json") },
+		a.onboarded,
+		func() error { return a.catches("again") },
+		a.nothingWaits,
+	)
+}
+
 // exchange installs another version while files are opened, written and
 // executed all the time: none of that may fail or be held.
-func (a *agent) exchange(deb, name string) error {
+func (a *agent) exchange(name string, install func() error) error {
 	before, err := a.api.Version(a.g.ctx)
 	if err != nil {
 		return err
 	}
 	l := startLoad()
-	err = a.g.install(deb)
+	err = install()
 	if err == nil {
 		err = a.protecting()
 	}
@@ -385,7 +485,7 @@ func startLoad() *load {
 				select {
 				case <-l.quit:
 					return
-				case <-time.After(200 * time.Millisecond): // an emulated processor has other things to do
+				case <-time.After(500 * time.Millisecond): // an emulated processor has other things to do
 				}
 				content := []byte(fmt.Sprintf("%d.%d", worker, i))
 				got, err := bounded(func() error {

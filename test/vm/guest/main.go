@@ -69,7 +69,7 @@ func main() {
 		err = g.scenario()
 	}
 	if errors.Is(err, errReboot) {
-		g.logf("reboot")
+		w.Send(report.Message{Log: "reboot", Reboot: true})
 		if out, err := g.command("systemctl", "reboot"); err != nil {
 			g.fail("reboot", fmt.Errorf("%w: %s", err, out))
 			powerOff()

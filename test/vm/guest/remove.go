@@ -14,7 +14,7 @@ import (
 // removed removes the package: nothing runs or is marked any more, state and
 // configuration stay.
 func (g *guest) removed() error {
-	if err := g.must("dpkg", "-r", "bulwark"); err != nil {
+	if err := g.must("apt-get", "remove", "-y", "bulwark"); err != nil {
 		return err
 	}
 	left, err := filepath.Glob("/proc/[0-9]*/exe")
@@ -50,11 +50,17 @@ func (g *guest) removed() error {
 // purged purges the package and compares what is on disk with what there was
 // before the installation.
 func (g *guest) purged() error {
-	if err := g.must("dpkg", "-P", "bulwark"); err != nil {
+	if err := g.must("apt-get", "purge", "-y", "bulwark"); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Dir(dropInFile)); err != nil { // the administrator's
-		return err
+	// The administrator's.
+	for _, path := range []string{
+		filepath.Dir(dropInFile), repository, "/etc/apt/apt.conf.d/99bulwark",
+		"/usr/share/keyrings/bulwark.gpg", "/usr/share/keyrings/bulwark-portal-ca.pem",
+	} {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
 	}
 	b, err := os.ReadFile(filepath.Join(stateFolder, "before"))
 	if err != nil {
@@ -90,7 +96,7 @@ func (g *guest) purged() error {
 // volatile are places that the system itself changes.
 var volatile = []string{
 	"/proc", "/sys", "/dev", "/run", "/tmp", stateFolder, "/var/log/journal", "/var/lib/systemd", "/var/tmp",
-	"/var/lib/dpkg", "/var/log/dpkg.log", "/var/cache/ldconfig", "/var/lib/private",
+	"/var/lib/dpkg", "/var/log/dpkg.log", "/var/lib/apt", "/var/cache/apt", "/var/log/apt", "/root", "/var/cache/ldconfig", "/var/lib/private",
 	// Copies that the programs for accounts keep.
 	"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/.pwd.lock",
 	"/etc/machine-id", "/var/log/wtmp", "/var/log/lastlog", "/etc/.updated", "/var/.updated",

@@ -17,6 +17,8 @@ type Message struct {
 	Check *Check `json:"check,omitempty"`
 	// Row is what was found about a file system, for the documentation.
 	Row *Row `json:"row,omitempty"`
+	// Reboot is the last message before the machine starts again.
+	Reboot bool `json:"reboot,omitempty"`
 	// Done is the last message: everything that was to be tried was tried.
 	Done bool `json:"done,omitempty"`
 }
