@@ -72,6 +72,9 @@ func Open(f *os.File) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping definitions: %w", err)
 	}
+	// The filters are read all over. Where the kernel has no large pages of files
+	// this is an error, and nothing is lost.
+	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
 	s, err := parse(data)
 	if err != nil {
 		_ = unix.Munmap(data)

@@ -23,7 +23,7 @@ const (
 func unpdf(w *Walker, o Object) error {
 	text, release := w.whole(o)
 	defer release()
-	if i := bytes.LastIndex(text, []byte("/Encrypt ")); i >= 0 && bytes.Contains(text, []byte("/Filter/Standard")) ||
+	if bytes.Contains(text, []byte("/Encrypt ")) && bytes.Contains(text, []byte("/Filter/Standard")) ||
 		bytes.Contains(text, []byte("/Filter /Standard")) {
 		w.encrypted()
 	}
@@ -331,13 +331,19 @@ func pdfRunLength(data []byte, out *sink) error {
 // pdfScripts gives scripts that stand in strings: after /JS, in parentheses with
 // escapes or in angle brackets as hexadecimal digits.
 func (w *Walker) pdfScripts(text []byte) error {
-	n := 0
+	n, checked := 0, len(text)
 	for rest := text; ; {
 		i := bytes.Index(rest, []byte("/JS"))
 		if i < 0 || n >= maxRuns {
 			return nil
 		}
 		rest = rest[i+3:]
+		if checked-len(rest) > checkEvery {
+			checked = len(rest)
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
 		v := bytes.TrimLeft(rest[:min(len(rest), 256<<10)], " \t\r\n")
 		if len(v) == 0 || v[0] != '(' && (v[0] != '<' || len(v) > 1 && v[1] == '<') {
 			continue

@@ -96,7 +96,7 @@ func (s *sink) readAll(r io.Reader) error {
 			s.err = errFull
 			return errFull
 		}
-		if _, err := s.m.readFrom(r, left); err == io.EOF { //nolint:errorlint // the end; a wrapped one is damage
+		if _, err := s.m.readFrom(r, min(left, readStep)); err == io.EOF { //nolint:errorlint // the end; a wrapped one is damage
 			return nil
 		} else if err != nil {
 			return err
@@ -174,7 +174,13 @@ func (w *Walker) load(o Object, off, most int64) (data []byte, release func()) {
 		n = 0
 	}
 	data = w.budget.Scratch.buffer(n)
-	k, _ := o.Data.ReadAt(data, off)
+	k := int64(0)
+	for k < n && w.ctx.Err() == nil {
+		m, err := o.Data.ReadAt(data[k:min(n, k+4*checkEvery)], off+k)
+		if k += int64(m); err != nil {
+			break
+		}
+	}
 	w.budget.held += n
 	return data[:k], func() {
 		w.budget.held -= n

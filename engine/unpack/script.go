@@ -57,7 +57,7 @@ var letters = func() (t [256]byte) {
 func (w *Walker) encodedRuns(text []byte) error {
 	runs, checked := 0, 0
 	for i := 0; i < len(text) && runs < maxRuns; {
-		if i-checked > 1<<20 {
+		if i-checked > checkEvery {
 			checked = i
 			if err := w.check(); err != nil {
 				return err
@@ -100,7 +100,10 @@ func (w *Walker) spanRuns(text []byte, i, to, most int) (runs, next int, err err
 	for i < to && runs < most {
 		c := text[i]
 		if letters[c]&letterEscape != 0 {
-			n, decoded := escapes(text[i:])
+			n, decoded, err := w.escapes(text[i:])
+			if err != nil {
+				return runs, i, err
+			}
 			if len(decoded) >= minRun/4 {
 				runs++
 				if err := w.likely(fmt.Sprintf("escaped-%d", i), decoded); err != nil {
@@ -114,7 +117,10 @@ func (w *Walker) spanRuns(text []byte, i, to, most int) (runs, next int, err err
 			i++
 			continue
 		}
-		end, hex := runEnd(text, i)
+		end, hex, err := w.runEnd(text, i)
+		if err != nil {
+			return runs, i, err
+		}
 		if end-i >= minRun {
 			runs++
 			if hex {
@@ -133,9 +139,16 @@ func (w *Walker) spanRuns(text []byte, i, to, most int) (runs, next int, err err
 
 // runEnd is where the run of base64 letters that begins at i ends, over the ends
 // of its lines, and whether all of them are hexadecimal digits.
-func runEnd(text []byte, i int) (end int, hex bool) {
+func (w *Walker) runEnd(text []byte, i int) (end int, hex bool, err error) {
 	end, class := i, byte(letterHex|letterBase64)
+	checked := i
 	for end < len(text) {
+		if end-checked > checkEvery {
+			checked = end
+			if err := w.check(); err != nil {
+				return end, false, err
+			}
+		}
 		l := letters[text[end]]
 		if l&letterBase64 != 0 {
 			class &= l
@@ -155,7 +168,7 @@ func runEnd(text []byte, i int) (end int, hex bool) {
 		}
 		end = k
 	}
-	return end, class&letterHex != 0
+	return end, class&letterHex != 0, nil
 }
 
 func (w *Walker) likelyBase64(name string, text []byte) error {
@@ -201,8 +214,15 @@ func hexBytes(text []byte) []byte {
 }
 
 // escapes decodes a run of \xNN, %NN or %uNNNN and returns how long it is.
-func escapes(text []byte) (n int, decoded []byte) {
+func (w *Walker) escapes(text []byte) (n int, decoded []byte, err error) {
+	checked := 0
 	for {
+		if n-checked > checkEvery {
+			checked = n
+			if err := w.check(); err != nil {
+				return n, nil, err
+			}
+		}
 		t := text[n:]
 		switch {
 		case len(t) >= 4 && t[0] == '\\' && t[1]|0x20 == 'x' && hexDigit(t[2])|hexDigit(t[3]) < 16:
@@ -216,10 +236,10 @@ func escapes(text []byte) (n int, decoded []byte) {
 			decoded = append(decoded, hexDigit(t[1])<<4|hexDigit(t[2]))
 			n += 3
 		default:
-			return n, decoded
+			return n, decoded, nil
 		}
 		if len(decoded) == 1 && !bytes.HasPrefix(text[n:], text[:1]) {
-			return n, nil
+			return n, nil, nil
 		}
 	}
 }

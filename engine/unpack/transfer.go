@@ -290,12 +290,19 @@ func binHexStart(text []byte) int {
 // binHex gives the forks of the BinHex files in a text. Where the first mark is
 // followed by something else it is read as such nonetheless, but is no damage.
 func (w *Walker) binHex(text []byte) error {
+	checked := len(text)
 	for first := true; ; first = false {
 		i := bytes.Index(text, binHexMark)
 		if i < 0 {
 			return nil
 		}
 		text = text[i+len(binHexMark):]
+		if checked-len(text) > checkEvery {
+			checked = len(text)
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
 		start := binHexStart(text)
 		if start < 0 && !first {
 			continue
@@ -349,21 +356,37 @@ func unbinhex(w *Walker, o Object) error {
 	return w.binHex(text)
 }
 
+const (
+	// maxStart is how long a line that starts a file may be.
+	maxStart = 1024
+	// checkEvery is how many bytes of text are looked at between questions
+	// whether to go on.
+	checkEvery = 1 << 20
+)
+
 // textMembers gives the files that a text carries in encodings that need no
 // headers: uuencode, yEnc, BinHex.
 func (w *Walker) textMembers(text []byte) error {
-	for rest := text; ; {
-		i := bytes.Index(rest, []byte("begin"))
+	checked := 0
+	for at := 0; ; {
+		i := bytes.Index(text[at:], []byte("begin"))
 		if i < 0 {
 			break
 		}
-		start := i == 0 || rest[i-1] == '\n'
-		line, body := nextLine(rest[i:])
-		rest = rest[i+5:]
-		if !start {
+		at += i
+		if at-checked > checkEvery {
+			checked = at
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
+		if at > 0 && text[at-1] != '\n' {
+			at += len("begin")
 			continue
 		}
-		name, b64, ok := uuStart(line)
+		line, body := nextLine(text[at:])
+		at += len("begin")
+		name, b64, ok := uuStart(line[:min(len(line), maxStart)])
 		if !ok {
 			continue
 		}
@@ -383,12 +406,23 @@ func (w *Walker) textMembers(text []byte) error {
 		if err != nil {
 			return err
 		}
-		rest = body[end:]
+		at = len(text) - len(body) + end
 	}
+	checked = 0
 	for rest := text; ; {
 		i := bytes.Index(rest, []byte("=ybegin "))
 		if i < 0 {
 			break
+		}
+		if at := len(text) - len(rest); at-checked > checkEvery {
+			checked = at
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
+		if bytes.IndexByte(rest[i:min(len(rest), i+maxStart)], '\n') < 0 {
+			rest = rest[i+8:]
+			continue
 		}
 		line, body := nextLine(rest[i:])
 		_, name, _ := strings.Cut(string(line), "name=")

@@ -361,7 +361,7 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 			}
 			break
 		}
-		n, err := m.readFrom(r, limit-m.size)
+		n, err := m.readFrom(r, min(limit-m.size, readStep))
 		if err == io.EOF { //nolint:errorlint // the end; a wrapped one is damage
 			break
 		}
@@ -390,7 +390,12 @@ func (w *Walker) Stream(name string, r io.Reader) error {
 	return stop
 }
 
-const memoryChunk = 1 << 20
+const (
+	memoryChunk = 1 << 20
+	// readStep is how much is asked of a decoder at a time, so that one of 10 MB/s
+	// does not keep a scan for long that is to end.
+	readStep = 128 << 10
+)
 
 // memory is a member in memory, in chunks so that growing copies nothing.
 type memory struct {
