@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -63,7 +64,7 @@ func (s *scan) normalised(o *object, found []verdict.Match) ([]verdict.Match, er
 	if !page && !isText(o.fileType) || o.Size > most || !s.set.Targets(clamdb.TargetAny, target) || s.stop() {
 		return found, nil
 	}
-	r := io.NewSectionReader(o.Data, 0, o.Size)
+	r := stoppable{s.ctx, io.NewSectionReader(o.Data, 0, o.Size)}
 	var forms [][]byte
 	if page {
 		p, err := normalize.HTML(r)
@@ -96,4 +97,17 @@ func (s *scan) normalised(o *object, found []verdict.Match) ([]verdict.Match, er
 		}
 	}
 	return found, nil
+}
+
+// stoppable is a reader that fails once the context has ended.
+type stoppable struct {
+	ctx context.Context
+	*io.SectionReader
+}
+
+func (s stoppable) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.SectionReader.Read(p)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
@@ -161,8 +162,12 @@ func (w *Walker) Produce(name string, decoder func(*sink) error) error {
 // Bytes gives a member that is in memory already.
 func (w *Walker) Bytes(name string, data []byte) error {
 	return w.Produce(name, func(s *sink) error {
-		_, err := s.Write(data)
-		return err
+		for piece := range slices.Chunk(data, checkEvery) {
+			if _, err := s.Write(piece); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
