@@ -98,6 +98,7 @@ func (r *realtime) settings(late context.Context, e policy.Effective) onaccess.C
 		Log:                    r.a.log.Logger("onaccess"),
 		Mode:                   onaccess.Mode(e.EnforcementLevel()),
 		Scan:                   r.scan,
+		ScanNow:                r.scanNow,
 		Generation:             r.generation,
 		Excluded:               r.excluded,
 		ExcludedPath:           r.excludedPath,
@@ -196,6 +197,15 @@ func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (ver
 		return v, fmt.Errorf("scan: %w", err)
 	}
 	return v, nil
+}
+
+// scanNow scans a small file over the direct line to the scanner.
+func (r *realtime) scanNow(fd int, a onaccess.Access, timeout time.Duration) (verdict.Verdict, onaccess.Rest, error) {
+	v, unfinished, err := r.a.pool.Direct(fd, a.Size, a.Path, timeout)
+	if unfinished != nil {
+		return v, unfinished.Wait, nil
+	}
+	return v, nil, err
 }
 
 // excluded leaves out what policy excludes and the agent's own folders: the

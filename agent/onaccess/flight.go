@@ -1,7 +1,9 @@
 package onaccess
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
@@ -12,10 +14,18 @@ type flight struct {
 	owner *pending
 	// known is the verdict on the content, from the cache: nothing is left to scan.
 	known *verdict.Verdict
+	// What the reader began (direct.go): a scan that goes on, with when it began
+	// and the state of definitions then, or its outcome.
+	rest  Rest
+	began time.Time
+	under stamp
+	given *outcome
 
 	// The rest is guarded by flights.mu.
 	prio    priority
 	started bool
+	// handedOn: what the reader started is for a worker to end.
+	handedOn bool
 	// dirty: a writer closed the file after the scan started.
 	dirty   bool
 	joiners []*pending
@@ -81,12 +91,53 @@ func (fs *flights) enter(p *pending, prio priority, known *verdict.Verdict) (*fl
 func (fs *flights) start(f *flight) bool {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	if f.handedOn {
+		f.handedOn = false
+		return true
+	}
 	if f.started {
 		return false
 	}
 	f.started = true
 	f.dirty = false
 	return true
+}
+
+// alone registers a flight that its caller starts at once; nil when there is
+// another one of the same inode.
+func (fs *flights) alone(p *pending, prio priority) *flight {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	k := p.state.key()
+	if fs.byFile[k] != nil {
+		return nil
+	}
+	f := &flight{owner: p, prio: prio, started: true}
+	fs.byFile[k] = f
+	return f
+}
+
+// handOn makes a flight of alone one for the workers.
+func (fs *flights) handOn(f *flight) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f.rest != nil || f.given != nil {
+		f.handedOn = true
+	} else {
+		f.started = false
+	}
+}
+
+// endRest ends a scan for which nobody waits any more.
+func (f *flight) endRest() {
+	rest := f.rest
+	if rest == nil {
+		return
+	}
+	f.rest = nil
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	go func() { _, _ = rest(ctx) }()
 }
 
 // wrote tells running flights of an inode that their content may be old.
@@ -124,7 +175,7 @@ func (fs *flights) leave(f *flight) []*pending {
 		}
 		break
 	}
-	f.started = true // a second place in the queue is not run
+	f.started, f.handedOn = true, false // a second place in the queue is not run
 	joiners := f.joiners
 	f.joiners, f.sibling = nil, nil
 	fs.joined -= len(joiners)

@@ -441,6 +441,7 @@ func bind(t testing.TB, from, to string) {
 // scanner is the tests' scan function: a search for bad.
 type scanner struct {
 	scans atomic.Int64
+	turn  atomic.Int64 // of now
 	// before, when set, is called first.
 	before atomic.Pointer[func(ctx context.Context, a Access) error]
 }
@@ -461,6 +462,29 @@ func (s *scanner) scan(ctx context.Context, f *os.File, a Access) (verdict.Verdi
 		v.Matches = []verdict.Match{{Threat: "Test:Bad", Type: verdict.Test, Signature: "bad"}}
 	}
 	return v, nil
+}
+
+// now is a Config.ScanNow: verdicts at once, rests of scans and refusals in turn.
+// Without a descriptor of its own it reads the event's, as the kernel hands it over.
+func (s *scanner) now(fd int, a Access, _ time.Duration) (verdict.Verdict, Rest, error) {
+	turn := s.turn.Add(1)
+	if s.before.Load() != nil || turn%3 == 0 {
+		return verdict.Verdict{}, nil, errors.New("not now")
+	}
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return verdict.Verdict{}, nil, err
+	}
+	f := os.NewFile(uintptr(own), a.Path)
+	scan := func(ctx context.Context) (verdict.Verdict, error) {
+		defer f.Close()
+		return s.scan(ctx, f, a)
+	}
+	if turn%3 == 1 {
+		return verdict.Verdict{}, scan, nil
+	}
+	v, err := scan(context.Background())
+	return v, nil, err
 }
 
 func (s *scanner) setBefore(f func(ctx context.Context, a Access) error) {
@@ -511,6 +535,7 @@ func newRigOn(t testing.TB, dir string, change func(*Config)) *rig {
 	cfg := Config{
 		Log:        slog.New(slog.NewTextHandler(r.log, nil)),
 		Scan:       r.scanner.scan,
+		ScanNow:    r.scanner.now,
 		OnlyMounts: []string{dir},
 		// Long, so that a busy machine does not change what a test sees.
 		Deadline: 20 * time.Second, ExecDeadline: 20 * time.Second,

@@ -147,6 +147,11 @@ type Config struct {
 	// when the access deadline (Access.Deadline) has passed. An error allows
 	// the access and is counted.
 	Scan func(ctx context.Context, f *os.File, a Access) (verdict.Verdict, error)
+	// ScanNow is Scan on the reader, for small files: it returns within a
+	// millisecond or so, with a verdict, with the rest of a scan that takes
+	// longer, or with an error, upon which Scan is called. fd is the file's
+	// descriptor and timeout bounds the scan. nil: Scan does everything.
+	ScanNow func(fd int, a Access, timeout time.Duration) (verdict.Verdict, Rest, error)
 	// Generation numbers the definitions and the policy; verdicts of another
 	// generation do not count. Called on the reader for every event: it must be
 	// an atomic load. nil means a constant.

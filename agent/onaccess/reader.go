@@ -245,10 +245,14 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		w.allow(g, ev.fd, held)
 		return
 	}
-	w.enqueue(&pending{
+	p := &pending{
 		group: g, fd: ev.fd, pid: ev.pid, kind: kind, state: s, stamp: stamp,
 		held: held, arrived: now, owned: &w.owned,
-	}, content)
+	}
+	if content == nil && w.direct(p) {
+		return
+	}
+	w.enqueue(p, content)
 }
 
 // wrote forgets what is known about a file that a writer closed.
@@ -393,6 +397,7 @@ func (w *Watcher) finish(p *pending) {
 
 // abandon gives up a flight that no worker has; who joined it is released.
 func (w *Watcher) abandon(f *flight) {
+	f.endRest()
 	joiners := w.flights.leave(f)
 	w.finish(f.owner)
 	for _, j := range joiners {

@@ -80,6 +80,7 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 			w.settle(p, path, a, w.byName(a, out.verdict))
 		}
 	}()
+	f.endRest()
 	joiners := w.flights.leave(f)
 	if out.failed && p.tries < maxTries && ctx.Err() == nil {
 		p.tries++
@@ -97,6 +98,12 @@ func (w *Watcher) fly(ctx context.Context, f *flight) {
 // look finds the verdict for a flight's owner.
 func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) outcome {
 	p := f.owner
+	if f.given != nil {
+		return *f.given
+	}
+	if f.rest != nil {
+		return w.lookOn(ctx, f, path)
+	}
 	if w.cfg.Excluded != nil && w.cfg.Excluded(a) {
 		w.n.excluded.Add(1)
 		w.ignoreExcluded(p, a, p.stamp)
@@ -113,16 +120,42 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 	}
 	began, under := time.Now(), w.stamp()
 	v, err := w.scan(ctx, p, path, a)
+	if err != nil {
+		return w.scanFailed(p, path, began, err)
+	}
+	return w.scanned(f, path, before, began, under, v)
+}
+
+// lookOn waits for a scan that the reader began.
+func (w *Watcher) lookOn(ctx context.Context, f *flight, path string) outcome {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.ScanTimeout)
+	defer cancel()
+	rest := f.rest
+	f.rest = nil
+	v, err := rest(ctx)
+	if err != nil {
+		return w.scanFailed(f.owner, path, f.began, err)
+	}
+	return w.scanned(f, path, f.owner.state, f.began, f.under, v)
+}
+
+// scanFailed lets go whoever waits for a scan that gave no verdict.
+func (w *Watcher) scanFailed(p *pending, path string, began time.Time, err error) outcome {
+	// The time may be the scanner's doing and not the file's.
+	w.costs.record(p.state.key(), min(time.Since(began), w.limits.open()), time.Now())
+	w.n.scans.Add(1)
+	w.n.scanErrors.Add(1)
+	w.release(p)
+	w.notice("scan of " + path + ": " + err.Error())
+	return outcome{failed: true}
+}
+
+// scanned counts a scan, and keeps its verdict if that is sound. before is the
+// file's state when it began, and under that of the definitions.
+func (w *Watcher) scanned(f *flight, path string, before fileState, began time.Time, under stamp, v verdict.Verdict) outcome {
+	p := f.owner
 	took := time.Since(began)
 	w.n.scans.Add(1)
-	if err != nil {
-		// The time may be the scanner's doing and not the file's.
-		w.costs.record(before.key(), min(took, w.limits.open()), time.Now())
-		w.n.scanErrors.Add(1)
-		w.release(p)
-		w.notice("scan of " + path + ": " + err.Error())
-		return outcome{failed: true}
-	}
 	if v.Infected() {
 		w.costs.forget(before.key())
 	} else {

@@ -38,6 +38,7 @@ type child struct {
 	quit  chan struct{} // closed when the process is gone
 	words *tail         // the end of what it said on standard error
 	since time.Time
+	line  *line
 
 	hello   wire.Hello
 	endOnce sync.Once
@@ -45,7 +46,7 @@ type child struct {
 	pending                      map[uint64]*job
 	realTime, onDemand, suspects int
 	answers                      uint64
-	runaway                      *job // it was ended because of this job
+	runaway                      bool // it was ended because of a job
 }
 
 // take adds (by 1) or removes (by -1) a job.
@@ -88,18 +89,27 @@ func (p *Pool) startProcess(definitions *os.File, setup *wire.Setup) (*child, er
 		return nil, fmt.Errorf("making the scanner's socket: %w", err)
 	}
 	conn := generic.(*net.UnixConn)
+	// The direct line: its ends are waited on by threads of their own.
+	fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("making the scanner's socket: %w", err)
+	}
+	theirLine := os.NewFile(uintptr(fds[1]), "daemon")
+	defer theirLine.Close()
 
 	c := &child{
 		conn: conn, words: &tail{}, since: time.Now(),
 		out: make(chan outgoing, 4*(setup.Workers+1)), quit: make(chan struct{}), pending: map[uint64]*job{},
 	}
+	c.line = &line{child: c, fd: fds[0]}
 	newCommand := func(namespaces uintptr) *exec.Cmd {
 		return &exec.Cmd{
 			Path: p.cfg.Program, Args: append([]string{p.cfg.Program}, p.cfg.Args...),
 			// GOTRACEBACK: a crash shows the goroutine that did it.
 			Env: append([]string{"GOTRACEBACK=single", "LANG=C.UTF-8"}, p.cfg.Env...),
 			Dir: "/", Stderr: c.words,
-			ExtraFiles:  []*os.File{theirs, definitions, p.root},
+			ExtraFiles:  []*os.File{theirs, definitions, p.root, theirLine},
 			SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces},
 			WaitDelay:   time.Second,
 		}
@@ -114,6 +124,7 @@ func (p *Pool) startProcess(definitions *os.File, setup *wire.Setup) (*child, er
 	}
 	if err != nil {
 		conn.Close()
+		c.line.close()
 		return nil, fmt.Errorf("starting the scanner %s: %w", p.cfg.Program, err)
 	}
 	c.pid = c.cmd.Process.Pid
@@ -162,6 +173,7 @@ func (c *child) wait() error {
 	timer := time.AfterFunc(5*time.Second, c.kill)
 	defer timer.Stop()
 	err := c.cmd.Wait()
+	c.line.close()
 	if err == nil {
 		return nil
 	}

@@ -114,15 +114,20 @@ func (p *Pool) settleLocked(j *job, r result) {
 		return
 	}
 	j.settled = true
-	if r.err != nil {
-		p.counts.errors++
-	} else {
-		p.counts.scans++
-		if r.verdict.Infected() {
-			p.counts.threats++
-		}
-	}
+	p.countLocked(r.verdict, r.err)
 	j.result <- r
+}
+
+// countLocked counts a scan that ended.
+func (p *Pool) countLocked(v verdict.Verdict, err error) {
+	if err != nil {
+		p.counts.errors++
+		return
+	}
+	p.counts.scans++
+	if v.Infected() {
+		p.counts.threats++
+	}
 }
 
 // dispatchLocked gives waiting jobs to processes with free slots.
@@ -238,7 +243,7 @@ func (p *Pool) giveUp(j *job, err error) {
 		defer p.mu.Unlock()
 		if c.pending[j.id] == j {
 			p.log.Warn("a scan does not end; replacing its scanner", "path", j.req.Path, "pid", c.pid)
-			c.runaway = j
+			c.runaway = true
 			c.kill()
 		}
 	})
@@ -278,7 +283,7 @@ func (p *Pool) died(c *child) {
 	if c.lane.child == c {
 		c.lane.child = nil
 	}
-	expected := c.lane.retired || c.runaway != nil || p.closed
+	expected := c.lane.retired || c.runaway || p.closed
 	if !expected {
 		p.counts.crashes++
 	}

@@ -131,6 +131,9 @@ func (p *Pool) serve(l *lane, c *child) {
 		c.close()
 	} else {
 		l.child, l.failure = c, nil
+		if !l.low && p.gen != nil && p.gen.main == l {
+			p.line.Store(c.line)
+		}
 		p.dispatchLocked()
 	}
 	p.mu.Unlock()
@@ -143,6 +146,7 @@ func (p *Pool) serve(l *lane, c *child) {
 	c.close()
 	// The jobs go back first, so that they do not wait for the exit; the process
 	// has no way to answer any more.
+	p.line.CompareAndSwap(c.line, nil)
 	p.died(c)
 	close(c.quit)
 	if err := c.wait(); err != nil {
@@ -194,6 +198,7 @@ func (p *Pool) retireLocked(l *lane) {
 	if c == nil {
 		return
 	}
+	p.line.CompareAndSwap(c.line, nil)
 	if len(c.pending) == 0 {
 		c.close()
 		return
@@ -231,6 +236,8 @@ func (p *Pool) switchTo(file *os.File, first *child) error {
 	}
 	old, wasUnloaded := p.gen, p.unloaded
 	p.lastGen++
+	// Before the number: who knows it gets no verdict by the definitions before.
+	p.line.Store(nil)
 	p.gen = &generation{number: p.lastGen, file: file, info: first.hello.Info}
 	p.number.Store(p.lastGen)
 	p.gen.main = p.startLaneLocked(first.lane, first)

@@ -177,6 +177,8 @@ type Pool struct {
 	wg     sync.WaitGroup
 
 	number atomic.Uint64 // of the generation in use
+	// line is the direct socket to its process; nil while there is none.
+	line atomic.Pointer[line]
 
 	mu       sync.Mutex
 	ctx      context.Context // of Run; nil before

@@ -5,8 +5,8 @@
 //
 // The process starts as the daemon's own program (`bulwarkd scanner`), so this
 // package runs before anything of the daemon: it opens nothing, and everything
-// it needs comes as descriptors 3 (socket), 4 (definitions) and 5 (empty
-// directory).
+// it needs comes as descriptors 3 (socket), 4 (definitions), 5 (empty
+// directory) and 6 (the direct line).
 package scanner
 
 import (
@@ -83,6 +83,7 @@ const (
 	descriptorSocket      = 3
 	descriptorDefinitions = 4
 	descriptorRoot        = 5
+	descriptorLine        = 6
 )
 
 func socket() (*net.UnixConn, error) {
@@ -154,6 +155,7 @@ func (p *process) run() error {
 	if err := p.send(&wire.Hello{Info: engine.Info(), Sandbox: report}); err != nil {
 		return err
 	}
+	go p.serveLine()
 	return p.serve(max(1, setup.Workers))
 }
 
@@ -258,11 +260,53 @@ func (p *process) serve(workers int) error {
 	}
 }
 
+// serveLine answers the scans of the direct line, one after the other, on a
+// thread of its own: it sleeps in the read, so that nothing of the runtime comes
+// between the daemon's write and the scan. The line ends with what it must not
+// carry; the daemon then uses the other socket.
+func (p *process) serveLine() {
+	runtime.LockOSThread()
+	defer unix.Close(descriptorLine)
+	b := make([]byte, wire.MaxMessage)
+	rights := make([]byte, unix.CmsgSpace(4*4))
+	var out []byte
+	for {
+		n, nrights, flags, _, err := unix.Recvmsg(descriptorLine, b, rights, unix.MSG_CMSG_CLOEXEC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n == 0 {
+			return
+		}
+		file, err := descriptor(rights[:nrights])
+		var m wire.Message
+		if err == nil {
+			m, err = wire.Decode(b[:n])
+		}
+		s, ok := m.(*wire.Scan)
+		if err != nil || !ok || file == nil || flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+			fmt.Fprintln(os.Stderr, "scanner: no scan on the direct line:", err)
+			return
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		p.mu.Lock()
+		p.running[s.ID] = cancel
+		p.mu.Unlock()
+		answer := p.answer(ctx, s, file)
+		if out, err = wire.Append(out[:0], answer); err != nil {
+			return
+		}
+		if _, err := unix.Write(descriptorLine, out); err != nil {
+			return
+		}
+	}
+}
+
 // begin notes a scan as running; false when there are enough already.
 func (p *process) begin(id uint64, workers int) (context.Context, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, twice := p.running[id]; twice || len(p.running) >= workers {
+	if _, twice := p.running[id]; twice || len(p.running) > workers { // one more is the direct line's
 		return nil, false
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -297,6 +341,14 @@ func descriptor(rights []byte) (*os.File, error) {
 }
 
 func (p *process) scan(ctx context.Context, m *wire.Scan, file *os.File) {
+	if err := p.send(p.answer(ctx, m, file)); err != nil {
+		// Nobody listens any more; the reading side ends the process.
+		fmt.Fprintln(os.Stderr, "scanner:", err)
+	}
+}
+
+// answer does a scan that is noted as running.
+func (p *process) answer(ctx context.Context, m *wire.Scan, file *os.File) *wire.Answer {
 	v, err := p.verdict(ctx, m, file)
 	file.Close()
 	p.mu.Lock()
@@ -307,10 +359,7 @@ func (p *process) scan(ctx context.Context, m *wire.Scan, file *os.File) {
 	if err != nil {
 		answer.Verdict, answer.Error = verdict.Verdict{}, err.Error()
 	}
-	if err := p.send(answer); err != nil {
-		// Nobody listens any more; the reading side ends the process.
-		fmt.Fprintln(os.Stderr, "scanner:", err)
-	}
+	return answer
 }
 
 // verdict asks the engine; its panic costs this file's verdict only.

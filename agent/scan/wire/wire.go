@@ -2,6 +2,9 @@
 // messages over a SOCK_SEQPACKET socket pair, one message per packet, with the
 // file to scan as a descriptor beside it (SCM_RIGHTS).
 //
+// A second socket (descriptor 6) carries the same Scan and Answer, one at a time,
+// to a thread of its own; a Cancel of such a scan goes over the first one.
+//
 //	daemon -> scanner   Setup, then any number of Scan and Cancel
 //	scanner -> daemon   Hello, then one Answer for each Scan; Compiled when the
 //	                    set-up asked for a compilation

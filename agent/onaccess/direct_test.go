@@ -1,0 +1,85 @@
+package onaccess
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/engine/verdict"
+)
+
+// TestDirect: the first open of a small file is scanned by the reader, that of a
+// large one by a worker, and what is bad is refused either way.
+func TestDirect(t *testing.T) {
+	var now atomic.Int64
+	var its scanner
+	r := newRig(t, func(c *Config) {
+		c.Scan = its.scan
+		c.ScanNow = func(fd int, a Access, d time.Duration) (verdict.Verdict, Rest, error) {
+			now.Add(1)
+			its.turn.Store(1) // a verdict at once
+			return its.now(fd, a, d)
+		}
+	})
+	for i, c := range []struct {
+		size   int
+		direct int64
+	}{{10, 1}, {maxDirect, 1}, {maxDirect + 1, 0}} {
+		p := r.put(t, fmt.Sprint("clean", i), string(make([]byte, c.size)))
+		before := now.Load()
+		for range 3 {
+			r.accessor.must(request{Op: "open", Path: p})
+		}
+		if got := now.Load() - before; got != c.direct {
+			t.Errorf("%d bytes: %d scans by the reader, want %d", c.size, got, c.direct)
+		}
+		p = r.put(t, fmt.Sprint("bad", i), bad+string(make([]byte, c.size)))
+		for range 2 {
+			if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+				t.Errorf("%d bytes: opened with bad content: %q", c.size, got.Err)
+			}
+		}
+	}
+}
+
+// TestDirectRestEnds: whatever becomes of an access whose scan the reader began,
+// the rest of the scan is waited for once.
+func TestDirectRestEnds(t *testing.T) {
+	var begun, ended atomic.Int64
+	r := newRig(t, func(c *Config) {
+		c.Deadline = 100 * time.Millisecond
+		c.ScanNow = func(int, Access, time.Duration) (verdict.Verdict, Rest, error) {
+			if begun.Add(1)%2 == 0 {
+				return verdict.Verdict{}, func(ctx context.Context) (verdict.Verdict, error) {
+					ended.Add(1)
+					return verdict.Verdict{}, errors.New("no verdict")
+				}, nil
+			}
+			return verdict.Verdict{}, func(ctx context.Context) (verdict.Verdict, error) {
+				defer ended.Add(1)
+				select {
+				case <-ctx.Done():
+				case <-time.After(300 * time.Millisecond): // past the deadline
+				}
+				return verdict.Verdict{}, ctx.Err()
+			}, nil
+		}
+	})
+	for i := range 6 {
+		p := r.put(t, fmt.Sprint("file", i), "harmless")
+		got := r.accessor.must(request{Op: "open", Path: p})
+		if got.Took > 10*time.Second {
+			t.Errorf("held for %v", got.Took)
+		}
+	}
+	if begun.Load() == 0 {
+		t.Fatal("the reader scanned nothing")
+	}
+	wait(t, "every rest is waited for", func() bool { return ended.Load() == begun.Load() })
+	if s := r.Stats(NoTop); s.DeadlinesMissed == 0 {
+		t.Error("a rest that takes too long misses no deadline")
+	}
+}

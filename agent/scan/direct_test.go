@@ -1,0 +1,91 @@
+package scan
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/bulwarkhq/bulwark/test/need"
+)
+
+// direct scans a file with the content over the line, waiting for its rest.
+func direct(t *testing.T, p *Pool, content string, patience time.Duration) (infected, rested bool, err error) {
+	t.Helper()
+	f := open(t, content)
+	v, rest, err := p.Direct(int(f.Fd()), int64(len(content)), f.Name(), time.Second)
+	if rest != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		v, err = rest.Wait(ctx)
+	}
+	return v.Infected(), rest != nil, err
+}
+
+func TestDirect(t *testing.T) {
+	need.Root(t)
+	p, sources := newTestPool(t, func(c *Config) { c.CancelGrace = 100 * time.Millisecond })
+	wantMatch(t, p, "a clean file", "") // the process is there
+	const patience = time.Minute
+	for _, c := range []struct {
+		content  string
+		infected bool
+	}{{"harmless", false}, {"something EICAR", true}, {"slow EICAR", true}, {"slow", false}} {
+		infected, _, err := direct(t, p, c.content, patience)
+		if err != nil || infected != c.infected {
+			t.Errorf("%q: infected %v, %v", c.content, infected, err)
+		}
+	}
+	if _, rested, err := direct(t, p, "wait", 50*time.Millisecond); !rested || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a scan that ends when it is cancelled: rested %v, %v", rested, err)
+	}
+	if infected, _, err := direct(t, p, "EICAR", patience); err != nil || !infected {
+		t.Errorf("after a cancelled scan: infected %v, %v", infected, err)
+	}
+	var engine *EngineError
+	if _, _, err := direct(t, p, "panic", patience); !errors.As(err, &engine) {
+		t.Errorf("a panic of the engine: %v", err)
+	}
+	// A process that dies, or does not obey, is replaced, and its line too.
+	if _, _, err := direct(t, p, "crash", patience); !errors.Is(err, ErrCrashed) {
+		t.Errorf("a scanner that dies: %v", err)
+	}
+	again := func(after string) {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			infected, _, err := direct(t, p, "EICAR", patience)
+			if err == nil && infected {
+				return
+			}
+			if err != nil && !errors.Is(err, ErrNoLine) && !errors.Is(err, ErrCrashed) || time.Now().After(end) {
+				t.Fatalf("after %s: infected %v, %v", after, infected, err)
+			}
+		}
+	}
+	again("a crash")
+	if _, _, err := direct(t, p, "hang", 50*time.Millisecond); err == nil {
+		t.Error("a scan that hangs gives a verdict")
+	}
+	again("a scan that hangs")
+	// New definitions are in force at once.
+	writeFile(t, filepath.Join(sources, "a.txt"), "EICAR\nwicked\n")
+	if _, err := p.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		infected, _, err := direct(t, p, "wicked", patience)
+		if err == nil {
+			if !infected {
+				t.Error("a verdict by the definitions before")
+			}
+			break
+		}
+		if !errors.Is(err, ErrNoLine) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if s := p.Status(); s.Scans == 0 || s.Crashes == 0 || s.Timeouts == 0 {
+		t.Errorf("not counted: %+v", s)
+	}
+}
