@@ -67,11 +67,14 @@ var textForm = func() (form [256]byte) {
 // bytes are read. A reader that knows its Size has one buffer made for it.
 func Text(r io.Reader) ([]byte, error) {
 	var out []byte
+	piece := 32 << 10
 	if sized, ok := r.(interface{ Size() int64 }); ok {
-		out = make([]byte, 0, min(max(0, sized.Size()), MaxText))
+		size := int(min(max(0, sized.Size()), MaxText))
+		out = make([]byte, 0, size)
+		piece = min(piece, size+1) // most texts are short
 	}
 	space := false
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, piece)
 	for read := 0; read < MaxText; {
 		n, err := r.Read(buf[:min(len(buf), MaxText-read)])
 		read += n

@@ -1,5 +1,5 @@
-// Package known remembers on disk which files were scanned and found clean, so
-// that the next scan need not read them again.
+// Package known remembers on disk which files were scanned and nothing was found
+// in, so that the next scan need not read them again.
 //
 // A file is recognised by file system, inode, change time, size and the
 // definitions that judged it; whatever differs makes it unknown. The store is a
@@ -34,7 +34,22 @@ type File struct {
 	Size         int64
 	Definitions  string // that judged it, with the version of the engine
 	WithArchives bool   // containers were looked into
+	Part         Part
 }
+
+// Part is how much of a file its scan saw.
+type Part byte
+
+// What the bounds of the engine let a scan see. The same definitions see as much
+// the next time.
+const (
+	Whole Part = iota
+	// Partly: a bound was reached, or a container is damaged.
+	Partly
+	// Locked: as Partly, and a member is encrypted.
+	Locked
+	Parts
+)
 
 // Options of a Store. Zero values take the defaults named.
 type Options struct {
@@ -227,6 +242,9 @@ func (s *Store) hashes(f File) (tag uint64, state [stateSize]byte) {
 	} else {
 		b = append(b, '-')
 	}
+	if f.Part != Whole {
+		b = append(b, byte(f.Part)) // no definitions begin with such a byte
+	}
 	b = append(b, f.Definitions...)
 	sum = sha256.Sum256(append(b, 's'))
 	copy(state[:], sum[:])
@@ -237,8 +255,8 @@ func (s *Store) at(tag uint64) int64 { return int64(1+tag&(s.buckets-1)) * pageS
 
 var pages = sync.Pool{New: func() any { return new([pageSize]byte) }}
 
-// Scanned returns when a file was found clean in exactly this state. One that
-// was scanned with its archives counts for a scan without.
+// Scanned returns when nothing was found in a file in exactly this state. One
+// that was scanned with its archives counts for a scan without.
 func (s *Store) Scanned(f File) (time.Time, bool) {
 	at, ok := s.scanned(f)
 	if !ok && !f.WithArchives {
@@ -267,7 +285,7 @@ func (s *Store) scanned(f File) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Add remembers that a file in this state is clean. What was found with archives
+// Add remembers that nothing was found in a file in this state. What was found with archives
 // is not replaced by less.
 func (s *Store) Add(f File, scanned time.Time) error {
 	if !f.WithArchives {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -82,7 +83,7 @@ func (r *run) file(targets chan<- target, parent int, name, path string) error {
 	if _, twice := r.handed[idOf(&st)]; twice {
 		return nil
 	}
-	if r.unchanged(&st, r.volumes.on(uint64(st.Dev)).id) {
+	if r.unchanged(&st, r.volumes.on(uint64(st.Dev)).id, path) {
 		return nil
 	}
 	var f *os.File
@@ -172,8 +173,9 @@ func (r *run) knownFile(st *unix.Stat_t, volume, definitions string) known.File 
 }
 
 // unchanged reports whether a file need not be scanned, and counts it: it is
-// known to be clean, or this scan has scanned it before the daemon stopped.
-func (r *run) unchanged(st *unix.Stat_t, volume string) bool {
+// known that nothing is found in it, or this scan has scanned it before the
+// daemon stopped.
+func (r *run) unchanged(st *unix.Stat_t, volume, path string) bool {
 	if r.m.known == nil || volume == "" || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false
 	}
@@ -186,13 +188,27 @@ func (r *run) unchanged(st *unix.Stat_t, volume string) bool {
 	if definitions == "" {
 		return false
 	}
-	at, ok := r.m.known.Scanned(r.knownFile(st, volume, definitions))
+	f := r.knownFile(st, volume, definitions)
+	at, ok := r.m.known.Scanned(f)
+	for !ok && f.Part+1 < known.Parts {
+		f.Part++
+		at, ok = r.m.known.Scanned(f)
+	}
 	byThis := resumed && !at.Before(r.record.Start.Truncate(time.Second)) // constant; the store has whole seconds
 	if !ok || all && !byThis {
 		return false
 	}
+	if f.Part != known.Whole {
+		r.skip(path, reasonPartly, errBefore)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if f.Part != known.Whole {
+		r.record.Partly++
+	}
+	if f.Part == known.Locked {
+		r.record.Encrypted++
+	}
 	if byThis {
 		r.record.Files++
 		r.record.Bytes += st.Size
@@ -203,11 +219,14 @@ func (r *run) unchanged(st *unix.Stat_t, volume string) bool {
 	return true
 }
 
-// remember keeps that a file is clean, if it is sure to be the one that was
-// scanned.
+// errBefore is why only a part was looked at of a file that is not scanned again.
+var errBefore = errors.New("in an earlier scan, and unchanged since")
+
+// remember keeps that nothing was found in a file, if it is sure to be the one
+// that was scanned. A scan that was short of time may see more the next time.
 func (r *run) remember(t target, v verdict.Verdict, begin time.Time) {
 	definitions := DefinitionsOf(v.Engine, v.Definitions)
-	if r.m.known == nil || t.volume == "" || definitions == "" || !v.Complete() {
+	if r.m.known == nil || t.volume == "" || definitions == "" || slices.Contains(v.Limits, verdict.LimitTime) {
 		return
 	}
 	var now unix.Stat_t
@@ -216,7 +235,14 @@ func (r *run) remember(t target, v verdict.Verdict, begin time.Time) {
 	if err != nil || idOf(&now) != idOf(&t.st) || now.Size != t.st.Size || begin.Sub(changed) < r.m.cfg.settled {
 		return
 	}
-	if err := r.m.known.Add(r.knownFile(&now, t.volume, definitions), time.Now()); err != nil {
+	f := r.knownFile(&now, t.volume, definitions)
+	switch {
+	case slices.Contains(v.Limits, verdict.Encrypted):
+		f.Part = known.Locked
+	case !v.Complete():
+		f.Part = known.Partly
+	}
+	if err := r.m.known.Add(f, time.Now()); err != nil {
 		r.m.log.Debug("file not remembered", "path", t.path, "error", err)
 	}
 }

@@ -124,7 +124,7 @@ func (r *run) lone(v visitor, path string) *os.File {
 func (r *run) handLone(targets chan<- target, f *os.File, path string) error {
 	var st unix.Stat_t
 	volume := r.volumes.of(int(f.Fd())).id
-	known := unix.Fstat(int(f.Fd()), &st) != nil || r.once(&st) || r.unchanged(&st, volume)
+	known := unix.Fstat(int(f.Fd()), &st) != nil || r.once(&st) || r.unchanged(&st, volume, path)
 	if known {
 		f.Close()
 		return nil

@@ -80,7 +80,7 @@ func (r *run) linked(targets chan<- target, link, path string) error {
 		return nil
 	}
 	volume := r.volumes.of(look).id
-	if r.unchanged(&st, volume) {
+	if r.unchanged(&st, volume, path) {
 		return nil
 	}
 	var f *os.File
