@@ -23,6 +23,27 @@ type overviewPage struct {
 	BarsTotal int
 	Recent    []alert.Alert
 	Attention []inventory.Device
+	// EventsAway is set when the event store does not answer; EventsError is what it
+	// said, for administrators.
+	EventsAway  bool
+	EventsError string
+}
+
+// eventsPatience is how long the overview waits for the event store.
+const eventsPatience = 3 * time.Second
+
+// lookAtEvents notes whether the event store answers. What it says names servers.
+func (s *Site) lookAtEvents(ctx context.Context, p *overviewPage) {
+	ask, cancel := context.WithTimeout(ctx, eventsPatience)
+	defer cancel()
+	_, err := s.cfg.Events.Stats(ask)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	p.EventsAway = true
+	if access.From(ctx).May(access.UserManage) {
+		p.EventsError = err.Error()
+	}
 }
 
 // openIncidents are those that nobody has resolved.
@@ -67,6 +88,7 @@ const chartDays = 14
 func (s *Site) overview(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	var p overviewPage
+	s.lookAtEvents(ctx, &p)
 	counts, err := s.cfg.Inventory.Counts(ctx)
 	if err != nil {
 		return err
