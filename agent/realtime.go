@@ -200,8 +200,8 @@ func (r *realtime) scan(ctx context.Context, f *os.File, a onaccess.Access) (ver
 }
 
 // scanNow scans a small file over the direct line to the scanner.
-func (r *realtime) scanNow(fd int, a onaccess.Access, timeout time.Duration) (verdict.Verdict, onaccess.Rest, error) {
-	v, unfinished, err := r.a.pool.Direct(fd, a.Size, a.Path, timeout)
+func (r *realtime) scanNow(fd int, a onaccess.Access) (verdict.Verdict, onaccess.Rest, error) {
+	v, unfinished, err := r.a.pool.Direct(fd, a.Size, a.Path)
 	if unfinished != nil {
 		return v, unfinished.Wait, nil
 	}

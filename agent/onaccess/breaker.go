@@ -63,14 +63,11 @@ type costs struct {
 	mu    sync.Mutex
 	files map[fileKey]cost
 	any   atomic.Bool
-	debts int // files whose scan is owed
 }
 
 type cost struct {
 	ended time.Time
 	took  time.Duration
-	// owed is the first access since that was let pass without a scan, parked.
-	owed *pending
 }
 
 func (c cost) rest() time.Duration { return min(costShare*c.took, maxRest) }
@@ -91,7 +88,6 @@ func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.files[k]
 	if took < costly {
 		c.drop(k)
 		return
@@ -103,11 +99,9 @@ func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
 		if len(c.files) < maxCosts {
 			break
 		}
-		if victim != k {
-			c.drop(victim)
-		}
+		delete(c.files, victim)
 	}
-	c.files[k] = cost{ended: now, took: took, owed: old.owed}
+	c.files[k] = cost{ended: now, took: took}
 	c.any.Store(true)
 }
 
@@ -122,48 +116,16 @@ func (c *costs) forget(k fileKey) {
 }
 
 func (c *costs) drop(k fileKey) {
-	if c.files[k].owed != nil {
-		c.debts--
-	}
 	delete(c.files, k)
 	c.any.Store(len(c.files) > 0)
 }
 
-// owe remembers an access to a resting file, which keeps no descriptor, so that
-// the file is scanned after its rest. False: the file does not rest any more, or
-// that is remembered already.
-func (c *costs) owe(p *pending) bool {
+// rested is when a file need not be left alone any more.
+func (c *costs) rested(k fileKey) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.files[p.state.key()]
-	if !ok || e.owed != nil {
-		return false
-	}
-	e.owed = p
-	c.files[p.state.key()] = e
-	c.debts++
-	return true
-}
-
-// due returns the owed scans of files whose rest is over.
-func (c *costs) due(now time.Time) (owed []*pending) {
-	if !c.any.Load() {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.debts == 0 {
-		return nil
-	}
-	for k, e := range c.files {
-		if e.owed != nil && now.Sub(e.ended) >= e.rest() {
-			owed = append(owed, e.owed)
-			e.owed = nil
-			c.files[k] = e
-			c.debts--
-		}
-	}
-	return owed
+	e := c.files[k]
+	return e.ended.Add(e.rest())
 }
 
 // resting reports whether a file that took at least atLeast was scanned so
@@ -176,4 +138,55 @@ func (c *costs) resting(k fileKey, atLeast time.Duration, now time.Time) bool {
 	defer c.mu.Unlock()
 	e, ok := c.files[k]
 	return ok && e.took >= atLeast && now.Sub(e.ended) < e.rest()
+}
+
+// debts are scans that are owed: of files that were let pass without one, because
+// they are written to all the time. There is one for a file, the first.
+type debts struct {
+	mu    sync.Mutex
+	owed  map[fileKey]debt
+	count atomic.Int64
+}
+
+type debt struct {
+	p   *pending // parked
+	due time.Time
+}
+
+const maxDebts = 4096
+
+// owe remembers an access until due. False: there is no room.
+func (d *debts) owe(p *pending, due time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := p.state.key()
+	if _, owed := d.owed[k]; owed {
+		return true
+	}
+	if len(d.owed) >= maxDebts {
+		return false
+	}
+	if d.owed == nil {
+		d.owed = make(map[fileKey]debt)
+	}
+	d.owed[k] = debt{p, due}
+	d.count.Store(int64(len(d.owed)))
+	return true
+}
+
+// due returns what is to be scanned now.
+func (d *debts) due(now time.Time) (due []*pending) {
+	if d.count.Load() == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k, owed := range d.owed {
+		if !now.Before(owed.due) {
+			due = append(due, owed.p)
+			delete(d.owed, k)
+		}
+	}
+	d.count.Store(int64(len(d.owed)))
+	return due
 }

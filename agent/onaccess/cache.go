@@ -84,6 +84,13 @@ func (c *cache) set(k fileKey) ([]cacheEntry, int) {
 // get reports whether a verdict for this very content is known. at is now in s
 // since Watcher.born.
 func (c *cache) get(s fileState, now stamp, at uint32) (known, infected bool) {
+	known, infected, _ = c.lookUp(s, now, at)
+	return known, infected
+}
+
+// lookUp is get, and says until when the verdict is kept; 0: for as long as the
+// content stays.
+func (c *cache) lookUp(s fileState, now stamp, at uint32) (known, infected bool, until uint32) {
 	places, lock := c.set(s.key())
 	sh := &c.shards[lock]
 	sh.Lock()
@@ -92,14 +99,14 @@ func (c *cache) get(s fileState, now stamp, at uint32) (known, infected bool) {
 		e := &places[i]
 		if e.ino == s.ino && e.dev == s.dev {
 			if e.ctime != s.ctime || e.size != s.size || e.stamp != now || e.until != 0 && at >= e.until {
-				return false, false
+				return false, false, 0
 			}
 			sh.clock++
 			e.used = sh.clock
-			return true, e.infected
+			return true, e.infected, e.until
 		}
 	}
-	return false, false
+	return false, false, 0
 }
 
 // put keeps a verdict, until a time in s since Watcher.born or, with 0, for as

@@ -49,7 +49,7 @@ import (
 func settled(s fileState, class fsClass, scanStart time.Time) bool {
 	age := scanStart.UnixNano() - s.ctime
 	// A ctime in the future (clock jump, foreign server) says nothing.
-	return age > class.coarse()
+	return age > class.coarse(s.ctime)
 }
 
 // keep stores a verdict, and marks a clean file in the kernel, if that is
@@ -126,6 +126,9 @@ func newIgnores(caps Capabilities, hold *atomic.Bool, starts sync.Locker) *ignor
 	}
 	return g
 }
+
+// full reports whether the next mark flushes all others.
+func (g *ignores) full() bool { return g.count.Load() >= g.max }
 
 func (g *ignores) add(to *group, fd int) bool {
 	if g.count.Add(1) > g.max {

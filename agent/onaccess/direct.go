@@ -2,7 +2,8 @@ package onaccess
 
 import (
 	"context"
-	"time"
+	"fmt"
+	"runtime/debug"
 
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
@@ -18,9 +19,13 @@ type Rest func(context.Context) (verdict.Verdict, error)
 // direct has the reader scan a small file, when nobody else waits, instead of
 // waking a worker for it. It reports whether the access is dealt with; what is
 // not clean, or takes longer than moments, goes on to the workers.
-func (w *Watcher) direct(p *pending) bool {
+func (w *Watcher) direct(p *pending) (done bool) {
 	if w.cfg.ScanNow == nil || !p.held || p.kind == CloseWrite || p.group.remote || p.state.size > maxDirect ||
-		!w.holding.Load() || w.Mode() != RealTime || w.load.stalled.Load() || w.namesMatter() || p.group.queued() > 0 {
+		!w.holding.Load() || w.Mode() != RealTime || w.load.stalled.Load() || w.namesMatter() || w.probes.active.Load() > 0 {
+		return false
+	}
+	// Nothing that may take long: the class of a file system, a flush of all marks.
+	if w.classes.known(p.state.dev) == fsUnknown || w.ignores.full() || p.group.queued() > 0 {
 		return false
 	}
 	allowed, prio := w.limits.open(), prioOpen
@@ -36,23 +41,33 @@ func (w *Watcher) direct(p *pending) bool {
 	}
 	p.deadline = p.arrived.Add(allowed)
 	p.publish(w.guardTime(p.deadline)) // should this process be stopped now
-	if !w.scanNow(f, allowed) {
+	// Whatever a callback does, nobody stays held.
+	defer func() {
+		if r := recover(); r != nil {
+			w.n.panics.Add(1)
+			w.abandon(f)
+			w.notice(fmt.Sprintf("panic while looking at a file (allowed): %v\n%s", r, debug.Stack()))
+			done = true
+		}
+	}()
+	if !w.scanNow(f) {
 		w.handOn(f, prio)
 	}
 	return true
 }
 
 // scanNow reports whether the flight is over.
-func (w *Watcher) scanNow(f *flight, allowed time.Duration) bool {
+func (w *Watcher) scanNow(f *flight) bool {
 	p := f.owner
 	path := p.name()
 	a := w.access(p, path)
-	if w.probes.active.Load() > 0 || w.cfg.Excluded != nil && w.cfg.Excluded(a) {
+	f.asked, f.excluded = true, w.cfg.Excluded != nil && w.cfg.Excluded(a)
+	if f.excluded {
 		return false
 	}
 	// The state is that of the event, which was read a moment ago.
 	began, under := p.arrived, p.stamp
-	v, rest, err := w.cfg.ScanNow(int(p.fd), a, allowed)
+	v, rest, err := w.cfg.ScanNow(int(p.fd), a)
 	switch {
 	case rest != nil:
 		f.rest, f.began, f.under = rest, began, under
@@ -87,5 +102,10 @@ func (w *Watcher) handOn(f *flight, prio priority) {
 		return
 	}
 	w.n.full.Add(1)
+	w.release(f.owner)
+	if queue.push(f, prioBackground) {
+		return
+	}
+	w.n.bgDropped.Add(1)
 	w.abandon(f)
 }

@@ -18,10 +18,10 @@ func TestDirect(t *testing.T) {
 	var its scanner
 	r := newRig(t, func(c *Config) {
 		c.Scan = its.scan
-		c.ScanNow = func(fd int, a Access, d time.Duration) (verdict.Verdict, Rest, error) {
+		c.ScanNow = func(fd int, a Access) (verdict.Verdict, Rest, error) {
 			now.Add(1)
 			its.turn.Store(1) // a verdict at once
-			return its.now(fd, a, d)
+			return its.now(fd, a)
 		}
 	})
 	for i, c := range []struct {
@@ -51,7 +51,7 @@ func TestDirectRestEnds(t *testing.T) {
 	var begun, ended atomic.Int64
 	r := newRig(t, func(c *Config) {
 		c.Deadline = 100 * time.Millisecond
-		c.ScanNow = func(int, Access, time.Duration) (verdict.Verdict, Rest, error) {
+		c.ScanNow = func(int, Access) (verdict.Verdict, Rest, error) {
 			if begun.Add(1)%2 == 0 {
 				return verdict.Verdict{}, func(ctx context.Context) (verdict.Verdict, error) {
 					ended.Add(1)
@@ -81,5 +81,28 @@ func TestDirectRestEnds(t *testing.T) {
 	wait(t, "every rest is waited for", func() bool { return ended.Load() == begun.Load() })
 	if s := r.Stats(NoTop); s.DeadlinesMissed == 0 {
 		t.Error("a rest that takes too long misses no deadline")
+	}
+}
+
+// TestDirectPanicAllows: a panic in what the reader calls holds nobody, now and at
+// the next open.
+func TestDirectPanicAllows(t *testing.T) {
+	var calls atomic.Int64
+	r := newRig(t, func(c *Config) {
+		c.ScanNow = func(int, Access) (verdict.Verdict, Rest, error) {
+			if calls.Add(1) == 1 {
+				panic("on the reader")
+			}
+			return verdict.Verdict{}, nil, errors.New("not now")
+		}
+	})
+	p := r.put(t, "file", "harmless")
+	for range 2 {
+		if got := r.accessor.must(request{Op: "open", Path: p}); got.Took > 10*time.Second {
+			t.Errorf("held for %v", got.Took)
+		}
+	}
+	if s := r.Stats(NoTop); s.Panics != 1 || s.Scans != 1 || s.Held != 0 {
+		t.Errorf("%d panics, %d scans, %d held", s.Panics, s.Scans, s.Held)
 	}
 }

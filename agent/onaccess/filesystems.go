@@ -77,9 +77,14 @@ func classOf(fd int) fsClass {
 // leave the same ctime: the verdict of a file that changed so shortly before
 // its scan is not kept. Kernels stamp files with the last timer tick, at most
 // 10 ms ago.
-func (c fsClass) coarse() int64 {
-	if c == fsCoarse {
+// A ctime of a whole second may come from a file system that has no more (ext2,
+// ext3 and ext4 with inodes of 128 bytes, reiserfs).
+func (c fsClass) coarse(ctime int64) int64 {
+	switch {
+	case c == fsCoarse:
 		return 2_500_000_000
+	case ctime%1_000_000_000 == 0:
+		return 1_020_000_000
 	}
 	return 20_000_000
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // loopFS makes a file system of a type in a file and mounts it.
-func loopFS(t testing.TB, fsType string) string {
+func loopFS(t testing.TB, fsType string, options ...string) string {
 	t.Helper()
 	need.Root(t)
 	known, err := os.ReadFile("/proc/filesystems")
@@ -58,7 +58,7 @@ func loopFS(t testing.TB, fsType string) string {
 		if fsType == "xfs" || fsType == "btrfs" {
 			force = "-f"
 		}
-		if out, err := exec.Command(need.Command(t, "mkfs."+fsType), "-q", force, image).CombinedOutput(); err != nil {
+		if out, err := exec.Command(need.Command(t, "mkfs."+fsType), append([]string{"-q", force, image}, options...)...).CombinedOutput(); err != nil {
 			t.Fatalf("mkfs.%s: %v\n%s", fsType, err, out)
 		}
 		args = []string{"-t", fsType, "-o", "loop", image, point}
@@ -132,6 +132,9 @@ func TestFilesystems(t *testing.T) {
 				}
 			}
 			settle()
+			if fsType == "squashfs" {
+				time.Sleep(1100 * time.Millisecond) // its times are whole seconds
+			}
 			r := newRigOn(t, dir, func(c *Config) {
 				c.Ignore = IgnoreAll
 				c.UnmonitoredFilesystems = []string{} // by default FUSE is left out

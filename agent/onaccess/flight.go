@@ -20,6 +20,8 @@ type flight struct {
 	began time.Time
 	under stamp
 	given *outcome
+	// asked: whether policy excludes the access is known.
+	asked, excluded bool
 
 	// The rest is guarded by flights.mu.
 	prio    priority
@@ -75,7 +77,7 @@ func (fs *flights) enter(p *pending, prio priority, known *verdict.Verdict) (*fl
 		}
 		fs.joined++
 		f.joiners = append(f.joiners, p)
-		if !f.started && prio < f.prio {
+		if (!f.started || f.handedOn) && prio < f.prio {
 			f.prio = prio
 			return f, joinUpgrade
 		}

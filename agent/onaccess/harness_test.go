@@ -466,7 +466,7 @@ func (s *scanner) scan(ctx context.Context, f *os.File, a Access) (verdict.Verdi
 
 // now is a Config.ScanNow: verdicts at once, rests of scans and refusals in turn.
 // Without a descriptor of its own it reads the event's, as the kernel hands it over.
-func (s *scanner) now(fd int, a Access, _ time.Duration) (verdict.Verdict, Rest, error) {
+func (s *scanner) now(fd int, a Access) (verdict.Verdict, Rest, error) {
 	turn := s.turn.Add(1)
 	if s.before.Load() != nil || turn%3 == 0 {
 		return verdict.Verdict{}, nil, errors.New("not now")

@@ -126,7 +126,7 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 				w.startReader(g, true)
 			}
 		}
-		for _, p := range w.costs.due(now) {
+		for _, p := range w.debts.due(now) {
 			w.submit(p, prioBackground, nil)
 		}
 		for _, k := range w.hungWorkers(now) {

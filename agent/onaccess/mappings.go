@@ -58,6 +58,7 @@ const (
 	sweepShare        = 100
 	// mappedPause is how long a file that was mapped is believed to still be.
 	mappedPause = time.Minute
+	maxSweepAge = 5 * time.Minute
 )
 
 // initialPIDs is the name of the first process id namespace (PROC_PID_INIT_INO
@@ -81,7 +82,9 @@ func (m *mappings) none(s fileState, class fsClass) bool {
 		return false
 	}
 	last := m.last.Load()
-	if last != nil && !last.clockSetBack() && last.began.UnixNano()-s.ctime > class.coarse() {
+	// An old look is as good for what did not change since, but it may have missed
+	// somebody: processes come and go while it is taken.
+	if last != nil && time.Since(last.began) < maxSweepAge && !last.clockSetBack() && last.began.UnixNano()-s.ctime > class.coarse(s.ctime) {
 		if _, mapped := last.inodes[s.ino]; !mapped {
 			return true
 		}
@@ -102,8 +105,15 @@ func (s *sweep) clockSetBack() bool {
 	return time.Duration(now.UnixNano()-s.began.UnixNano()) < now.Sub(s.began)-time.Millisecond
 }
 
-// sweepLoop looks through the processes when that is asked for.
+// sweepLoop looks through the processes when that is asked for. Nobody waits for
+// its end: the maps of a process that hangs in the kernel may not be readable.
 func (w *Watcher) sweepLoop(ctx context.Context) {
+	defer func() {
+		if p := recover(); p != nil {
+			w.n.panics.Add(1)
+			w.notice(fmt.Sprintf("panic while looking through processes: %v", p))
+		}
+	}()
 	buf := make([]byte, 64<<10)
 	for {
 		select {
@@ -112,7 +122,10 @@ func (w *Watcher) sweepLoop(ctx context.Context) {
 		case <-w.mappings.want:
 		}
 		began := time.Now()
-		inodes, err := sharedMappings(buf)
+		inodes, err := sharedMappings(ctx, buf)
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			w.notice("files with writers are scanned at every open: " + err.Error())
 		} else {
@@ -128,7 +141,7 @@ func (w *Watcher) sweepLoop(ctx context.Context) {
 
 // sharedMappings are the inodes of all files that processes have mapped shared,
 // for reading too: mprotect(2) makes such a mapping writable. See proc_pid_maps(5).
-func sharedMappings(buf []byte) (map[uint64]struct{}, error) {
+func sharedMappings(ctx context.Context, buf []byte) (map[uint64]struct{}, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -140,6 +153,9 @@ func sharedMappings(buf []byte) (map[uint64]struct{}, error) {
 		for _, name := range names {
 			if name[0] < '1' || name[0] > '9' {
 				continue
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
 			}
 			err := processMappings("/proc/"+name, buf, found)
 			if name == "1" && errors.Is(err, os.ErrPermission) {

@@ -130,7 +130,7 @@ func TestVerdictWithWritersEnds(t *testing.T) {
 func TestCostlyFileWithWriters(t *testing.T) {
 	r := newRig(t, nil)
 	writer := startAccessor(t)
-	p := r.put(t, "log", "harmless content of a long log")
+	p := r.put(t, "log", string(make([]byte, minResting)))
 	r.scanner.setBefore(func(_ context.Context, a Access) error {
 		if a.Path == p {
 			time.Sleep(2 * costly)
@@ -158,4 +158,51 @@ func TestCostlyFileWithWriters(t *testing.T) {
 		t.Errorf("opened after its verdict: %q", got.Err)
 	}
 	writer.must(request{Op: "unkeep", Path: p})
+}
+
+// TestWholeSeconds: where change times have no more than seconds, two changes in
+// one of them are told apart.
+func TestWholeSeconds(t *testing.T) {
+	r := newRigOn(t, loopFS(t, "ext4", "-I", "128"), func(c *Config) { c.sweepPause = time.Millisecond })
+	writer := startAccessor(t)
+	p := r.put(t, "table", "harmless content of a table, as long as what is bad for sure")
+	writer.must(request{Op: "keep", Path: p})
+	for range 3 {
+		now := time.Now()
+		time.Sleep(now.Truncate(time.Second).Add(time.Second + 5*time.Millisecond).Sub(now))
+		writer.must(request{Op: "patchkept", Path: p, Data: string(make([]byte, len(bad)))})
+		for range 5 {
+			time.Sleep(30 * time.Millisecond) // processes are looked through meanwhile
+			r.accessor.must(request{Op: "open", Path: p})
+		}
+		writer.must(request{Op: "patchkept", Path: p, Data: bad})
+		if got := r.accessor.do(request{Op: "open", Path: p}); got.Errno != eperm {
+			t.Fatalf("opened with bad content: %q", got.Err)
+		}
+	}
+	writer.must(request{Op: "unkeep", Path: p})
+}
+
+// TestDebts: one scan is owed for a file, until it is due.
+func TestDebts(t *testing.T) {
+	var d debts
+	start := time.Now()
+	for i := range maxDebts + 1 {
+		p := &pending{state: fileState{ino: uint64(i)}}
+		if owed := d.owe(p, start.Add(time.Duration(i))); owed != (i < maxDebts) {
+			t.Fatalf("file %d: owed %v", i, owed)
+		}
+	}
+	if !d.owe(&pending{state: fileState{ino: 3}}, start) {
+		t.Error("a file that has a debt gets no room")
+	}
+	if due := d.due(start.Add(-1)); len(due) != 0 {
+		t.Errorf("%d due too early", len(due))
+	}
+	if due := d.due(start.Add(9)); len(due) != 10 {
+		t.Errorf("%d due, want 10", len(due))
+	}
+	if due := d.due(start.Add(maxDebts)); len(due) != maxDebts-10 {
+		t.Errorf("%d due, want the rest", len(due))
+	}
 }

@@ -150,8 +150,8 @@ type Config struct {
 	// ScanNow is Scan on the reader, for small files: it returns within a
 	// millisecond or so, with a verdict, with the rest of a scan that takes
 	// longer, or with an error, upon which Scan is called. fd is the file's
-	// descriptor and timeout bounds the scan. nil: Scan does everything.
-	ScanNow func(fd int, a Access, timeout time.Duration) (verdict.Verdict, Rest, error)
+	// descriptor. nil: Scan does everything.
+	ScanNow func(fd int, a Access) (verdict.Verdict, Rest, error)
 	// Generation numbers the definitions and the policy; verdicts of another
 	// generation do not count. Called on the reader for every event: it must be
 	// an atomic load. nil means a constant.

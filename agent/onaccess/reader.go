@@ -195,14 +195,21 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	now := time.Now()
 	stamp := w.stamp()
 	class := w.classes.known(s.dev)
-	known, infected := w.cache.get(s, stamp, w.seconds(now))
+	known, infected, until := w.cache.lookUp(s, stamp, w.seconds(now))
 	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
 		if known && class == fsDisk {
 			// Closed by a writer who wrote nothing: any change since the verdict
 			// was kept would show in ctime.
-			if kind == CloseWrite {
+			if kind == CloseWrite && until == 0 {
 				w.n.rescansSkipped.Add(1)
 				w.allow(g, ev.fd, held)
+				return
+			}
+			if kind == CloseWrite {
+				// A write that was still copying may have left no other ctime.
+				w.n.rescansSkipped.Add(1)
+				w.owned.Add(1)
+				w.later(&pending{group: g, fd: ev.fd, kind: kind, state: s, stamp: stamp, arrived: now, owned: &w.owned}, w.born.Add(time.Duration(until)*time.Second))
 				return
 			}
 		} else {
@@ -299,13 +306,18 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 	w.submit(p, prio, known)
 }
 
+// minResting is the size of the smallest file that is let pass without a scan
+// because its scans take long: that of a small one does so only on a host that has
+// no time, or because somebody made it so.
+const minResting = 1 << 20
+
 // rests reports whether a file is scanned later, because its scans take too much
 // time: somebody writes to it all the time. Who opens a file that somebody has
 // open for writing can have other content a moment later anyway; executions of
 // such files are refused by the kernel.
 func (w *Watcher) rests(p *pending) bool {
 	return p.kind != Exec && w.costs.resting(p.state.key(), costly, p.arrived) &&
-		(p.kind == CloseWrite || mayHaveWriters(int(p.fd)))
+		(p.kind == CloseWrite || p.state.size >= minResting && !p.group.remote && hasWriters(int(p.fd)))
 }
 
 // postpone lets an access pass and has its file scanned when that has rested.
@@ -316,8 +328,22 @@ func (w *Watcher) postpone(p *pending) {
 		w.n.rescansSkipped.Add(1)
 	}
 	w.release(p)
-	if w.park(p); p.parked == nil || !w.costs.owe(p) {
+	w.later(p, w.costs.rested(p.state.key()))
+}
+
+// later has a file scanned at a time to come. Where it cannot be remembered
+// without keeping it open, that is at once, or for one that a writer closed at its
+// next open.
+func (w *Watcher) later(p *pending, due time.Time) {
+	// Who it was may have ended by then, and its number be somebody else's.
+	p.pid = 0
+	w.park(p)
+	switch {
+	case p.parked != nil && w.debts.owe(p, due):
+	case p.kind == CloseWrite && p.parked == nil:
 		p.close()
+	default:
+		w.submit(p, prioBackground, nil)
 	}
 }
 

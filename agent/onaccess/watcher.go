@@ -48,6 +48,7 @@ type Watcher struct {
 	retick     chan struct{} // told after changes of limits; buffer of one
 	load       *load
 	costs      costs
+	debts      debts
 	mappings   *mappings
 	probes     probes
 	hot        hotTables
@@ -276,7 +277,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	loop(w.deadlineLoop)
 	loop(w.nameLoop)
-	loop(w.sweepLoop)
+	go w.sweepLoop(work)
 	var handled sync.WaitGroup
 	handled.Go(func() { w.detectionLoop(work) })
 	scans, stopScans := context.WithCancel(work)

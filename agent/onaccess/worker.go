@@ -102,9 +102,15 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 		return *f.given
 	}
 	if f.rest != nil {
-		return w.lookOn(ctx, f, path)
+		if out, ok := w.lookOn(ctx, f, path); ok {
+			return out
+		}
+		// The scanner ended, perhaps because of another file.
 	}
-	if w.cfg.Excluded != nil && w.cfg.Excluded(a) {
+	if !f.asked {
+		f.excluded = w.cfg.Excluded != nil && w.cfg.Excluded(a)
+	}
+	if f.excluded {
 		w.n.excluded.Add(1)
 		w.ignoreExcluded(p, a, p.stamp)
 		w.release(p)
@@ -126,17 +132,21 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 	return w.scanned(f, path, before, began, under, v)
 }
 
-// lookOn waits for a scan that the reader began.
-func (w *Watcher) lookOn(ctx context.Context, f *flight, path string) outcome {
+// lookOn waits for a scan that the reader began. False: it gave no verdict, and
+// there is time for another one.
+func (w *Watcher) lookOn(ctx context.Context, f *flight, path string) (outcome, bool) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.ScanTimeout)
 	defer cancel()
 	rest := f.rest
 	f.rest = nil
 	v, err := rest(ctx)
-	if err != nil {
-		return w.scanFailed(f.owner, path, f.began, err)
+	switch {
+	case err == nil:
+		return w.scanned(f, path, f.owner.state, f.began, f.under, v), true
+	case ctx.Err() != nil:
+		return w.scanFailed(f.owner, path, f.began, err), true
 	}
-	return w.scanned(f, path, f.owner.state, f.began, f.under, v)
+	return outcome{}, false
 }
 
 // scanFailed lets go whoever waits for a scan that gave no verdict.
@@ -270,7 +280,7 @@ func (w *Watcher) settle(p *pending, path string, a Access, v verdict.Verdict) {
 
 // describe asks for the process while it is held, for a bounded time.
 func (w *Watcher) describe(p *pending) any {
-	if w.cfg.Describe == nil {
+	if w.cfg.Describe == nil || p.pid == 0 {
 		return nil
 	}
 	limit := w.cfg.DescribeTimeout

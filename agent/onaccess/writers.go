@@ -12,14 +12,20 @@ import (
 // comes in between waits for these two system calls. Where leases are not
 // possible (network file systems, no CAP_LEASE) the answer is true: not known
 // means not trusted.
-func mayHaveWriters(fd int) bool {
+func mayHaveWriters(fd int) bool { return readLease(fd) != nil }
+
+// hasWriters reports whether it is known that somebody has.
+func hasWriters(fd int) bool { return errors.Is(readLease(fd), unix.EAGAIN) }
+
+// readLease takes a read lease and gives it back.
+func readLease(fd int) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
-		return true
+		return err
 	}
 	// The lease also ends when the descriptor is closed, so an error here (there
 	// is none to expect) cannot leave it behind.
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
-	return false
+	return nil
 }
 
 // haveLeases reports whether leases can be had for every user's files: the

@@ -45,6 +45,7 @@ type child struct {
 
 	pending                      map[uint64]*job
 	realTime, onDemand, suspects int
+	direct                       int // scans on the direct line
 	answers                      uint64
 	runaway                      bool // it was ended because of a job
 }
@@ -65,6 +66,9 @@ func (c *child) take(j *job, by int) {
 		c.suspects += by
 	}
 }
+
+// idle reports whether the process has nothing to do.
+func (c *child) idle() bool { return len(c.pending) == 0 && c.direct == 0 }
 
 func (c *child) kill() {
 	// The process is a child of ours that is waited for only after conn ended,

@@ -57,9 +57,9 @@ type Unfinished struct {
 
 // Direct scans the file of a descriptor, of size bytes, as Scan does with
 // PriorityOpen, for callers whose thread may wait for DirectWait: the scan ends
-// in that time, or goes on as *Unfinished, which must be waited for. timeout is
-// the engine's. One such scan is done at a time, else the error is ErrNoLine.
-func (p *Pool) Direct(fd int, size int64, path string, timeout time.Duration) (verdict.Verdict, *Unfinished, error) {
+// in that time, or goes on as *Unfinished, which must be waited for. One such
+// scan is done at a time, else the error is ErrNoLine.
+func (p *Pool) Direct(fd int, size int64, path string) (verdict.Verdict, *Unfinished, error) {
 	l := p.line.Load()
 	if l == nil || !l.mu.TryLock() {
 		return verdict.Verdict{}, nil, ErrNoLine
@@ -73,21 +73,19 @@ func (p *Pool) Direct(fd int, size int64, path string, timeout time.Duration) (v
 	if l.closed {
 		return verdict.Verdict{}, nil, ErrNoLine
 	}
-	p.mu.Lock()
-	usable := !p.closed && len(p.poison) == 0
-	p.lastID++
-	u := &Unfinished{pool: p, line: l, id: p.lastID, path: path}
-	p.mu.Unlock()
+	id, usable := p.beginDirect(l, fd)
 	if !usable {
 		return verdict.Verdict{}, nil, ErrNoLine
 	}
+	u := &Unfinished{pool: p, line: l, id: id, path: path}
 	var err error
-	l.out, err = wire.Append(l.out[:0], &wire.Scan{ID: u.id, Size: size, Timeout: timeout, Name: path})
+	l.out, err = wire.Append(l.out[:0], &wire.Scan{ID: id, Size: size, Timeout: p.cfg.ScanTimeout, Name: path})
 	if err == nil {
 		err = unix.Sendmsg(l.fd, l.out, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 	if err != nil {
-		return verdict.Verdict{}, nil, ErrNoLine // the process is at its end
+		p.endDirect(l, nil) // the process is at its end
+		return verdict.Verdict{}, nil, ErrNoLine
 	}
 	ready, err := l.wait(DirectWait)
 	if !ready && err == nil {
@@ -95,10 +93,46 @@ func (p *Pool) Direct(fd int, size int64, path string, timeout time.Duration) (v
 		return verdict.Verdict{}, u, nil
 	}
 	if err != nil {
+		l.child.kill() // nobody would take its answer
+		p.endDirect(l, nil)
 		return verdict.Verdict{}, nil, err
 	}
 	v, err := u.answer()
 	return v, nil, err
+}
+
+// beginDirect counts a scan of the line's process, unless that ends or the file
+// is known to end such processes.
+func (p *Pool) beginDirect(l *line, fd int) (id uint64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || l.child.lane.retired {
+		return 0, false
+	}
+	if len(p.poison) > 0 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return 0, false
+		}
+		if _, poison := p.poison[keyOf(&st)]; poison {
+			return 0, false
+		}
+	}
+	p.lastID++
+	l.child.direct++
+	return p.lastID, true
+}
+
+// endDirect counts the end of such a scan, and its result if there is one.
+func (p *Pool) endDirect(l *line, r *result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.child.direct--
+	if r != nil {
+		l.child.answers++
+		p.countLocked(r.verdict, r.err)
+	}
+	p.restLocked(l.child)
 }
 
 // wait reports whether there is something to read, at the latest after d.
@@ -118,7 +152,8 @@ func (u *Unfinished) answer() (verdict.Verdict, error) {
 	l, p := u.line, u.pool
 	n, err := unix.Read(l.fd, l.in[:])
 	if err != nil || n == 0 {
-		p.countDirect(verdict.Verdict{}, ErrCrashed)
+		l.child.kill() // it closed the line, if it is not gone already
+		p.endDirect(l, nil)
 		return verdict.Verdict{}, fmt.Errorf("scanning %q: %w", u.path, ErrCrashed)
 	}
 	m, err := wire.Decode(l.in[:n])
@@ -129,13 +164,13 @@ func (u *Unfinished) answer() (verdict.Verdict, error) {
 	if err != nil {
 		p.log.Error("scanner broke the rules; ending it", "pid", l.child.pid, "error", err)
 		l.child.kill()
-		p.countDirect(verdict.Verdict{}, err)
+		p.endDirect(l, nil)
 		return verdict.Verdict{}, fmt.Errorf("scanning %q: %w", u.path, err)
 	}
 	if a.Error != "" {
 		err = &EngineError{Path: u.path, Reason: a.Error}
 	}
-	p.countDirect(a.Verdict, err)
+	p.endDirect(l, &result{a.Verdict, err})
 	return a.Verdict, err
 }
 
@@ -146,10 +181,12 @@ func (u *Unfinished) Wait(ctx context.Context) (verdict.Verdict, error) {
 	defer l.mu.Unlock()
 	const look = 20 * time.Millisecond
 	var gaveUp time.Time
-	killed := false
+	killed, rounds := false, 0
 	for {
 		ready, err := l.wait(look)
 		if err != nil {
+			l.child.kill()
+			p.endDirect(l, nil)
 			return verdict.Verdict{}, err
 		}
 		if ready {
@@ -159,15 +196,20 @@ func (u *Unfinished) Wait(ctx context.Context) (verdict.Verdict, error) {
 			}
 			return v, err
 		}
-		switch {
-		case ctx.Err() == nil:
-		case gaveUp.IsZero():
+		if ctx.Err() == nil {
+			continue
+		}
+		p.mu.Lock()
+		if gaveUp.IsZero() {
 			gaveUp = time.Now()
-			p.mu.Lock()
 			p.counts.timeouts++
+		}
+		if rounds%5 == 0 { // again and again: it may have come before the scan
 			p.sendLocked(l.child, outgoing{message: &wire.Cancel{ID: u.id}})
-			p.mu.Unlock()
-		case !killed && time.Since(gaveUp) > p.cfg.CancelGrace:
+		}
+		p.mu.Unlock()
+		rounds++
+		if !killed && time.Since(gaveUp) > p.cfg.CancelGrace {
 			killed = true
 			p.log.Warn("a scan does not end; replacing its scanner", "path", u.path, "pid", l.child.pid)
 			p.mu.Lock()
@@ -176,11 +218,4 @@ func (u *Unfinished) Wait(ctx context.Context) (verdict.Verdict, error) {
 			l.child.kill()
 		}
 	}
-}
-
-// countDirect counts a scan that ended.
-func (p *Pool) countDirect(v verdict.Verdict, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.countLocked(v, err)
 }

@@ -14,7 +14,7 @@ import (
 func direct(t *testing.T, p *Pool, content string, patience time.Duration) (infected, rested bool, err error) {
 	t.Helper()
 	f := open(t, content)
-	v, rest, err := p.Direct(int(f.Fd()), int64(len(content)), f.Name(), time.Second)
+	v, rest, err := p.Direct(int(f.Fd()), int64(len(content)), f.Name())
 	if rest != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -68,10 +68,26 @@ func TestDirect(t *testing.T) {
 		t.Error("a scan that hangs gives a verdict")
 	}
 	again("a scan that hangs")
-	// New definitions are in force at once.
+	// New definitions are in force at once, and a scan under the old ones ends.
+	slow := make(chan error, 1)
+	go func() {
+		infected, _, err := direct(t, p, "slow EICAR", patience)
+		if err == nil && !infected {
+			err = errors.New("no match")
+		}
+		slow <- err
+	}()
+	waitFor(t, "the slow scan to begin", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.gen.main.child != nil && p.gen.main.child.direct > 0
+	})
 	writeFile(t, filepath.Join(sources, "a.txt"), "EICAR\nwicked\n")
 	if _, err := p.Reload(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-slow; err != nil {
+		t.Errorf("a scan that had begun under the definitions before: %v", err)
 	}
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		infected, _, err := direct(t, p, "wicked", patience)

@@ -266,13 +266,20 @@ func (p *Pool) answered(c *child, a *wire.Answer) bool {
 		r = result{err: &EngineError{Path: j.req.Path, Reason: a.Error}}
 	}
 	p.settleLocked(j, r)
-	if c.lane.retired && len(c.pending) == 0 {
-		c.close()
-	} else if (c.lane.low || p.unloadIdle) && len(c.pending) == 0 {
-		p.idleLocked(c.lane)
-	}
+	p.restLocked(c)
 	p.dispatchLocked()
 	return true
+}
+
+// restLocked is for when a process may have nothing to do any more.
+func (p *Pool) restLocked(c *child) {
+	switch {
+	case !c.idle():
+	case c.lane.retired:
+		c.close()
+	case c.lane.low || p.unloadIdle:
+		p.idleLocked(c.lane)
+	}
 }
 
 // died puts the jobs of a dead process back, or fails those that have seen too

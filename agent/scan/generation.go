@@ -199,7 +199,7 @@ func (p *Pool) retireLocked(l *lane) {
 		return
 	}
 	p.line.CompareAndSwap(c.line, nil)
-	if len(c.pending) == 0 {
+	if c.idle() {
 		c.close()
 		return
 	}
@@ -215,11 +215,11 @@ func (p *Pool) idleLocked(l *lane) {
 	l.idle = time.AfterFunc(p.cfg.IdleTimeout, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.gen != nil && p.gen.main == l && p.unloadIdle && p.waitingLocked() == 0 && (l.child == nil || len(l.child.pending) == 0) {
+		if p.gen != nil && p.gen.main == l && p.unloadIdle && p.waitingLocked() == 0 && (l.child == nil || l.child.idle()) {
 			p.unloadLocked()
 			return
 		}
-		if p.gen != nil && p.gen.background == l && l.child != nil && len(l.child.pending) == 0 && p.queues[PriorityLow].Len() == 0 {
+		if p.gen != nil && p.gen.background == l && l.child != nil && l.child.idle() && p.queues[PriorityLow].Len() == 0 {
 			p.retireLocked(l)
 			p.gen.background = nil
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/scan/wire"
 	"github.com/bulwarkhq/bulwark/engine/verdict"
@@ -43,6 +44,9 @@ func hostileScanner(behaviour string) {
 		return
 	}
 	send(&wire.Hello{Info: wire.Info{Engine: "hostile\x1b[2J"}})
+	if how, line := strings.CutPrefix(behaviour, "line "); line {
+		go hostileLine(how)
+	}
 	for {
 		n, err := conn.Read(b)
 		if err != nil {
@@ -54,6 +58,10 @@ func hostileScanner(behaviour string) {
 		}
 		s, ok := m.(*wire.Scan)
 		if !ok {
+			continue
+		}
+		if strings.HasPrefix(behaviour, "line ") {
+			send(&wire.Answer{ID: s.ID})
 			continue
 		}
 		switch behaviour {
@@ -78,6 +86,60 @@ func hostileScanner(behaviour string) {
 			}
 			conn.WriteMsgUnix(packet, unix.UnixRights(fds...), nil)
 		}
+	}
+}
+
+// hostileLine answers the first scan of the direct line.
+func hostileLine(behaviour string) {
+	const line = 6
+	b := make([]byte, wire.MaxMessage)
+	n, _, _, _, err := unix.Recvmsg(line, b, make([]byte, 64), 0)
+	if err != nil {
+		panic(err)
+	}
+	m, err := wire.Decode(b[:n])
+	if err != nil {
+		panic(err)
+	}
+	switch behaviour {
+	case "garbage":
+		unix.Write(line, []byte("garbage"))
+	case "empty":
+		unix.Write(line, nil)
+	case "other scan":
+		packet, _ := wire.Append(nil, &wire.Answer{ID: m.(*wire.Scan).ID + 1})
+		unix.Write(line, packet)
+	case "closed":
+		unix.Close(line)
+	case "silence":
+	}
+}
+
+// TestHostileLine: whatever a process says on its direct line but the answer, or
+// when it says nothing, it gives no verdict and is replaced.
+func TestHostileLine(t *testing.T) {
+	need.Root(t)
+	for _, behaviour := range []string{"garbage", "empty", "other scan", "closed", "silence"} {
+		t.Run(behaviour, func(t *testing.T) {
+			p, _ := newTestPool(t, func(c *Config) {
+				c.Env = []string{hostileVariable + "=line " + behaviour}
+				c.CancelGrace = 50 * time.Millisecond
+			})
+			wantMatch(t, p, "x", "") // the process is there
+			before := p.Status().Processes[0].PID
+			patience := time.Minute
+			if behaviour == "silence" {
+				patience = 50 * time.Millisecond
+			}
+			if _, _, err := direct(t, p, "x", patience); err == nil {
+				t.Error("a verdict")
+			}
+			waitFor(t, "another process", func() bool {
+				ps := p.Status().Processes
+				return len(ps) > 0 && ps[0].PID != before
+			})
+			wantMatch(t, p, "x", "")
+		})
 	}
 }
 

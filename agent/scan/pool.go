@@ -364,7 +364,7 @@ func (p *Pool) UnloadWhenIdle(on bool) {
 		p.gen.main = p.startLaneLocked(&lane{file: p.gen.file}, nil)
 	case on && p.gen != nil && p.gen.main != nil:
 		c := p.gen.main.child
-		if p.waitingLocked() == 0 && (c == nil || len(c.pending) == 0) {
+		if p.waitingLocked() == 0 && (c == nil || c.idle()) {
 			p.unloadLocked()
 		} // else its last answer sets the time
 	}
