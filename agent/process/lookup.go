@@ -111,7 +111,8 @@ func (t *Table) current(pid int) event.Process {
 		return unknown(pid)
 	}
 	if p, ok := t.Get(int64(pid), t.clock.Start(st.Start)); ok {
-		if exe := t.exePath(pid); exe == "" || exe == p.FolderPath {
+		// Without a command line it was read in the middle of its exec.
+		if exe := t.exePath(pid); exe == "" || exe == p.FolderPath && p.CommandLine != "" {
 			return p
 		}
 	}

@@ -200,6 +200,26 @@ func TestSeedAndDescribe(t *testing.T) {
 	}
 }
 
+// TestDescribeAfterExec: what was read in the middle of an exec, when the program
+// is there and its arguments are not, is read again.
+func TestDescribeAfterExec(t *testing.T) {
+	table := newTable(t, Options{})
+	want, _ := table.Describe(os.Getpid())
+	if want.CommandLine == "" {
+		t.Fatalf("%+v", want)
+	}
+	table.mu.Lock()
+	for _, e := range table.byKey {
+		if e.proc.PID == int64(os.Getpid()) {
+			e.proc.CommandLine = ""
+		}
+	}
+	table.mu.Unlock()
+	if got, _ := table.Describe(os.Getpid()); got.CommandLine != want.CommandLine {
+		t.Errorf("%q, want %q", got.CommandLine, want.CommandLine)
+	}
+}
+
 func mustDescribe(t *Table, pid int) event.Process { p, _ := t.Describe(pid); return p }
 
 func waitFor(t *testing.T, f func() bool) {

@@ -202,7 +202,8 @@ func (t *Table) enter(pid int) (event.Process, bool) {
 	defer t.mu.Unlock()
 	key := Key{pid, st.Start}
 	if e := t.byKey[key]; e != nil {
-		if e.proc.FolderPath != p.FolderPath && e.elem == nil {
+		lacks := e.proc.CommandLine == "" && p.CommandLine != "" // it was read in the middle of its exec
+		if (e.proc.FolderPath != p.FolderPath || lacks) && e.elem == nil {
 			// The sensor lags behind, or missed an exec: /proc is right.
 			t.setProc(e, p)
 			e.image = true
