@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/engine/filetype"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -175,6 +176,21 @@ func TestStopsElsewhere(t *testing.T) {
 	}
 	if n := reads.Load(); n > 24 {
 		t.Errorf("%d reads, the context ended at 20", n)
+	}
+}
+
+// TestNormalisationAsksTheContext: the context is asked all the time while a page is
+// normalised. Of this one nothing is left then, so that the search asks little.
+func TestNormalisationAsksTheContext(t *testing.T) {
+	e, _ := build(t, map[string]string{"n.ndb": "N:3:*:6e6565646c65\n"})
+	page := strings.NewReader("<html><!-- " + strings.Repeat("z", 4<<20))
+	ctx := newPollContext(1 << 60)
+	v, err := e.Scan(ctx, page, page.Size(), Options{})
+	if err != nil || v.FileType != filetype.HTML {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if least := page.Size() >> 15; ctx.polls < least {
+		t.Errorf("the context was asked %d times, want %d at least", ctx.polls, least)
 	}
 }
 

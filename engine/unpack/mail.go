@@ -217,13 +217,19 @@ func unhtml(w *Walker, o Object) error {
 }
 
 func (w *Walker) dataURIs(text []byte) error {
-	n := 0
+	n, checked := 0, len(text)
 	for rest := text; ; {
 		i := bytes.Index(rest, []byte("data:"))
 		if i < 0 {
 			return nil
 		}
 		rest = rest[i+5:]
+		if checked-len(rest) > checkEvery {
+			checked = len(rest)
+			if err := w.check(); err != nil {
+				return err
+			}
+		}
 		comma := bytes.IndexByte(rest[:min(len(rest), 256)], ',')
 		if comma < 0 {
 			continue

@@ -201,24 +201,11 @@ func pdfHex(data []byte, out *sink) error {
 	if i := bytes.IndexByte(data, '>'); i >= 0 {
 		data = data[:i]
 	}
-	var hi byte
-	half := false
-	for _, c := range data {
-		d := hexDigit(c)
-		if d > 15 {
-			continue
-		}
-		if half {
-			if err := out.WriteByte(hi<<4 | d); err != nil {
-				return err
-			}
-		}
-		hi, half = d, !half
+	hi, half, err := hexPairs(data, out)
+	if half && err == nil {
+		err = out.WriteByte(hi << 4)
 	}
-	if half {
-		return out.WriteByte(hi << 4)
-	}
-	return nil
+	return err
 }
 
 func pdfASCII85(data []byte, out *sink) error {

@@ -77,8 +77,10 @@ func (w *Walker) encodedRuns(text []byte) error {
 		for start > i && letters[text[start-1]]&(letterBase64|letterEscape) != 0 {
 			start--
 		}
-		end := probe + 1
-		for end < len(text) && letters[text[end]]&(letterBase64|letterEscape) != 0 {
+		// A long span is taken in pieces, so that the context is asked between them. A
+		// rest that is too short for a span begins no run.
+		end, most := probe+1, min(len(text), probe+checkEvery)
+		for end < most && letters[text[end]]&(letterBase64|letterEscape) != 0 {
 			end++
 		}
 		if end-start < minSpan {
@@ -124,9 +126,9 @@ func (w *Walker) spanRuns(text []byte, i, to, most int) (runs, next int, err err
 		if end-i >= minRun {
 			runs++
 			if hex {
-				err = w.likely(fmt.Sprintf("hex-%d", i), hexBytes(text[i:end]))
+				err = w.likelyDecoded(fmt.Sprintf("hex-%d", i), text[i:end], filetype.HeadSize, decodeHex)
 			} else {
-				err = w.likelyBase64(fmt.Sprintf("base64-%d", i), text[i:end])
+				err = w.likelyDecoded(fmt.Sprintf("base64-%d", i), text[i:end], 512, decodeBase64)
 			}
 			if err != nil {
 				return runs, i, err
@@ -171,16 +173,19 @@ func (w *Walker) runEnd(text []byte, i int) (end int, hex bool, err error) {
 	return end, class&letterHex != 0, nil
 }
 
-func (w *Walker) likelyBase64(name string, text []byte) error {
-	head := &sink{w: w, m: &memory{}, limit: 512}
-	// The limit is meant to be reached.
-	_ = decodeBase64(text[:min(len(text), 1024)], head)
+// likelyDecoded gives what decoder makes of a text as a member if the first most
+// bytes of that look like a file.
+func (w *Walker) likelyDecoded(name string, text []byte, most int, decoder func([]byte, *sink) error) error {
+	head := &sink{w: w, m: &memory{}, limit: int64(most)}
+	// A byte takes two digits, and each may stand on a line of its own. The limit is
+	// meant to be reached.
+	_ = decoder(text[:min(len(text), 6*most)], head)
 	probe := make([]byte, head.m.size)
 	_, _ = head.m.ReadAt(probe, 0)
 	if !worthwhile(probe) {
 		return nil
 	}
-	return w.Produce(name, func(out *sink) error { return decodeBase64(text, out) })
+	return w.Produce(name, func(out *sink) error { return decoder(text, out) })
 }
 
 // likely gives data as a member if it looks like a file.
@@ -194,23 +199,6 @@ func (w *Walker) likely(name string, data []byte) error {
 func worthwhile(head []byte) bool {
 	kind := filetype.Detect(head[:min(len(head), filetype.HeadSize)])
 	return len(head) > 0 && kind != filetype.Data && kind != filetype.Empty
-}
-
-func hexBytes(text []byte) []byte {
-	out := make([]byte, 0, len(text)/2)
-	var hi byte
-	half := false
-	for _, c := range text {
-		d := hexDigit(c)
-		if d > 15 {
-			continue
-		}
-		if half {
-			out = append(out, hi<<4|d)
-		}
-		hi, half = d, !half
-	}
-	return out
 }
 
 // escapes decodes a run of \xNN, %NN or %uNNNN and returns how long it is.
@@ -228,9 +216,8 @@ func (w *Walker) escapes(text []byte) (n int, decoded []byte, err error) {
 		case len(t) >= 4 && t[0] == '\\' && t[1]|0x20 == 'x' && hexDigit(t[2])|hexDigit(t[3]) < 16:
 			decoded = append(decoded, hexDigit(t[2])<<4|hexDigit(t[3]))
 			n += 4
-		case len(t) >= 6 && t[0] == '%' && t[1]|0x20 == 'u' && len(hexBytes(t[2:6])) == 2:
-			b := hexBytes(t[2:6])
-			decoded = append(decoded, b[1], b[0])
+		case len(t) >= 6 && t[0] == '%' && t[1]|0x20 == 'u' && hexDigit(t[2])|hexDigit(t[3])|hexDigit(t[4])|hexDigit(t[5]) < 16:
+			decoded = append(decoded, hexDigit(t[4])<<4|hexDigit(t[5]), hexDigit(t[2])<<4|hexDigit(t[3]))
 			n += 6
 		case len(t) >= 3 && t[0] == '%' && hexDigit(t[1])|hexDigit(t[2]) < 16:
 			decoded = append(decoded, hexDigit(t[1])<<4|hexDigit(t[2]))

@@ -273,6 +273,7 @@ func TestBinHexMentioned(t *testing.T) {
 		"alone":    string(binHexed("a.txt", []byte(text), nil)),
 		"mention":  mention + string(binHexed("a.txt", []byte(text), nil)),
 		"two":      mention + string(binHexed("b.txt", []byte("another text"), nil)) + string(binHexed("a.txt", []byte(text), nil)),
+		"a colon":  strings.Replace(string(binHexed("a.txt", []byte(text), nil)), "4.0)", "4.0): a note", 1),
 		"one line": "see below\n(This file must be converted with BinHex 4.0):" + strings.SplitN(string(binHexed("a.txt", []byte(text), nil)), ":", 2)[1],
 	} {
 		if got, limits, err := tree([]byte(data), budget([]byte(data))); err != nil || len(limits) > 0 || !slices.Contains(got, text) {

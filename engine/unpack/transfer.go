@@ -63,6 +63,30 @@ func decodeBase64(text []byte, out *sink) error {
 	return err
 }
 
+// decodeHex decodes hexadecimal digits. It skips whatever is none, and a digit that has
+// no second one.
+func decodeHex(text []byte, out *sink) error {
+	_, _, err := hexPairs(text, out)
+	return err
+}
+
+// hexPairs decodes pairs of hexadecimal digits, and returns the one that is left over.
+func hexPairs(text []byte, out *sink) (hi byte, half bool, err error) {
+	for _, c := range text {
+		d := hexDigit(c)
+		if d > 15 {
+			continue
+		}
+		if half {
+			if err := out.WriteByte(hi<<4 | d); err != nil {
+				return 0, false, err
+			}
+		}
+		hi, half = d, !half
+	}
+	return hi, half, nil
+}
+
 // decodeQuoted decodes quoted-printable (RFC 2045 section 6.7).
 func decodeQuoted(text []byte, out *sink) error {
 	for len(text) > 0 {
@@ -307,7 +331,11 @@ func (w *Walker) binHex(text []byte) error {
 		if start < 0 && !first {
 			continue
 		}
-		if err := w.binHexFile(text, start < 0); err != nil {
+		data := text
+		if start > 0 {
+			data = text[start-1:] // the mark's line may have a colon, too
+		}
+		if err := w.binHexFile(data, start < 0); err != nil {
 			return err
 		}
 		if start > 0 {
@@ -357,7 +385,7 @@ func unbinhex(w *Walker, o Object) error {
 }
 
 const (
-	// maxStart is how long a line that starts a file may be.
+	// maxStart is how much is read of a line that starts a file.
 	maxStart = 1024
 	// checkEvery is how many bytes of text are looked at between questions
 	// whether to go on.
@@ -408,31 +436,49 @@ func (w *Walker) textMembers(text []byte) error {
 		}
 		at = len(text) - len(body) + end
 	}
-	checked = 0
-	for rest := text; ; {
-		i := bytes.Index(rest, []byte("=ybegin "))
+	if err := w.yEnc(text); err != nil {
+		return err
+	}
+	return w.binHex(text)
+}
+
+// yEnc gives the yEnc files of a text.
+func (w *Walker) yEnc(text []byte) error {
+	mark := []byte("=ybegin ")
+	lines, files := ahead{text, []byte("\n"), -1}, ahead{text, append([]byte("\n"), mark...), -1}
+	for at := 0; ; at += len(mark) {
+		i := bytes.Index(text[at:], mark)
 		if i < 0 {
-			break
+			return nil
 		}
-		if at := len(text) - len(rest); at-checked > checkEvery {
-			checked = at
-			if err := w.check(); err != nil {
-				return err
-			}
+		at += i
+		end := lines.next(at)
+		if end == len(text) {
+			return nil // no data, and none behind later marks
 		}
-		if bytes.IndexByte(rest[i:min(len(rest), i+maxStart)], '\n') < 0 {
-			rest = rest[i+8:]
-			continue
-		}
-		line, body := nextLine(rest[i:])
-		_, name, _ := strings.Cut(string(line), "name=")
-		if end := bytes.Index(body, []byte("\n=ybegin ")); end >= 0 {
-			body = body[:end+1]
-		}
+		_, name, _ := strings.Cut(string(text[at:min(end, at+maxStart)]), "name=")
+		body := text[end+1 : min(len(text), files.next(end+1)+1)]
 		if err := w.Produce(strings.TrimSpace(name), func(out *sink) error { return decodeYEnc(body, out) }); err != nil {
 			return err
 		}
-		rest = rest[i+8:]
 	}
-	return w.binHex(text)
+}
+
+// ahead finds where something stands next in a text. Questions about places in their
+// order take one pass over the text in all.
+type ahead struct {
+	text, what []byte
+	at         int // the last answer; -1 before the first question
+}
+
+// next is the first place at from or behind it, and the length of the text if
+// there is none.
+func (a *ahead) next(from int) int {
+	if a.at < from {
+		a.at = len(a.text)
+		if i := bytes.Index(a.text[from:], a.what); i >= 0 {
+			a.at = from + i
+		}
+	}
+	return a.at
 }
