@@ -24,21 +24,9 @@ import (
 func smallHost(t *testing.T) (*product, string) {
 	t.Helper()
 	p := prepare(t)
-	root := t.TempDir()
-	mounted := func(from, below string) {
-		t.Helper()
-		to := filepath.Join(root, below)
-		if err := errors.Join(os.MkdirAll(to, 0o755), unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")); err != nil {
-			need.Missing(t, "mount %s at %s: %v", from, to, err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
-				t.Errorf("unmount %s: %v", to, err)
-			}
-		})
-	}
+	root := rootFolder(t)
 	for _, dir := range []string{"/proc", "/sys", "/dev", p.bin, p.root} {
-		mounted(dir, dir)
+		bind(t, dir, filepath.Join(root, dir))
 	}
 	copied := func(path string) {
 		t.Helper()
@@ -65,6 +53,79 @@ func smallHost(t *testing.T) (*product, string) {
 	return p, root
 }
 
+// rootFolder is a folder that other trees can be bound below. It is a private mount:
+// what is mounted there reaches no other namespace. It is removed only once that is
+// unmounted, which may be the devices of this machine.
+func rootFolder(t *testing.T) string {
+	t.Helper()
+	root, err := os.MkdirTemp("", "bulwark-root-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// EINVAL: it has not become a mount.
+		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			t.Errorf("unmount %s, which is left: %v", root, err)
+			return
+		}
+		if err := os.RemoveAll(root); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(root, 0o755); err != nil { // for the scanner's account
+		t.Fatal(err)
+	}
+	bind(t, root, root)
+	return root
+}
+
+// bind mounts the tree at from, with the mounts below it, at to, which is at or below a
+// root folder and is unmounted with it. Where mounts are shared, as systemd makes
+// them, copies that are not private would take the originals along then.
+func bind(t *testing.T, from, to string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(to, 0o755), unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")); err != nil {
+		need.Missing(t, "mount %s at %s: %v", from, to, err)
+	}
+	if err := unix.Mount("", to, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatalf("make %s private: %v", to, err)
+	}
+}
+
+// TestRootFolderLeavesTheOriginals: what was bound below a root folder and is
+// mounted as on a host with systemd still has its mounts when the folder is gone.
+func TestRootFolderLeavesTheOriginals(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "below", "file")
+	for _, point := range []string{dir, filepath.Dir(file)} {
+		if err := errors.Join(os.MkdirAll(point, 0o755), unix.Mount("bulwark-system-test", point, "tmpfs", 0, "size=64k")); err != nil {
+			need.Missing(t, "mount a tmpfs: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(point, unix.MNT_DETACH) })
+		if err := unix.Mount("", point, "", unix.MS_SHARED, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var root string
+	t.Run("bound", func(t *testing.T) {
+		root = rootFolder(t)
+		bind(t, dir, filepath.Join(root, "bound"))
+		if _, err := os.Stat(filepath.Join(root, "bound", "below", "file")); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("behind the end of the folder: %v", err)
+	}
+	if _, err := os.Lstat(root); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder itself: %v", err)
+	}
+}
+
 // TestFullScanGoesOn interrupts a full scan twice: the daemon is killed, and it is
 // stopped. The scan goes on under its id, says so, and finds every threat once, those
 // behind the points at which it was interrupted too.
@@ -89,20 +150,16 @@ func TestFullScanGoesOn(t *testing.T) {
 		}
 		dir := filepath.Join("/srv", e.Name())
 		to := filepath.Join(root, dir, "files")
-		if err := errors.Join(os.MkdirAll(to, 0o755), unix.Mount(filepath.Join(library, e.Name()), to, "", unix.MS_BIND, "")); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
-				t.Error(err)
-			}
-		})
+		bind(t, filepath.Join(library, e.Name()), to)
 		content := append(eicar(), strings.Repeat(" ", len(bad))...) // each another file
 		if err := os.WriteFile(filepath.Join(root, dir, "evil.com"), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		bad = append(bad, filepath.Join(dir, "evil.com"))
 	}
+	// Up to the last interruption the scan is slow on a fast machine, too. Where control
+	// groups do not allow that the machine has to be slow.
+	p.write(p.dirs.Managed(), `{"antivirusEngine": {"enforcementLevel": "real_time", "scannerCpuLimit": 30}}`)
 	p.startAgent()
 	p.until("the agent has definitions", func() error {
 		if r := p.run("health", "--field", "definitions_status"); !strings.Contains(r.stdout, "date") {
@@ -169,6 +226,8 @@ func TestFullScanGoesOn(t *testing.T) {
 	p.agent.stop()
 	p.startAgent()
 	goesOn(2)
+	limits := p.run("health", "--details", "antivirus", "--field", "scanner_limits").stdout
+	p.write(p.dirs.Managed(), `{"antivirusEngine": {"enforcementLevel": "real_time"}}`)
 	p.until("the scan has ended", func() error {
 		if s := latest(); !s.State.Final() {
 			return fmt.Errorf("%+v", s)
@@ -188,5 +247,5 @@ func TestFullScanGoesOn(t *testing.T) {
 			t.Errorf("%s is %d times in the history, want 1: %v", path, n, found)
 		}
 	}
-	t.Logf("%d files in %v", s.Files, s.End.Sub(s.Start).Round(time.Second))
+	t.Logf("%d files in %v, at first with limits: %s", s.Files, s.End.Sub(s.Start).Round(time.Second), limits)
 }

@@ -47,6 +47,10 @@ func TestPseudoAndUnmonitoredFileSystems(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(loop, unix.MNT_DETACH)
+	// Else its end would unmount the tmpfs of the original, too.
+	if err := unix.Mount("", loop, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
 	if r := h.scan(t, custom(dir)); r.State != control.ScanSucceeded || r.SkippedBy[reasonLoop] < 1 {
 		t.Errorf("loop: %+v", r)
 	}
