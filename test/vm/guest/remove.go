@@ -57,6 +57,7 @@ func (g *guest) purged() error {
 	for _, path := range []string{
 		filepath.Dir(dropInFile), repository, "/etc/apt/apt.conf.d/99bulwark",
 		"/usr/share/keyrings/bulwark.gpg", "/usr/share/keyrings/bulwark-portal-ca.pem",
+		onboardingPackage, "/root/portal-ca.pem",
 	} {
 		if err := os.RemoveAll(path); err != nil {
 			return err
@@ -96,7 +97,7 @@ func (g *guest) purged() error {
 // volatile are places that the system itself changes.
 var volatile = []string{
 	"/proc", "/sys", "/dev", "/run", "/tmp", stateFolder, "/var/log/journal", "/var/lib/systemd", "/var/tmp",
-	"/var/lib/dpkg", "/var/log/dpkg.log", "/var/lib/apt", "/var/cache/apt", "/var/log/apt", "/root", "/var/cache/ldconfig", "/var/lib/private",
+	"/var/lib/dpkg", "/var/log/dpkg.log", "/var/lib/apt", "/var/cache/apt", "/var/log/apt", "/var/cache/ldconfig", "/var/lib/private",
 	// Copies that the programs for accounts keep.
 	"/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/.pwd.lock",
 	"/etc/machine-id", "/var/log/wtmp", "/var/log/lastlog", "/etc/.updated", "/var/.updated",
