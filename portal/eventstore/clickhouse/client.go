@@ -67,8 +67,11 @@ type Error struct {
 // Error returns the server's words.
 func (e *Error) Error() string { return e.Message }
 
-// codeUnsatisfiedQuorum is UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE (ClickHouse, ErrorCodes.cpp).
-const codeUnsatisfiedQuorum = 286
+// Numbers of errors (ClickHouse, ErrorCodes.cpp).
+const (
+	codeTimeout           = 159 // TIMEOUT_EXCEEDED: also of servers that did not define yet what they were told
+	codeUnsatisfiedQuorum = 286 // UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+)
 
 var errorForm = regexp.MustCompile(`^Code: (\d+)[.,]`)
 

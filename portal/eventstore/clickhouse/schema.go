@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -187,13 +188,7 @@ func (s *Store) unitedSQL(t table) string {
 // prepare makes the database, its tables and the columns of newer versions, where
 // they are missing: a portal that starts while a server is away changes nothing.
 func (s *Store) prepare(ctx context.Context) error {
-	var there []field
-	err := s.client.query(ctx, "SELECT table, name FROM system.columns WHERE database = "+literal(s.cfg.Database), "tt", func(b *hunting.Block) error {
-		for i, name := range b.Columns[0].Texts {
-			there = append(there, field{name, b.Columns[1].Texts[i]})
-		}
-		return nil
-	})
+	there, err := s.columns(ctx)
 	if err != nil {
 		// The database may be missing, and every statement names it.
 		if err2 := s.define(ctx, fmt.Sprintf("CREATE DATABASE IF NOT EXISTS %s%s", s.cfg.Database, s.onCluster())); err2 != nil {
@@ -216,7 +211,7 @@ func (s *Store) prepare(ctx context.Context) error {
 				if have[field{local, f.name}] {
 					continue
 				}
-				if err := s.define(ctx, fmt.Sprintf("ALTER TABLE %s.%s%s ADD COLUMN %s %s", s.cfg.Database, local, s.onCluster(), f.name, f.typ)); err != nil {
+				if err := s.addColumn(ctx, local, f); err != nil {
 					return fmt.Errorf("table %s: column %s: %w", local, f.name, err)
 				}
 			}
@@ -236,6 +231,32 @@ func (s *Store) prepare(ctx context.Context) error {
 				return fmt.Errorf("table %s: %w", t.name, err)
 			}
 		}
+	}
+	return nil
+}
+
+// columns are those of the database: their tables and names.
+func (s *Store) columns(ctx context.Context) ([]field, error) {
+	var out []field
+	err := s.client.query(ctx, "SELECT table, name FROM system.columns WHERE database = "+literal(s.cfg.Database), "tt", func(b *hunting.Block) error {
+		for i, name := range b.Columns[0].Texts {
+			out = append(out, field{name, b.Columns[1].Texts[i]})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// addColumn adds a column to a table, unless another portal that starts was faster:
+// our oldest version has no ADD COLUMN IF NOT EXISTS.
+func (s *Store) addColumn(ctx context.Context, table string, f field) error {
+	err := s.define(ctx, fmt.Sprintf("ALTER TABLE %s.%s%s ADD COLUMN %s %s", s.cfg.Database, table, s.onCluster(), f.name, f.typ))
+	var said *Error
+	if !errors.As(err, &said) || said.Code == codeTimeout {
+		return err
+	}
+	if there, again := s.columns(ctx); again != nil || !slices.Contains(there, field{table, f.name}) {
+		return errors.Join(err, again)
 	}
 	return nil
 }
