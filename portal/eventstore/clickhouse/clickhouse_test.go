@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -72,6 +71,8 @@ func TestStore(t *testing.T) {
 	t.Run("a slow confirmation", func(t *testing.T) { slowConfirmation(t, one) })
 	t.Run("a portal that starts again", func(t *testing.T) { startedAgain(t, one) })
 	t.Run("tables of an older portal", func(t *testing.T) { olderTables(t, one) })
+	t.Run("no control database", func(t *testing.T) { controlAway(t, one) })
+	t.Run("a group that nobody confirmed", func(t *testing.T) { unconfirmedGroup(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 
@@ -294,7 +295,7 @@ func foldedGroup(t *testing.T, one *server.Server) {
 // slowConfirmation: callers have their answer before their group is confirmed.
 func slowConfirmation(t *testing.T, one *server.Server) {
 	acked := make(chan struct{})
-	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: one.HTTP})
+	to := newWay(one)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO confirmed ") {
 			// The server sees that the client gives up only when it has read all.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,9 +18,11 @@ const (
 	keepDays = 2
 	// foldTime is how long folding a day may take.
 	foldTime = 10 * time.Minute
+	// ascertainGroups bounds the groups that are judged in one transaction.
+	ascertainGroups = 1000
 )
 
-// Maintain gives up the groups that a portal left behind, folds what is old of the
+// Maintain settles the groups that a portal left behind, folds what is old of the
 // deliveries, and removes what is older than the retention or more than fits. It is
 // to be called every few minutes, by one goroutine; several portals may do so at the
 // same time.
@@ -32,7 +35,8 @@ func (s *Store) Maintain(ctx context.Context) error {
 		}
 	}
 	do("groups without an end", s.orphans(ctx))
-	if len(errs) == 0 { // folding removes what orphans are found by
+	do("groups that nobody confirmed", s.ascertain(ctx))
+	if len(errs) == 0 { // folding removes what those are found by
 		do("folding the deliveries", s.fold(ctx, now))
 	}
 	do("retention by age", s.expire(ctx, now))
@@ -62,6 +66,44 @@ func (s *Store) orphans(ctx context.Context) error {
 		_, err = s.judge(ctx, groups)
 	}
 	return err
+}
+
+// ascertain decides about the groups that are in deliveries, old, and not confirmed:
+// they count, unless the record says that they were given up.
+func (s *Store) ascertain(ctx context.Context) error {
+	void, err := s.voids(ctx)
+	if err != nil {
+		return err
+	}
+	query := fmt.Sprintf("SELECT DISTINCT batch_group FROM deliveries WHERE batch_group < %d%s AND NOT (batch_group %s (SELECT batch_group FROM confirmed))",
+		s.young(), void.condition("batch_group"), s.in())
+	var groups []uint64
+	err = s.client.query(ctx, query, "n", func(b *hunting.Block) error {
+		for _, n := range b.Columns[0].Ints {
+			groups = append(groups, uint64(n))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(groups, ascertainGroups) {
+		agreed, _, err := s.agree(ctx, part)
+		if err != nil {
+			return err
+		}
+		if len(agreed) == 0 {
+			continue
+		}
+		e, err := s.target(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.insert(ctx, e, confirmed.name, groupRows(dayOf(s.cfg.Now()), agreed), len(agreed)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // days are the partitions of a table, oldest first.

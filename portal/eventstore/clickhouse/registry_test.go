@@ -25,6 +25,21 @@ import (
 	"github.com/bulwarkhq/bulwark/test/postgres"
 )
 
+// newWay leads to a server. It has the whole of a request first: ReverseProxy breaks
+// off an answer that begins before it has seen the request's end.
+func newWay(one *server.Server) http.Handler {
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: one.HTTP})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		to.ServeHTTP(w, r)
+	})
+}
+
 // gate is a way to a server on which the first INSERT into a table waits: before the
 // server has it, or when the server has answered.
 type gate struct {
@@ -35,7 +50,7 @@ type gate struct {
 
 func newGate(t *testing.T, one *server.Server, table string, answered bool) *gate {
 	g := &gate{waits: make(chan struct{}), release: make(chan struct{})}
-	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: one.HTTP})
+	to := newWay(one)
 	var seen atomic.Bool
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO "+table+" ") || seen.Swap(true) {
@@ -81,23 +96,15 @@ func TestRegistry(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			database := control.NewDatabase(t)
-			at := func() func(*clickhouse.Config) {
-				c, err := sqlstore.OpenPostgres(t.Context(), database, slog.New(slog.DiscardHandler))
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { c.Close() })
-				return func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() }
-			}
 			g := newGate(t, one, tc.table, tc.answered)
 			through := address("", &server.Server{HTTP: g.Listener.Addr().String()})
-			first := open(t, through, at())
-			second := open(t, strings.Replace(through, g.Listener.Addr().String(), one.HTTP, 1), at())
+			first := open(t, through, with(t, database))
+			second := open(t, strings.Replace(through, g.Listener.Addr().String(), one.HTTP, 1), with(t, database))
 			d := &sender{device: eventstoretest.DeviceA}
 			batch := eventstoretest.Batch(d.device, 1, 0, batchEvents)
 			got := make(chan error, 1)
 			go func() { got <- first.Append(t.Context(), batch) }()
-			<-g.waits
+			wait(t, g.waits)
 			// It lives: nobody knows what becomes of it.
 			if err := second.Append(t.Context(), batch); !errors.Is(err, eventstore.ErrBusy) {
 				t.Errorf("a batch that another portal is storing: %v, want %v", err, eventstore.ErrBusy)
@@ -117,8 +124,13 @@ func TestRegistry(t *testing.T) {
 				d.check(t, second)
 			}
 			close(g.release)
-			if err := <-got; err != nil {
-				t.Errorf("the first portal, which has the batch in the store: %v", err)
+			select {
+			case err := <-got:
+				if err != nil {
+					t.Errorf("the first portal, which has the batch in the store: %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the first portal does not answer")
 			}
 			for _, s := range []*clickhouse.Store{first, second} {
 				d.check(t, s)
@@ -135,6 +147,236 @@ func TestRegistry(t *testing.T) {
 				d.check(t, s)
 			}
 		})
+	}
+}
+
+// with gives a store a control database in PostgreSQL.
+func with(t *testing.T, database string) func(*clickhouse.Config) {
+	t.Helper()
+	c, err := sqlstore.OpenPostgres(t.Context(), database, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() }
+}
+
+// wait waits for what another goroutine does.
+func wait(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("waited %s in vain", patience)
+	}
+}
+
+// later moves a store's clock.
+func later(change func(*clickhouse.Config), by time.Duration) func(*clickhouse.Config) {
+	return func(cfg *clickhouse.Config) {
+		change(cfg)
+		now := cfg.Now
+		cfg.Now = func() time.Time { return now().Add(by) }
+	}
+}
+
+// lossy is a way to a server on which the first deliveries are late, and nothing is
+// aborted until it is mended.
+type lossy struct {
+	*httptest.Server
+	late   chan func() error // has the deliveries arrive
+	mended atomic.Bool
+}
+
+func newLossy(t *testing.T, one *server.Server) *lossy {
+	l := &lossy{late: make(chan func() error, 1)}
+	to := newWay(one)
+	var held atomic.Bool
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query().Get("query")
+		switch {
+		case strings.HasPrefix(query, "INSERT INTO aborted ") && !l.mended.Load():
+			http.Error(w, "it cannot be written to", http.StatusServiceUnavailable)
+		case strings.HasPrefix(query, "INSERT INTO deliveries ") && !held.Swap(true):
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			r = r.WithContext(context.WithoutCancel(r.Context()))
+			l.late <- func() error {
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				answer := httptest.NewRecorder()
+				if to.ServeHTTP(answer, r); answer.Code != http.StatusOK {
+					return errors.New(answer.Body.String())
+				}
+				return nil
+			}
+			http.Error(w, "its answer is lost", http.StatusBadGateway)
+		default:
+			to.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+// TestVerdict: a portal does not find the deliveries of its group, has it recorded
+// that the group does not count, and cannot write so to ClickHouse. Then the
+// deliveries are there.
+func TestVerdict(t *testing.T) {
+	one, control := server.Start(t), postgres.Start(t)
+	for _, tc := range []struct {
+		name  string
+		late  time.Duration // the other portal's clock
+		first func(t *testing.T, s *clickhouse.Store, aborted func() int64)
+	}{
+		{"the batch comes again at once", 0, nil},
+		{"the batch comes again when the group is old", 10 * time.Minute, nil},
+		{"the mark is asked for", 10 * time.Minute, func(t *testing.T, s *clickhouse.Store, _ func() int64) {
+			if n, err := s.Stored(t.Context(), eventstoretest.DeviceA, "spool-1"); n != 0 || err != nil {
+				t.Errorf("the mark is %d, %v, want 0", n, err)
+			}
+		}},
+		{"the maintenance comes first", 10 * time.Minute, func(t *testing.T, s *clickhouse.Store, aborted func() int64) {
+			if err := s.Maintain(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n := aborted(); n != 1 {
+				t.Errorf("%d groups are aborted, want 1", n)
+			}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			database := control.NewDatabase(t)
+			l := newLossy(t, one)
+			through := address("", &server.Server{HTTP: l.Listener.Addr().String()})
+			number := func(table string) int64 {
+				n, err := one.Number(t.Context(), "SELECT uniq(batch_group) FROM "+mustParse(t, through).Database+"."+table)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			first := open(t, through, with(t, database))
+			second := open(t, strings.Replace(through, l.Listener.Addr().String(), one.HTTP, 1), later(with(t, database), tc.late))
+			d := &sender{device: eventstoretest.DeviceA}
+			batch := eventstoretest.Batch(d.device, 1, 0, batchEvents)
+			if err := first.Append(t.Context(), batch); err == nil {
+				t.Fatal("a batch of which nobody knows what became is acknowledged")
+			} else {
+				t.Log(err)
+			}
+			select {
+			case arrive := <-l.late:
+				if err := arrive(); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				t.Fatal("nothing was written to deliveries")
+			}
+			if d, a := number("deliveries"), number("aborted"); d != 1 || a != 0 {
+				t.Fatalf("%d groups have deliveries, %d are aborted", d, a)
+			}
+			if tc.first != nil {
+				tc.first(t, second, func() int64 { return number("aborted") })
+			}
+			eventually(t, "the batch to be taken", func() bool {
+				err := second.Append(t.Context(), batch)
+				if err != nil && !errors.Is(err, eventstore.ErrBusy) {
+					t.Error(err)
+				}
+				return err == nil
+			})
+			d.acked.Store(1)
+			d.check(t, second)
+			// The first one finds out what became of its group.
+			l.mended.Store(true)
+			if err := d.run(t.Context(), first, func() bool { return d.acked.Load() < 2 }); err != nil {
+				t.Error(err)
+			}
+			for _, s := range []*clickhouse.Store{first, second} {
+				d.check(t, s)
+			}
+		})
+	}
+}
+
+// calls counts what a registry is asked.
+type calls struct {
+	eventstore.Registry
+	n atomic.Int64
+}
+
+func (c *calls) Dead(ctx context.Context, writers []uint64) (map[uint64]bool, error) {
+	c.n.Add(1)
+	return c.Registry.Dead(ctx, writers)
+}
+
+func (c *calls) Judge(ctx context.Context, counts map[uint64]bool) (map[uint64]bool, error) {
+	c.n.Add(1)
+	return c.Registry.Judge(ctx, counts)
+}
+
+// controlAway: without the control database nothing is tried again and again.
+func controlAway(t *testing.T, one *server.Server) {
+	to := address("", one)
+	c, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "control.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	asked := &calls{Registry: c.EventWriters()}
+	s := open(t, to, func(cfg *clickhouse.Config) { cfg.Registry = asked })
+	d := &sender{device: eventstoretest.DeviceA}
+	if err := d.run(t.Context(), s, func() bool { return d.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	intent := "INSERT INTO " + mustParse(t, to).Database + ".intents (day, device_id, spool_id, sequence, batch_group, writer) SELECT today(), '" + d.device + "', 'spool-1', 2, 77, 5"
+	if err := errors.Join(one.Exec(t.Context(), intent), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := asked.n.Load()
+	if err := s.Append(t.Context(), eventstoretest.Batch(d.device, 2, batchEvents, batchEvents)); err == nil || errors.Is(err, eventstore.ErrBusy) {
+		t.Errorf("without the control database: %v", err)
+	}
+	// Who lives, and what became of the group that ended with that.
+	if n := asked.n.Load() - before; n != 2 {
+		t.Errorf("it was asked %d times, want 2", n)
+	}
+	d.check(t, s)
+}
+
+// unconfirmedGroup: the maintenance confirms what counts because it is old.
+func unconfirmedGroup(t *testing.T, one *server.Server) {
+	to := address("", one)
+	c, err := sqlstore.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "control.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	entered := func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() }
+	d := &sender{device: eventstoretest.DeviceA}
+	s := open(t, to, entered)
+	if err := d.run(t.Context(), s, func() bool { return d.acked.Load() < 1 }); err != nil {
+		t.Fatal(err)
+	}
+	s.Close() // it confirms behind its answer
+	db := mustParse(t, to).Database
+	if err := one.Exec(t.Context(), "TRUNCATE TABLE "+db+".confirmed"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		late time.Duration
+		want int64
+	}{{0, 0}, {10 * time.Minute, 1}, {10 * time.Minute, 1}} {
+		s := open(t, to, later(entered, tc.late))
+		if err := s.Maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := one.Number(t.Context(), "SELECT count() FROM "+db+".confirmed"); err != nil || n != tc.want {
+			t.Errorf("%s later %d groups are confirmed, %v, want %d", tc.late, n, err, tc.want)
+		}
+		d.check(t, s)
 	}
 }
 
@@ -160,7 +402,7 @@ func startedAgain(t *testing.T, one *server.Server) {
 		defer close(gone)
 		_ = killed.Append(t.Context(), batch) // of a process that is no more
 	}()
-	<-g.waits
+	wait(t, g.waits)
 	s := open(t, strings.Replace(through, g.Listener.Addr().String(), one.HTTP, 1), process())
 	if err := s.Append(t.Context(), batch); err != nil {
 		t.Error(err)
@@ -168,7 +410,7 @@ func startedAgain(t *testing.T, one *server.Server) {
 	d.acked.Store(1)
 	d.check(t, s)
 	close(g.release) // what was on its way arrives
-	<-gone
+	wait(t, gone)
 	d.check(t, s)
 }
 
@@ -192,7 +434,28 @@ func olderTables(t *testing.T, one *server.Server) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s := open(t, to, func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() })
+	// Another portal that starts at the same time is faster.
+	server := newWay(one)
+	var added atomic.Int64
+	faster := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(string(body), " ADD COLUMN ") {
+			added.Add(1)
+			if err := one.Exec(r.Context(), string(body)); err != nil {
+				t.Error(err)
+			}
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		server.ServeHTTP(w, r)
+	}))
+	defer faster.Close()
+	s := open(t, strings.Replace(to, one.HTTP, faster.Listener.Addr().String(), 1), func(cfg *clickhouse.Config) { cfg.Registry = c.EventWriters() })
+	if n := added.Load(); n != 1 {
+		t.Errorf("%d columns were added, want 1", n)
+	}
 	if err := one.Exec(t.Context(), "INSERT INTO "+db+".intents (day, device_id, spool_id, sequence, batch_group) SELECT today(), '"+d.device+"', 'spool-1', 2, 77"); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ func (s *Store) settle(ctx context.Context) error {
 		return nil
 	}
 	if _, err := s.giveUp(ctx, s.unsettled); err != nil {
-		return err
+		// It acknowledges nothing until it can: others need not wait for it.
+		return errors.Join(err, s.leave())
 	}
 	s.unsettled = nil
 	return nil
@@ -69,28 +70,74 @@ func (s *Store) judge(ctx context.Context, groups []uint64) (map[uint64]map[spoo
 	for _, g := range groups {
 		_, counts[g] = marks[g]
 	}
-	if s.cfg.Registry != nil {
-		// Another portal may have looked a moment before or later.
-		if counts, err = s.cfg.Registry.Judge(ctx, counts); err != nil {
-			return nil, err
-		}
+	if counts, err = s.record(ctx, counts); err != nil {
+		return nil, err
 	}
 	out := map[uint64]map[spool]uint64{}
-	var rest []uint64
 	for g, yes := range counts {
 		if yes {
 			out[g] = marks[g]
-		} else {
-			rest = append(rest, g)
-		}
-	}
-	if len(rest) > 0 {
-		if err := s.abort(ctx, rest); err != nil {
-			return nil, err
 		}
 	}
 	return out, nil
 }
+
+// record has it recorded of groups whether they count, aborts those that do not, and
+// returns what holds: another portal may have looked a moment before or later.
+func (s *Store) record(ctx context.Context, counts map[uint64]bool) (map[uint64]bool, error) {
+	if s.cfg.Registry != nil && len(counts) > 0 {
+		var err error
+		if counts, err = s.cfg.Registry.Judge(ctx, counts); err != nil {
+			return nil, fmt.Errorf("%w: %w", errRegistry, err)
+		}
+	}
+	var rest []uint64
+	for g, yes := range counts {
+		if !yes {
+			rest = append(rest, g)
+		}
+	}
+	if len(rest) == 0 {
+		return counts, nil
+	}
+	return counts, s.abort(ctx, rest)
+}
+
+// agree decides about groups that are in deliveries and older than certainAge. Those
+// that are confirmed count. Another one may have been judged by a portal that did not
+// find its deliveries and could not abort it yet: so the record decides. It returns
+// those that it says count, and those that do not. It may be called by any goroutine.
+func (s *Store) agree(ctx context.Context, groups []uint64) (agreed, void []uint64, err error) {
+	open := map[uint64]bool{}
+	for _, g := range groups {
+		open[g] = true
+	}
+	err = s.client.read(ctx, "SELECT DISTINCT batch_group FROM confirmed WHERE batch_group IN ("+numbers(groups)+")", "n", func(b *hunting.Block) error {
+		for _, n := range b.Columns[0].Ints {
+			delete(open, uint64(n))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading which groups are confirmed: %w", err)
+	}
+	counts, err := s.record(ctx, open)
+	if err != nil {
+		return nil, nil, err
+	}
+	for g, yes := range counts {
+		if yes {
+			agreed = append(agreed, g)
+		} else {
+			void = append(void, g)
+		}
+	}
+	return agreed, void, nil
+}
+
+// errRegistry means that it is not known who lives and what was decided: writing
+// again, or elsewhere, does not help.
+var errRegistry = errors.New("asking the control database about those who write events")
 
 // enter has this portal known to others as one that lives.
 func (s *Store) enter(ctx context.Context) error {
@@ -99,7 +146,7 @@ func (s *Store) enter(ctx context.Context) error {
 	}
 	w, err := s.cfg.Registry.Enter(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errRegistry, err)
 	}
 	s.writer = w
 	return nil
@@ -144,7 +191,11 @@ func (s *Store) dead(ctx context.Context, writers []uint64) (map[uint64]bool, er
 		return nil, nil
 	}
 	slices.Sort(writers)
-	return s.cfg.Registry.Dead(ctx, slices.Compact(writers))
+	dead, err := s.cfg.Registry.Dead(ctx, slices.Compact(writers))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errRegistry, err)
+	}
+	return dead, nil
 }
 
 // abort makes the rows of groups void.
@@ -162,12 +213,13 @@ func (s *Store) abort(ctx context.Context, groups []uint64) error {
 }
 
 // confirm tells other portals, and this one when it starts again, that groups count
-// although they are young. It runs behind each group, when the callers have their
-// answers; when it fails it is done behind the next one. It does not wait for
-// replicas: whoever misses it has devices come again.
+// although they are young, and that nobody needs to ask when they are old. It runs
+// behind each group, when the callers have their answers; when it fails it is done
+// behind the next one. It does not wait for replicas: whoever misses it has devices
+// come again.
 func (s *Store) confirm() {
-	young := groupAt(s.cfg.Now().Add(-certainAge))
-	s.unconfirmed = slices.DeleteFunc(s.unconfirmed, func(g uint64) bool { return g < young })
+	old := groupAt(s.cfg.Now().Add(-settleAge)) // Maintain confirmed those
+	s.unconfirmed = slices.DeleteFunc(s.unconfirmed, func(g uint64) bool { return g < old })
 	if len(s.unconfirmed) == 0 || s.confirmAt == nil {
 		return
 	}
@@ -180,12 +232,9 @@ func (s *Store) confirm() {
 	s.unconfirmed = nil
 }
 
-// counted is the condition that a delivery counts, as what follows other ones. A
-// young group may still be given up by who wrote it, unless that one confirmed it.
-func (s *Store) counted() string {
-	young := groupAt(s.cfg.Now().Add(-certainAge))
-	return fmt.Sprintf(" AND (batch_group < %[1]d OR batch_group %[2]s (SELECT batch_group FROM confirmed WHERE batch_group >= %[1]d))", young, s.in())
-}
+// young is the smallest number of a group that counts only when it is confirmed: who
+// wrote it may still give it up.
+func (s *Store) young() uint64 { return groupAt(s.cfg.Now().Add(-certainAge)) }
 
 // in is IN for a SELECT that reads all shards.
 func (s *Store) in() string {

@@ -13,7 +13,8 @@
 //  4. The batches go into the table deliveries, as one block of one partition,
 //     which is stored whole or not at all. Now they are acknowledged.
 //  5. The group goes into the table confirmed: now it counts for other portals too.
-//     When that fails it does so when it is older than certainAge.
+//     When that fails it does so when it is older than certainAge, and nothing else
+//     is recorded about it.
 //
 // Whatever fails on the way ends with the number of the group in the table aborted,
 // and so does what has an unknown outcome, unless it is found in deliveries. Rows of
@@ -26,7 +27,8 @@
 // intents name their writer, and whoever is given a batch of theirs again asks
 // whether that one lives. Of one that is dead, the group counts when it is in
 // deliveries, and else is aborted. Each such verdict is recorded in the registry
-// first, where the first one holds. A portal acknowledges only when the registry
+// first, where the first one holds, also about groups that are to count because they
+// are old. A portal acknowledges only when the registry
 // confirms, after its deliveries are stored, that it was not taken for dead.
 //
 // Without a registry, and for groups of writers that it does not know, time decides:
@@ -72,7 +74,7 @@ const (
 	// what the clocks of the servers may differ by.
 	groupAge  = 3 * time.Minute
 	orphanAge = 15 * time.Minute
-	// certainAge is how old a group of deliveries must be that counts without being
+	// certainAge is how old a group of deliveries must be that may count without being
 	// confirmed: who wrote it no longer writes, and nobody gives it up yet.
 	certainAge = 9 * time.Minute
 	// settleAge is how old a group may be whose writer finds out what became of it:
@@ -180,12 +182,12 @@ func (s *Store) Stored(ctx context.Context, deviceID, spoolID string) (uint64, e
 	if err != nil {
 		return 0, fmt.Errorf("event store: %w", err)
 	}
-	marks, err := s.storedMarks(ctx, []spool{k}, voids)
+	found, err := s.storedMarks(ctx, []spool{k}, voids, nil)
 	if err != nil {
 		return 0, fmt.Errorf("event store: %w", err)
 	}
-	s.note(marks)
-	return marks[k], nil
+	s.note(found.marks)
+	return found.marks[k], nil
 }
 
 // newGroup makes the number of a group: the time, so that numbers of one time are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -41,7 +42,7 @@ func (s *Store) store(group []*eventstore.Batch) []error {
 	}
 	var err error
 	for range attempts {
-		if err = s.attempt(ctx, items); err == nil || ctx.Err() != nil {
+		if err = s.attempt(ctx, items); err == nil || ctx.Err() != nil || errors.Is(err, errRegistry) {
 			break
 		}
 		s.cfg.Logger.Warn("a group of batches is written again", "batches", len(group), "error", err)
@@ -76,7 +77,7 @@ func (s *Store) attempt(ctx context.Context, items []item) error {
 	s.confirmAt = e.endpoint
 	group := s.newGroup()
 	if err := s.write(ctx, e, group, open); err != nil {
-		if !errors.Is(err, errAgain) && !errors.Is(err, errPassedOver) {
+		if !errors.Is(err, errAgain) && !errors.Is(err, errPassedOver) && !errors.Is(err, errRegistry) {
 			s.client.avoid(e.endpoint)
 		}
 		s.unsettled = append(s.unsettled, group)
@@ -223,14 +224,17 @@ func (s *Store) conflicts(ctx context.Context, group uint64, items []*item) erro
 	if err != nil {
 		return err
 	}
-	stored, err := s.storedMarks(ctx, keys, voids)
+	found, err := s.storedMarks(ctx, keys, voids, first)
 	if err != nil {
 		return err
 	}
+	stored := found.marks
 	s.note(stored)
+	s.unconfirmed = append(s.unconfirmed, found.agreed...)
 	var writers []uint64
-	for _, list := range foreign {
-		for _, f := range list {
+	for k, list := range foreign {
+		foreign[k] = slices.DeleteFunc(list, func(f intent) bool { return slices.Contains(found.voids, f.group) })
+		for _, f := range foreign[k] {
 			writers = append(writers, f.writer)
 		}
 	}
@@ -297,21 +301,81 @@ func (s *Store) foreign(ctx context.Context, keys []spool, but voids, first map[
 	return out, nil
 }
 
+// storedBatches are batches that count.
+type storedBatches struct {
+	marks map[spool]uint64 // the highest sequences
+	// agreed are groups that count by the record and are not in the table confirmed.
+	agreed []uint64
+	// voids are those that were left out, with those that the record says.
+	voids voids
+}
+
 // storedMarks reads the highest sequences that count, but for those of some groups.
-func (s *Store) storedMarks(ctx context.Context, keys []spool, but voids) (map[spool]uint64, error) {
-	out := map[spool]uint64{}
-	query := "SELECT device_id, spool_id, max(sequence) FROM (SELECT device_id, spool_id, sequence FROM spools WHERE " + among(keys) +
-		" UNION ALL SELECT device_id, spool_id, sequence FROM deliveries WHERE " + among(keys) + but.condition("batch_group") + s.counted() + ") GROUP BY device_id, spool_id"
-	err := s.client.read(ctx, query, "ttn", func(b *hunting.Block) error {
+// Those below the given ones may be missing. It may be called by any goroutine.
+func (s *Store) storedMarks(ctx context.Context, keys []spool, but voids, from map[spool]uint64) (storedBatches, error) {
+	out := storedBatches{voids: but}
+	for {
+		marks, aged, err := s.readMarks(ctx, keys, out.voids)
+		if err != nil {
+			return storedBatches{}, err
+		}
+		out.marks = marks
+		groups := map[uint64]bool{}
+		for k, a := range aged {
+			if a.sequence <= marks[k] || a.sequence < from[k] {
+				delete(aged, k)
+				continue
+			}
+			groups[a.group] = true
+		}
+		if len(groups) == 0 {
+			return out, nil
+		}
+		agreed, void, err := s.agree(ctx, slices.Collect(maps.Keys(groups)))
+		if err != nil {
+			return storedBatches{}, err
+		}
+		if len(void) > 0 { // their batches may be in others, too
+			out.voids = append(slices.Clip(out.voids), void...)
+			continue
+		}
+		out.agreed = agreed
+		for k, a := range aged {
+			marks[k] = a.sequence
+		}
+		return out, nil
+	}
+}
+
+// delivery is a batch in deliveries.
+type delivery struct{ sequence, group uint64 }
+
+// readMarks reads the highest sequences that are known to count, and the highest ones
+// of groups that are older than certainAge.
+func (s *Store) readMarks(ctx context.Context, keys []spool, but voids) (marks map[spool]uint64, aged map[spool]delivery, err error) {
+	marks, aged = map[spool]uint64{}, map[spool]delivery{}
+	query := fmt.Sprintf(`SELECT device_id, spool_id, max(mark), max(aged), argMax(in_group, aged) FROM (
+		SELECT device_id, spool_id, sequence AS mark, toUInt64(0) AS aged, toUInt64(0) AS in_group FROM spools WHERE %[1]s
+		UNION ALL SELECT device_id, spool_id, if(batch_group < %[2]d, toUInt64(0), sequence) AS mark, if(batch_group < %[2]d, sequence, toUInt64(0)) AS aged, batch_group AS in_group
+		FROM deliveries WHERE %[1]s%[3]s AND (batch_group < %[2]d OR batch_group %[4]s (SELECT batch_group FROM confirmed WHERE batch_group >= %[2]d))
+		) GROUP BY device_id, spool_id`, among(keys), s.young(), but.condition("batch_group"), s.in())
+	err = s.client.read(ctx, query, "ttnnn", func(b *hunting.Block) error {
+		c := b.Columns
 		for i := range b.Rows {
-			out[spool{b.Columns[0].Texts[i], b.Columns[1].Texts[i]}] = uint64(b.Columns[2].Ints[i])
+			k := spool{c[0].Texts[i], c[1].Texts[i]}
+			if n := uint64(c[2].Ints[i]); n > 0 {
+				marks[k] = n
+			}
+			if n := uint64(c[3].Ints[i]); n > 0 {
+				aged[k] = delivery{n, uint64(c[4].Ints[i])}
+			}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the batches' marks: %w", err)
+		return nil, nil, fmt.Errorf("reading the batches' marks: %w", err)
 	}
-	return out, nil
+	return marks, aged, nil
 }
 
 // among is the condition that a row is of one of the spools.

@@ -130,4 +130,12 @@ func writers(t *testing.T, server *postgres.Server, database string) {
 		}
 	}
 	dead(t, openPostgres(t, server.Copy(t, database)).EventWriters(), map[eventstore.Writer]bool{first: false, again: false})
+	// What docs/portal/stores.md says about a physical copy.
+	r := openPostgres(t, database).EventWriters()
+	dead(t, r, map[eventstore.Writer]bool{first: true, again: true})
+	db = plain(t, database)
+	if _, err := db.ExecContext(t.Context(), `DELETE FROM event_writers`); err != nil {
+		t.Fatal(err)
+	}
+	dead(t, r, map[eventstore.Writer]bool{first: false, again: false})
 }
