@@ -3,6 +3,7 @@
 package system
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,12 +167,17 @@ func newStop(t *testing.T, events *clickhouse.Server) *stop {
 	var once sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		table := *s.table.Load()
+		// The end of the client is seen when all is read, and the proxy breaks off an
+		// answer that begins before.
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
 		if table == "" || !strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO "+table+" ") {
+			r.Body = io.NopCloser(bytes.NewReader(body))
 			to.ServeHTTP(w, r)
 			return
 		}
-		// The end of the client is seen when all is read.
-		_, _ = io.Copy(io.Discard, r.Body)
 		once.Do(func() { close(s.reached) })
 		<-r.Context().Done()
 	}))
@@ -248,7 +254,11 @@ func twoPortals(t *testing.T, database string, events *clickhouse.Server, table 
 		})
 	} else {
 		way.table.Store(&table)
-		<-way.reached
+		select {
+		case <-way.reached:
+		case <-time.After(patience):
+			t.Fatalf("waited %s in vain for a row of %s", patience, table)
+		}
 		w.silence()
 	}
 	last, err := events.Number(t.Context(), "SELECT max(batch_group) FROM "+store+".intents")
