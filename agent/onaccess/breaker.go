@@ -174,6 +174,17 @@ func (d *debts) owe(p *pending, due time.Time) bool {
 	return true
 }
 
+// has reports whether a scan of the file is owed.
+func (d *debts) has(k fileKey) bool {
+	if d.count.Load() == 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, owed := d.owed[k]
+	return owed
+}
+
 // due returns what is to be scanned now.
 func (d *debts) due(now time.Time) (due []*pending) {
 	if d.count.Load() == 0 {

@@ -81,16 +81,10 @@ func (c *cache) set(k fileKey) ([]cacheEntry, int) {
 	return c.table[i*cacheWays : (i+1)*cacheWays], int(i % cacheShards)
 }
 
-// get reports whether a verdict for this very content is known. at is now in s
-// since Watcher.born.
-func (c *cache) get(s fileState, now stamp, at uint32) (known, infected bool) {
-	known, infected, _ = c.lookUp(s, now, at)
-	return known, infected
-}
-
-// lookUp is get, and says until when the verdict is kept; 0: for as long as the
-// content stays.
-func (c *cache) lookUp(s fileState, now stamp, at uint32) (known, infected bool, until uint32) {
+// get reports whether a verdict for this very content is known, and until when it
+// is kept (0: for as long as the content stays). Times are in s since Watcher.born;
+// at is now.
+func (c *cache) get(s fileState, now stamp, at uint32) (known, infected bool, until uint32) {
 	places, lock := c.set(s.key())
 	sh := &c.shards[lock]
 	sh.Lock()

@@ -61,13 +61,16 @@ func (w *Watcher) keep(f *flight, before fileState, began time.Time, under stamp
 	if !class.cacheable() || slices.Contains(v.Limits, verdict.LimitTime) || !settled(before, class, began) {
 		return false
 	}
-	writers := mayHaveWriters(int(p.fd))
-	sound := func() bool {
+	look := func() (writers, sound bool) {
 		after, err := stat(int(p.fd), w.caps.Statx)
-		return err == nil && after.same(before) && !w.flights.isDirty(f) && w.stamp() == under &&
-			mayHaveWriters(int(p.fd)) == writers && (!writers || class == fsDisk && w.mappings.none(before, class))
+		if err != nil || !after.same(before) || w.flights.isDirty(f) || w.stamp() != under {
+			return false, false
+		}
+		writers = mayHaveWriters(int(p.fd))
+		return writers, !writers || class == fsDisk && w.mappings.none(before, class)
 	}
-	if !sound() {
+	writers, sound := look()
+	if !sound {
 		return false
 	}
 	marked, until := false, uint32(0)
@@ -77,7 +80,7 @@ func (w *Watcher) keep(f *flight, before fileState, began time.Time, under stamp
 		marked = w.ignores.add(p.group, int(p.fd))
 	}
 	w.cache.put(before, under, v, until)
-	if sound() {
+	if again, sound := look(); sound && again == writers {
 		return true
 	}
 	w.cache.forget(before.key())

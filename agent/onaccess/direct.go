@@ -20,18 +20,15 @@ type Rest func(context.Context) (verdict.Verdict, error)
 // waking a worker for it. It reports whether the access is dealt with; what is
 // not clean, or takes longer than moments, goes on to the workers.
 func (w *Watcher) direct(p *pending) (done bool) {
-	if w.cfg.ScanNow == nil || !p.held || p.kind == CloseWrite || p.group.remote || p.state.size > maxDirect ||
-		!w.holding.Load() || w.Mode() != RealTime || w.load.stalled.Load() || w.namesMatter() || w.probes.active.Load() > 0 {
+	if w.cfg.ScanNow == nil || !p.held || p.group.remote || p.state.size > maxDirect ||
+		w.load.stalled.Load() || w.namesMatter() || w.probes.active.Load() > 0 {
 		return false
 	}
 	// Nothing that may take long: the class of a file system, a flush of all marks.
 	if w.classes.known(p.state.dev) == fsUnknown || w.ignores.full() || p.group.queued() > 0 {
 		return false
 	}
-	allowed, prio := w.limits.open(), prioOpen
-	if p.kind == Exec {
-		allowed, prio = w.limits.exec(), prioExec
-	}
+	prio := urgency(p.kind)
 	if before, _, _ := w.queue.depth(prio); before > 0 || w.costs.resting(p.state.key(), 0, p.arrived) {
 		return false
 	}
@@ -39,7 +36,7 @@ func (w *Watcher) direct(p *pending) (done bool) {
 	if f == nil {
 		return false
 	}
-	p.deadline = p.arrived.Add(allowed)
+	p.deadline = p.arrived.Add(w.allowance(p.kind))
 	p.publish(w.guardTime(p.deadline)) // should this process be stopped now
 	// Whatever a callback does, nobody stays held.
 	defer func() {
@@ -98,14 +95,5 @@ func (w *Watcher) handOn(f *flight, prio priority) {
 		queue = w.known
 	}
 	w.flights.handOn(f)
-	if queue.push(f, prio) {
-		return
-	}
-	w.n.full.Add(1)
-	w.release(f.owner)
-	if queue.push(f, prioBackground) {
-		return
-	}
-	w.n.bgDropped.Add(1)
-	w.abandon(f)
+	w.launch(f, queue, prio)
 }

@@ -16,7 +16,7 @@ func (w *Watcher) Known(f *os.File) (known, infected bool) {
 	err = raw.Control(func(fd uintptr) {
 		s, err := stat(int(fd), false)
 		if err == nil {
-			known, infected = w.cache.get(s, w.stamp(), w.seconds(time.Now()))
+			known, infected, _ = w.cache.get(s, w.stamp(), w.seconds(time.Now()))
 		}
 	})
 	return known && err == nil, infected && err == nil

@@ -195,21 +195,14 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	now := time.Now()
 	stamp := w.stamp()
 	class := w.classes.known(s.dev)
-	known, infected, until := w.cache.lookUp(s, stamp, w.seconds(now))
+	known, infected, until := w.cache.get(s, stamp, w.seconds(now))
 	if ev.mask&unix.FAN_CLOSE_WRITE != 0 {
 		if known && class == fsDisk {
 			// Closed by a writer who wrote nothing: any change since the verdict
 			// was kept would show in ctime.
-			if kind == CloseWrite && until == 0 {
+			if kind == CloseWrite && (until == 0 || w.debts.has(s.key())) {
 				w.n.rescansSkipped.Add(1)
 				w.allow(g, ev.fd, held)
-				return
-			}
-			if kind == CloseWrite {
-				// A write that was still copying may have left no other ctime.
-				w.n.rescansSkipped.Add(1)
-				w.owned.Add(1)
-				w.later(&pending{group: g, fd: ev.fd, kind: kind, state: s, stamp: stamp, arrived: now, owned: &w.owned}, w.born.Add(time.Duration(until)*time.Second))
 				return
 			}
 		} else {
@@ -227,7 +220,10 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 	if known && class == fsMemory && mayHaveWriters(int(ev.fd)) {
 		known, infected = false, false
 	}
-	if known && !infected {
+	// Closed by a writer, and the verdict was kept in spite of writers: a write that
+	// was still copying may have left no other ctime.
+	owed := kind == CloseWrite && known
+	if known && !infected && !owed {
 		w.n.hits.Add(1)
 		w.processes.count(ev.pid, now, kind == Exec, func(p *ProcessStats) { p.Events++; p.CacheHits++ })
 		if !w.namesMatter() {
@@ -256,10 +252,13 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		group: g, fd: ev.fd, pid: ev.pid, kind: kind, state: s, stamp: stamp,
 		held: held, arrived: now, owned: &w.owned,
 	}
-	if content == nil && w.direct(p) {
-		return
+	switch {
+	case owed:
+		w.postpone(p, w.born.Add(time.Duration(until)*time.Second))
+	case content == nil && w.direct(p):
+	default:
+		w.enqueue(p, content)
 	}
-	w.enqueue(p, content)
 }
 
 // wrote forgets what is known about a file that a writer closed.
@@ -285,16 +284,13 @@ func (w *Watcher) allow(g *group, fd int32, held bool) {
 // waiting is no use, and then looks at it in the background.
 func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 	if known == nil && w.rests(p) {
-		w.postpone(p)
+		w.postpone(p, w.costs.rested(p.state.key()))
 		return
 	}
 	prio := prioBackground
 	if p.held {
-		prio = prioOpen
-		allowed := w.limits.open()
-		if p.kind == Exec {
-			prio, allowed = prioExec, w.limits.exec()
-		}
+		allowed := w.allowance(p.kind)
+		prio = urgency(p.kind)
 		p.deadline = p.arrived.Add(allowed)
 		if known == nil {
 			prio = w.admit(p, prio, allowed)
@@ -304,6 +300,22 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 		w.park(p)
 	}
 	w.submit(p, prio, known)
+}
+
+// urgency is the priority of an access that is held.
+func urgency(k Kind) priority {
+	if k == Exec {
+		return prioExec
+	}
+	return prioOpen
+}
+
+// allowance is how long an access may be held.
+func (w *Watcher) allowance(k Kind) time.Duration {
+	if k == Exec {
+		return w.limits.exec()
+	}
+	return w.limits.open()
 }
 
 // minResting is the size of the smallest file that is let pass without a scan
@@ -320,21 +332,20 @@ func (w *Watcher) rests(p *pending) bool {
 		(p.kind == CloseWrite || p.state.size >= minResting && !p.group.remote && hasWriters(int(p.fd)))
 }
 
-// postpone lets an access pass and has its file scanned when that has rested.
-func (w *Watcher) postpone(p *pending) {
+// postpone lets an access pass and has its file scanned at a time to come. Where
+// that cannot be remembered without keeping it open, it is at once, or for one
+// that a writer closed at its next open.
+func (w *Watcher) postpone(p *pending, due time.Time) {
 	if p.held {
 		w.n.resting.Add(1)
 	} else {
 		w.n.rescansSkipped.Add(1)
 	}
 	w.release(p)
-	w.later(p, w.costs.rested(p.state.key()))
-}
-
-// later has a file scanned at a time to come. Where it cannot be remembered
-// without keeping it open, that is at once, or for one that a writer closed at its
-// next open.
-func (w *Watcher) later(p *pending, due time.Time) {
+	if w.debts.has(p.state.key()) {
+		p.close()
+		return
+	}
 	// Who it was may have ended by then, and its number be somebody else's.
 	p.pid = 0
 	w.park(p)
@@ -392,19 +403,24 @@ func (w *Watcher) submit(p *pending, prio priority, known *verdict.Verdict) {
 		w.n.full.Add(1)
 		w.finish(p)
 	case joinNew:
-		if queue.push(f, prio) {
+		w.launch(f, queue, prio)
+	}
+}
+
+// launch queues a flight, in the background where there is no room for who waits.
+func (w *Watcher) launch(f *flight, queue *queue, prio priority) {
+	if queue.push(f, prio) {
+		return
+	}
+	if prio != prioBackground {
+		w.n.full.Add(1)
+		w.release(f.owner)
+		if queue.push(f, prioBackground) {
 			return
 		}
-		if prio != prioBackground {
-			w.n.full.Add(1)
-			w.release(p)
-			if queue.push(f, prioBackground) {
-				return
-			}
-		}
-		w.n.bgDropped.Add(1)
-		w.abandon(f)
 	}
+	w.n.bgDropped.Add(1)
+	w.abandon(f)
 }
 
 // release lets a held process go on without a verdict.

@@ -228,10 +228,7 @@ func (w *Watcher) land(j *pending, out outcome) {
 func (w *Watcher) again(j *pending, known *verdict.Verdict) {
 	prio := prioBackground
 	if j.waiting() {
-		prio = prioOpen
-		if j.kind == Exec {
-			prio = prioExec
-		}
+		prio = urgency(j.kind)
 	}
 	w.submit(j, prio, known)
 }

@@ -111,6 +111,7 @@ type process struct {
 
 	mu      sync.Mutex
 	running map[uint64]context.CancelFunc
+	onLine  int // of running, on the direct line
 }
 
 func (p *process) run() error {
@@ -291,8 +292,12 @@ func (p *process) serveLine() {
 		ctx, cancel := context.WithCancel(context.Background())
 		p.mu.Lock()
 		p.running[s.ID] = cancel
+		p.onLine++
 		p.mu.Unlock()
 		answer := p.answer(ctx, s, file)
+		p.mu.Lock()
+		p.onLine--
+		p.mu.Unlock()
 		if out, err = wire.Append(out[:0], answer); err != nil {
 			return
 		}
@@ -306,7 +311,7 @@ func (p *process) serveLine() {
 func (p *process) begin(id uint64, workers int) (context.Context, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, twice := p.running[id]; twice || len(p.running) > workers { // one more is the direct line's
+	if _, twice := p.running[id]; twice || len(p.running)-p.onLine >= workers {
 		return nil, false
 	}
 	ctx, cancel := context.WithCancel(context.Background())
