@@ -48,7 +48,7 @@ const (
 	Partly
 	// Locked: as Partly, and a member is encrypted.
 	Locked
-	Parts
+	parts
 )
 
 // Options of a Store. Zero values take the defaults named.
@@ -255,18 +255,20 @@ func (s *Store) at(tag uint64) int64 { return int64(1+tag&(s.buckets-1)) * pageS
 
 var pages = sync.Pool{New: func() any { return new([pageSize]byte) }}
 
-// Scanned returns when nothing was found in a file in exactly this state. One
-// that was scanned with its archives counts for a scan without.
-func (s *Store) Scanned(f File) (time.Time, bool) {
-	at, ok := s.scanned(f)
+// Scanned returns when nothing was found in a file in exactly this state, and how
+// much of it was seen then; f's own Part says nothing. One that was scanned with its
+// archives counts for a scan without.
+func (s *Store) Scanned(f File) (at time.Time, part Part, ok bool) {
+	at, part, ok = s.scanned(f)
 	if !ok && !f.WithArchives {
 		f.WithArchives = true
-		at, ok = s.scanned(f)
+		at, part, ok = s.scanned(f)
 	}
-	return at, ok
+	return at, part, ok
 }
 
-func (s *Store) scanned(f File) (time.Time, bool) {
+func (s *Store) scanned(f File) (at time.Time, part Part, ok bool) {
+	f.Part = Whole
 	tag, state := s.hashes(f)
 	page := pages.Get().(*[pageSize]byte)
 	defer pages.Put(page)
@@ -274,15 +276,22 @@ func (s *Store) scanned(f File) (time.Time, bool) {
 	_, err := s.file.ReadAt(page[:], s.at(tag))
 	s.mu.RUnlock()
 	if err != nil {
-		return time.Time{}, false
+		return time.Time{}, 0, false
 	}
 	for i := range slots {
 		e := page[i*slotSize:]
-		if binary.LittleEndian.Uint64(e) == tag && [stateSize]byte(e[8:8+stateSize]) == state {
-			return time.Unix(int64(binary.LittleEndian.Uint32(e[20:])), 0), true
+		if binary.LittleEndian.Uint64(e) != tag {
+			continue
 		}
+		for [stateSize]byte(e[8:8+stateSize]) != state {
+			if f.Part++; f.Part == parts {
+				return time.Time{}, 0, false // the only entry of the inode is of another state
+			}
+			_, state = s.hashes(f)
+		}
+		return time.Unix(int64(binary.LittleEndian.Uint32(e[20:])), 0), f.Part, true
 	}
-	return time.Time{}, false
+	return time.Time{}, 0, false
 }
 
 // Add remembers that nothing was found in a file in this state. What was found with archives
@@ -291,7 +300,8 @@ func (s *Store) Add(f File, scanned time.Time) error {
 	if !f.WithArchives {
 		thorough := f
 		thorough.WithArchives = true
-		if _, ok := s.scanned(thorough); ok {
+		if _, part, ok := s.scanned(thorough); ok {
+			thorough.Part = part
 			f = thorough
 		}
 	}

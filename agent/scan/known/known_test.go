@@ -42,11 +42,11 @@ func TestStates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state", "known")
 	s := open(t, path, Options{})
 	f := file(7)
-	if _, ok := s.Scanned(f); ok {
+	if _, _, ok := s.Scanned(f); ok {
 		t.Error("known before it was added")
 	}
 	add(t, s, f)
-	if at, ok := s.Scanned(f); !ok || !at.Equal(when) {
+	if at, _, ok := s.Scanned(f); !ok || !at.Equal(when) {
 		t.Errorf("%v, %v", at, ok)
 	}
 	for name, change := range map[string]func(*File){
@@ -56,26 +56,26 @@ func TestStates(t *testing.T) {
 	} {
 		other := f
 		change(&other)
-		if _, ok := s.Scanned(other); ok {
+		if _, _, ok := s.Scanned(other); ok {
 			t.Errorf("another %s makes no difference", name)
 		}
 	}
 	without := f
 	without.WithArchives = false
-	if _, ok := s.Scanned(without); !ok {
+	if _, _, ok := s.Scanned(without); !ok {
 		t.Error("a scan with archives does not count for one without")
 	}
 	if err := s.Add(without, when.Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if at, ok := s.Scanned(f); !ok || !at.Equal(when.Add(time.Second)) {
+	if at, _, ok := s.Scanned(f); !ok || !at.Equal(when.Add(time.Second)) {
 		t.Error("a scan without archives replaces one with")
 	}
 	g := file(8)
 	g.WithArchives = false
 	add(t, s, g)
 	if g.WithArchives = true; true {
-		if _, ok := s.Scanned(g); ok {
+		if _, _, ok := s.Scanned(g); ok {
 			t.Error("a scan without archives counts for one with")
 		}
 	}
@@ -86,7 +86,7 @@ func TestStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s = open(t, path, Options{}); true {
-		if _, ok := s.Scanned(f); !ok {
+		if _, _, ok := s.Scanned(f); !ok {
 			t.Error("forgotten when closed")
 		}
 	}
@@ -94,7 +94,7 @@ func TestStates(t *testing.T) {
 	f.Size++
 	add(t, s, f)
 	f.Size--
-	if _, ok := s.Scanned(f); ok {
+	if _, _, ok := s.Scanned(f); ok {
 		t.Error("the previous state is still known")
 	}
 }
@@ -110,7 +110,7 @@ func TestGrowsAndForgets(t *testing.T) {
 	}
 	known := 0
 	for i := range n {
-		if _, ok := s.Scanned(file(i)); ok {
+		if _, _, ok := s.Scanned(file(i)); ok {
 			known++
 		}
 	}
@@ -127,7 +127,7 @@ func TestGrowsAndForgets(t *testing.T) {
 		t.Errorf("%d bytes", s.Size())
 	}
 	for i := 5*n - 1000; i < 5*n; i++ {
-		if _, ok := s.Scanned(file(i)); !ok {
+		if _, _, ok := s.Scanned(file(i)); !ok {
 			t.Fatalf("the new file %d is not known", i)
 		}
 	}
@@ -165,11 +165,11 @@ func TestTamperedAndDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			s = open(t, path, Options{})
-			if _, ok := s.Scanned(file(1)); ok {
+			if _, _, ok := s.Scanned(file(1)); ok {
 				t.Error("an entry of the tampered store counts")
 			}
 			add(t, s, file(1))
-			if _, ok := s.Scanned(file(1)); !ok {
+			if _, _, ok := s.Scanned(file(1)); !ok {
 				t.Error("the new store does not work")
 			}
 		})
@@ -199,14 +199,14 @@ func TestRandomDamage(t *testing.T) {
 	for i := range 2000 {
 		f := file(i)
 		f.Size++
-		if _, ok := s.Scanned(f); ok {
+		if _, _, ok := s.Scanned(f); ok {
 			t.Fatal("damage made a changed file known")
 		}
 	}
 	for i := 2000; i < 40_000; i++ { // it grows over the damage
 		add(t, s, file(i))
 	}
-	if _, ok := s.Scanned(file(39_999)); !ok {
+	if _, _, ok := s.Scanned(file(39_999)); !ok {
 		t.Error("not known")
 	}
 }
@@ -218,7 +218,7 @@ func BenchmarkScanned(b *testing.B) {
 	}
 	i := 0
 	for b.Loop() {
-		if _, ok := s.Scanned(file(i % 100_000)); !ok {
+		if _, _, ok := s.Scanned(file(i % 100_000)); !ok {
 			b.Fatal("not known")
 		}
 		i++
@@ -232,5 +232,27 @@ func BenchmarkAdd(b *testing.B) {
 	for b.Loop() {
 		add(b, s, file(i))
 		i++
+	}
+}
+
+// TestParts: how much of a file was seen is told, and a scan that saw more takes
+// its place.
+func TestParts(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "known"), Options{})
+	for _, want := range []Part{Partly, Locked, Whole} {
+		f := file(7)
+		f.Part = want
+		add(t, s, f)
+		for _, archives := range []bool{true, false} {
+			f := file(7)
+			f.WithArchives = archives
+			if _, part, ok := s.Scanned(f); !ok || part != want {
+				t.Errorf("with archives %v: part %d, %v, want %d", archives, part, ok, want)
+			}
+		}
+		f.Size++
+		if _, _, ok := s.Scanned(f); ok {
+			t.Errorf("part %d: another size makes no difference", want)
+		}
 	}
 }

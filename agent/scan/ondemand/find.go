@@ -188,25 +188,20 @@ func (r *run) unchanged(st *unix.Stat_t, volume, path string) bool {
 	if definitions == "" {
 		return false
 	}
-	f := r.knownFile(st, volume, definitions)
-	at, ok := r.m.known.Scanned(f)
-	for !ok && f.Part+1 < known.Parts {
-		f.Part++
-		at, ok = r.m.known.Scanned(f)
-	}
+	at, part, ok := r.m.known.Scanned(r.knownFile(st, volume, definitions))
 	byThis := resumed && !at.Before(r.record.Start.Truncate(time.Second)) // constant; the store has whole seconds
 	if !ok || all && !byThis {
 		return false
 	}
-	if f.Part != known.Whole {
+	if part != known.Whole {
 		r.skip(path, reasonPartly, errBefore)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f.Part != known.Whole {
+	if part != known.Whole {
 		r.record.Partly++
 	}
-	if f.Part == known.Locked {
+	if part == known.Locked {
 		r.record.Encrypted++
 	}
 	if byThis {
