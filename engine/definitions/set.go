@@ -73,7 +73,7 @@ func Open(f *os.File) (*Set, error) {
 		return nil, fmt.Errorf("mapping definitions: %w", err)
 	}
 	// The filters are read all over. Where the kernel has no large pages of files
-	// this is an error, and nothing is lost.
+	// this does nothing, or is an error, and nothing is lost.
 	_ = unix.Madvise(data, unix.MADV_HUGEPAGE)
 	s, err := parse(data)
 	if err != nil {
