@@ -93,13 +93,18 @@ func BenchmarkScan(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			candidates := 0
-			best(b, len(data), func() {
-				candidates = 0
-				m.Scan(data, 0, 0, len(data), func(uint32, int64) { candidates++ })
-			})
-			b.ReportMetric(float64(len(t))/float64(n), "B/literal")
-			b.ReportMetric(float64(candidates), "candidates")
+			for _, lanes := range append(vectorLanes(), 1) {
+				b.Run(fmt.Sprintf("lanes=%d", lanes), func(b *testing.B) {
+					m.lanes = lanes
+					candidates := 0
+					best(b, len(data), func() {
+						candidates = 0
+						m.Scan(data, 0, 0, len(data), func(uint32, int64) { candidates++ })
+					})
+					b.ReportMetric(float64(len(t))/float64(n), "B/literal")
+					b.ReportMetric(float64(candidates), "candidates")
+				})
+			}
 		})
 	}
 }

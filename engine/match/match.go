@@ -104,8 +104,8 @@ type Matcher struct {
 	salt, shortSalt uint32
 	// zeros says that a window of zeros is no atom's.
 	zeros bool
-	// plain makes scans use the portable loops only.
-	plain bool
+	// lanes is how many grams the first filters look at a time: 16, 8 or 1.
+	lanes int
 }
 
 // Emit receives a candidate: the literal's id and the absolute offset at which

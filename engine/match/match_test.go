@@ -66,16 +66,31 @@ func aligned(b []byte) []byte {
 
 // scanSplit scans data in pieces cut at the given step, as the engine does with
 // its windows.
-// It does so with and without the processor's vector instructions.
+// It does so with every kind of vector instructions that the processor has, and without.
 func scanSplit(t testing.TB, m *Matcher, data []byte, step int) []hit {
 	t.Helper()
 	portable := *m
-	portable.plain = true
-	hits, want := scanPieces(m, data, step), scanPieces(&portable, data, step)
-	if !slices.Equal(hits, want) {
-		t.Fatalf("%d candidates with vector instructions, %d without", len(hits), len(want))
+	portable.lanes = 1
+	want := scanPieces(&portable, data, step)
+	for _, lanes := range vectorLanes() {
+		vector := *m
+		vector.lanes = lanes
+		if hits := scanPieces(&vector, data, step); !slices.Equal(hits, want) {
+			t.Fatalf("%d candidates with %d lanes, %d without vector instructions", len(hits), lanes, len(want))
+		}
 	}
-	return hits
+	return want
+}
+
+// vectorLanes are the counts of lanes above one that this processor can do.
+func vectorLanes() []int {
+	switch bestLanes {
+	case 16:
+		return []int{8, 16}
+	case 8:
+		return []int{8}
+	}
+	return nil
 }
 
 func scanPieces(m *Matcher, data []byte, step int) []hit {
@@ -180,7 +195,7 @@ func TestShortFilterLetsFewPass(t *testing.T) {
 			t.Fatalf("%s: not in the short class", c.name)
 		}
 		var l list
-		n := sieveShort(true, unsafe.Pointer(&data[0]), block/shortStride, short.first, short.firstMask, m.shortSalt, &l)
+		n := sieveShort(1, unsafe.Pointer(&data[0]), block/shortStride, short.first, short.firstMask, m.shortSalt, &l)
 		if n > c.most {
 			t.Errorf("%s: %d of %d positions pass, expected at most %d", c.name, n, block/shortStride, c.most)
 		}

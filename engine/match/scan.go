@@ -104,7 +104,7 @@ func (s *scan) long(i, end int) {
 	}
 	data := s.buf[i : end+slack-stride]
 	list := &s.list
-	n := sieveLong(s.m.plain, unsafe.Pointer(unsafe.SliceData(data)), (end-i+stride-1)/stride, c.first, c.firstMask, s.m.salt, list)
+	n := sieveLong(s.m.lanes, unsafe.Pointer(unsafe.SliceData(data)), (end-i+stride-1)/stride, c.first, c.firstMask, s.m.salt, list)
 	k := 0
 	for _, p := range list[:n] {
 		w, bits := secondBits(hashLong(le64(data[int(p)*stride:])))

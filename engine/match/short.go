@@ -373,7 +373,7 @@ func (s *scan) short(i, end int) {
 	m := s.m
 	c := &m.classes[classShort]
 	data := s.buf[i : end+slack-shortStride]
-	n := sieveShort(m.plain, unsafe.Pointer(unsafe.SliceData(data)), (end-i+1)/2, c.first, c.firstMask, m.shortSalt, &s.list)
+	n := sieveShort(m.lanes, unsafe.Pointer(unsafe.SliceData(data)), (end-i+1)/2, c.first, c.firstMask, m.shortSalt, &s.list)
 	for from := 0; from < n; from += shortBatch {
 		for _, x := range s.shortGrams(c, data, s.list[from:min(from+shortBatch, n)]) {
 			s.shortBucket(c, i+int(x/forms)*shortStride, form(x%forms))

@@ -5,10 +5,10 @@ import "unsafe"
 // The first filters. Each goes over a block of data and lists which grams may
 // be indexed, without a branch that depends on the data. They are the innermost
 // loops of a scan and check no bounds: the callers make sure that slack bytes
-// follow the last position, that the list has room for all of a block and eight
+// follow the last position, that the list has room for all of a block and sixteen
 // more, and Load that masks stay inside the filters.
 //
-// On amd64 with AVX2 they look at eight grams at a time (sieve_amd64.s); the
+// On amd64 they look at eight or sixteen grams at a time (sieve_amd64.go); the
 // results are the same.
 
 const (
@@ -17,7 +17,7 @@ const (
 )
 
 // list is the numbers of the grams of a block that passed a filter.
-type list [block + 8]uint16
+type list [block + 16]uint16
 
 // firstHash is the hash of a long gram for the first filter: the places of its
 // two bits are in the upper ten bits, the word in the lower ones. The salt is the
@@ -39,9 +39,13 @@ func firstBits(h uint32) uint32 { return 1<<(h>>27) | 1<<(h<<5>>27) }
 
 // sieveLong lists those of count grams at data, stride bytes apart, that the
 // filter lets pass, and returns how many.
-func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
+func sieveLong(lanes int, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
 	p, from, n := unsafe.Pointer(unsafe.SliceData(first)), 0, 0
-	if vector && !plain {
+	switch lanes {
+	case 16:
+		from = count &^ 15
+		n = sieveLongWide(data, count/16, p, mask, salt, unsafe.Pointer(l))
+	case 8:
 		from = count &^ 7
 		n = sieveLongVector(data, count/8, p, mask, salt, &pack, unsafe.Pointer(l))
 	}
@@ -66,9 +70,13 @@ func sieveLong(plain bool, data unsafe.Pointer, count int, first []uint32, mask,
 
 // sieveShort is sieveLong for the grams of the short class, shortStride bytes
 // apart.
-func sieveShort(plain bool, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
+func sieveShort(lanes int, data unsafe.Pointer, count int, first []uint32, mask, salt uint32, l *list) int {
 	p, from, n := unsafe.Pointer(unsafe.SliceData(first)), 0, 0
-	if vector && !plain {
+	switch lanes {
+	case 16:
+		from = count &^ 15
+		n = sieveShortWide(data, count/16, p, mask, salt, unsafe.Pointer(l))
+	case 8:
 		from = count &^ 7
 		n = sieveShortVector(data, count/8, p, mask, salt, &pack, unsafe.Pointer(l))
 	}

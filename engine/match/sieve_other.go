@@ -4,7 +4,10 @@ package match
 
 import "unsafe"
 
-const vector = false
+const (
+	vector    = false
+	bestLanes = 1
+)
 
 var pack [256][16]byte
 
@@ -13,6 +16,14 @@ func sieveLongVector(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, *[256]
 }
 
 func sieveShortVector(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, *[256][16]byte, unsafe.Pointer) int {
+	return 0
+}
+
+func sieveLongWide(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, unsafe.Pointer) int {
+	return 0
+}
+
+func sieveShortWide(unsafe.Pointer, int, unsafe.Pointer, uint32, uint32, unsafe.Pointer) int {
 	return 0
 }
 

@@ -84,7 +84,7 @@ func Load(b []byte) (*Matcher, error) {
 	if uintptr(unsafe.Pointer(&b[0]))%8 != 0 {
 		return nil, fmt.Errorf("%w: not aligned to eight bytes", ErrFormat)
 	}
-	m := &Matcher{salt: binary.LittleEndian.Uint32(b[4:]), shortSalt: binary.LittleEndian.Uint32(b[8:])}
+	m := &Matcher{salt: binary.LittleEndian.Uint32(b[4:]), shortSalt: binary.LittleEndian.Uint32(b[8:]), lanes: bestLanes}
 	n, err := 0, error(nil)
 	for i := range m.classes {
 		c := &m.classes[i]
