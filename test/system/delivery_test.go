@@ -150,8 +150,7 @@ func (n *numbered) stored() map[string]int {
 	}
 	time.Sleep(time.Until(n.last.Add(1500 * time.Millisecond)))
 	defer func() { n.last = time.Now() }()
-	for !n.hunt.run(fmt.Sprintf("DeviceFileEvents | where ActionType == 'FileCreated' and FolderPath startswith %q | summarize Times = count() by FileName", n.dir+"/"), &rows) {
-	}
+	n.hunt.run(fmt.Sprintf("DeviceFileEvents | where ActionType == 'FileCreated' and FolderPath startswith %q | summarize Times = count() by FileName", n.dir+"/"), &rows)
 	times := map[string]int{}
 	for _, r := range rows {
 		times[r.FileName] = r.Times
@@ -287,28 +286,35 @@ func TestKilledBetweenSendingAndAcknowledgement(t *testing.T) {
 	t.Logf("%d events", n.made)
 }
 
-// run runs a query and decodes its rows into results; false when the portal is
-// busy.
-func (h *hunt) run(query string, results any) bool {
+// run runs a query and decodes its rows into results.
+func (h *hunt) run(query string, results any) {
 	h.p.t.Helper()
 	body, err := json.Marshal(map[string]string{"Query": query})
 	if err != nil {
 		h.p.t.Fatal(err)
 	}
 	status, out := h.do(http.MethodPost, "/api/advancedqueries/run", string(body))
-	if status == http.StatusTooManyRequests {
-		time.Sleep(2 * time.Second)
-		return false
-	}
 	answer := struct{ Results any }{results}
 	if err := json.Unmarshal(out, &answer); err != nil || status != http.StatusOK {
 		h.p.t.Fatalf("%d %s", status, out)
 	}
-	return true
 }
 
-// do makes a call and returns status and body.
-func (h *hunt) do(method, path, body string) (int, []byte) {
+// do makes a call and returns status and body. It waits as long as the portal
+// takes no more requests in this minute.
+func (h *hunt) do(method, path, body string) (status int, out []byte) {
+	h.p.t.Helper()
+	h.p.until("the portal takes a request", func() error {
+		if status, out = h.once(method, path, body); status == http.StatusTooManyRequests {
+			time.Sleep(2 * time.Second)
+			return fmt.Errorf("%d %s", status, out)
+		}
+		return nil
+	})
+	return status, out
+}
+
+func (h *hunt) once(method, path, body string) (int, []byte) {
 	h.p.t.Helper()
 	req, err := http.NewRequest(method, "https://"+h.p.portalAddr+path, strings.NewReader(body))
 	if err != nil {

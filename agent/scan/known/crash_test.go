@@ -34,7 +34,8 @@ func grow(dir string, acknowledge func(string)) error {
 // first is where the child begins; the numbers below are for the test.
 const first = 1_000_000
 
-// crowdedStore returns a store that is about to grow.
+// crowdedStore returns a store that is about to grow: in at most 64 entries, as
+// many as there are between two copies of it, plus those until it is full.
 func crowdedStore(t *testing.T) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "known")
@@ -91,7 +92,7 @@ func TestKilledAtEveryWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	late := crash.Each(t, "grow", crash.Options{Prepare: crowded, Every: 19}, check)
+	late := crash.Each(t, "grow", crash.Options{Prepare: crowded, Every: 9}, check)
 	if early.Kills != 10 || early.Calls["renameat"] != 1 || late.Kills < 10 {
 		t.Errorf("the test shows little: %+v, %+v", early, late)
 	}
