@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/event"
 )
 
 // wire passes connections on to the first portal that takes them, and can keep the
@@ -124,6 +126,9 @@ type numbered struct {
 	dir  string
 	made int
 	last time.Time // of a question: the portal takes some in a minute only
+
+	mu       sync.Mutex
+	reported map[string]bool // by the agent that is followed
 }
 
 func numberedName(n int) string { return fmt.Sprintf("event-%05d", n) }
@@ -184,19 +189,63 @@ func (n *numbered) untilStored() {
 	})
 }
 
+// follow has the agent tell what it reports, as long as it lives.
+func (n *numbered) follow() {
+	n.p.t.Helper()
+	cmd := exec.CommandContext(n.p.t.Context(), filepath.Join(n.p.bin, "bulwark"), "--root", n.p.root,
+		"edr", "events", "--follow", "--action", event.FileCreated, "--text", n.dir+"/", "--output", "json")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		n.p.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lines := json.NewDecoder(out); ; {
+			var e event.Event
+			if err := lines.Decode(&e); err != nil {
+				return // the agent was killed
+			}
+			n.mu.Lock()
+			n.reported[e.File.FileName] = true
+			n.mu.Unlock()
+		}
+	}()
+	n.p.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+		_ = cmd.Wait()
+	})
+	n.p.until("the agent tells what it reports", func() error {
+		name := n.next()
+		time.Sleep(time.Second)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !n.reported[name] {
+			return fmt.Errorf("%s is not among %d", name, len(n.reported))
+		}
+		return nil
+	})
+}
+
 // untilOnDisk waits until what was made is on the agent's disk, since what is in
-// its memory cannot outlive it.
+// its memory cannot outlive it. Events may overtake one another while many wait
+// until their files were read, so that the last one says nothing of the others.
 func (n *numbered) untilOnDisk() {
 	n.p.t.Helper()
-	n.p.until("the last event is reported", func() error {
-		name := n.next()
-		for range 20 {
-			if r := n.p.run("edr", "events", "--text", name); r.status == 0 && strings.Contains(r.stdout, name) {
-				return nil
+	stored := n.stored() // those before it was followed, too
+	n.p.until("all events are reported", func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, name := range n.missing(stored) {
+			if !n.reported[name] {
+				return fmt.Errorf("no event of %s; the agent tells of losses:\n%s", name, n.p.run("health", "--details", "edr").stdout)
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
-		return fmt.Errorf("no event of %s", name)
+		return nil
 	})
 	// Nothing is acknowledged meanwhile. Each second all that is in memory is
 	// written, in at most three records or so.
@@ -220,10 +269,11 @@ func TestKilledBetweenSendingAndAcknowledgement(t *testing.T) {
 	p.portalCommand("onboarding", "create", "--portal-url", "https://"+w.Addr().String(), "--out", p.dirs.Onboarding())
 	p.startAgent()
 	p.untilHealthy()
-	n := &numbered{p: p, hunt: newHunt(p), dir: filepath.Join(p.root, "numbered")}
+	n := &numbered{p: p, hunt: newHunt(p), dir: filepath.Join(p.root, "numbered"), reported: map[string]bool{}}
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	n.follow()
 	for _, victim := range [][]string{{"bulwarkd", "run"}, {"bulwark-portal", "serve"}} {
 		n.untilStored()
 		w.silence()
