@@ -130,6 +130,9 @@ func daemon(args []string) int {
 		// memory that the agent takes from its host.
 		debug.SetGCPercent(50)
 	}
+	if err := calmMonitor(); err != nil && *console {
+		fmt.Fprintln(os.Stderr, "bulwarkd: timers of the runtime:", err) // older kernels than 4.6 have none such; it costs a little
+	}
 	if err := agent.Run(ctx, opts); err != nil {
 		fmt.Fprintln(os.Stderr, "bulwarkd:", err)
 		return exitFailure

@@ -127,6 +127,7 @@ func TestResponseActions(t *testing.T) {
 
 	// Processes. The program is a copy, so that its hash is of nobody else.
 	program := filepath.Join(n.watch, "sleeper")
+	var began time.Time // of the last one
 	sleeper := func() (pid int, exited chan error) {
 		t.Helper()
 		data, err := os.ReadFile("/bin/sleep")
@@ -140,6 +141,7 @@ func TestResponseActions(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		began = time.Now()
 		exited = make(chan error, 1)
 		go func() { exited <- cmd.Wait() }()
 		t.Cleanup(func() { _ = cmd.Process.Kill() })
@@ -161,7 +163,7 @@ func TestResponseActions(t *testing.T) {
 	sum := sha256Hex(data)
 	o.fails("stopProcess", fmt.Sprintf(`,"ProcessId":%d,"Sha256":"%s"`, pid, strings.Repeat("0", 64)), "runs another program")
 	o.fails("stopProcess", fmt.Sprintf(`,"ProcessId":%d,"ProcessCreationTime":"2020-01-01T00:00:00Z"`, pid), "another one by now")
-	o.succeeds("stopProcess", fmt.Sprintf(`,"ProcessId":%d,"Sha256":"%s","ProcessCreationTime":"%s"`, pid, sum, time.Now().UTC().Format(time.RFC3339Nano)), "ended")
+	o.succeeds("stopProcess", fmt.Sprintf(`,"ProcessId":%d,"Sha256":"%s","ProcessCreationTime":"%s"`, pid, sum, began.UTC().Format(time.RFC3339Nano)), "ended")
 	gone("stopProcess", exited)
 
 	// Files: found by the hash of what runs, ended, moved, and put back.
