@@ -44,7 +44,7 @@ func (p *product) samples() []string {
 func TestAntivirusForUsersAndPortal(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	const words = "EIGHTEEN SILVER OTTERS"
+	words := badWords("eighteen silver otters")
 	p.write(filepath.Join(p.dirs.Definitions(), "own.ndb"), fmt.Sprintf("Own.Test.Body:0:*:%x\n", words))
 	p.must("definitions", "reload")
 

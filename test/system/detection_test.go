@@ -240,15 +240,16 @@ func TestScanIsCancelled(t *testing.T) {
 func TestUsersOwnSignatures(t *testing.T) {
 	t.Parallel()
 	p := start(t)
+	bird, llama := badWords("seventeen green parrots"), badWords("nineteen blue llamas")
 	content := map[string]string{
 		"hash": "bulwark system test: found by its hash",
-		"body": "bulwark system test: found by the words SEVENTEEN GREEN PARROTS",
-		"yara": "bulwark system test: found by the words NINETEEN BLUE LLAMAS",
+		"body": "bulwark system test: found by the words " + bird,
+		"yara": "bulwark system test: found by the words " + llama,
 	}
 	defs := p.dirs.Definitions()
 	p.write(filepath.Join(defs, "own.hdb"), fmt.Sprintf("%x:%d:Own.Test.Hash\n", md5.Sum([]byte(content["hash"])), len(content["hash"])))
-	p.write(filepath.Join(defs, "own.ndb"), fmt.Sprintf("Own.Test.Body:0:*:%x\n", "SEVENTEEN GREEN PARROTS"))
-	p.write(filepath.Join(defs, "own.yar"), `rule own_test_yara { strings: $a = "NINETEEN BLUE LLAMAS" condition: $a }`+"\n")
+	p.write(filepath.Join(defs, "own.ndb"), fmt.Sprintf("Own.Test.Body:0:*:%x\n", bird))
+	p.write(filepath.Join(defs, "own.yar"), fmt.Sprintf("rule own_test_yara { strings: $a = %q condition: $a }\n", llama))
 	p.must("definitions", "reload")
 	for kind, want := range map[string]string{"hash": "Own.Test.Hash", "body": "Own.Test.Body", "yara": "own_test_yara"} {
 		file := filepath.Join(t.TempDir(), kind)
@@ -263,7 +264,7 @@ func TestUsersOwnSignatures(t *testing.T) {
 
 	// A file that does not parse is named, and everything else stays in force.
 	broken := filepath.Join(defs, "broken.ndb")
-	p.write(broken, fmt.Sprintf("Fine.One:0:*:%x\nnot a signature\n", "TWENTY-ONE RED HERONS"))
+	p.write(broken, fmt.Sprintf("Fine.One:0:*:%x\nnot a signature\n", badWords("twenty-one red herons")))
 	r := p.run("definitions", "reload")
 	if said := r.stdout + r.stderr; !strings.Contains(said, "broken.ndb:2") {
 		t.Errorf("the message does not name file and line: %q", said)

@@ -37,7 +37,7 @@ func keysOf(v any, above string, into map[string]bool) {
 func TestPrivacy(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	const words = "NINETEEN COPPER HERONS"
+	words := badWords("nineteen copper herons")
 	p.write(filepath.Join(p.dirs.Definitions(), "own.ndb"), fmt.Sprintf("Own.Test.Body:0:*:%x\n", words))
 	p.must("definitions", "reload")
 	const secret = "/srv/folder-of-a-secret-customer"

@@ -264,6 +264,11 @@ func (p *product) run(args ...string) result {
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
+// badWords makes words for a signature that no other file has, this program
+// included: an agent looks through the programs that run when its definitions
+// change, and would move it away.
+func badWords(words string) string { return strings.ToUpper(words) }
+
 // must is run for a command that has to succeed; it returns the output.
 func (p *product) must(args ...string) string {
 	p.t.Helper()
