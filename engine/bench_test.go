@@ -2,8 +2,12 @@ package engine
 
 import (
 	"context"
+	"encoding/base64"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -96,6 +100,49 @@ func BenchmarkTexts(b *testing.B) {
 		total += seen
 	}
 	b.ReportMetric(float64(total)/1e6/(processorTime(b)-start).Seconds(), "MB/cpu-s")
+}
+
+// BenchmarkEncodedTexts scans files of 100 KB with the rules that we ship: random bytes,
+// these as base64 in one line and in lines of 76, words, and letters in lines of
+// about 17, which may all be base64.
+func BenchmarkEncodedTexts(b *testing.B) {
+	e, _ := compile(b, definitions.Source{Path: "../content/yara"})
+	const size = 100 << 10
+	rng := rand.New(rand.NewPCG(1, 2))
+	of := func(next func() byte) []byte {
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = next()
+		}
+		return data
+	}
+	random := of(func() byte { return byte(rng.Uint32()) })
+	line := base64.StdEncoding.EncodeToString(random)
+	var lines strings.Builder
+	for chunk := range slices.Chunk([]byte(line), 76) {
+		lines.Write(append(slices.Clip(chunk), '\n'))
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+	}{
+		{"random", random},
+		{"base64", []byte(line[:size])},
+		{"lines", []byte(lines.String()[:size])},
+		{"words", of(func() byte { return "etaoinshrdlu \n"[rng.IntN(14)] })},
+		{"short", of(func() byte { return "abcdefghijklmnop\n"[rng.IntN(17)] })},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			start, total := processorTime(b), 0
+			for b.Loop() {
+				if _, err := e.Scan(context.Background(), sliceReader(c.data), size, Options{Archives: true}); err != nil {
+					b.Fatal(err)
+				}
+				total += size
+			}
+			b.ReportMetric(float64(total)/1e6/(processorTime(b)-start).Seconds(), "MB/cpu-s")
+		})
+	}
 }
 
 func processorTime(b *testing.B) time.Duration {

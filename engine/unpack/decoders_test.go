@@ -106,6 +106,43 @@ func testWalker(b *Budget) *Walker {
 	return &Walker{ctx: context.Background(), budget: b, note: func(verdict.Limit) {}, visit: func(Object) error { return nil }}
 }
 
+// Groups of four letters give what the letters one by one give.
+func FuzzBase64(f *testing.F) {
+	f.Add([]byte("dGhl IGNv\nbnRl*bnQ=QUJD"))
+	f.Add([]byte("dGhlI=GNvbnQ==\nbn\nRlbnQ"))
+	f.Add([]byte(strings.Repeat("QUJDRA==QUJDREVGR0hJQ_-\r\n", 100)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 64<<10 {
+			return
+		}
+		var want []byte
+		acc, n := uint32(0), 0
+		group := func() {
+			if n > 1 {
+				v := acc << (6 * (4 - n))
+				want = append(want, []byte{byte(v >> 16), byte(v >> 8), byte(v)}[:n-1]...)
+			}
+			acc, n = 0, 0
+		}
+		for _, c := range text {
+			if v := base64Table[c]; v < 64 {
+				acc = acc<<6 | uint32(v)
+				n++
+			}
+			if n == 4 || c == '=' {
+				group()
+			}
+		}
+		group()
+		m, release, err := testWalker(NewBudget(1<<20, 10, 2<<20, 250, time.Time{})).decode(func(out *sink) error { return decodeBase64(text, out) })
+		defer release()
+		got := make([]byte, m.size)
+		if n, _ := m.ReadAt(got, 0); err != nil || n != len(got) || !bytes.Equal(got, want) {
+			t.Errorf("%v, %d bytes %q, want %d %q", err, len(got), got, len(want), want)
+		}
+	})
+}
+
 // Every decoder ends on any input: within its output limit and without a panic.
 func FuzzDecoders(f *testing.F) {
 	for i := range decoders {

@@ -14,6 +14,8 @@ const (
 	// without a gap: the first line of a broken one has 60, the shortest one of
 	// %NN has 72.
 	minSpan = 60
+	// longLine is how often it is worth a try whether a line of letters is long.
+	longLine = 16
 	// maxRuns bounds how many runs of one text are decoded.
 	maxRuns = 256
 )
@@ -35,6 +37,7 @@ const (
 	letterBase64             // of base64 or its form for URLs
 	letterPad
 	letterEscape // begins an escape
+	letterSpan   // of base64, or begins an escape
 )
 
 var letters = func() (t [256]byte) {
@@ -43,13 +46,36 @@ var letters = func() (t [256]byte) {
 			t[c] |= letterHex
 		}
 		if base64Table[c] != 0xff {
-			t[c] |= letterBase64
+			t[c] |= letterBase64 | letterSpan
 		}
 	}
 	t['='] = letterPad
-	t['\\'], t['%'] = letterEscape, letterEscape
+	t['\\'], t['%'] = letterEscape|letterSpan, letterEscape|letterSpan
 	return t
 }()
+
+// leading is how many letters text begins with that are of a class (one bit), at most
+// most, and the classes that all of them have.
+func leading(text []byte, class byte, most int) (n int, all byte) {
+	text = text[:min(len(text), most)]
+	all = 0xff
+	for ; len(text)-n >= 8; n += 8 {
+		t := text[n:][:8]
+		l := letters[t[0]] & letters[t[1]] & letters[t[2]] & letters[t[3]] & letters[t[4]] & letters[t[5]] & letters[t[6]] & letters[t[7]]
+		if l&class == 0 {
+			break
+		}
+		all &= l
+	}
+	for ; n < len(text); n++ {
+		l := letters[text[n]]
+		if l&class == 0 {
+			break
+		}
+		all &= l
+	}
+	return n, all
+}
 
 // encodedRuns decodes runs without gaps (line ends are allowed in base64). The
 // result is a member when it is something that a file can be: text or a known
@@ -69,19 +95,23 @@ func (w *Walker) encodedRuns(text []byte) error {
 		if probe >= len(text) {
 			return nil
 		}
-		if letters[text[probe]]&(letterBase64|letterEscape) == 0 {
+		if letters[text[probe]]&letterSpan == 0 {
 			i = probe + 1
 			continue
 		}
 		start := probe
-		for start > i && letters[text[start-1]]&(letterBase64|letterEscape) != 0 {
+		for start > i && letters[text[start-1]]&letterSpan != 0 {
 			start--
 		}
 		// A long span is taken in pieces, so that the context is asked between them. A
 		// rest that is too short for a span begins no run.
-		end, most := probe+1, min(len(text), probe+checkEvery)
-		for end < most && letters[text[end]]&(letterBase64|letterEscape) != 0 {
+		end := probe + 1
+		for near := min(len(text), probe+8); end < near && letters[text[end]]&letterSpan != 0; {
 			end++
+		}
+		if end == probe+8 {
+			more, _ := leading(text[end:], letterSpan, checkEvery-8)
+			end += more
 		}
 		if end-start < minSpan {
 			i = end + 1
@@ -155,6 +185,11 @@ func (w *Walker) runEnd(text []byte, i int) (end int, hex bool, err error) {
 		if l&letterBase64 != 0 {
 			class &= l
 			end++
+			if end&(longLine-1) == 0 {
+				n, all := leading(text[end:], letterBase64, checkEvery)
+				class &= all
+				end += n
+			}
 			continue
 		}
 		// A line that is broken goes on if it was long.

@@ -188,3 +188,24 @@ func TestYEncStarts(t *testing.T) {
 		}
 	}
 }
+
+// leading is a loop over single letters, eight at a time.
+func TestLeading(t *testing.T) {
+	r := rand.New(rand.NewSource(6))
+	for range need.Rounds(20000, 2000) {
+		text := make([]byte, r.Intn(60))
+		for i := range text {
+			text[i] = "09afAFgzGZ+/-_=%\\\n"[r.Intn(10+r.Intn(9))]
+		}
+		class := []byte{letterHex, letterBase64, letterSpan, letterEscape}[r.Intn(4)]
+		most := r.Intn(70)
+		n, all := 0, byte(0xff)
+		for n < min(len(text), most) && letters[text[n]]&class != 0 {
+			all &= letters[text[n]]
+			n++
+		}
+		if gotN, gotAll := leading(text, class, most); gotN != n || gotAll != all {
+			t.Fatalf("%q, class %x, most %d: %d of classes %x, want %d of %x", text, class, most, gotN, gotAll, n, all)
+		}
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/bulwarkhq/bulwark/engine/match"
 )
 
 // The encodings that carry files through text. Each decodes as much as it can
@@ -30,13 +32,33 @@ func decodeBase64(text []byte, out *sink) error {
 	acc, n := uint32(0), 0
 	var buf [3 * 256]byte
 	used := 0
-	for _, c := range text {
+	for len(text) > 0 {
+		// Whole groups of four letters, as nearly all are.
+		for n == 0 && len(text) >= 4 && used <= len(buf)-3 {
+			a, b, c, d := base64Table[text[0]], base64Table[text[1]], base64Table[text[2]], base64Table[text[3]]
+			if (a|b|c|d)&0xc0 != 0 {
+				break
+			}
+			buf[used], buf[used+1], buf[used+2] = a<<2|b>>4, b<<4|c>>2, c<<6|d
+			used += 3
+			text = text[4:]
+		}
+		if used > len(buf)-3 {
+			if _, err := out.Write(buf[:used]); err != nil {
+				return err
+			}
+			used = 0
+		}
+		if len(text) == 0 {
+			break
+		}
+		c := text[0]
+		text = text[1:]
 		if c == '=' {
 			if n > 1 {
 				v := acc << (6 * (4 - n))
-				k := used + n - 1
 				buf[used], buf[used+1] = byte(v>>16), byte(v>>8)
-				used = k
+				used += n - 1
 			}
 			acc, n = 0, 0
 		} else if v := base64Table[c]; v != 0xff {
@@ -47,12 +69,12 @@ func decodeBase64(text []byte, out *sink) error {
 				acc, n = 0, 0
 			}
 		}
-		if used > len(buf)-3 {
-			if _, err := out.Write(buf[:used]); err != nil {
-				return err
-			}
-			used = 0
+	}
+	if used > len(buf)-3 {
+		if _, err := out.Write(buf[:used]); err != nil {
+			return err
 		}
+		used = 0
 	}
 	if n > 1 {
 		v := acc << (6 * (4 - n))
@@ -396,12 +418,18 @@ const (
 // headers: uuencode, yEnc, BinHex.
 func (w *Walker) textMembers(text []byte) error {
 	checked := 0
+	// Every third byte of some texts is a b, which bytes.Index looks for first.
+	begin := match.NewFinder([]byte("begin"), nil)
 	for at := 0; ; {
-		i := bytes.Index(text[at:], []byte("begin"))
+		i := -1
+		begin.Find(text, at, len(text), func(place int) bool {
+			i = place
+			return false
+		})
 		if i < 0 {
 			break
 		}
-		at += i
+		at = i
 		if at-checked > checkEvery {
 			checked = at
 			if err := w.check(); err != nil {
