@@ -159,6 +159,8 @@ func (a *Agent) antivirusDetails(st onaccess.Stats) []api.Field {
 		{Name: "longest_held_ms", Value: st.LongestHeld.Milliseconds()},
 		{Name: "guard_running", Value: st.Guarded},
 		{Name: "released_by_guard", Value: st.ReleasedByGuard},
+		{Name: "taken_over_from_guard", Value: st.TakenOver},
+		{Name: "lost_by_guard", Value: st.LostByGuard},
 		{Name: "allowed_queue_full", Value: st.QueueFull},
 		{Name: "allowed_saturated", Value: st.AllowedSaturated},
 		{Name: "allowed_scanner_stalled", Value: st.AllowedStalled},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -24,7 +25,7 @@ type guardian struct {
 	done chan struct{}
 	pid  atomic.Int64 // 0: it does not run
 
-	released, drained uint64 // what was counted of the page's
+	counted guard.Counts // what is dealt with of the page's
 }
 
 // Pauses before a guard that has ended is started again.
@@ -105,12 +106,16 @@ func (w *Watcher) runGuard(ctx context.Context, k *guardian, running func()) err
 	}
 	in := os.NewFile(uintptr(life[0]), "guard")
 	defer in.Close()
+	out, err := socketConn(life[1])
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	fds := []int{int(k.file.Fd())}
 	for _, g := range w.groups {
 		fds = append(fds, g.fd)
 	}
-	if err := unix.Sendmsg(life[1], []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
-		unix.Close(life[1])
+	if _, _, err := out.WriteMsgUnix([]byte{0}, unix.UnixRights(fds...), nil); err != nil {
 		return fmt.Errorf("hand over to the guard: %w", err)
 	}
 	cmd := &exec.Cmd{
@@ -118,7 +123,6 @@ func (w *Watcher) runGuard(ctx context.Context, k *guardian, running func()) err
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if err := w.cfg.Guard(cmd); err != nil {
-		unix.Close(life[1])
 		return fmt.Errorf("start it: %w", err)
 	}
 	in.Close() // the guard's end is its own
@@ -126,23 +130,37 @@ func (w *Watcher) runGuard(ctx context.Context, k *guardian, running func()) err
 	w.TrustPID(pid)
 	k.pid.Store(int64(pid))
 	running()
+	go w.takeOver(out) // until the socket is closed
 	// It ends when the socket is closed; a guard that does not is killed.
-	ending := context.AfterFunc(ctx, func() {
-		unix.Close(life[1])
+	defer context.AfterFunc(ctx, func() {
+		out.Close()
 		time.Sleep(guardEnd)
 		_ = cmd.Process.Kill() // nothing, when it has ended
-	})
+	})()
 	// Its number is not trusted any more when it can be used again.
 	waitExited(pid)
 	k.pid.Store(0)
 	w.UntrustPID(pid)
-	if ending() {
-		unix.Close(life[1])
-	}
 	if err := cmd.Wait(); err != nil {
 		return err
 	}
 	return errors.New("exit status 0")
+}
+
+// socketConn makes a connection of a socket; the descriptor is its own.
+func socketConn(fd int) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "daemon")
+	defer f.Close() // FileConn duplicates it
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("socket to the guard: %w", err)
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("socket to the guard: not a local one")
+	}
+	return conn, nil
 }
 
 // waitExited returns when a child has ended and before it is collected.
@@ -176,15 +194,18 @@ func (w *Watcher) beat(now time.Time) {
 	if patience := w.limits.open(); w.answers(now, patience) {
 		k.page.Beat(w.guardTime(now), patience)
 	}
-	released, drained := k.page.Released()
-	if n := released - k.released; n > 0 {
+	counts := k.page.Counts()
+	if n := counts.Released - k.counted.Released; n > 0 {
 		w.n.missed.Add(n)
 		w.notice(fmt.Sprintf("%d accesses were not answered in time; the guard has allowed them", n))
 	}
-	if drained != k.drained {
+	if counts.Drained != k.counted.Drained {
 		w.Forget() // a CLOSE_WRITE may be among what the guard took
 	}
-	k.released, k.drained = released, drained
+	if n := counts.Lost - k.counted.Lost; n > 0 {
+		w.notice(fmt.Sprintf("%d files that the guard let pass are scanned only when they are opened again", n))
+	}
+	k.counted = counts
 }
 
 // answers reports whether the loops that answer accesses do their work: none is
@@ -205,11 +226,10 @@ func (w *Watcher) answers(now time.Time, patience time.Duration) bool {
 	return true
 }
 
-func (w *Watcher) guarded() (runs bool, released uint64) {
+func (w *Watcher) guarded() (runs bool, counts guard.Counts) {
 	k := w.guardian.Load()
 	if k == nil {
-		return false, 0
+		return false, guard.Counts{}
 	}
-	released, _ = k.page.Released()
-	return k.pid.Load() != 0, released
+	return k.pid.Load() != 0, k.page.Counts()
 }

@@ -300,13 +300,21 @@ func median(d []time.Duration) time.Duration {
 // it is ready. It is killed with the test, or after a minute.
 func startDaemon(t testing.TB, dir string, env ...string) *exec.Cmd {
 	t.Helper()
+	cmd, _ := startTalkingDaemon(t, dir, env...)
+	return cmd
+}
+
+// startTalkingDaemon also returns what the daemon prints.
+func startTalkingDaemon(t testing.TB, dirs string, env ...string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = slices.Concat(os.Environ(), []string{helperEnv + "=daemon", "BULWARK_ONACCESS_DIR=" + dir}, env)
+	cmd.Env = slices.Concat(os.Environ(), []string{helperEnv + "=daemon", "BULWARK_ONACCESS_DIR=" + dirs}, env)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := bufio.NewReader(pipe)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -316,10 +324,10 @@ func startDaemon(t testing.TB, dir string, env ...string) *exec.Cmd {
 		cmd.Wait()
 		deadman.Stop()
 	})
-	if _, err := out.Read(make([]byte, 1)); err != nil {
+	if _, err := out.ReadByte(); err != nil {
 		t.Fatalf("the daemon does not get ready: %v", err)
 	}
-	return cmd
+	return cmd, out
 }
 
 // process is a running accessor.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -20,7 +21,8 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // helperDaemon is a daemon whose scanner never answers and whose deadline is
-// far away. It ends by itself after 30 seconds, killed or not.
+// far away. With BULWARK_ONACCESS_SCANNING it scans, and prints a line for what it
+// finds. It ends by itself after 30 seconds, killed or not.
 func helperDaemon() {
 	time.AfterFunc(30*time.Second, func() { os.Exit(3) })
 	deadline := 10 * time.Minute
@@ -34,13 +36,21 @@ func helperDaemon() {
 	if d, err := time.ParseDuration(os.Getenv("BULWARK_ONACCESS_DEADLINE")); err == nil {
 		deadline = d
 	}
-	w, err := New(Config{
+	cfg := Config{
 		Log: discard(), Deadline: deadline, Guard: testGuard,
-		OnlyMounts: []string{os.Getenv("BULWARK_ONACCESS_DIR")},
+		OnlyMounts: filepath.SplitList(os.Getenv("BULWARK_ONACCESS_DIR")),
 		Scan: func(context.Context, *os.File, Access) (verdict.Verdict, error) {
 			select {}
 		},
-	})
+	}
+	if os.Getenv("BULWARK_ONACCESS_SCANNING") != "" {
+		cfg.Scan = new(scanner).scan
+		cfg.OnDetection = func(d Detection) {
+			d.File.Close()
+			fmt.Printf("%v %s late %v denied %v\n", d.Access.Kind, d.Access.Path, d.Late, d.Denied)
+		}
+	}
+	w, err := New(cfg)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -293,7 +293,9 @@ func (w *Watcher) Stats(top int) Stats {
 		s.Processes, s.Files = w.processes.top(top), w.paths.top(top)
 	}
 	s.Events = s.Opens + s.Execs + s.CloseWrites
-	s.Guarded, s.ReleasedByGuard = w.guarded()
+	guarded, counts := w.guarded()
+	s.Guarded, s.ReleasedByGuard, s.LostByGuard = guarded, counts.Released, counts.Lost
+	s.TakenOver = w.n.takenOver.Load()
 	for _, g := range w.groups {
 		s.LongestHeld = max(s.LongestHeld, time.Duration(g.longest.Load()))
 	}

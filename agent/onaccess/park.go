@@ -44,7 +44,11 @@ func (w *Watcher) unpark(p *pending) error {
 	if p.parked == nil {
 		return nil
 	}
-	point, known := (*w.points.Load())[p.parked.mount]
+	var point string
+	known := false
+	if points := w.points.Load(); points != nil {
+		point, known = (*points)[p.parked.mount]
+	}
 	if !known {
 		return fmt.Errorf("%s: its mount is gone", p.parked.path)
 	}

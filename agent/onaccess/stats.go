@@ -57,9 +57,13 @@ type Stats struct {
 	Held       int `json:"held"`
 	Readers    int `json:"readers"`
 	// Guarded: the guard process runs. ReleasedByGuard counts the accesses that
-	// it allowed because this process did not answer in time.
+	// it allowed because this process did not answer in time, TakenOver the files
+	// that it handed over, which this process had never seen, to be scanned in the
+	// background, and LostByGuard those that it could not.
 	Guarded         bool          `json:"guarded"`
 	ReleasedByGuard uint64        `json:"released_by_guard"`
+	TakenOver       uint64        `json:"taken_over_from_guard"`
+	LostByGuard     uint64        `json:"lost_by_guard"`
 	StuckScans      int           `json:"stuck_scans"`
 	Stalled         bool          `json:"stalled"`   // the scanner does not answer
 	Saturated       bool          `json:"saturated"` // only executions are held
@@ -112,7 +116,7 @@ type counters struct {
 	opens, execs, closeWrites, inline, hits, joined, scans, scanErrors, panics,
 	excluded, detections, denied, detectionsLost, missed, full, saturated,
 	stalled, resting, bgDropped, rescansSkipped, gone, overflows, readErrors,
-	responseErrors atomic.Uint64
+	responseErrors, takenOver atomic.Uint64
 }
 
 const (

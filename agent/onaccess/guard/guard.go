@@ -16,6 +16,11 @@
 //     reader, and a file system may hang there), it kills the daemon and ends,
 //     so that the kernel lets everybody go.
 //
+// What it takes from the kernel's queue the daemon has never seen. It keeps these
+// files for the daemon, open for keepOpen and by their handles then, and hands them
+// over when there is a sign of life, to be scanned in the background. How many it
+// keeps is bounded; what is not handed over is counted.
+//
 // It opens no file, waits for nobody and holds nothing: it ends with the daemon
 // at once, because the kernel lets everybody go only when the last descriptor of
 // a group is closed. Three things see to that: the death signal, the end of its
@@ -80,11 +85,7 @@ func receive() ([]int, error) {
 	if n != 1 || flags&unix.MSG_CTRUNC != 0 {
 		return nil, errors.New("receive from the daemon: it has gone, or is another version")
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(messages) != 1 {
-		return nil, errors.Join(fmt.Errorf("receive from the daemon: %d control messages, want 1", len(messages)), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
+	fds, err := descriptors(oob[:oobn])
 	if err != nil || len(fds) < 2 {
 		return nil, errors.Join(fmt.Errorf("receive from the daemon: %d descriptors, want 2 or more", len(fds)), err)
 	}
@@ -122,9 +123,11 @@ func newGuard() (*guard, error) {
 		return nil, errors.New("memory of the guard: not made by this version")
 	}
 	g := &guard{page: page, daemon: daemon}
-	for _, fd := range fds[1:] {
-		g.groups = append(g.groups, &queue{fd: fd})
+	for i, fd := range fds[1:] {
+		g.groups = append(g.groups, &queue{fd: fd, index: i})
 	}
+	g.keeper = newKeeper(page, 0)
+	go g.keeper.run()
 	return g, nil
 }
 
@@ -132,13 +135,14 @@ type guard struct {
 	page   *Page
 	daemon int
 	groups []*queue
+	keeper *keeper
 
 	lateAt, sweptAt int64
 }
 
 // queue is one fanotify group.
 type queue struct {
-	fd int
+	fd, index int
 	// since is when the read in progress began; 0: none is in progress.
 	since    atomic.Int64
 	draining atomic.Bool
@@ -213,7 +217,7 @@ func (g *guard) sweep() {
 	// number, so these are hardly beyond those that were published.
 	for fd := range int32(g.page.load(wordTop)) + unpublished {
 		for g.allow(fd) {
-			g.count(wordReleased)
+			g.page.add(wordReleased)
 		}
 	}
 }
@@ -240,8 +244,6 @@ func respond(group int, fd int32) error {
 	}
 }
 
-func (g *guard) count(word int) { atomic.AddInt64(&g.page.words[word], 1) }
-
 // eventLen is the size of struct fanotify_event_metadata.
 const eventLen = 24
 
@@ -262,16 +264,21 @@ func (g *guard) drain(q *queue) {
 		if err != nil || n < eventLen {
 			return // nothing is left, or this event's file cannot be opened: the kernel has answered it
 		}
-		g.count(wordDrained)
+		g.page.add(wordDrained)
 		fd := int32(binary.NativeEndian.Uint32(event[16:]))
 		if fd < 0 {
 			continue
 		}
-		if binary.NativeEndian.Uint64(event[8:])&(unix.FAN_OPEN_PERM|unix.FAN_OPEN_EXEC_PERM|unix.FAN_ACCESS_PERM) != 0 {
+		mask := binary.NativeEndian.Uint64(event[8:])
+		if mask&(unix.FAN_OPEN_PERM|unix.FAN_OPEN_EXEC_PERM|unix.FAN_ACCESS_PERM) != 0 {
 			if respond(q.fd, fd) == nil {
-				g.count(wordReleased)
+				g.page.add(wordReleased)
 			}
 		}
-		unix.Close(int(fd))
+		if evicted := g.keeper.add(Released{
+			Group: q.index, Mask: mask, PID: int32(binary.NativeEndian.Uint32(event[20:])), At: Now(), FD: int(fd),
+		}); evicted >= 0 {
+			unix.Close(evicted)
+		}
 	}
 }

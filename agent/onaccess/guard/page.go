@@ -32,6 +32,7 @@ const (
 	wordReleased // accesses that the guard let go
 	wordDrained  // events that the guard took from the kernel's queue
 	wordPatience // ns without a sign of life after which everybody is let go
+	wordLost     // events of wordDrained whose file the daemon did not get
 	header       = 16
 )
 
@@ -93,6 +94,7 @@ func (p *Page) Close() error {
 
 func (p *Page) load(word int) int64         { return atomic.LoadInt64(&p.words[word]) }
 func (p *Page) store(word int, value int64) { atomic.StoreInt64(&p.words[word], value) }
+func (p *Page) add(word int)                { atomic.AddInt64(&p.words[word], 1) }
 
 // Hold publishes a held access. It reports whether there is room for it: a
 // descriptor beyond the table is let go only when the daemon is silent
@@ -154,13 +156,20 @@ func (p *Page) Beat(now int64, patience time.Duration) {
 // Patience is how long the daemon may be silent now.
 func (p *Page) Patience() time.Duration { return time.Duration(p.load(wordPatience)) }
 
-// Released is how many accesses the guard has let go, and drained how many
-// events it has taken from the kernel's queue, since the page was made.
-func (p *Page) Released() (released, drained uint64) {
+// Counts are sums since the page was made.
+type Counts struct {
+	// Released are the accesses that the guard has let go, Drained the events that
+	// it has taken from the kernel's queue, and Lost those of them whose file it
+	// could not hand over.
+	Released, Drained, Lost uint64
+}
+
+// Counts says what the guard has done.
+func (p *Page) Counts() Counts {
 	if p == nil {
-		return 0, 0
+		return Counts{}
 	}
-	return uint64(p.load(wordReleased)), uint64(p.load(wordDrained))
+	return Counts{uint64(p.load(wordReleased)), uint64(p.load(wordDrained)), uint64(p.load(wordLost))}
 }
 
 // overdue answers every published access whose deadline is not after before,
@@ -183,7 +192,7 @@ func (p *Page) overdue(before int64, answer func(fd int32) bool) (earliest int64
 			continue // the daemon was faster
 		}
 		if answer(fd) {
-			atomic.AddInt64(&p.words[wordReleased], 1)
+			p.add(wordReleased)
 		}
 		atomic.StoreInt64(slot, done)
 	}

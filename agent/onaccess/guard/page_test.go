@@ -71,8 +71,8 @@ func TestOverdue(t *testing.T) {
 	if earliest != 300 || len(got) != 2 || got[0] != 5 || got[1] != 60000 {
 		t.Errorf("answered %v, earliest of the others %d", got, earliest)
 	}
-	if released, _ := p.Released(); released != 1 {
-		t.Errorf("%d released, want the one that was held", released)
+	if n := p.Counts().Released; n != 1 {
+		t.Errorf("%d released, want the one that was held", n)
 	}
 	if p.Take(5) || p.Take(60000) || !p.Take(7) || !p.Take(5) {
 		t.Error("who answered is told wrongly")
@@ -94,7 +94,7 @@ func TestDeadGuard(t *testing.T) {
 // daemon was silent.
 func TestPatience(t *testing.T) {
 	p := newPage(t)
-	g := &guard{page: p}
+	g := &guard{page: p, keeper: newKeeper(p, -1)}
 	at := int64(time.Hour)
 	ms := int64(time.Millisecond)
 	if next, _ := g.look(at); g.sweptAt != 0 || next != at+250*ms {
@@ -118,7 +118,7 @@ func TestPatience(t *testing.T) {
 // slow has its time, and one that is silent does not.
 func TestShortPatience(t *testing.T) {
 	p := newPage(t)
-	g := &guard{page: p}
+	g := &guard{page: p, keeper: newKeeper(p, -1)}
 	at := int64(time.Hour)
 	p.Beat(at, 100*time.Millisecond)
 	if g.look(at + int64(minSilence) - 1); g.sweptAt != 0 {

@@ -157,8 +157,8 @@ func (a *agent) allowances() (float64, error) {
 
 // catches writes a bad file of that name, which must be refused and quarantined.
 // An open that is allowed must be counted as one without a verdict; the file is
-// quarantined nevertheless, and the next one has to be refused. What the guard let
-// go the daemon may never have seen: then the next open finds it.
+// quarantined nevertheless, also where the guard let it go, without another open.
+// The next one has to be refused.
 func (a *agent) catches(name string) error {
 	path := filepath.Join("/srv", name+".com")
 	return until("the open of a bad file is refused", func() error {
@@ -169,16 +169,7 @@ func (a *agent) catches(name string) error {
 		if err := os.WriteFile(path, eicar, 0o755); err != nil {
 			return err
 		}
-		guarded, err := a.number("released_by_guard")
-		if err != nil {
-			return err
-		}
 		got, openErr := open(path)
-		if got == allowed {
-			if err := a.afterGuard(path, guarded); err != nil {
-				return err
-			}
-		}
 		if _, err := a.quarantined(path); err != nil {
 			a.explain()
 			return final{fmt.Errorf("%w; its open: %s, %w", err, got, openErr)}
@@ -196,21 +187,6 @@ func (a *agent) catches(name string) error {
 			err = final{fmt.Errorf("open of a bad file: %w; %.0f accesses had no verdict in time", err, after-before)}
 		}
 		return err
-	})
-}
-
-// afterGuard opens a file that was allowed until it is not, if the guard has let
-// somebody go since it had let go so many.
-func (a *agent) afterGuard(path string, guarded float64) error {
-	time.Sleep(3 * time.Second) // the daemon counts what the guard did with its next sign of life
-	now, err := a.number("released_by_guard")
-	if err != nil || now == guarded {
-		return err
-	}
-	a.g.logf("%s: the guard let %.0f accesses go", path, now-guarded)
-	return until("an open that is scanned", func() error {
-		got, err := open(path)
-		return want(got, err, denied, absent)
 	})
 }
 
