@@ -28,7 +28,7 @@ func testKernel(g *guest) error {
 			return errors.Join(err, fmt.Errorf("this kernel has no %s", name))
 		}
 	}
-	cmd := exec.CommandContext(g.ctx, filepath.Join(payload, "onaccess.test"), "-test.v", "-test.run", kernelTests, "-test.timeout", "5m")
+	cmd := exec.CommandContext(g.ctx, filepath.Join(payload, "onaccess.test"), "-test.v", "-test.run", kernelTests, "-test.timeout", "20m")
 	cmd.Dir = "/tmp"
 	// CI: a test that lacks something fails.
 	cmd.Env = append(os.Environ(), "CI=true", "BULWARK_SET_CLOCK=1", "TMPDIR=/srv", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
