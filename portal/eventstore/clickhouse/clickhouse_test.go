@@ -380,9 +380,35 @@ func days(t *testing.T, one *server.Server) {
 	wait(2)
 	check("when some days are folded", 18)
 	wait(6)
+	if in, err := s.Inspect(t.Context()); err != nil || in.Upkeep.ByAge != (eventstore.Removal{}) || in.Events != 18 {
+		t.Errorf("before a day is too old: %+v, %v", in, err)
+	}
 	check("when the first day is too old", 12)
+	in, err := s.Inspect(t.Context())
+	want := eventstore.Removal{At: clock(), Before: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)}
+	if err != nil || in.Upkeep.ByAge != want || !in.Upkeep.Succeeded.Equal(clock()) || !in.Oldest.Equal(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)) || in.RetentionHours != 240 {
+		t.Errorf("when the first day is too old: %+v, %v", in, err)
+	}
+	if len(in.Servers) != 1 || !in.Servers[0].Up || in.Servers[0].Error != "" || in.Servers[0].Events != in.Events || in.Servers[0].Wanted != 0 {
+		t.Errorf("the server: %+v", in.Servers)
+	}
 	wait(20)
 	check("when all are too old", 0)
+	sized := open(t, address("", one), func(c *clickhouse.Config) { c.Now, c.MaxBytes = clock, 1 })
+	for seq := range uint64(2) {
+		if err := sized.Append(t.Context(), batch(seq+1)); err != nil {
+			t.Fatal(err)
+		}
+		wait(1)
+	}
+	if err := sized.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	in, err = sized.Inspect(t.Context())
+	today := clock().Truncate(24 * time.Hour)
+	if want := (eventstore.Removal{At: clock(), Before: today}); err != nil || in.Upkeep.BySize != want || in.Upkeep.ByAge != (eventstore.Removal{}) || in.Events != 0 {
+		t.Errorf("when there is too much: %+v, %v, want %+v", in, err, want)
+	}
 }
 
 func TestParse(t *testing.T) {

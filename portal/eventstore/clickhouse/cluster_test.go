@@ -134,8 +134,25 @@ func TestCluster(t *testing.T) {
 		}
 		return true
 	})
+	whole, err := s.Inspect(t.Context())
+	if err != nil || len(whole.Servers) != 4 || whole.Events == 0 {
+		t.Errorf("the whole cluster: %+v, %v", whole, err)
+	}
+	for i, of := range whole.Servers {
+		if !of.Up || of.Wanted != 2 || of.Replicas != 2 || of.ReadOnly != 0 || of.Shard == "" || of.Replica == "" || of.Address != servers[i].HTTP {
+			t.Errorf("server %d of the whole cluster: %+v", i, of)
+		}
+	}
 	servers[0].Kill()
 	await("batches while a server is away", 20)
+	part, err := s.Inspect(t.Context())
+	if err != nil || part.Events < whole.Events || part.Servers[0].Up || part.Servers[0].Error == "" || part.Servers[0].Events != 0 {
+		t.Errorf("while a server is away: %+v, %v", part, err)
+	}
+	eventually(t, "the other replica to miss it", func() bool {
+		part, err := s.Inspect(t.Context())
+		return err == nil && part.Servers[1].Up && part.Servers[1].Replicas == 1 && part.Servers[2].Replicas == 2
+	})
 	// A portal that starts now finds its tables.
 	second := open(t, to, nil)
 	for _, d := range devices {

@@ -41,7 +41,11 @@ func (s *Store) Maintain(ctx context.Context) error {
 	}
 	do("retention by age", s.expire(ctx, now))
 	do("retention by size", s.shrink(ctx, now))
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if ctx.Err() == nil {
+		s.upkeep.Passed(s.cfg.Now().UTC(), err)
+	}
+	return err
 }
 
 // orphans aborts the groups that are old and were never stored as a whole.
@@ -118,9 +122,10 @@ func (s *Store) days(ctx context.Context, name string) ([]uint16, error) {
 	return out, err
 }
 
-func dayText(day uint16) string {
-	return time.Unix(int64(day)*24*60*60, 0).UTC().Format(time.DateOnly)
-}
+// timeOf is the begin of a day.
+func timeOf(day uint16) time.Time { return time.Unix(int64(day)*24*60*60, 0).UTC() }
+
+func dayText(day uint16) string { return timeOf(day).Format(time.DateOnly) }
 
 // drop removes a day of a table.
 func (s *Store) drop(ctx context.Context, name string, day uint16) error {
@@ -167,10 +172,11 @@ func (s *Store) fold(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	if err := s.dropBefore(ctx, confirmed.name, before); err != nil {
+	if _, err := s.dropBefore(ctx, confirmed.name, before); err != nil {
 		return err
 	}
-	return s.dropBefore(ctx, intents.name, before)
+	_, err = s.dropBefore(ctx, intents.name, before)
+	return err
 }
 
 // insertSelect runs an INSERT of the answer to a SELECT, which the replicas have
@@ -185,20 +191,22 @@ func (s *Store) insertSelect(ctx context.Context, e shard, statement string) err
 	return s.client.do(ctx, e.endpoint, settings, statement, nil)
 }
 
-func (s *Store) dropBefore(ctx context.Context, name string, before uint16) error {
+// dropBefore removes the days of a table before the given one, and says how many.
+func (s *Store) dropBefore(ctx context.Context, name string, before uint16) (dropped int, err error) {
 	list, err := s.days(ctx, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, day := range list {
 		if day >= before {
 			break
 		}
 		if err := s.drop(ctx, name, day); err != nil {
-			return err
+			return dropped, err
 		}
+		dropped++
 	}
-	return nil
+	return dropped, nil
 }
 
 // expire removes the days that ended before the retention.
@@ -207,13 +215,20 @@ func (s *Store) expire(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	before := dayOf(now.Add(-s.cfg.Retention))
+	removed := false
 	for _, t := range s.tables {
-		if err := s.dropBefore(ctx, t.name, before); err != nil {
+		n, err := s.dropBefore(ctx, t.name, before)
+		if err != nil {
 			return err
 		}
+		removed = removed || n > 0
+	}
+	if removed {
+		s.upkeep.RemovedByAge(s.cfg.Now().UTC(), timeOf(before))
 	}
 	// Groups are younger than the events in them.
-	return s.dropBefore(ctx, aborted.name, before)
+	_, err := s.dropBefore(ctx, aborted.name, before)
+	return err
 }
 
 // shrink removes the oldest days while the tables are larger than they may be, but
@@ -253,6 +268,7 @@ func (s *Store) shrink(ctx context.Context, now time.Time) error {
 				return err
 			}
 		}
+		s.upkeep.RemovedBySize(s.cfg.Now().UTC(), timeOf(day+1))
 		total -= d.bytes
 	}
 	return nil

@@ -93,6 +93,7 @@ type Store struct {
 	tables []*eventTable
 	byName map[string]*eventTable
 	queue  *batching.Queue[*eventstore.Batch]
+	upkeep eventstore.UpkeepRecord
 
 	mu    sync.Mutex
 	marks map[spool]uint64

@@ -51,6 +51,7 @@ func (s *Store) compact(ctx context.Context, t table, now time.Time) {
 			s.compactWait[group[0].file] = now.Add(compactRetry)
 			s.cfg.Logger.Warn("event segments of a day cannot be joined; they stay as they are", "table", t.Name, "first", group[0].file, "error", err)
 		default:
+			s.upkeep.Compacted(s.cfg.Now().UTC())
 			s.cfg.Logger.Info("joined event segments of a day", "table", t.Name, "day", group[0].hour.Format(time.DateOnly), "files", len(group))
 		}
 		return // the next one at the next call

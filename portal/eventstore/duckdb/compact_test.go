@@ -1,6 +1,7 @@
 package duckdb
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -107,6 +108,11 @@ func TestCompaction(t *testing.T) {
 	if st := maintain(); st.Segments != 4 || st.Archived != 162 {
 		t.Errorf("after the first day: %+v, want 1 segment for it and 3 hours", st)
 	}
+	in, err := s.Inspect(t.Context())
+	if want := (eventstore.Upkeep{Succeeded: now(), Compacted: now()}); err != nil || in.Upkeep != want || in.Files != 4 || in.Events != 162 ||
+		!in.Oldest.Equal(day.Add(time.Minute)) || !in.Newest.Equal(day.Add(26*time.Hour+time.Minute)) {
+		t.Errorf("inspected: %+v, %v", in, err)
+	}
 	if !slices.Equal(all(), before) {
 		t.Error("the rows are not those of before")
 	}
@@ -140,6 +146,32 @@ func TestCompaction(t *testing.T) {
 	set(day.Add(retention + 26*time.Hour))
 	if st := maintain(); st.Archived != 18 {
 		t.Errorf("after the retention of the first day: %+v", st)
+	}
+	in, err = s.Inspect(t.Context())
+	if want := (eventstore.Removal{At: now(), Before: now().Add(-retention)}); err != nil || in.Upkeep.ByAge != want || in.Upkeep.BySize.At != (time.Time{}) || !in.Oldest.Equal(day.Add(24*time.Hour+time.Minute)) || in.RetentionHours != 240 {
+		t.Errorf("inspected after the retention of the first day: %+v, %v", in, err)
+	}
+	// What fails is told until it goes well again.
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Maintain(ended); err == nil {
+		t.Error("maintained after the end")
+	}
+	if u := s.upkeep.Upkeep(); u.Error != "" {
+		t.Errorf("that the portal stops is told as a failure: %+v", u)
+	}
+	set(now().Add(time.Minute))
+	if _, err := s.db.ExecContext(t.Context(), `ALTER TABLE losses RENAME TO away`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Maintain(t.Context()); err == nil || s.upkeep.Upkeep().Error != err.Error() || !s.upkeep.Upkeep().Failed.Equal(now()) {
+		t.Errorf("a failure: %v, noted %+v", err, s.upkeep.Upkeep())
+	}
+	if _, err := s.db.ExecContext(t.Context(), `ALTER TABLE away RENAME TO losses`); err != nil {
+		t.Fatal(err)
+	}
+	if maintain(); s.upkeep.Upkeep().Error != "" || !s.upkeep.Upkeep().Succeeded.Equal(now()) {
+		t.Errorf("after it went well again: %+v", s.upkeep.Upkeep())
 	}
 }
 

@@ -80,6 +80,7 @@ type Store struct {
 	// compactWait are files that could not be joined, and until when they are left
 	// alone. It belongs to Maintain.
 	compactWait map[string]time.Time
+	upkeep      eventstore.UpkeepRecord
 }
 
 type spool struct{ device, id string }

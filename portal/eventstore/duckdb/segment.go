@@ -83,7 +83,14 @@ func (s *Store) sweepFiles(ctx context.Context) error {
 // older than the retention, and joins the files of the hours of a day. It is to be
 // called every few minutes, by one goroutine.
 func (s *Store) Maintain(ctx context.Context) error {
-	now := s.cfg.Now().UTC()
+	err := s.maintain(ctx, s.cfg.Now().UTC())
+	if ctx.Err() == nil {
+		s.upkeep.Passed(s.cfg.Now().UTC(), err)
+	}
+	return err
+}
+
+func (s *Store) maintain(ctx context.Context, now time.Time) error {
 	for _, t := range s.tables {
 		// A batch that waits in the queue may carry a time of the last minutes
 		// of its hour: leave it time to arrive.
@@ -308,6 +315,7 @@ func (s *Store) expire(ctx context.Context, t table, cut time.Time) error {
 		return err
 	}
 	s.discard(files)
+	s.upkeep.RemovedByAge(s.cfg.Now().UTC(), cut)
 	return nil
 }
 

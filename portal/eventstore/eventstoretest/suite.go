@@ -88,6 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) eventstore.Store) {
 	t.Run("receipts", func(t *testing.T) { receipts(t, open(t)) })
 	t.Run("hostile losses", func(t *testing.T) { hostileLosses(t, open(t)) })
 	t.Run("no time", func(t *testing.T) { noTime(t, open(t)) })
+	t.Run("inspection", func(t *testing.T) { inspection(t, open(t)) })
 }
 
 func appendAll(t *testing.T, s eventstore.Store, bs ...*eventstore.Batch) {
@@ -348,5 +349,24 @@ func receipts(t *testing.T, s eventstore.Store) {
 	}
 	if nobody, err := s.Receipts(t.Context(), "0000000000000000000000000000000000000000"); err != nil || len(nobody) != 0 {
 		t.Errorf("a device without events: %v, %v", nobody, err)
+	}
+}
+
+// inspection: a store says what is in it, and since when.
+func inspection(t *testing.T, s eventstore.Store) {
+	of, ok := s.(eventstore.Inspector)
+	if !ok {
+		return // the one in memory has no administrator
+	}
+	in, err := of.Inspect(t.Context())
+	if err != nil || in.Events != 0 || !in.Oldest.IsZero() || !in.Newest.IsZero() || in.Kind == "" || in.Version == "" || in.Location == "" || in.Queue == 0 {
+		t.Errorf("an empty store: %+v, %v", in, err)
+	}
+	first, last := Batch(DeviceA, 1, 0, 12), Batch(DeviceB, 1, 0, 6)
+	first.Received = last.Received.Add(-49 * time.Hour)
+	appendAll(t, s, first, last)
+	in, err = of.Inspect(t.Context())
+	if err != nil || in.Events != 18 || !in.Oldest.Equal(first.Received) || !in.Newest.Equal(last.Received) || in.Bytes <= 0 {
+		t.Errorf("18 events from %s to %s: %+v, %v", first.Received, last.Received, in, err)
 	}
 }
