@@ -14,6 +14,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/detection"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/export"
+	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 )
 
@@ -217,4 +218,33 @@ func seconds(t time.Time) float64 {
 		return 0
 	}
 	return float64(t.UnixMicro()) / 1e6
+}
+
+// refusedCounters are the batches that were not stored.
+type refusedCounters struct {
+	ingest  *ingest.Service
+	refused *prometheus.Desc
+	limited *prometheus.Desc
+}
+
+func newRefusedCounters(s *ingest.Service) *refusedCounters {
+	return &refusedCounters{
+		s, prometheus.NewDesc("bulwark_portal_batches_refused_total", "Batches that devices were told to deliver later, by reason.", []string{"reason"}, nil),
+		prometheus.NewDesc("bulwark_portal_devices_limited", "Devices that had delivered more events than they may within the last ten minutes.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *refusedCounters) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.refused
+	ch <- c.limited
+}
+
+// Collect implements prometheus.Collector.
+func (c *refusedCounters) Collect(ch chan<- prometheus.Metric) {
+	n := c.ingest.Refused()
+	for reason, n := range map[string]int64{"quota": n.Quota, "busy": n.Busy, "failed": n.Failed} {
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(n), reason)
+	}
+	ch <- prometheus.MustNewConstMetric(c.limited, prometheus.GaugeValue, float64(n.Limited))
 }

@@ -46,6 +46,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/seal"
 	"github.com/bulwarkhq/bulwark/portal/securitykey"
 	"github.com/bulwarkhq/bulwark/portal/silence"
+	"github.com/bulwarkhq/bulwark/portal/status"
 	"github.com/bulwarkhq/bulwark/portal/web"
 )
 
@@ -64,6 +65,8 @@ type Control interface {
 	Detections() detection.Store
 	Incidents() incident.Store
 	Exports() export.Store
+	// Inspect says what it is and how it fares.
+	Inspect(ctx context.Context) (status.Control, error)
 }
 
 // Events is what the portal needs of the event store.
@@ -110,7 +113,11 @@ type Config struct {
 	// way to sign in.
 	Provider *identity.Provider
 	LocalOff bool
-	Logger   *slog.Logger
+	// Listen and MetricsListen are the addresses that administrators are told, Options
+	// what the program was told by which option.
+	Listen, MetricsListen string
+	Options               []status.Option
+	Logger                *slog.Logger
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
@@ -139,6 +146,8 @@ type Portal struct {
 	incidents  *incident.Service
 	silence    *silence.Watch
 	exports    *export.Service // nil without
+	sink       *sink
+	status     *status.Service
 }
 
 // New puts a portal together.
@@ -166,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p := &Portal{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
 	signIn := account.Options{SecondFactor: cfg.SecondFactor, LocalOff: cfg.LocalOff}
 	if cfg.Provider != nil {
-		signIn.Issuer = cfg.Provider.Issuer()
+		signIn.Issuer, signIn.ProviderGroups = cfg.Provider.Issuer(), cfg.Provider.DecidesDevices()
 	} else if cfg.LocalOff {
 		return nil, errors.New("without local accounts and without an identity provider nobody could sign in")
 	}
@@ -218,6 +227,7 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	sink := newSink(cfg.Events, p.alerts, p.inventory, cfg.Logger, p.metrics)
 	p.indicators = indicator.New(cfg.Control.Indicators(), p.fleet, cfg.Now)
 	sink.fleet, sink.indicators = p.fleet, p.indicators
+	p.sink = sink
 	if p.ingest, err = ingest.New(ingest.Config{
 		Authenticator: enroll.NewAuthenticator(cfg.Control.Enroll(), cfg.CA, cfg.Now),
 		Sink:          sink,
@@ -232,8 +242,11 @@ func New(ctx context.Context, cfg Config) (*Portal, error) {
 	p.detection = detection.New(detection.Config{
 		Store: cfg.Control.Detections(), Hunter: p.hunter, Alerts: p.alerts, Devices: p.inventory, Actions: p.actions, Logger: cfg.Logger, Now: cfg.Now, Observe: p.metrics.observeRun,
 	})
-	p.api = rest.New(rest.Config{Exports: p.exports, Rules: rules.FS(), Receipts: events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
+	p.metrics.registry.MustRegister(newRefusedCounters(p.ingest))
+	p.status = status.New(p.sources(cfg.Now()))
+	p.api = rest.New(rest.Config{Status: p.status, Exports: p.exports, Rules: rules.FS(), Receipts: events.Receipts, Indicators: p.indicators, Incidents: p.incidents, Fleet: p.fleet, Packages: p.enroll, PackageTokens: cfg.Control.Enroll(), Detections: p.detection, Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Hunter: p.hunter, Actions: p.actions, Files: p.files, Logger: cfg.Logger, Now: cfg.Now})
 	if p.site, err = web.New(web.Config{
+		Status:    p.status,
 		Inventory: p.inventory, Alerts: p.alerts, Accounts: p.accounts, Events: events, Onboarding: p.enroll,
 		Hunter: p.hunter, Actions: p.actions, Files: p.files, Fleet: p.fleet, Samples: p.samples, Exports: p.exports, Detections: p.detection, Rules: rules.FS(), Indicators: p.indicators, Incidents: p.incidents, Host: u.Hostname(), Provider: cfg.Provider, Queries: cfg.Control.Hunting(), Tokens: cfg.Control.Enroll(), Version: cfg.Version, Logger: cfg.Logger, Now: cfg.Now,
 	}); err != nil {

@@ -1,14 +1,17 @@
 package portal
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/account"
+	"github.com/bulwarkhq/bulwark/portal/fleet"
 	"github.com/bulwarkhq/bulwark/portal/identity"
 	"github.com/bulwarkhq/bulwark/portal/identity/identitytest"
 )
@@ -196,5 +199,117 @@ func TestLocalAccountsOff(t *testing.T) {
 	cfg.Provider = nil
 	if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "nobody could sign in") {
 		t.Errorf("neither: %v", err)
+	}
+}
+
+// The device groups of an account follow the groups of the identity provider at each
+// sign-in, for all its sessions; whose groups have none stays out.
+func TestProviderDevices(t *testing.T) {
+	idp := identitytest.New(t)
+	behave := func(subject string, groups ...string) {
+		idp.Behave(identitytest.Behaviour{Claims: map[string]any{"sub": subject, "preferred_username": subject, "groups": groups}})
+	}
+	devices, err := identity.ParseDevices("admins=*;web=Web servers;gone=Nowhere;web=Nowhere;many=Web servers;many=Databases")
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := identity.New(identity.Config{
+		Issuer: idp.URL, ClientID: identitytest.ClientID, Secret: identitytest.Secret, Redirect: "https://localhost:1/sign-in/provider/callback",
+		Name: "Example", NameClaim: "preferred_username", RoleClaim: "groups", CA: idp.CA, Devices: devices,
+		Roles: map[string]access.Role{"soc": access.Analyst, "admins": access.Administrator},
+	}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorldWith(t, func(c *Config) { c.Provider = provider })
+	group := func(name, tag string) string {
+		t.Helper()
+		g, err := w.fleet.PutGroup(t.Context(), fleet.Group{Name: name, Rank: len(tag), Rule: "machineTags/any(t: t eq '" + tag + "')"}, "test", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.ID
+	}
+	web, databases := group("Web servers", "web"), group("Databases", "db")
+	signIn := func(c *http.Client) (*http.Response, string) {
+		t.Helper()
+		resp, text := w.get(t, c, "/sign-in/provider?next=/devices")
+		if resp.StatusCode != http.StatusSeeOther {
+			t.Fatalf("beginning: %s %s", resp.Status, text)
+		}
+		return w.do(t, c, http.MethodGet, idp.Visit(resp.Header.Get("Location")).RequestURI(), nil, map[string]string{"Sec-Fetch-Site": "cross-site"})
+	}
+	groupsOf := func(subject string) []string {
+		t.Helper()
+		u, err := w.control.Accounts().UserBySubject(t.Context(), idp.URL, subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Groups
+	}
+	status := func(c *http.Client) int {
+		resp, _ := w.get(t, c, "/devices/"+w.device)
+		return resp.StatusCode
+	}
+	first, second := w.client(t), w.client(t)
+	behave("ann", "soc", "admins", "web")
+	signIn(first)
+	if g := groupsOf("ann"); len(g) != 0 || status(first) != http.StatusOK {
+		t.Errorf("all devices: groups %v, the device answers %d", g, status(first))
+	}
+	// A group is taken away: at the next sign-in, for the other session too.
+	behave("ann", "soc", "web")
+	if status(first) != http.StatusOK {
+		t.Error("before the next sign-in something has changed")
+	}
+	signIn(second)
+	if g := groupsOf("ann"); !slices.Equal(g, []string{web}) || status(first) != http.StatusNotFound || status(second) != http.StatusNotFound {
+		t.Errorf("one group, one that is not there: groups %v, the device answers %d and %d", g, status(first), status(second))
+	}
+	if !strings.Contains(w.log.String(), "Nowhere") {
+		t.Error("a device group that is not there is not in the log")
+	}
+	behave("ann", "soc", "many")
+	signIn(second)
+	if g := groupsOf("ann"); len(g) != 2 || !slices.Contains(g, databases) || !slices.Contains(g, web) {
+		t.Errorf("two groups: %v", g)
+	}
+	// Nobody without devices comes in, nor becomes somebody for all.
+	for _, groups := range [][]string{{"soc"}, {"soc", "gone"}} {
+		behave("bob", groups...)
+		if resp, text := signIn(w.client(t)); resp.StatusCode != http.StatusForbidden || (!strings.Contains(text, "none of your groups has devices") && !strings.Contains(text, "are not there")) {
+			t.Errorf("%v: %s %.300s", groups, resp.Status, text)
+		}
+	}
+	if _, err := w.control.Accounts().UserBySubject(t.Context(), idp.URL, "bob"); !errors.Is(err, account.ErrNotFound) {
+		t.Errorf("somebody who was refused has an account: %v", err)
+	}
+	// The page says who decides it, and changes nothing of it.
+	admin, csrf := w.signIn(t, "admin", access.Administrator)
+	u, err := w.control.Accounts().UserBySubject(t.Context(), idp.URL, "ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, text := w.get(t, admin, "/users"); strings.Contains(text, "Set the devices of ann") || !strings.Contains(text, "counts from the next one on") {
+		t.Error("the page of users offers to set the devices, or does not say when groups count")
+	}
+	if resp, _ := w.post(t, admin, "/users/"+u.ID, url.Values{"csrf": {csrf}, "do": {"groups"}, "devices": {"all"}}); resp.StatusCode != http.StatusConflict || len(groupsOf("ann")) != 2 {
+		t.Errorf("setting the devices of an account of the provider: %s, %v", resp.Status, groupsOf("ann"))
+	}
+	entries, err := w.accounts.AuditEntries(t.Context(), 0, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, e := range entries {
+		if e.Action == "user.groups" || e.Action == "user.create" && e.Actor == "ann" || e.Action == "sign-in.failed" {
+			said = append(said, e.Action+" "+e.Detail)
+		}
+	}
+	all := strings.Join(said, "\n")
+	for _, want := range []string{"user.groups all devices to device groups " + web + " by the identity provider", "user.create role administrator, all devices, subject ann", "none of the groups of bob has devices", "none of the device groups of bob is there"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the audit log lacks %q:\n%s", want, all)
+		}
 	}
 }

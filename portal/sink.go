@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/portal/alert"
@@ -35,6 +36,11 @@ type sink struct {
 	// indicators says which list devices should have; nil for none.
 	indicators *indicator.Service
 
+	// stored are the events that were stored, repeated and batches the batches that
+	// were there and that were stored.
+	stored            meter
+	batches, repeated atomic.Int64
+
 	mu    sync.Mutex
 	known map[string]*known
 }
@@ -59,6 +65,7 @@ func (s *sink) StoreBatch(ctx context.Context, b *ingest.Batch) error {
 	}
 	if b.Sequence <= stored {
 		s.metrics.repeated.Inc()
+		s.repeated.Add(1)
 		return nil
 	}
 	name, err := s.deviceName(ctx, b.DeviceID)
@@ -81,6 +88,8 @@ func (s *sink) StoreBatch(ctx context.Context, b *ingest.Batch) error {
 		return err
 	}
 	s.metrics.batches.Inc()
+	s.batches.Add(1)
+	s.stored.add(time.Now(), int64(len(b.Events)))
 	s.metrics.events.Add(float64(len(b.Events)))
 	for class, n := range b.Lost {
 		s.metrics.countLost(class, n)

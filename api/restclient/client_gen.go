@@ -1325,6 +1325,244 @@ type ReleaseToken struct {
 	Token                 string    `json:"token"`
 }
 
+// Settings What the portal runs on and how that fares. A part that could not be asked, or not to its end, has a member error.
+type Settings struct {
+	Archive      SettingsArchive       `json:"archive"`
+	Certificates []SettingsCertificate `json:"certificates"`
+	ControlStore SettingsControlStore  `json:"controlStore"`
+	Definitions  SettingsDefinitions   `json:"definitions"`
+	EventStore   SettingsEventStore    `json:"eventStore"`
+	Exports      SettingsExports       `json:"exports"`
+
+	// Ingest Of this portal alone, since its start where it is not a rate.
+	Ingest   SettingsIngest    `json:"ingest"`
+	Options  *[]SettingsOption `json:"options"`
+	Packages SettingsPackages  `json:"packages"`
+	Portal   SettingsPortal    `json:"portal"`
+	SignIn   SettingsSignIn    `json:"signIn"`
+	Time     time.Time         `json:"time"`
+}
+
+// SettingsArchive defines model for SettingsArchive.
+type SettingsArchive struct {
+	BytesWaiting int64 `json:"bytesWaiting"`
+
+	// FilesArchived Since the start.
+	FilesArchived int64      `json:"filesArchived"`
+	FilesWaiting  int64      `json:"filesWaiting"`
+	LastError     *string    `json:"lastError,omitempty"`
+	LastSuccess   *time.Time `json:"lastSuccess,omitempty"`
+
+	// URL Absent without an archive.
+	URL *string `json:"url,omitempty"`
+}
+
+// SettingsCertificate defines model for SettingsCertificate.
+type SettingsCertificate struct {
+	Error   *string   `json:"error,omitempty"`
+	Expires time.Time `json:"expires"`
+	Names   *[]string `json:"names,omitempty"`
+
+	// Renewed When the portal makes a new one by itself.
+	Renewed *time.Time `json:"renewed,omitempty"`
+	Subject string     `json:"subject"`
+	Use     string     `json:"use"`
+}
+
+// SettingsChannel defines model for SettingsChannel.
+type SettingsChannel struct {
+	Channel        string    `json:"channel"`
+	Format         string    `json:"format"`
+	Name           string    `json:"name"`
+	Published      time.Time `json:"published"`
+	RolloutPercent int64     `json:"rolloutPercent"`
+	Version        string    `json:"version"`
+}
+
+// SettingsControlStore defines model for SettingsControlStore.
+type SettingsControlStore struct {
+	Bytes          int64   `json:"bytes"`
+	ChangesWaiting int64   `json:"changesWaiting"`
+	Error          *string `json:"error,omitempty"`
+
+	// Kind SQLite or PostgreSQL.
+	Kind string `json:"kind"`
+
+	// Location A file, or servers without a password.
+	Location          string             `json:"location"`
+	PortalConnections *int64             `json:"portalConnections,omitempty"`
+	Rows              *[]SettingsRows    `json:"rows"`
+	SchemaVersion     *int64             `json:"schemaVersion,omitempty"`
+	Standbys          *[]SettingsStandby `json:"standbys,omitempty"`
+	Version           *string            `json:"version,omitempty"`
+}
+
+// SettingsDefinitions defines model for SettingsDefinitions.
+type SettingsDefinitions struct {
+	Error          *string            `json:"error,omitempty"`
+	LastBuild      *time.Time         `json:"lastBuild,omitempty"`
+	LastBuildError *string            `json:"lastBuildError,omitempty"`
+	Releases       *[]SettingsRelease `json:"releases"`
+}
+
+// SettingsEventStore defines model for SettingsEventStore.
+type SettingsEventStore struct {
+	BatchesMayWait int64 `json:"batchesMayWait"`
+	BatchesWaiting int64 `json:"batchesWaiting"`
+
+	// Bytes On disk; with replicas each event counts once.
+	Bytes          int64             `json:"bytes"`
+	Error          *string           `json:"error,omitempty"`
+	Events         int64             `json:"events"`
+	Files          *int64            `json:"files,omitempty"`
+	Kind           string            `json:"kind"`
+	Location       string            `json:"location"`
+	MaxBytes       *int64            `json:"maxBytes,omitempty"`
+	NewestArrival  *time.Time        `json:"newestArrival,omitempty"`
+	OldestArrival  *time.Time        `json:"oldestArrival,omitempty"`
+	RetentionHours *float32          `json:"retentionHours,omitempty"`
+	Servers        *[]SettingsServer `json:"servers,omitempty"`
+
+	// Upkeep What was done to keep the event store in order since the start.
+	Upkeep  SettingsUpkeep `json:"upkeep"`
+	Version *string        `json:"version,omitempty"`
+}
+
+// SettingsExport defines model for SettingsExport.
+type SettingsExport struct {
+	DisplayName string     `json:"displayName"`
+	ID          string     `json:"id"`
+	LastError   *string    `json:"lastError,omitempty"`
+	LastSuccess *time.Time `json:"lastSuccess,omitempty"`
+	State       string     `json:"state"`
+	Type        string     `json:"type"`
+	Waiting     int64      `json:"waiting"`
+}
+
+// SettingsExports defines model for SettingsExports.
+type SettingsExports struct {
+	Destinations *[]SettingsExport `json:"destinations"`
+	Error        *string           `json:"error,omitempty"`
+}
+
+// SettingsIngest Of this portal alone, since its start where it is not a rate.
+type SettingsIngest struct {
+	Batches               int64 `json:"batches"`
+	BatchesFailed         int64 `json:"batchesFailed"`
+	BatchesRefusedBusy    int64 `json:"batchesRefusedBusy"`
+	BatchesRefusedByQuota int64 `json:"batchesRefusedByQuota"`
+	BatchesRepeated       int64 `json:"batchesRepeated"`
+
+	// DevicesLimited Devices that had delivered too much within the last ten minutes.
+	DevicesLimited          int64 `json:"devicesLimited"`
+	Events                  int64 `json:"events"`
+	EventsPerMinuteOfDevice int64 `json:"eventsPerMinuteOfDevice"`
+
+	// EventsPerSecond Of the last minute.
+	EventsPerSecond float32 `json:"eventsPerSecond"`
+}
+
+// SettingsOption defines model for SettingsOption.
+type SettingsOption struct {
+	Description string `json:"description"`
+	Name        string `json:"name"`
+
+	// Origin command line, an environment variable, a file, or default.
+	Origin string `json:"origin"`
+
+	// Value Without passwords.
+	Value string `json:"value"`
+}
+
+// SettingsPackages defines model for SettingsPackages.
+type SettingsPackages struct {
+	Channels *[]SettingsChannel `json:"channels"`
+	Error    *string            `json:"error,omitempty"`
+}
+
+// SettingsPortal defines model for SettingsPortal.
+type SettingsPortal struct {
+	// Go Version of the compiler.
+	Go            string    `json:"go"`
+	License       string    `json:"license"`
+	Listen        *string   `json:"listen,omitempty"`
+	MetricsListen *string   `json:"metricsListen,omitempty"`
+	Started       time.Time `json:"started"`
+	URL           string    `json:"url"`
+	Version       string    `json:"version"`
+}
+
+// SettingsRelease defines model for SettingsRelease.
+type SettingsRelease struct {
+	Channel    string    `json:"channel"`
+	Created    time.Time `json:"created"`
+	Engine     string    `json:"engine"`
+	Signatures int64     `json:"signatures"`
+	Version    string    `json:"version"`
+}
+
+// SettingsRemoval defines model for SettingsRemoval.
+type SettingsRemoval struct {
+	ArrivedBefore time.Time `json:"arrivedBefore"`
+	At            time.Time `json:"at"`
+}
+
+// SettingsRows defines model for SettingsRows.
+type SettingsRows struct {
+	Rows  int64  `json:"rows"`
+	Table string `json:"table"`
+}
+
+// SettingsServer defines model for SettingsServer.
+type SettingsServer struct {
+	Address                 string  `json:"address"`
+	Answers                 bool    `json:"answers"`
+	Bytes                   int64   `json:"bytes"`
+	BytesFree               *int64  `json:"bytesFree,omitempty"`
+	Error                   *string `json:"error,omitempty"`
+	Events                  int64   `json:"events"`
+	Replica                 *string `json:"replica,omitempty"`
+	Replicas                *int64  `json:"replicas,omitempty"`
+	ReplicasWanted          *int64  `json:"replicasWanted,omitempty"`
+	ReplicationDelaySeconds int64   `json:"replicationDelaySeconds"`
+	ReplicationQueue        int64   `json:"replicationQueue"`
+	Shard                   *string `json:"shard,omitempty"`
+	TablesReadOnly          *int64  `json:"tablesReadOnly,omitempty"`
+	Version                 *string `json:"version,omitempty"`
+}
+
+// SettingsSignIn defines model for SettingsSignIn.
+type SettingsSignIn struct {
+	DisabledAccounts     int64      `json:"disabledAccounts"`
+	Error                *string    `json:"error,omitempty"`
+	Issuer               *string    `json:"issuer,omitempty"`
+	LackingSecondFactor  int64      `json:"lackingSecondFactor"`
+	LocalAccounts        int64      `json:"localAccounts"`
+	LocalAccountsOff     bool       `json:"localAccountsOff"`
+	ProviderAccounts     int64      `json:"providerAccounts"`
+	ProviderAsked        *time.Time `json:"providerAsked,omitempty"`
+	ProviderError        *string    `json:"providerError,omitempty"`
+	SecondFactorRequired *[]string  `json:"secondFactorRequired,omitempty"`
+	WithSecondFactor     int64      `json:"withSecondFactor"`
+}
+
+// SettingsStandby defines model for SettingsStandby.
+type SettingsStandby struct {
+	LagBytes int64  `json:"lagBytes"`
+	Name     string `json:"name"`
+	State    string `json:"state"`
+}
+
+// SettingsUpkeep What was done to keep the event store in order since the start.
+type SettingsUpkeep struct {
+	LastCompaction *time.Time       `json:"lastCompaction,omitempty"`
+	LastError      *string          `json:"lastError,omitempty"`
+	LastFailure    *time.Time       `json:"lastFailure,omitempty"`
+	LastSuccess    *time.Time       `json:"lastSuccess,omitempty"`
+	RemovedByAge   *SettingsRemoval `json:"removedByAge,omitempty"`
+	RemovedBySize  *SettingsRemoval `json:"removedBySize,omitempty"`
+}
+
 // TagChange defines model for TagChange.
 type TagChange struct {
 	Action TagChangeAction `json:"Action"`
@@ -2463,6 +2701,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /api/security/rules/detectionRules/{id} (the `UpdateDetectionRule` operationId).
 	UpdateDetectionRule(ctx context.Context, id string, body UpdateDetectionRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSettings What the portal runs on
+	//
+	// The state of the stores, of what comes in and goes out, of sign-in and certificates, and the options with their origin. Each part has 3 seconds to answer.
+	//
+	// Corresponds with GET /api/settings (the `GetSettings` operationId).
+	GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // RunHuntingQueryWithBody Run a hunting query in KQL
@@ -3995,6 +4240,23 @@ func (c *Client) UpdateDetectionRuleWithBody(ctx context.Context, id string, con
 // Corresponds with PATCH /api/security/rules/detectionRules/{id} (the `UpdateDetectionRule` operationId).
 func (c *Client) UpdateDetectionRule(ctx context.Context, id string, body UpdateDetectionRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateDetectionRuleRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSettings What the portal runs on
+//
+// The state of the stores, of what comes in and goes out, of sign-in and certificates, and the options with their origin. Each part has 3 seconds to answer.
+//
+// Corresponds with GET /api/settings (the `GetSettings` operationId).
+func (c *Client) GetSettings(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSettingsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -6708,6 +6970,33 @@ func NewUpdateDetectionRuleRequestWithBody(server string, id string, contentType
 	return req, nil
 }
 
+// NewGetSettingsRequest constructs an http.Request for the GetSettings method
+func NewGetSettingsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/settings")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -7467,6 +7756,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /api/security/rules/detectionRules/{id} (the `UpdateDetectionRule` operationId).
 	UpdateDetectionRuleWithResponse(ctx context.Context, id string, body UpdateDetectionRuleJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateDetectionRuleResponse, error)
+
+	// GetSettingsWithResponse What the portal runs on
+	//
+	// The state of the stores, of what comes in and goes out, of sign-in and certificates, and the options with their origin. Each part has 3 seconds to answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/settings (the `GetSettings` operationId).
+	GetSettingsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSettingsResponse, error)
 }
 
 type RunHuntingQueryResponse struct {
@@ -8799,6 +9097,29 @@ func (r UpdateDetectionRuleResponse) StatusCode() int {
 	return 0
 }
 
+type GetSettingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Settings
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSettingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSettingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
 // RunHuntingQueryWithBodyWithResponse Run a hunting query in KQL
 //
 // Runs a query over the hunting tables. At most 10,000 rows and 64 MiB; Stats.truncated says when a limit cut the rows. At most 2 queries of a token run at a time. An error in the query is a 400 with line and column.
@@ -10041,6 +10362,21 @@ func (c *ClientWithResponses) UpdateDetectionRuleWithResponse(ctx context.Contex
 		return nil, err
 	}
 	return ParseUpdateDetectionRuleResponse(rsp)
+}
+
+// GetSettingsWithResponse What the portal runs on
+//
+// The state of the stores, of what comes in and goes out, of sign-in and certificates, and the options with their origin. Each part has 3 seconds to answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/settings (the `GetSettings` operationId).
+func (c *ClientWithResponses) GetSettingsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSettingsResponse, error) {
+	rsp, err := c.GetSettings(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSettingsResponse(rsp)
 }
 
 // ParseRunHuntingQueryResponse parses an HTTP response from a RunHuntingQueryWithResponse call
@@ -11501,6 +11837,32 @@ func ParseUpdateDetectionRuleResponse(rsp *http.Response) (*UpdateDetectionRuleR
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest DetectionRule
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSettingsResponse parses an HTTP response from a GetSettingsWithResponse call
+func ParseGetSettingsResponse(rsp *http.Response) (*GetSettingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSettingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Settings
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -62,7 +62,7 @@ A MACHINE is a device's id, its host name, or the first part of that.`,
 	f.StringVar(&t.output, "output", "text", "text, json or csv")
 	c.AddCommand(t.listCommands()...)
 	c.AddCommand(t.orderCommands()...)
-	c.AddCommand(t.huntCommand())
+	c.AddCommand(t.huntCommand(), t.settingsCommand())
 	return c
 }
 

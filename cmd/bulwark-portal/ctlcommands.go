@@ -369,3 +369,14 @@ func (t *ctl) huntCommand() *cobra.Command {
 	c.Flags().StringVar(&parquet, "parquet", "", "write the result to this Parquet file instead")
 	return c
 }
+
+// settingsCommand tells what the portal is made of and how it fares.
+func (t *ctl) settingsCommand() *cobra.Command {
+	return t.command("settings", "Show what the portal runs on, how that fares, and its options, as JSON", 0, func([]string) error {
+		var o json.RawMessage
+		if err := t.Do(t.cmd.Context(), http.MethodGet, "/api/settings", nil, nil, &o); err != nil {
+			return err
+		}
+		return t.object(o)
+	})
+}

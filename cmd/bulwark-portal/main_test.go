@@ -209,3 +209,56 @@ func TestServe(t *testing.T) {
 		t.Fatal("the portal does not stop")
 	}
 }
+
+// Administrators are told every option with its origin, and no password.
+func TestShownOptions(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "s.yaml")
+	if err := os.WriteFile(file, []byte("retention: 7d\nevent-memory: 300\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root := rootCommand()
+	cmd, args, err := root.Find([]string{"serve", "--config", file, "--listen", "127.0.0.1:0", "--event-memory", "400"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.ParseFlags(args); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"BULWARK_PORTAL_DATABASE": "postgres://ann:s3cr@t:x@db1,db2:5433/bulwark?sslmode=verify-full&sslpassword=s3cret"}
+	if err := applySettings(cmd, func(name string) (string, bool) { v, ok := env[name]; return v, ok }); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][2]string{}
+	for _, o := range shownOptions(cmd.Flags()) {
+		got[o.Name] = [2]string{o.Value, o.Origin}
+		if strings.Contains(o.Value, "s3cr") || o.Help == "" {
+			t.Errorf("%+v", o)
+		}
+	}
+	for name, want := range map[string][2]string{
+		"retention": {"7d", file}, "event-memory": {"400", "command line"}, "listen": {"127.0.0.1:0", "command line"}, "log-level": {"info", "default"},
+		"database": {"postgres://ann:***@db1,db2:5433/bulwark?sslmode=verify-full&sslpassword=***", "environment variable BULWARK_PORTAL_DATABASE"},
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
+	if _, there := got["help"]; there || len(got) < 25 {
+		t.Errorf("%d options", len(got))
+	}
+}
+
+func TestWithoutSecrets(t *testing.T) {
+	for value, want := range map[string]string{
+		"30d": "30d", "": "", "https://portal.example.org:8443": "https://portal.example.org:8443",
+		"clickhouse://portal@ch1,ch2/bulwark?cluster=c&password_file=/etc/p": "clickhouse://portal@ch1,ch2/bulwark?cluster=c&password_file=/etc/p",
+		"clickhouse://portal:a/b@c:d%3F@ch1/bulwark?max_bytes=5":             "clickhouse://portal:***@ch1/bulwark?max_bytes=5",
+		"postgres://h/db?user=a&PassWord=x&sslkey=/k":                        "postgres://h/db?user=a&PassWord=***&sslkey=***",
+		"postgres://u:p@h/db?application_name=a@b":                           "postgres://u:***@b",
+		"s3://bucket/prefix": "s3://bucket/prefix",
+	} {
+		if got := withoutSecrets(value); got != want {
+			t.Errorf("%s: %s, want %s", value, got, want)
+		}
+	}
+}

@@ -13,8 +13,8 @@ import (
 
 // providerOptions are those of the identity provider.
 type providerOptions struct {
-	issuer, clientID, secretFile, scopes, name, nameClaim, roleClaim, roles, ca string
-	local                                                                       bool
+	issuer, clientID, secretFile, scopes, name, nameClaim, roleClaim, roles, devices, ca string
+	local                                                                                bool
 }
 
 func (o *providerOptions) flags(c *cobra.Command) {
@@ -27,6 +27,7 @@ func (o *providerOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.nameClaim, "oidc-name-claim", "preferred_username", "claim of the user name")
 	f.StringVar(&o.roleClaim, "oidc-role-claim", "groups", "claim of the groups; dots lead into claims within claims")
 	f.StringVar(&o.roles, "oidc-roles", "", "roles of groups: GROUP=ROLE, separated by semicolons; the group * is everybody")
+	f.StringVar(&o.devices, "oidc-device-groups", "", "device groups that groups are limited to: GROUP=DEVICE GROUP, separated by semicolons; the group * is everybody, the device group * all devices; empty: administrators limit accounts themselves")
 	f.StringVar(&o.ca, "oidc-ca-file", "", "PEM file of authorities for the provider's certificate (default: those of the system)")
 	f.BoolVar(&o.local, "local-accounts", true, "let accounts with passwords sign in; false leaves the identity provider only")
 }
@@ -38,7 +39,7 @@ const maxSecret = 4 << 10
 func (o *providerOptions) provider(portalURL string) (*identity.Provider, error) {
 	if o.issuer == "" {
 		switch {
-		case o.clientID != "" || o.secretFile != "" || o.roles != "":
+		case o.clientID != "" || o.secretFile != "" || o.roles != "" || o.devices != "":
 			return nil, usage("options of the identity provider are given without --oidc-issuer")
 		case !o.local:
 			return nil, usage("--local-accounts=false needs an identity provider (--oidc-issuer): nobody could sign in")
@@ -48,6 +49,12 @@ func (o *providerOptions) provider(portalURL string) (*identity.Provider, error)
 	roles, err := identity.ParseRoles(o.roles)
 	if err != nil {
 		return nil, usage("--oidc-roles: %w", err)
+	}
+	var devices map[string][]string
+	if o.devices != "" {
+		if devices, err = identity.ParseDevices(o.devices); err != nil {
+			return nil, usage("--oidc-device-groups: %w", err)
+		}
 	}
 	if o.secretFile == "" {
 		return nil, usage("--oidc-client-secret-file is missing")
@@ -59,7 +66,7 @@ func (o *providerOptions) provider(portalURL string) (*identity.Provider, error)
 	base := strings.TrimSuffix(portalURL, "/")
 	p, err := identity.New(identity.Config{
 		Issuer: o.issuer, ClientID: o.clientID, Secret: secret, Redirect: base + "/sign-in/provider/callback", SignedOut: base + "/sign-in",
-		Scopes: strings.Split(strings.ReplaceAll(o.scopes, " ", ""), ","), Name: o.name, NameClaim: o.nameClaim, RoleClaim: o.roleClaim, Roles: roles, CA: o.ca,
+		Scopes: strings.Split(strings.ReplaceAll(o.scopes, " ", ""), ","), Name: o.name, NameClaim: o.nameClaim, RoleClaim: o.roleClaim, Roles: roles, Devices: devices, CA: o.ca,
 	}, time.Now)
 	if err != nil {
 		return nil, usage("%w", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal"
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/pki"
+	"github.com/bulwarkhq/bulwark/portal/status"
 	"github.com/bulwarkhq/bulwark/portal/store/sqlstore"
 )
 
@@ -30,11 +31,14 @@ type serveOptions struct {
 	signIn                                                                                    providerOptions
 	archive                                                                                   archiveOptions
 
+	// shown are the options as administrators are told them.
+	shown []status.Option
+
 	database string // a connection string; empty for the file in the data folder
 }
 
 func serveCommand() *cobra.Command {
-	o := serveOptions{retention: days(30 * 24 * time.Hour), definitionsEvery: days(4 * time.Hour)}
+	o := serveOptions{retention: days(30 * 24 * time.Hour), definitionsEvery: days(4 * time.Hour), checkIn: days(5 * time.Minute)}
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the portal", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,6 +53,7 @@ func serveCommand() *cobra.Command {
 			if o.database, err = controlDatabase(cmd, dir, false); err != nil {
 				return err
 			}
+			o.shown = shownOptions(cmd.Flags())
 			return serve(cmd.Context(), dir, o, log)
 		},
 	}
@@ -58,7 +63,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.hostName, "host-name", "localhost,127.0.0.1", "host names and addresses of the portal, separated by commas; the first is the main one")
 	f.StringVar(&o.portalURL, "portal-url", "", "address under which agents and browsers reach the portal, and by which security keys and the identity provider know it (default: the first host name and the port)")
 	f.Var(&o.retention, "retention", "how long events are kept")
-	f.Var(&o.checkIn, "check-in-interval", "how often agents report (default 5m)")
+	f.Var(&o.checkIn, "check-in-interval", "how often agents report")
 	f.Var(&o.definitionsEvery, "definitions-interval", "how often a release of definitions is built from definitions/sources in the data folder; 0 for never")
 	o.publisher.flags(c)
 	o.repository.flags(c)
@@ -161,7 +166,7 @@ func serve(ctx context.Context, dir string, o serveOptions, log *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Archive: archiver, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), EventsPerMinute: o.eventsPerMinute, SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Logger: log})
+	p, err := portal.New(ctx, portal.Config{Control: control, Events: events, Archive: archiver, Definitions: publisher, Packages: o.repository.publisher(dir, url, ca, log), CA: ca, URL: url, Version: version, FilesDir: filepath.Join(dir, "files"), CheckInInterval: time.Duration(o.checkIn), EventsPerMinute: o.eventsPerMinute, SecondFactor: required, Provider: provider, LocalOff: !o.signIn.local, Listen: listener.Addr().String(), MetricsListen: addressOf(metricsListener), Options: o.shown, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -197,6 +202,14 @@ func listenMetrics(ctx context.Context, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listening for metrics on %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// addressOf is empty for no listener.
+func addressOf(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
 }
 
 func portalURL(host string, addr net.Addr) string {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/bulwarkhq/bulwark/portal/status"
 )
 
 // maxSettings is the largest settings file in bytes.
@@ -28,7 +31,7 @@ func applySettings(cmd *cobra.Command, lookup func(string) (string, bool)) error
 		if err := flags.Set(f.Name, value); err != nil {
 			return usage("%s: option %s cannot be %q: %w", origin, f.Name, value, err)
 		}
-		return nil
+		return flags.SetAnnotation(f.Name, originOf, []string{origin})
 	}
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -64,6 +67,54 @@ func applySettings(cmd *cobra.Command, lookup func(string) (string, bool)) error
 		}
 	}
 	return nil
+}
+
+// originOf is the annotation of an option that says where its value came from.
+const originOf = "origin"
+
+// shownOptions are the options of a command as administrators are told them.
+func shownOptions(flags *pflag.FlagSet) (out []status.Option) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "help" {
+			return
+		}
+		o := status.Option{Name: f.Name, Value: withoutSecrets(f.Value.String()), Origin: "default", Help: f.Usage}
+		switch from := f.Annotations[originOf]; {
+		case len(from) > 0:
+			o.Origin = from[0]
+		case f.Changed:
+			o.Origin = "command line"
+		}
+		out = append(out, o)
+	})
+	return out
+}
+
+// secretParameter is one of a connection string that may carry a secret. Not so the
+// name of a file.
+var secretParameter = regexp.MustCompile(`(?i)([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*`)
+
+// withoutSecrets takes passwords out of connection strings: what stands before the
+// last @ of an address, but for the user's name, and the values of parameters.
+func withoutSecrets(value string) string {
+	scheme, rest, ok := strings.Cut(value, "://")
+	if !ok {
+		return value
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, _, secret := strings.Cut(rest[:at], ":")
+		if secret {
+			user += ":***"
+		}
+		rest = user + rest[at:]
+	}
+	return scheme + "://" + secretParameter.ReplaceAllStringFunc(rest, func(p string) string {
+		name, _, _ := strings.Cut(p, "=")
+		if strings.HasSuffix(name, "file") {
+			return p
+		}
+		return name + "=***"
+	})
 }
 
 func known(cmd *cobra.Command, option string) bool {

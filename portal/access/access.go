@@ -62,6 +62,8 @@ const (
 	IncidentWrite  Permission = "Incident.ReadWrite.All"
 	// ExportManage is for where alerts and the audit log are sent.
 	ExportManage Permission = "Export.ReadWrite.All"
+	// SettingsRead is for what the portal itself is made of, and how it fares.
+	SettingsRead Permission = "Settings.Read.All"
 	// UserManage is for accounts. No API token carries it: it would be as good as
 	// an administrator.
 	UserManage Permission = "User.ReadWrite.All"
@@ -71,7 +73,7 @@ const (
 var scopes = []Permission{
 	MachineRead, MachineWrite, AlertRead, AlertWrite, HuntingRead, MachineScan, MachineIsolate, MachineQuarantine, MachineCollect, MachineLive,
 	MachineOffboard, LibraryWrite, PolicyRead, PolicyWrite, DetectionRead, DetectionWrite, OnboardingRead, Onboarding,
-	IndicatorRead, IndicatorWrite, IncidentRead, IncidentWrite, ExportManage,
+	IndicatorRead, IndicatorWrite, IncidentRead, IncidentWrite, ExportManage, SettingsRead,
 }
 
 // Scopes returns the permissions that an API token may carry.
@@ -123,7 +125,7 @@ func ParseRole(name string) (Role, error) {
 func (r Role) Permissions() []Permission {
 	switch r {
 	case Administrator:
-		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite, ExportManage, UserManage)
+		return append(Responder.Permissions(), Onboarding, TokenManage, AuditRead, MachineOffboard, LibraryWrite, PolicyWrite, ExportManage, SettingsRead, UserManage)
 	case Responder:
 		return append(Analyst.Permissions(), MachineLive, IndicatorWrite)
 	case Analyst:
@@ -164,7 +166,7 @@ func (p Principal) Limited() bool { return len(p.Groups) > 0 }
 // organisation are the permissions for what concerns all devices, or who may do
 // what. Nobody has them who is limited to some devices.
 var organisation = []Permission{
-	OnboardingRead, Onboarding, TokenManage, AuditRead, LibraryWrite, PolicyWrite, DetectionWrite, IndicatorWrite, ExportManage, UserManage,
+	OnboardingRead, Onboarding, TokenManage, AuditRead, LibraryWrite, PolicyWrite, DetectionWrite, IndicatorWrite, ExportManage, SettingsRead, UserManage,
 }
 
 // Organisation reports whether the permission is for what concerns all devices.

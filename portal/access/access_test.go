@@ -32,6 +32,9 @@ func TestMay(t *testing.T) {
 		{"limited to devices, reads policies", limited, PolicyRead, true},
 		{"limited to devices, changes policies", limited, PolicyWrite, false},
 		{"limited to devices, makes users", limited, UserManage, false},
+		{"limited to devices, reads settings", limited, SettingsRead, false},
+		{"a responder reads settings", NewPrincipal("user", "", "", Responder.Permissions()), SettingsRead, false},
+		{"an administrator reads settings", NewPrincipal("user", "", "", Administrator.Permissions()), SettingsRead, true},
 	} {
 		if got := x.p.May(x.want); got != x.may {
 			t.Errorf("%s: %v", x.name, got)

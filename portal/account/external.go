@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
@@ -20,15 +21,25 @@ type External struct {
 	// nobody somebody else's.
 	Name string
 	Role access.Role
+	// DecidesGroups is set when the provider decides which devices somebody may see:
+	// those of the device groups with the ids Groups, none for all.
+	DecidesGroups bool
+	Groups        []string
 }
 
 // SignInExternal opens a session for somebody whom the identity provider has
-// signed in. It makes the account at the first time and gives it the role each
-// time. ErrSignIn means that the account is disabled.
+// signed in. It makes the account at the first time and gives it the role, and the
+// device groups if the provider decides them, each time: they hold at once for the
+// other sessions of the account, too. ErrSignIn means that the account is disabled.
 func (s *Service) SignInExternal(ctx context.Context, e External, address, agent string) (string, User, error) {
 	if e.Issuer == "" || e.Subject == "" || e.Issuer != s.issuer || len(e.Role.Permissions()) == 0 {
 		return "", User{}, fmt.Errorf("signing in %.70q of %.200q: not an identity with a role of the provider of this portal", e.Subject, e.Issuer)
 	}
+	groups, err := checkGroups(e.Groups)
+	if err != nil {
+		return "", User{}, fmt.Errorf("signing in %.70q of %.200q: %w", e.Subject, e.Issuer, err)
+	}
+	e.Groups = groups
 	now := s.now()
 	u, err := s.store.UserBySubject(ctx, e.Issuer, e.Subject)
 	if errors.Is(err, ErrNotFound) {
@@ -50,6 +61,13 @@ func (s *Service) SignInExternal(ctx context.Context, e External, address, agent
 		}
 		u.Role = e.Role
 	}
+	if e.DecidesGroups && !slices.Equal(u.Groups, e.Groups) {
+		err := s.store.SetGroups(ctx, u.ID, e.Groups, Audit{Time: now, Actor: u.Name, Address: address, Action: "user.groups", Target: u.Name, Detail: limits(u.Groups) + " to " + limits(e.Groups) + " by the identity provider"})
+		if err != nil {
+			return "", User{}, fmt.Errorf("signing in %s: %w", u.Name, err)
+		}
+		u.Groups = e.Groups
+	}
 	cookie, err := s.open(ctx, u, address, agent, "identity provider")
 	return cookie, u, err
 }
@@ -66,8 +84,8 @@ func (s *Service) createExternal(ctx context.Context, e External, address string
 			continue
 		}
 		now := s.now()
-		u := User{ID: randomID(), Name: name, Role: e.Role, Issuer: e.Issuer, Subject: e.Subject, Created: now, Changed: now}
-		err = s.store.CreateUser(ctx, u, Audit{Time: now, Actor: name, Address: address, Action: "user.create", Target: name, Detail: "role " + string(e.Role) + ", " + inventory.Clean("subject "+e.Subject+" of "+e.Issuer, 500)})
+		u := User{ID: randomID(), Name: name, Role: e.Role, Groups: e.Groups, Issuer: e.Issuer, Subject: e.Subject, Created: now, Changed: now}
+		err = s.store.CreateUser(ctx, u, Audit{Time: now, Actor: name, Address: address, Action: "user.create", Target: name, Detail: "role " + string(e.Role) + ", " + limits(e.Groups) + ", " + inventory.Clean("subject "+e.Subject+" of "+e.Issuer, 500)})
 		if err == nil {
 			return s.store.User(ctx, u.ID)
 		}
@@ -89,6 +107,10 @@ func (s *Service) createExternal(ctx context.Context, e External, address string
 func (s *Service) RefusedExternal(ctx context.Context, name, address, reason string) error {
 	return s.Record(ctx, inventory.Clean(name, 64), address, "sign-in.failed", "", "identity provider: "+reason)
 }
+
+// ProviderGroups reports whether the identity provider decides the device groups of
+// its accounts.
+func (s *Service) ProviderGroups() bool { return s.providerGroups }
 
 // LocalOff reports whether accounts with passwords cannot sign in.
 func (s *Service) LocalOff() bool { return s.localOff }

@@ -50,6 +50,8 @@ type Service struct {
 	required []access.Role
 	localOff bool
 	issuer   string
+	// providerGroups is Options.ProviderGroups.
+	providerGroups bool
 	// codes counts wrong codes of second factors; checking is held while one is
 	// checked.
 	codes    *limiter
@@ -74,6 +76,9 @@ type Options struct {
 	LocalOff bool
 	// Issuer is the identity provider whose accounts may sign in; empty for none.
 	Issuer string
+	// ProviderGroups is set when the identity provider decides the device groups of
+	// its accounts.
+	ProviderGroups bool
 }
 
 // New makes the account service; now is time.Now outside of tests.
@@ -81,7 +86,7 @@ func New(store Store, cost HashCost, now func() time.Time, o Options) *Service {
 	return &Service{
 		store: store, now: now, cost: cost, limit: newLimiter(maxWait),
 		hashing: make(chan struct{}, 2), decoy: hashPassword(secret(), cost),
-		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff, issuer: o.Issuer,
+		key: o.Key, required: o.SecondFactor, localOff: o.LocalOff, issuer: o.Issuer, providerGroups: o.ProviderGroups,
 		codes: newLimiter(24 * time.Hour), checking: make(chan struct{}, 1), tickets: newWaiting[ticket](TicketLifetime),
 		keys: o.Keys, ceremonies: newWaiting[ceremony](securitykey.Lifetime),
 	}

@@ -41,7 +41,7 @@ func (s *Service) SetRole(ctx context.Context, id string, role access.Role, by a
 
 // SetGroups limits an account to device groups, or to none: it is for all devices
 // then. It holds from the next request of its sessions on, also for an account of
-// an identity provider.
+// an identity provider, unless that decides it.
 func (s *Service) SetGroups(ctx context.Context, id string, groups []string, by access.Principal) error {
 	groups, err := checkGroups(groups)
 	if err != nil {
@@ -53,6 +53,8 @@ func (s *Service) SetGroups(ctx context.Context, id string, groups []string, by 
 		return fmt.Errorf("user %.70q: %w", id, err)
 	case u.ID == by.ID:
 		return ErrSelf
+	case u.Issuer != "" && s.providerGroups:
+		return ErrExternal
 	case slices.Equal(u.Groups, groups):
 		return nil
 	}

@@ -131,6 +131,9 @@ func New(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, client: client, bucket: u.Host, prefix: strings.Trim(path.Clean(u.Path), "/.")}, nil
 }
 
+// URL is where the files go.
+func (s *Service) URL() string { return s.cfg.URL }
+
 // Status says how it goes.
 func (s *Service) Status() Status {
 	s.mu.Lock()

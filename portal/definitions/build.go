@@ -80,6 +80,9 @@ func (p *Publisher) Build(ctx context.Context, o BuildOptions) (r Result, err er
 		}
 		return err
 	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = LastBuild{p.cfg.Now(), err, r.Stale}
 	return r, err
 }
 

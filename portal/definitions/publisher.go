@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -55,6 +56,39 @@ type Config struct {
 type Publisher struct {
 	cfg Config
 	log *slog.Logger
+
+	mu   sync.Mutex
+	last LastBuild
+}
+
+// LastBuild is how the last build of a Publisher went. Err is nil when it went well;
+// then Stale may still name sources that could not be had.
+type LastBuild struct {
+	Ended time.Time // zero for none
+	Err   error
+	Stale map[string]error
+}
+
+// LastBuild of this process.
+func (p *Publisher) LastBuild() LastBuild {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// Newest returns the newest release of each channel that has one.
+func (p *Publisher) Newest() ([]*release.Set, error) {
+	var out []*release.Set
+	for _, channel := range []string{release.Production, release.Preview} {
+		sets, err := readReleases(p.path("releases"), channel)
+		if err != nil {
+			return out, err
+		}
+		if len(sets) > 0 {
+			out = append(out, sets[0])
+		}
+	}
+	return out, nil
 }
 
 // New returns a publisher; nothing is written before it is asked to.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/bulwarkhq/bulwark/portal/access"
@@ -32,6 +33,9 @@ type Config struct {
 	// Roles are the roles of groups; Everyone stands for whoever has an account
 	// at the provider.
 	Roles map[string]access.Role
+	// Devices are the names of the device groups that groups are limited to, AllDevices
+	// for no limit; nil when the provider does not decide it.
+	Devices map[string][]string
 	// CA is a PEM file of authorities for the provider's certificate; empty for
 	// those of the system.
 	CA string
@@ -40,12 +44,19 @@ type Config struct {
 // Everyone is the group that everybody is in.
 const Everyone = "*"
 
+// AllDevices stands for all devices in the place of a device group.
+const AllDevices = "*"
+
 // Identity is who somebody is for the provider.
 type Identity struct {
 	Issuer, Subject string
 	// Name is a user name of the portal's form, not unique.
 	Name string
 	Role access.Role
+	// DecidesDevices is set when the provider decides of which devices somebody is:
+	// those of the device groups with the names Devices, in order; none for all.
+	DecidesDevices bool
+	Devices        []string
 }
 
 // Refused says why somebody is not signed in. The reason is for the log and the
@@ -67,9 +78,10 @@ func refused(public, format string, args ...any) error {
 }
 
 const (
-	publicAgain = "The sign-in has ended or did not begin here: begin again."
-	publicToken = "What the identity provider answered is not valid for this portal. Its administrator finds the reason in the log."
-	publicRole  = "You have an account at the identity provider, but none of your groups has a role in this portal."
+	publicAgain   = "The sign-in has ended or did not begin here: begin again."
+	publicToken   = "What the identity provider answered is not valid for this portal. Its administrator finds the reason in the log."
+	publicDevices = "You have an account at the identity provider, but none of your groups has devices in this portal."
+	publicRole    = "You have an account at the identity provider, but none of your groups has a role in this portal."
 )
 
 // maxRoles bounds the roles of groups.
@@ -100,6 +112,36 @@ func ParseRoles(text string) (map[string]access.Role, error) {
 	}
 	if len(out) == 0 || len(out) > maxRoles {
 		return nil, fmt.Errorf("%d groups with a role: there must be 1 to %d, for example soc-admins=administrator;soc=analyst", len(out), maxRoles)
+	}
+	return out, nil
+}
+
+// maxDevices bounds the device groups of groups.
+const maxDevices = 1000
+
+// ParseDevices reads the device groups of groups: GROUP=NAME, separated by
+// semicolons. A group may be there several times; the group * is everybody, the name
+// * all devices. The last = separates, so that a distinguished name can be a group.
+func ParseDevices(text string) (map[string][]string, error) {
+	out := map[string][]string{}
+	n := 0
+	for part := range strings.SplitSeq(text, ";") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		i := strings.LastIndexByte(part, '=')
+		if i < 1 || strings.TrimSpace(part[i+1:]) == "" {
+			return nil, fmt.Errorf("%q is not of the form GROUP=DEVICE GROUP", part)
+		}
+		group, name := strings.TrimSpace(part[:i]), strings.TrimSpace(part[i+1:])
+		if slices.Contains(out[group], name) {
+			return nil, fmt.Errorf("%q is there twice", part)
+		}
+		out[group] = append(out[group], name)
+		n++
+	}
+	if n == 0 || n > maxDevices {
+		return nil, fmt.Errorf("%d device groups of groups: there must be 1 to %d, for example soc=*;web-team=Web servers", n, maxDevices)
 	}
 	return out, nil
 }
@@ -136,6 +178,19 @@ func (c *Config) roleOf(groups []string) access.Role {
 		}
 	}
 	return ""
+}
+
+// devicesOf are the device groups of the groups, all for AllDevices among them. ok is
+// false when there are none.
+func (c *Config) devicesOf(groups []string) (names []string, ok bool) {
+	for _, g := range append(slices.Clone(groups), Everyone) {
+		names = append(names, c.Devices[g]...)
+	}
+	if slices.Contains(names, AllDevices) {
+		return nil, true
+	}
+	slices.Sort(names)
+	return slices.Compact(names), len(names) > 0
 }
 
 // claim finds a claim by its name, or within others by a name with dots.

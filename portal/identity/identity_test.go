@@ -5,6 +5,8 @@ import (
 	"crypto/rsa"
 	"errors"
 	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,7 +73,7 @@ func TestSignIn(t *testing.T) {
 	keep, q := f.begin()
 	id, next, err := f.Finish(t.Context(), keep, q)
 	want := identity.Identity{Issuer: f.server.URL, Subject: "subject-1", Name: "Ann-Example", Role: access.Analyst}
-	if err != nil || id != want || next != "/devices?q=1" {
+	if err != nil || !reflect.DeepEqual(id, want) || next != "/devices?q=1" {
 		t.Fatalf("Finish = %+v, %q, %v, want %+v", id, next, err, want)
 	}
 	if got := f.SignOut(); got != f.server.URL+"/bye?a=b&client_id=bulwark&post_logout_redirect_uri=https%3A%2F%2Fportal.example.org%2Fsign-in" {
@@ -131,6 +133,59 @@ func TestRoles(t *testing.T) {
 				t.Errorf("role %q, %v, want %q", id.Role, err, c.want)
 			}
 		})
+	}
+}
+
+// Of which devices somebody is follows the groups; without any nobody comes in.
+func TestDevices(t *testing.T) {
+	f := newFixture(t)
+	for name, c := range map[string]struct {
+		groups  []string
+		mapping string
+		want    []string
+		refused bool
+	}{
+		"not decided":        {[]string{"soc"}, "", nil, false},
+		"one":                {[]string{"soc", "web-team"}, "web-team=Web servers", []string{"Web servers"}, false},
+		"several, each once": {[]string{"soc", "web-team", "CN=db,O=x"}, "web-team=Web servers; CN=db,O=x=Databases;CN=db,O=x=Web servers", []string{"Databases", "Web servers"}, false},
+		"all beside some":    {[]string{"soc", "web-team"}, "web-team=Web servers;soc=*", nil, false},
+		"everybody's":        {[]string{"soc"}, "web-team=Web servers;*=Test", []string{"Test"}, false},
+		"none":               {[]string{"soc"}, "web-team=Web servers", nil, true},
+		"other letters":      {[]string{"soc", "Web-Team"}, "web-team=Web servers", nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := f.config()
+			var err error
+			if c.mapping != "" {
+				if cfg.Devices, err = identity.ParseDevices(c.mapping); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.server.Behave(good(func(b *identitytest.Behaviour) { b.Claims["groups"] = c.groups }))
+			if f.Provider, err = identity.New(cfg, time.Now); err != nil {
+				t.Fatal(err)
+			}
+			keep, q := f.begin()
+			id, _, err := f.Finish(t.Context(), keep, q)
+			var no *identity.Refused
+			if errors.As(err, &no) != c.refused || (!c.refused && err != nil) {
+				t.Fatalf("%+v, %v", id, err)
+			}
+			if c.refused {
+				if no.Subject == "" || !strings.Contains(no.Reason, "has devices") {
+					t.Errorf("refused: %+v", no)
+				}
+				return
+			}
+			if !slices.Equal(id.Devices, c.want) || id.DecidesDevices != (c.mapping != "") {
+				t.Errorf("%+v, want %q", id, c.want)
+			}
+		})
+	}
+	for _, text := range []string{"", ";", "web-team", "=Web", "web-team=", "web-team= ;", "a=b;a=b"} {
+		if got, err := identity.ParseDevices(text); err == nil {
+			t.Errorf("%q gives %v", text, got)
+		}
 	}
 }
 
@@ -272,6 +327,31 @@ func TestUnavailable(t *testing.T) {
 	}
 	if _, _, err := p.Begin(t.Context(), "/"); !errors.Is(err, identity.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an authority that is not trusted: %v", err)
+	}
+}
+
+// Administrators are told whether the provider answers now, not an hour ago, and
+// asking often asks it seldom.
+func TestState(t *testing.T) {
+	f := newFixture(t)
+	if asked, err := f.State(t.Context()); err != nil || asked.IsZero() {
+		t.Fatalf("%s, %v", asked, err)
+	}
+	f.server.Behave(identitytest.Behaviour{Down: true})
+	if _, err := f.State(t.Context()); err != nil {
+		t.Errorf("it was asked again at once: %v", err)
+	}
+	f.ahead.Add(int64(2 * time.Minute))
+	if _, err := f.State(t.Context()); !errors.Is(err, identity.ErrUnavailable) {
+		t.Errorf("a provider that is away: %v", err)
+	}
+	if _, _, err := f.Begin(t.Context(), "/"); err != nil {
+		t.Errorf("what is known of it is lost: %v", err)
+	}
+	f.server.Behave(good(nil))
+	f.ahead.Add(int64(10 * time.Second))
+	if _, err := f.State(t.Context()); err != nil {
+		t.Errorf("after it came back: %v", err)
 	}
 }
 

@@ -148,6 +148,26 @@ func (p *Provider) discover(ctx context.Context) (*found, error) {
 	return f, nil
 }
 
+// stateFor is how old an answer of the provider may be that State takes.
+const stateFor = time.Minute
+
+// State asks the provider about itself unless it was asked within a minute. It says
+// when it was asked, and why it cannot be used.
+func (p *Provider) State(ctx context.Context) (asked time.Time, err error) {
+	p.mu.Lock()
+	if age := p.now().Sub(p.asked); p.failed == nil && (age < 0 || age >= stateFor) {
+		p.asked = time.Time{} // what is known is asked for again
+	}
+	p.mu.Unlock()
+	_, err = p.discover(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != nil {
+		return p.asked, p.failed
+	}
+	return p.asked, err
+}
+
 func (p *Provider) ask(ctx context.Context) (*found, error) {
 	provider, err := oidc.NewProvider(p.with(ctx), p.cfg.Issuer)
 	if err != nil {
@@ -348,8 +368,18 @@ func (p *Provider) verify(ctx context.Context, f *found, token *oauth2.Token, no
 	if id.Role = p.cfg.roleOf(groups); id.Role == "" {
 		return id, &Refused{Reason: fmt.Sprintf("none of the groups of %s has a role: %.500q", id.Name, groups), Public: publicRole, Subject: t.Subject}
 	}
+	if p.cfg.Devices != nil {
+		id.DecidesDevices = true
+		var ok bool
+		if id.Devices, ok = p.cfg.devicesOf(groups); !ok {
+			return id, &Refused{Reason: fmt.Sprintf("none of the groups of %s has devices: %.500q", id.Name, groups), Public: publicDevices, Subject: t.Subject}
+		}
+	}
 	return id, nil
 }
+
+// DecidesDevices reports whether the provider decides of which devices people are.
+func (p *Provider) DecidesDevices() bool { return p.cfg.Devices != nil }
 
 // userInfo adds the claims that the provider gives apart from the token.
 func (p *Provider) userInfo(ctx context.Context, f *found, token *oauth2.Token, subject string, claims map[string]any) error {

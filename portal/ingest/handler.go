@@ -31,10 +31,12 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 	}
 	s, m, id := (*Service)(h), req.Msg, c.device.ID
 	if !s.begin(id) {
+		s.counts.busy.Add(1)
 		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, busyRetry, "an earlier batch of this device is still being stored")
 	}
 	defer s.end(id)
 	if wait, tell := s.quotas.wait(id, len(m.AlertsJson) > 0); wait > 0 {
+		s.counts.quota.Add(1)
 		if tell {
 			s.cfg.Log.Warn("a device delivers more events than it may and keeps them for now", "device", id, "limit_per_minute", s.cfg.EventsPerMinute)
 		}
@@ -58,10 +60,12 @@ func (h *handler) Deliver(ctx context.Context, req *connect.Request[agentv1.Deli
 	switch err := s.cfg.Sink.StoreBatch(ctx, b); {
 	case err == nil:
 	case errors.Is(err, ErrBusy):
+		s.counts.busy.Add(1)
 		return nil, agentv1.NewError(connect.CodeResourceExhausted, agentv1.ReasonBusy, busyRetry, "%w", err)
 	case ctx.Err() != nil:
 		return nil, connect.NewError(connect.CodeCanceled, ctx.Err())
 	default:
+		s.counts.failed.Add(1)
 		s.cfg.Log.Error("batch not stored", "device", id, "spool", m.SpoolId, "sequence", m.Sequence, "error", err)
 		return nil, agentv1.NewError(connect.CodeUnavailable, agentv1.ReasonInternal, busyRetry, "the portal cannot store events at this moment; see its log")
 	}

@@ -21,7 +21,8 @@ type quotas struct {
 
 type quota struct {
 	*rate.Limiter
-	told time.Time // when the log was told last
+	told    time.Time // when the log was told last
+	refused time.Time // when it had to wait last
 }
 
 const (
@@ -35,6 +36,8 @@ const (
 	quotaTold = 10 * time.Minute
 	// maxQuotaWait is the longest pause that is asked for.
 	maxQuotaWait = 5 * time.Minute
+	// limitedFor is how long a device that had to wait counts as limited.
+	limitedFor = 10 * time.Minute
 )
 
 // wait returns how long a device has to wait until it may deliver a batch, and
@@ -56,10 +59,24 @@ func (q *quotas) wait(device string, alerts bool) (wait time.Duration, tell bool
 	if missing <= 0 {
 		return 0, false
 	}
+	of.refused = now
 	if tell = now.Sub(of.told) >= quotaTold; tell {
 		of.told = now
 	}
 	return min(max(time.Duration(missing/float64(of.Limit())*float64(time.Second)), busyRetry), maxQuotaWait), tell
+}
+
+// limited counts the devices that had to wait lately.
+func (q *quotas) limited() (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.now()
+	for _, of := range q.by {
+		if !of.refused.IsZero() && now.Sub(of.refused) < limitedFor {
+			n++
+		}
+	}
+	return n
 }
 
 // charge notes events that a device has delivered.

@@ -45,7 +45,14 @@ func TestQuota(t *testing.T) {
 	want("a", true, 0, false)
 	q.charge("a", 10*burst) // counted as one burst
 	want("a", true, maxQuotaWait, false)
-	now = now.Add(quotaTold)
+	if n := q.limited(); n != 1 {
+		t.Errorf("%d devices are limited, want 1", n)
+	}
+	now = now.Add(limitedFor)
+	if n := q.limited(); n != 0 {
+		t.Errorf("%d devices are limited after %s, want none", n, limitedFor)
+	}
+	now = now.Add(quotaTold - limitedFor)
 	want("a", true, maxQuotaWait, true)
 	now = now.Add(4 * time.Hour)
 	want("a", false, 0, false)

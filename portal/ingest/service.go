@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -83,6 +84,7 @@ type Service struct {
 	once   sync.Once
 
 	quotas quotas
+	counts counts
 
 	mu   sync.Mutex
 	busy map[string]struct{} // devices with a delivery in progress
@@ -156,6 +158,22 @@ func (s *Service) Handler() (string, http.Handler) {
 		}
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// counts are batches since the start that were not stored.
+type counts struct{ quota, busy, failed atomic.Int64 }
+
+// Refused are the batches since the start that devices were told to deliver later:
+// they had delivered too much, or the portal was busy, or the store failed.
+type Refused struct {
+	Quota, Busy, Failed int64
+	// Limited are the devices that had delivered too much within limitedFor.
+	Limited int
+}
+
+// Refused counts.
+func (s *Service) Refused() Refused {
+	return Refused{s.counts.quota.Load(), s.counts.busy.Load(), s.counts.failed.Load(), s.quotas.limited()}
 }
 
 type callerKey struct{}

@@ -277,6 +277,15 @@ func (a *Authority) serverCertificate() (*tls.Certificate, error) {
 	return fresh, nil
 }
 
+// ServerCertificate is the portal's own certificate, and when it will be renewed.
+func (a *Authority) ServerCertificate() (c *x509.Certificate, renewed time.Time, err error) {
+	s, err := a.serverCertificate()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return s.Leaf, s.Leaf.NotAfter.Add(-serverRenewBefore), nil
+}
+
 // loadServer returns the stored server certificate, or nil when there is none
 // of this authority; it is then made anew.
 func (a *Authority) loadServer() *tls.Certificate {

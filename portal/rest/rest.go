@@ -36,6 +36,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/quarantine"
 	"github.com/bulwarkhq/bulwark/portal/rest/odata"
+	"github.com/bulwarkhq/bulwark/portal/status"
 )
 
 // Limits of the API: requests per caller (token, or address without one) and
@@ -68,6 +69,8 @@ type Config struct {
 	Fleet         *fleet.Service
 	// Exports are the destinations of exports; nil for none.
 	Exports *export.Service
+	// Status is that of the portal.
+	Status *status.Service
 	// Receipts is the ledger of a device's events by class; nil: it is not told.
 	Receipts func(ctx context.Context, deviceID string) (map[string]eventstore.Receipt, error)
 	Logger   *slog.Logger
@@ -154,6 +157,7 @@ func New(cfg Config) *API {
 		{"DELETE /api/exports/{id}", access.ExportManage, a.deleteExport},
 		{"POST /api/exports/{id}/test", access.ExportManage, a.testExport},
 		{"POST /api/exports/{id}/skip", access.ExportManage, a.skipExport},
+		{"GET /api/settings", access.SettingsRead, a.settings},
 		{"GET /api/openapi.json", access.Public, a.openAPI},
 	} {
 		a.router.Handle(r.pattern, r.need, func(w http.ResponseWriter, req *http.Request) {

@@ -17,7 +17,7 @@ import (
 
 // pageNames are the templates that are pages; each is parsed with the layout
 // and the shared parts.
-var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "detections", "detection", "shipped", "shipped-rule", "attack", "process", "threats", "indicators", "indicator", "indicators-import", "incidents", "incident", "exports", "export", "onboarding", "tokens", "sign-in-code", "second-factor", "users", "audit", "problem"}
+var pageNames = []string{"sign-in", "password", "overview", "devices", "device", "alerts", "alert", "hunting", "actions", "action", "live", "library", "groups", "policies", "policy", "detections", "detection", "shipped", "shipped-rule", "attack", "process", "threats", "indicators", "indicator", "indicators-import", "incidents", "incident", "exports", "export", "onboarding", "tokens", "sign-in-code", "second-factor", "users", "audit", "settings", "problem"}
 
 func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	base, err := template.New("").Funcs(functions(now)).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -53,6 +53,7 @@ func functions(now func() time.Time) template.FuncMap {
 		"short":  short,
 		"cut":    cut,
 		"bytes":  size,
+		"number": grouped,
 		"technique": func(id string) string {
 			return "https://attack.mitre.org/techniques/" + strings.ReplaceAll(url.PathEscape(id), ".", "/") + "/"
 		},
@@ -211,7 +212,19 @@ func size(n int64) string {
 	case n < 1<<20:
 		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
-	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	if n < 1<<30 {
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
+// grouped writes a whole number with spaces between thousands, which do not break.
+func grouped(n any) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + "\u00a0" + text[i:]
+	}
+	return text
 }
 
 // fact is a name and a value that a page lists.

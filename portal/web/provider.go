@@ -2,7 +2,9 @@ package web
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/bulwarkhq/bulwark/portal/account"
 	"github.com/bulwarkhq/bulwark/portal/identity"
@@ -39,7 +41,13 @@ func (s *Site) finishProvider(w http.ResponseWriter, r *http.Request) error {
 		return s.refuseProvider(w, r, err)
 	}
 	sendCookie(w, flowCookie, "", 0)
-	cookie, u, err := s.cfg.Accounts.SignInExternal(r.Context(), account.External{Issuer: id.Issuer, Subject: id.Subject, Name: id.Name, Role: id.Role}, address(r), r.UserAgent())
+	devices, err := s.devicesOf(r, id)
+	if err != nil {
+		return s.refuseProvider(w, r, err)
+	}
+	cookie, u, err := s.cfg.Accounts.SignInExternal(r.Context(), account.External{
+		Issuer: id.Issuer, Subject: id.Subject, Name: id.Name, Role: id.Role, DecidesGroups: id.DecidesDevices, Groups: devices,
+	}, address(r), r.UserAgent())
 	if errors.Is(err, account.ErrSignIn) {
 		return s.showSignIn(w, r, http.StatusForbidden, signInPage{Next: "/"}, "Your account in this portal is disabled. An administrator can enable it.")
 	}
@@ -47,6 +55,33 @@ func (s *Site) finishProvider(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.signedIn(w, r, cookie, u, next)
+}
+
+// devicesOf finds the device groups that the provider names. It refuses somebody of
+// whose there are none, who would otherwise be for all devices, or of too many.
+func (s *Site) devicesOf(r *http.Request, id identity.Identity) (ids []string, err error) {
+	if len(id.Devices) == 0 {
+		return nil, nil
+	}
+	groups, err := s.cfg.Fleet.Groups(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		if slices.Contains(id.Devices, g.Name) {
+			ids = append(ids, g.ID)
+		}
+	}
+	if missing := len(id.Devices) - len(ids); missing > 0 {
+		s.cfg.Logger.WarnContext(r.Context(), "device groups of an identity provider's groups are not there", "user", id.Name, "wanted", id.Devices, "missing", missing)
+	}
+	switch {
+	case len(ids) == 0:
+		return nil, &identity.Refused{Reason: fmt.Sprintf("none of the device groups of %s is there: %.500q", id.Name, id.Devices), Public: "The device groups that your groups have in this portal are not there. An administrator can make them.", Subject: id.Subject}
+	case len(ids) > account.MaxGroups:
+		return nil, &identity.Refused{Reason: fmt.Sprintf("%s has %d device groups, more than %d", id.Name, len(ids), account.MaxGroups), Public: fmt.Sprintf("Your groups have more than %d device groups in this portal.", account.MaxGroups), Subject: id.Subject}
+	}
+	return ids, nil
 }
 
 // refuseProvider shows the sign-in page with what went wrong. What was not begun

@@ -14,8 +14,11 @@ type usersPage struct {
 	CSRF  string
 	// Name and Password are of an account that was made or reset.
 	Name, Password string
-	Local          bool      // accounts with passwords can sign in
-	Scope          scopeForm // of a new account
+	Local          bool // accounts with passwords can sign in
+	// Provider is set with an identity provider, ProviderGroups when it decides the
+	// device groups of its accounts.
+	Provider, ProviderGroups bool
+	Scope                    scopeForm // of a new account
 }
 
 type userRow struct {
@@ -36,7 +39,7 @@ func (s *Site) showUsers(w http.ResponseWriter, r *http.Request, status int, p u
 		return err
 	}
 	v := visitOf(r.Context())
-	p.Local = !s.cfg.Accounts.LocalOff()
+	p.Local, p.Provider, p.ProviderGroups = !s.cfg.Accounts.LocalOff(), s.cfg.Provider != nil, s.cfg.Accounts.ProviderGroups()
 	groups, err := s.cfg.Fleet.Groups(r.Context())
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/quarantine"
 	"github.com/bulwarkhq/bulwark/portal/sample"
+	"github.com/bulwarkhq/bulwark/portal/status"
 )
 
 //go:embed templates/*.html static
@@ -89,6 +90,8 @@ type Config struct {
 	Incidents  *incident.Service
 	// Exports are the destinations of exports; nil for none.
 	Exports *export.Service
+	// Status is that of the portal.
+	Status  *status.Service
 	Queries hunting.Library
 	// Detections are custom detections, Rules the rules of behaviour that the
 	// product ships.
@@ -223,6 +226,8 @@ func (s *Site) routes() {
 	post("/threats/orders", access.MachineQuarantine, s.orderQuarantined)
 	get("/attack", access.AlertRead, s.attackMatrix)
 	get("/audit", access.AuditRead, s.audit)
+	get("/settings", access.SettingsRead, s.settings)
+	get("/settings/export", access.SettingsRead, s.exportSettings)
 	s.indicatorRoutes(get, post)
 	s.incidentRoutes(get, post)
 	s.exportRoutes(get, post)

@@ -119,3 +119,11 @@ func TestTemplatesKeepThePolicy(t *testing.T) {
 		}
 	}
 }
+
+func TestGrouped(t *testing.T) {
+	for n, want := range map[any]string{0: "0", int64(-1): "-1", 999: "999", 1000: "1\u00a0000", int64(-1234567): "-1\u00a0234\u00a0567", uint64(12345): "12\u00a0345", -100: "-100"} {
+		if got := grouped(n); got != want {
+			t.Errorf("%v: %q, want %q", n, got, want)
+		}
+	}
+}

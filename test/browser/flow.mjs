@@ -281,6 +281,21 @@ try {
   expect(/as they were written/.test(await text(".message")), "the audit log holds");
   await shot("audit", false);
 
+  // Settings: everything answers, the options are there with where they came from.
+  await page.goto(base + "/settings");
+  expect(/Everything answers/.test(await text(".message.good")), "nothing of the portal has failed");
+  expect(/--data-dir/.test(await text("section[aria-labelledby=s-given]")) && /command line/.test(await text("section[aria-labelledby=s-given]")), "the options that were given are listed with their origin");
+  await page.locator("section[aria-labelledby=s-defaults] summary").focus();
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("section[aria-labelledby=s-defaults] tbody tr");
+  await state("settings-open");
+  await page.setViewportSize({ width: 360, height: 760 });
+  expect(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth) <= 0, "the open settings fit 360 pixels");
+  await shot("settings-open-narrow");
+  await page.setViewportSize({ width: 1360, height: 900 });
+  const [report] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "JSON" }).click()]);
+  expect(report.suggestedFilename() === "settings.json", "the settings are exported");
+
   // By keyboard: skip link first, slash for the search.
   await page.goto(base + "/alerts");
   await page.keyboard.press("Tab");
@@ -299,7 +314,7 @@ try {
     ["indicators", "/indicators"], ["indicator", indicatorPath], ["indicator-new", "/indicators/new"], ["indicators-import", "/indicators/import"],
     ["detections", "/detections"], ["detection", detectionPath], ["shipped", "/detections/shipped"], ["shipped-rule", shippedPath], ["attack", "/attack"],
     ["policies", "/policies"], ["policy", "/policies/new"], ["groups", "/groups"],
-    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["exports", "/exports"], ["export-new", "/exports/new"], ["audit", "/audit"], ["users", "/users"], ["second-factor", "/account/second-factor"], ["password", "/account/password"], ["no-such-page", "/nothing"],
+    ["onboarding", "/onboarding"], ["tokens", "/tokens"], ["exports", "/exports"], ["export-new", "/exports/new"], ["audit", "/audit"], ["settings", "/settings"], ["users", "/users"], ["second-factor", "/account/second-factor"], ["password", "/account/password"], ["no-such-page", "/nothing"],
   ];
   const walked = pages.map(([, path]) => path.split("?")[0]);
   for (const href of await page.locator(".side a").evaluateAll((all) => all.map((a) => a.pathname))) expect(walked.includes(href), `the walk has ${href} of the menu`);
@@ -319,8 +334,13 @@ try {
     expect(over <= 0, `${path} fits 360 pixels (${over} over)`);
   }
   await page.setViewportSize({ width: 2560, height: 1300 });
-  await page.goto(base + "/");
-  await shot("wide-overview", false);
+  for (const [name, path] of [["overview", "/"], ["settings", "/settings"]]) {
+    await page.goto(base + path);
+    await shot("wide-" + name + "-2560", false);
+  }
+  await page.setViewportSize({ width: 3840, height: 2160 });
+  await page.goto(base + "/settings");
+  await shot("settings-4k", false);
 
   // Sign out; the old cookie is of no use.
   const cookies = await browser.cookies();

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func startProvider(t *testing.T) (*identity.Provider, *http.Client) {
 	p, err := identity.New(identity.Config{
 		Issuer: strings.TrimSpace(issuer), ClientID: "bulwark", Secret: "s3cret/with+odd chars", Redirect: redirect, SignedOut: signedOut,
 		Name: "oidc-provider", Scopes: []string{"profile"}, NameClaim: "preferred_username", RoleClaim: "groups", CA: certificate,
-		Roles: map[string]access.Role{"soc": access.Analyst},
+		Roles: map[string]access.Role{"soc": access.Analyst}, Devices: map[string][]string{"soc": {"Web servers"}, "staff": {"Laptops"}},
 	}, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +154,7 @@ func TestIndependentProvider(t *testing.T) {
 		return p.Finish(t.Context(), kept, visit(t, client, u.String(), login))
 	}
 	id, next, err := signIn("ann", func(url.Values) {})
-	if err != nil || id.Subject != "ann" || id.Name != "ann" || id.Role != access.Analyst || id.Issuer != p.Issuer() || next != "/devices" {
+	if err != nil || id.Subject != "ann" || id.Name != "ann" || id.Role != access.Analyst || id.Issuer != p.Issuer() || next != "/devices" || !slices.Equal(id.Devices, []string{"Laptops", "Web servers"}) {
 		t.Fatalf("%+v, %q, %v", id, next, err)
 	}
 	var no *identity.Refused

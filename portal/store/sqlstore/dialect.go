@@ -6,10 +6,16 @@ import (
 	"embed"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/bulwarkhq/bulwark/portal/status"
 )
 
 // dialect is what databases spell differently.
 type dialect struct {
+	// name is the database's, about adds what it tells of itself; location is that
+	// of the store.
+	name  string
+	about func(ctx context.Context, db *database, location string, in *status.Control) error
 	// greatest and least are the functions of the largest and the smallest of
 	// their arguments.
 	greatest, least string

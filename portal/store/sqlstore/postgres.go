@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,7 @@ const (
 // alone, as everything does in SQLite.
 func postgresDialect() *dialect {
 	return &dialect{
+		name: "PostgreSQL", about: aboutPostgres,
 		greatest: "greatest", least: "least", like: "ILIKE",
 		nocase:     func(text string) string { return "lower((" + text + ")::text COLLATE \"C\")" },
 		elements:   func(list string) string { return "json_array_elements_text((" + list + ")::json)" },
@@ -89,9 +92,20 @@ func OpenPostgres(ctx context.Context, database string, log *slog.Logger) (*Stor
 		write.Close()
 		return nil, fmt.Errorf("%s: %w", where, err)
 	}
-	s := newStore(d, write, openPostgres(cfg, postgresReaders, `SET default_transaction_read_only = on`))
+	s := newStore(d, placeOf(cfg), write, openPostgres(cfg, postgresReaders, `SET default_transaction_read_only = on`))
 	s.nodes = joinNodes(cfg, s.watch, log)
 	return s, nil
+}
+
+// placeOf names the servers and the database, and the user without the password.
+func placeOf(cfg *pgx.ConnConfig) string {
+	hosts := []string{net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))}
+	for _, f := range cfg.Fallbacks { // one with and one without TLS of each
+		if h := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	return "postgres://" + cfg.User + "@" + strings.Join(hosts, ",") + "/" + cfg.Database
 }
 
 // openPostgres returns a pool of connections that begin with statements.

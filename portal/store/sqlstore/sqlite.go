@@ -27,6 +27,7 @@ const (
 // sqliteDialect is SQLite's. Its placeholders are what the statements have.
 func sqliteDialect() *dialect {
 	return &dialect{
+		name: "SQLite", about: aboutSQLite,
 		greatest: "max", least: "min", like: "LIKE",
 		nocase:   func(text string) string { return text + " COLLATE NOCASE" },
 		elements: func(list string) string { return "json_each(" + list + ")" },
@@ -79,7 +80,7 @@ func OpenSQLite(ctx context.Context, path string) (*Store, error) {
 	}
 	read.SetMaxOpenConns(sqliteReaders)
 	read.SetMaxIdleConns(sqliteReaders)
-	return newStore(d, write, read), nil
+	return newStore(d, path, write, read), nil
 }
 
 func openSQLite(path, lock string) (*sql.DB, error) {

@@ -37,19 +37,21 @@ import (
 // Store is an open database.
 type Store struct {
 	*dialect
-	write *database // one connection
-	read  *database
-	now   func() time.Time
-	watch *watchers
-	nodes *nodes // nil when no other node can use the database
+	// location is where it is: the path of a file, or a server without a password.
+	location string
+	write    *database // one connection
+	read     *database
+	now      func() time.Time
+	watch    *watchers
+	nodes    *nodes // nil when no other node can use the database
 
 	group *batching.Queue[change] // changes that are made together
 }
 
 // newStore makes the store of databases that are open and migrated.
-func newStore(d *dialect, write, read *sql.DB) *Store {
+func newStore(d *dialect, location string, write, read *sql.DB) *Store {
 	s := &Store{
-		dialect: d, write: &database{write, d}, read: &database{read, d}, now: time.Now, watch: newWatchers(),
+		dialect: d, location: location, write: &database{write, d}, read: &database{read, d}, now: time.Now, watch: newWatchers(),
 	}
 	s.group = batching.New(batching.Config[change]{Length: groupQueue, Group: groupSize, Store: s.runGroup})
 	return s

@@ -628,3 +628,29 @@ func Fill(t *testing.T, c Control) {
 	_, err = c.Alerts().UpdateAlert(ctx, Alert(1, 1).Detection.ID, alert.Change{Comment: "see"}, "ann", "", Now)
 	must(err)
 }
+
+// inspection: the store says what it is and how many rows it has.
+func inspection(t *testing.T, s Control) {
+	for i := range 3 {
+		AddDevice(t, s, i, nil)
+	}
+	if err := s.Accounts().CreateUser(t.Context(), User("ann"), Audit("user.create")); err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.Inspect(t.Context())
+	if err != nil || in.Kind == "" || in.Version == "" || in.Location == "" || in.Bytes < 1000 || in.Schema < 30 || len(in.Standbys) != 0 {
+		t.Errorf("%+v, %v", in, err)
+	}
+	got := map[string]int64{}
+	for _, r := range in.Rows {
+		got[r.Table] = r.Rows
+	}
+	if got["devices"] != 3 || got["users"] != 1 || got["audit"] != 1 || got["alerts"] != 0 || len(got) < 8 {
+		t.Errorf("rows %v", got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if in, err := s.Inspect(ended); err == nil || in.Kind == "" {
+		t.Errorf("not answered: %+v, %v", in, err)
+	}
+}

@@ -4,6 +4,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -27,6 +28,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/inventory"
 	"github.com/bulwarkhq/bulwark/portal/query"
+	"github.com/bulwarkhq/bulwark/portal/status"
 )
 
 // Control is a control store: one view for every consumer.
@@ -43,6 +45,7 @@ type Control interface {
 	Detections() detection.Store
 	Incidents() incident.Store
 	Exports() export.Store
+	Inspect(ctx context.Context) (status.Control, error)
 }
 
 // Now is the time of the suite.
@@ -107,6 +110,7 @@ func Run(t *testing.T, open func(t *testing.T) Control) {
 	t.Run("saved queries", func(t *testing.T) { savedQueries(t, open(t)) })
 	t.Run("hostile text", func(t *testing.T) { hostile(t, open(t)) })
 	t.Run("together", func(t *testing.T) { together(t, open(t)) })
+	t.Run("inspection", func(t *testing.T) { inspection(t, open(t)) })
 }
 
 func users(t *testing.T, s account.Store) {
