@@ -91,6 +91,8 @@ func run(t *testing.T, img image, scenario, parameters, payload string) []report
 	if t.Failed() {
 		b, _ := os.ReadFile(console)
 		t.Logf("console:\n%s", tail(b, 60))
+		// Once more, where the end of a long log shows it.
+		t.Logf("what failed:\n%s", strings.Join(f.failed, "\n"))
 	}
 	return f.rows
 }
@@ -176,6 +178,7 @@ type follower struct {
 	offset int64
 	pid    int
 	rows   []report.Row
+	failed []string
 	done   bool
 	reboot bool // the machine is about to
 }
@@ -213,7 +216,9 @@ func (f *follower) take(line []byte) {
 	}
 	switch {
 	case m.Check != nil && m.Check.Failure != "":
-		f.t.Errorf("%s %s: %s", at, m.Check.Name, m.Check.Failure)
+		failure := fmt.Sprintf("%s %s: %s", at, m.Check.Name, m.Check.Failure)
+		f.failed = append(f.failed, failure)
+		f.t.Error(failure)
 	case m.Check != nil:
 		f.t.Logf("%s %s: ok", at, m.Check.Name)
 	case m.Row != nil:
