@@ -27,9 +27,10 @@ func main() {
 	only := flag.Bool("timeline", false, "measure the timeline of a device only")
 	remote := flag.String("event-store", "", "clickhouse://... with a new database: compare it with the embedded store")
 	server := flag.Int("server", 0, "process of the ClickHouse server, when it runs here")
+	limited := flag.Int("limited", 0, "with -event-store: who asks may read this many devices, a quarter of those with events among them; 0 for all")
 	flag.Parse()
 	if *remote != "" {
-		if err := compare(*remote, *server, *events, *rounds); err != nil {
+		if err := compare(*remote, *server, *events, *rounds, *limited); err != nil {
 			fmt.Fprintln(os.Stderr, "hunting:", err)
 			os.Exit(1)
 		}

@@ -26,7 +26,7 @@ func times(server int) (own, other float64, err error) {
 // compare fills an embedded store and a ClickHouse server with the same events and
 // asks both the same. It measures processor time, which other programs on the
 // machine change little.
-func compare(address string, server, events, rounds int) error {
+func compare(address string, server, events, rounds, limited int) error {
 	ctx := context.Background()
 	cfg, err := clickhouse.Parse(address)
 	if err != nil {
@@ -93,6 +93,15 @@ func compare(address string, server, events, rounds int) error {
 		return err
 	}
 	here, there := hunting.New(local, now), hunting.New(scratch, now)
+	if limited > 0 {
+		may := make([]string, limited)
+		for i := range may {
+			may[i] = fmt.Sprintf("%040x", 4*i) // the devices of the events are the first ones
+		}
+		scope := func(context.Context) ([]string, bool, error) { return may, true, nil }
+		here.Limit(scope)
+		there.Limit(scope)
+	}
 	for _, q := range queries {
 		var want, got int
 		ask := func(h *hunting.Hunter, rows *int) func() error {

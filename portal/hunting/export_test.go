@@ -44,5 +44,8 @@ func (r *Random) Query(t *testing.T) (query string, want []string) {
 	return query, Lines(naive{map[string]rowset{"T": r.table}}.query(q).rows)
 }
 
+// MostDevices sets how many devices a scan is told by name.
+func (h *Hunter) MostDevices(n int) { h.mostDevices = n }
+
 // Lines writes rows as sorted lines.
 func Lines(rows [][]any) []string { return lines(rows) }

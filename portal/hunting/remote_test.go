@@ -91,9 +91,12 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 			if limited {
 				only = ""
 			}
-			for k := 0; i/25%4 == 3 && k < 1000; k++ {
+			// Few devices stand in the statement, many go beside it, of too many all rows
+			// come.
+			for k := 0; i/25%4 == 3 && k < 1500; k++ {
 				devices = append(devices, fmt.Sprint("none-", k))
 			}
+			h.MostDevices(map[bool]int{true: 1000, false: 2000}[i/25%8 == 7])
 			h.Limit(func(context.Context) ([]string, bool, error) { return devices, limited, nil })
 			let = fmt.Sprintf("let T = DeviceLogonEvents %s| project lKey = ReportId, lVal = InitiatingProcessId, "+
 				"rVal = todouble(InitiatingProcessFileSize) / 4.0, sName = AccountName, bFlag = IsLocalAdmin, dWhen = InitiatingProcessCreationTime; ", only)
@@ -112,13 +115,19 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 		}
 	}
 	// The test is about conditions that the store checks.
-	pushed := 0
+	pushed, many := 0, 0
 	for _, s := range source.scans {
 		for _, p := range s.Where {
 			if p.Column.Name != "DeviceId" {
 				pushed++
 			}
+			if len(p.Values) > 1000 {
+				many++
+			}
 		}
+	}
+	if many == 0 && number > 75 {
+		t.Errorf("%d scans: none of many devices", len(source.scans))
 	}
 	if pushed == 0 {
 		t.Errorf("%d scans: nothing but the device was left to the store", len(source.scans))

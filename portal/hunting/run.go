@@ -81,6 +81,8 @@ type Hunter struct {
 	now     func() time.Time
 	scope   Scope
 	running running
+	// mostDevices is that constant outside of tests.
+	mostDevices int
 }
 
 // Scope returns the devices that a query may read events of; limited is false for
@@ -115,7 +117,7 @@ func (h *Hunter) limit(ctx context.Context, session Session) ([]string, bool, er
 
 // New returns a Hunter over the tables of events and the given others.
 func New(store Store, now func() time.Time, others ...Loaded) *Hunter {
-	h := &Hunter{store: store, lib: newLibrary(), tables: map[string]Table{}, loaded: map[string]Loaded{}, now: now}
+	h := &Hunter{store: store, lib: newLibrary(), tables: map[string]Table{}, loaded: map[string]Loaded{}, now: now, mostDevices: mostDevices}
 	for _, t := range EventTables() {
 		h.tables[t.Name] = t
 	}
@@ -233,7 +235,7 @@ func firstLine(s string) string {
 }
 
 func (h *Hunter) translate(ctx context.Context, q *kql.Query, session Session, limits Limits) (statement, error) {
-	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond), since: limits.Since}
+	t := &translator{lib: h.lib, tables: h.tables, names: h.names, now: h.now().UTC().Truncate(time.Microsecond), since: limits.Since, mostDevices: h.mostDevices}
 	if limits.Rows > 0 {
 		t.limit = int64(limits.Rows) + 1 // one more says that there are more
 	}

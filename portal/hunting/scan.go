@@ -101,8 +101,9 @@ func (t *translator) remote(table Table) (from string, p *pushable) {
 	return quoteName(s.As), p
 }
 
-// mostDevices is how many devices a scan is told by name.
-const mostDevices = 1000
+// mostDevices is how many devices a scan is told by name (10 MB). Where a query may
+// read those of more, it brings the rows of all.
+const mostDevices = 250_000
 
 // only has a scan bring the rows of the devices that the query may read, and
 // reports whether it brings no others. The query looks again, at the column of the
@@ -114,10 +115,10 @@ func (t *translator) only(s *pending) bool {
 	case len(t.devices) == 0: // nothing: no row is without a device
 		s.Where = append(s.Where, Predicate{Op: "==", Column: device, Values: []any{""}})
 		return false
-	case len(t.devices) > mostDevices:
+	case len(t.devices) > t.mostDevices:
 		return false
 	}
-	p := Predicate{Op: "in", Column: device}
+	p := Predicate{Op: "in", Column: device, Values: make([]any, 0, len(t.devices))}
 	for _, id := range t.devices {
 		p.Values = append(p.Values, id)
 	}

@@ -66,6 +66,8 @@ type translator struct {
 	// scopeTable too.
 	limited bool
 	devices []string
+	// mostDevices is that of the Hunter.
+	mostDevices int
 	// used are the tables that the statement reads.
 	used map[string]bool
 	// remotely: the rows of the tables that arrive must be brought by scans.

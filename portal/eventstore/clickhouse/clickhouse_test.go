@@ -73,6 +73,7 @@ func TestStore(t *testing.T) {
 	t.Run("tables of an older portal", func(t *testing.T) { olderTables(t, one) })
 	t.Run("no control database", func(t *testing.T) { controlAway(t, one) })
 	t.Run("a group that nobody confirmed", func(t *testing.T) { unconfirmedGroup(t, one) })
+	t.Run("many values", func(t *testing.T) { manyValues(t, one) })
 	t.Run("days", func(t *testing.T) { days(t, one) })
 }
 
@@ -380,11 +381,11 @@ func days(t *testing.T, one *server.Server) {
 	wait(2)
 	check("when some days are folded", 18)
 	wait(6)
-	if in, err := s.Inspect(t.Context()); err != nil || in.Upkeep.ByAge != (eventstore.Removal{}) || in.Events != 18 {
+	if in, err := eventstoretest.Inspect(t, s); err != nil || in.Upkeep.ByAge != (eventstore.Removal{}) || in.Events != 18 {
 		t.Errorf("before a day is too old: %+v, %v", in, err)
 	}
 	check("when the first day is too old", 12)
-	in, err := s.Inspect(t.Context())
+	in, err := eventstoretest.Inspect(t, s)
 	want := eventstore.Removal{At: clock(), Before: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)}
 	if err != nil || in.Upkeep.ByAge != want || !in.Upkeep.Succeeded.Equal(clock()) || !in.Oldest.Equal(time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)) || in.RetentionHours != 240 {
 		t.Errorf("when the first day is too old: %+v, %v", in, err)
@@ -404,7 +405,7 @@ func days(t *testing.T, one *server.Server) {
 	if err := sized.Maintain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	in, err = sized.Inspect(t.Context())
+	in, err = eventstoretest.Inspect(t, sized)
 	today := clock().Truncate(24 * time.Hour)
 	if want := (eventstore.Removal{At: clock(), Before: today}); err != nil || in.Upkeep.BySize != want || in.Upkeep.ByAge != (eventstore.Removal{}) || in.Events != 0 {
 		t.Errorf("when there is too much: %+v, %v, want %+v", in, err, want)

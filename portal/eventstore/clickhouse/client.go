@@ -156,16 +156,29 @@ func (c *client) isOf(e *endpoint, shard string) {
 
 // post sends a statement, with data behind it, and returns the answer's body. What
 // the server refused is an *Error; all others mean that it is not known what it did.
-func (c *client) post(ctx context.Context, e *endpoint, settings map[string]string, statement string, data []byte) (io.ReadCloser, error) {
+//
+// Sets are tables that the statement may name, which live as long as it does
+// (ClickHouse documentation, "External Data for Query Processing"); with them there
+// is no data.
+func (c *client) post(ctx context.Context, e *endpoint, settings map[string]string, statement string, data []byte, sets ...set) (io.ReadCloser, error) {
 	values := url.Values{"database": {c.cfg.Database}}
 	for name, value := range settings {
 		values.Set(name, value)
 	}
 	var body io.Reader = strings.NewReader(statement)
-	if data != nil {
+	form := ""
+	switch {
+	case data != nil:
 		values.Set("query", statement)
 		body = bytes.NewReader(data)
-	} else {
+	case len(sets) > 0:
+		text, kind, err := formOf(statement, sets, values)
+		if err != nil {
+			return nil, err
+		}
+		body, form = bytes.NewReader(text), kind
+		values.Set("max_query_size", strconv.Itoa(maxStatement))
+	default:
 		values.Set("max_query_size", strconv.Itoa(maxStatement))
 	}
 	u := url.URL{Scheme: "http", Host: e.address, Path: "/", RawQuery: values.Encode()}
@@ -175,6 +188,9 @@ func (c *client) post(ctx context.Context, e *endpoint, settings map[string]stri
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), body)
 	if err != nil {
 		return nil, err
+	}
+	if form != "" {
+		req.Header.Set("Content-Type", form)
 	}
 	req.Header.Set("X-ClickHouse-User", c.cfg.User)
 	req.Header.Set("X-ClickHouse-Key", c.cfg.Password)
@@ -249,12 +265,12 @@ func (k kinds) check(b *hunting.Block) error {
 
 // selectAt runs a SELECT at an endpoint and gives each block of the answer to each:
 // it has rows, and the columns of those kinds.
-func (c *client) selectAt(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error) error {
+func (c *client) selectAt(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error, sets ...set) error {
 	ctx, cancel := timed(ctx)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	settings := map[string]string{"max_execution_time": strconv.Itoa(max(1, int(time.Until(deadline).Seconds())+1))}
-	body, err := c.post(ctx, e, settings, query+" FORMAT Native", nil)
+	body, err := c.post(ctx, e, settings, query+" FORMAT Native", nil, sets...)
 	if err != nil {
 		return err
 	}
@@ -281,8 +297,8 @@ func (c *client) selectAt(ctx context.Context, e *endpoint, query string, of kin
 }
 
 // query runs a SELECT at the first endpoint that answers.
-func (c *client) query(ctx context.Context, query string, of kinds, each func(*hunting.Block) error) error {
-	return c.try(ctx, func(e *endpoint) (bool, error) { return c.ask(ctx, e, query, of, each) })
+func (c *client) query(ctx context.Context, query string, of kinds, each func(*hunting.Block) error, sets ...set) error {
+	return c.try(ctx, func(e *endpoint) (bool, error) { return c.ask(ctx, e, query, of, each, sets...) })
 }
 
 // read is query for what is answered soon: no server may take longer than readTime.
@@ -295,11 +311,11 @@ func (c *client) read(ctx context.Context, query string, of kinds, each func(*hu
 }
 
 // ask is selectAt that also says whether a block was given.
-func (c *client) ask(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error) (given bool, err error) {
+func (c *client) ask(ctx context.Context, e *endpoint, query string, of kinds, each func(*hunting.Block) error, sets ...set) (given bool, err error) {
 	err = c.selectAt(ctx, e, query, of, func(b *hunting.Block) error {
 		given = true
 		return each(b)
-	})
+	}, sets...)
 	return given, err
 }
 

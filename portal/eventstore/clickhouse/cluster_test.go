@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -134,7 +135,7 @@ func TestCluster(t *testing.T) {
 		}
 		return true
 	})
-	whole, err := s.Inspect(t.Context())
+	whole, err := eventstoretest.Inspect(t, s)
 	if err != nil || len(whole.Servers) != 4 || whole.Events == 0 {
 		t.Errorf("the whole cluster: %+v, %v", whole, err)
 	}
@@ -145,7 +146,7 @@ func TestCluster(t *testing.T) {
 	}
 	servers[0].Kill()
 	await("batches while a server is away", 20)
-	part, err := s.Inspect(t.Context())
+	part, err := eventstoretest.Inspect(t, s)
 	if err != nil || part.Events < whole.Events || part.Servers[0].Up || part.Servers[0].Error == "" || part.Servers[0].Events != 0 {
 		t.Errorf("while a server is away: %+v, %v", part, err)
 	}
@@ -195,10 +196,71 @@ func TestCluster(t *testing.T) {
 	if err != nil || n != want {
 		t.Errorf("hunting counts %d processes, %v, want %d", n, err, want)
 	}
+	// So does a scan of many devices, which go beside the statement.
+	of := hunting.Scan{Table: "DeviceProcessEvents", Where: []hunting.Predicate{devicesBeside(devices[0].device, devices[1].device)}}
+	n, want = 0, 0
+	err = second.Scan(t.Context(), of, true, func(b *hunting.Block) error {
+		n += b.Columns[0].Ints[0]
+		return nil
+	})
+	for _, d := range devices[:2] {
+		for i := range int(d.acked.Load()) * batchEvents {
+			if e := eventstoretest.Event(i); e.Class.TableName() == "DeviceProcessEvents" {
+				want++
+			}
+		}
+	}
+	if err != nil || n != want {
+		t.Errorf("hunting counts %d processes of two devices, %v, want %d", n, err, want)
+	}
 	// No shard is complete: nothing is acknowledged.
 	next := int(devices[0].acked.Load())
 	if err := s.Append(t.Context(), eventstoretest.Batch(devices[0].device, uint64(next+1), next*batchEvents, batchEvents)); err == nil {
 		t.Error("a batch is acknowledged although no shard is complete")
+	}
+}
+
+// devicesBeside is the condition of being one of these devices, or of many others
+// with odd names.
+func devicesBeside(devices ...string) hunting.Predicate {
+	p := hunting.Predicate{Op: "in", Column: hunting.Column{Name: "DeviceId", Type: hunting.String}}
+	for i := range 1500 {
+		p.Values = append(p.Values, fmt.Sprintf("none-%d'\\\x00\n\t--\r\n%s", i, strings.Repeat("x", i%300)))
+	}
+	for _, d := range devices {
+		p.Values = append(p.Values, d)
+	}
+	return p
+}
+
+// manyValues: conditions with many values, of which two stand in one statement.
+func manyValues(t *testing.T, one *server.Server) {
+	s := open(t, address("", one), nil)
+	for i, device := range []string{eventstoretest.DeviceA, eventstoretest.DeviceB} {
+		if err := s.Append(t.Context(), eventstoretest.Batch(device, 1, 0, 12*(i+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, none := devicesBeside(eventstoretest.DeviceA), devicesBeside()
+	for name, c := range map[string]struct {
+		where hunting.Predicate
+		want  int64
+	}{
+		"one":     {a, 2},
+		"both":    {devicesBeside(eventstoretest.DeviceA, eventstoretest.DeviceB), 6},
+		"none":    {none, 0},
+		"or":      {hunting.Predicate{Op: "or", Of: []hunting.Predicate{a, none, devicesBeside(eventstoretest.DeviceB)}}, 6},
+		"and":     {hunting.Predicate{Op: "and", Of: []hunting.Predicate{a, devicesBeside(eventstoretest.DeviceA)}}, 2},
+		"and not": {hunting.Predicate{Op: "and", Of: []hunting.Predicate{a, {Op: "!in", Column: a.Column, Values: none.Values}}}, 2},
+	} {
+		n := int64(0)
+		err := s.Scan(t.Context(), hunting.Scan{Table: "DeviceProcessEvents", Where: []hunting.Predicate{c.where}}, true, func(b *hunting.Block) error {
+			n += b.Columns[0].Ints[0]
+			return nil
+		})
+		if err != nil || n != c.want {
+			t.Errorf("%s: %d processes, %v, want %d", name, n, err, c.want)
+		}
 	}
 }
 

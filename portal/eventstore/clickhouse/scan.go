@@ -19,11 +19,12 @@ func (s *Store) Scan(ctx context.Context, scan hunting.Scan, counted bool, each 
 	if err != nil {
 		return fmt.Errorf("event store: %w", err)
 	}
-	query, err := t.scanSQL(scan, counted, void)
+	beside := sets{in: s.in()}
+	query, err := t.scanSQL(scan, counted, void, &beside)
 	if err != nil {
 		return fmt.Errorf("event store: %s: %w", scan.Table, err)
 	}
-	if err := s.client.query(ctx, query, "", each); err != nil {
+	if err := s.client.query(ctx, query, "", each, beside.list...); err != nil {
 		return fmt.Errorf("event store: %s: %w", scan.Table, err)
 	}
 	return nil
@@ -31,7 +32,7 @@ func (s *Store) Scan(ctx context.Context, scan hunting.Scan, counted bool, each 
 
 // scanSQL is the statement of a scan. Columns that are not stored are null, as are
 // those of no table.
-func (t *eventTable) scanSQL(scan hunting.Scan, counted bool, void voids) (string, error) {
+func (t *eventTable) scanSQL(scan hunting.Scan, counted bool, void voids, beside *sets) (string, error) {
 	var list []string
 	for _, c := range scan.Columns {
 		list = append(list, t.expression(c))
@@ -51,7 +52,7 @@ func (t *eventTable) scanSQL(scan hunting.Scan, counted bool, void voids) (strin
 		fmt.Fprintf(&b, " AND %s >= %d AND %s >= %s", columnIngestion, ceilMicro(scan.Since), columnDay, literal(dayText(dayOf(scan.Since))))
 	}
 	for _, p := range scan.Where {
-		condition, err := t.predicate(p)
+		condition, err := t.predicate(p, beside)
 		if err != nil {
 			return "", err
 		}
@@ -89,12 +90,12 @@ func (t *eventTable) expression(c hunting.Column) string {
 }
 
 // predicate is a condition in SQL; it is 0 or 1, never null.
-func (t *eventTable) predicate(p hunting.Predicate) (string, error) {
+func (t *eventTable) predicate(p hunting.Predicate, beside *sets) (string, error) {
 	switch p.Op {
 	case "and", "or":
 		var list []string
 		for _, of := range p.Of {
-			one, err := t.predicate(of)
+			one, err := t.predicate(of, beside)
 			if err != nil {
 				return "", err
 			}
@@ -106,6 +107,9 @@ func (t *eventTable) predicate(p hunting.Predicate) (string, error) {
 		return "(" + strings.Join(list, " "+strings.ToUpper(p.Op)+" ") + ")", nil
 	}
 	column := t.expression(p.Column)
+	if texts := allTexts(p.Values); p.Op == "in" && len(texts) > mostListed {
+		return "ifNull(" + column + " " + beside.in + " " + beside.add(texts) + ", 0)", nil
+	}
 	values := make([]string, len(p.Values))
 	for i, v := range p.Values {
 		switch v := v.(type) {
@@ -157,6 +161,19 @@ func (t *eventTable) predicate(p hunting.Predicate) (string, error) {
 		return fmt.Sprintf("(positionCaseInsensitive(%[1]s, %[2]s) > 0 OR length(%[1]s) != lengthUTF8(%[1]s))", column, values[0]), nil
 	}
 	return "", fmt.Errorf("there is no comparison %.20q", p.Op)
+}
+
+// allTexts are the values if all are texts.
+func allTexts(values []any) []string {
+	out := make([]string, 0, len(values))
+	for _, v := range values {
+		text, ok := v.(string)
+		if !ok {
+			return nil
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 var _ hunting.Source = (*Store)(nil)
