@@ -116,7 +116,9 @@ func (w *Watcher) superviseLoop(ctx, scans context.Context) {
 		timer.Reset(guard.Tick(w.limits.open()))
 		if now := w.cfg.Generation(); now != generation {
 			generation = now
-			w.ignores.flush()
+			// Verdicts that were kept since it changed lose their marks, too: without
+			// them the next open would find a verdict and set no mark again.
+			w.Forget()
 		}
 		now := time.Now()
 		w.beat(now)

@@ -216,19 +216,29 @@ func (a *agent) tryClean(f *filesystem, v map[string]string) error {
 		return err
 	}
 	v["once"] = "yes"
-	marked, err := a.ignored(f.path(fileClean))
-	switch {
-	case err != nil:
-		return err
-	case f.stacked && marked:
-		return errors.New("ignore mark on a stacked file system")
-	case f.stacked:
+	if f.stacked {
+		marked, err := a.ignored(f.path(fileClean))
+		if err == nil && marked {
+			err = errors.New("ignore mark on a stacked file system")
+		}
 		v["ignore"] = "no, by design"
-	case !marked:
-		return errors.New("a clean file has no ignore mark")
-	default:
-		v["ignore"] = "yes"
+		return err
 	}
+	// Marks go when definitions or policy change, and come again with the next open.
+	err = until("a clean file has an ignore mark", func() error {
+		if _, err := os.ReadFile(f.path(fileClean)); err != nil {
+			return err
+		}
+		marked, err := a.ignored(f.path(fileClean))
+		if err == nil && !marked {
+			err = errors.New("it has none")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	v["ignore"] = "yes"
 	return nil
 }
 
