@@ -228,6 +228,9 @@ type Config struct {
 	// sweepPause is the least time between two looks at what processes have
 	// mapped; default 1 s.
 	sweepPause time.Duration
+	// writtenRest is how long a written file is left alone before it is scanned;
+	// default 1 s.
+	writtenRest time.Duration
 	// YieldToOthers stops holding accesses (scans are then notifications only)
 	// while another program holds fanotify permission groups.
 	YieldToOthers bool
@@ -274,6 +277,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"ScanTimeout", &c.ScanTimeout, time.Minute},
 		{"DescribeTimeout", &c.DescribeTimeout, 250 * time.Millisecond},
 		{"sweepPause", &c.sweepPause, defaultSweepPause},
+		{"writtenRest", &c.writtenRest, defaultWrittenRest},
 	}
 	for _, d := range durations {
 		if *d.value < 0 || *d.value > 10*time.Minute {

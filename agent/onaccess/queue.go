@@ -85,6 +85,13 @@ func (q *queue) pop(upTo priority) *flight {
 	}
 }
 
+// room is how many more scans of a priority may wait.
+func (q *queue) room(p priority) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.rings[p].buf) - q.rings[p].used
+}
+
 // close lets every pop return and hands back what still waited.
 func (q *queue) close() []*flight {
 	q.mu.Lock()

@@ -287,6 +287,9 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 		w.postpone(p, w.costs.rested(p.state.key()))
 		return
 	}
+	if p.kind == CloseWrite && known == nil && w.rest(p) {
+		return
+	}
 	prio := prioBackground
 	if p.held {
 		allowed := w.allowance(p.kind)
@@ -296,7 +299,7 @@ func (w *Watcher) enqueue(p *pending, known *verdict.Verdict) {
 			prio = w.admit(p, prio, allowed)
 		}
 	}
-	if prio == prioBackground {
+	if prio == prioBackground && p.parked == nil {
 		w.park(p)
 	}
 	w.submit(p, prio, known)

@@ -49,6 +49,7 @@ type Watcher struct {
 	load       *load
 	costs      costs
 	debts      debts
+	written    *written
 	mappings   *mappings
 	probes     probes
 	hot        hotTables
@@ -114,8 +115,8 @@ func New(cfg Config) (*Watcher, error) {
 		deadlines: newDeadlines(), load: newLoad(cfg.Workers), processes: newProcessTable(),
 		cache: newCache(cfg.CacheSize), mappings: newMappings(cfg.sweepPause),
 		describing: make(chan struct{}, 8), notices: make(chan string, 64),
-		retick: make(chan struct{}, 1),
-		ready:  make(chan struct{}),
+		retick: make(chan struct{}, 1), written: newWritten(),
+		ready: make(chan struct{}),
 	}
 	if w.caps.Available && !w.caps.Leases {
 		cfg.Log.Warn("files of other users are scanned at every access: CAP_LEASE is missing, so it is not known whether they have writers")
@@ -277,6 +278,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	loop(w.deadlineLoop)
 	loop(w.nameLoop)
+	loop(w.writtenLoop)
 	go w.sweepLoop(work)
 	var handled sync.WaitGroup
 	handled.Go(func() { w.detectionLoop(work) })
