@@ -40,7 +40,13 @@ func (e remoteEvents) Close() error { return errors.Join(e.scratch.Close(), e.St
 // checkEventStore tells of mistakes before anything is opened.
 func checkEventStore(o serveOptions) error {
 	if o.eventStore == embedded {
+		if o.eventDisk != 0 && o.eventDisk < 1024 {
+			return usage("--event-disk: at least 1024 MiB, or 0 for no limit")
+		}
 		return nil
+	}
+	if o.eventDisk != 0 {
+		return usage("--event-disk is for the embedded event store: ClickHouse takes max_bytes in --event-store")
 	}
 	if _, err := clickhouse.Parse(o.eventStore); err != nil {
 		return usage("--event-store: %w (or %s for the portal's own)", err, embedded)
@@ -54,7 +60,7 @@ func openEvents(ctx context.Context, dir string, o serveOptions, registry events
 	dir = filepath.Join(dir, "events")
 	memory := int64(o.eventMemory) << 20
 	if o.eventStore == embedded {
-		return duckdb.Open(ctx, duckdb.Config{Dir: dir, Retention: time.Duration(o.retention), MemoryLimit: memory, Logger: log})
+		return duckdb.Open(ctx, duckdb.Config{Dir: dir, Retention: time.Duration(o.retention), MaxBytes: int64(o.eventDisk) << 20, MemoryLimit: memory, Logger: log})
 	}
 	cfg, err := clickhouse.Parse(o.eventStore)
 	if err != nil {

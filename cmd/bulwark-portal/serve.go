@@ -24,7 +24,7 @@ import (
 type serveOptions struct {
 	listen, metricsListen, hostName, portalURL, logLevel, logFormat, secondFactor, eventStore string
 	retention, checkIn                                                                        days
-	eventMemory, eventsPerMinute                                                              int
+	eventMemory, eventDisk, eventsPerMinute                                                   int
 	definitionsEvery                                                                          days
 	publisher                                                                                 publisherOptions
 	repository                                                                                repositoryOptions
@@ -71,6 +71,7 @@ func serveCommand() *cobra.Command {
 	o.archive.flags(c)
 	f.IntVar(&o.eventsPerMinute, "device-events-per-minute", 300_000, "how many events a device may deliver in the long run, after an hour's worth at once; 0 for no limit")
 	f.IntVar(&o.eventMemory, "event-memory", 1024, "memory limit of the event store in MiB")
+	f.IntVar(&o.eventDisk, "event-disk", 0, "how large the embedded event store may become in MiB: beyond it the oldest hours go; 0 for no limit but the retention")
 	f.StringVar(&o.eventStore, "event-store", embedded, "where events are kept: embedded, or clickhouse://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/DATABASE[?cluster=NAME&secure=true&max_bytes=N&password_file=PATH]")
 	f.StringVar(&o.secondFactor, "require-second-factor", "none", "roles whose accounts must have a second factor, separated by commas; all or none")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -28,6 +28,7 @@ type hourFile struct {
 	file        string
 	hour        time.Time
 	rows, bytes int64
+	archived    bool
 }
 
 // compact joins the files of one day of a table, the oldest that has something to
@@ -61,7 +62,12 @@ func (s *Store) compact(ctx context.Context, t table, now time.Time) {
 // closedSegments are the segments of hours before cut that are not archived, oldest
 // first: what is in the archive is not joined any more, or it would be there twice.
 func (s *Store) closedSegments(ctx context.Context, t table, cut time.Time) ([]hourFile, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT file, hour, row_count, bytes FROM segments WHERE table_name = ? AND hour < ? AND NOT coalesce(archived, false) ORDER BY hour, file`, t.Name, cut)
+	return s.segments(ctx, `table_name = ? AND hour < ? AND NOT coalesce(archived, false)`, t.Name, cut)
+}
+
+// segments are those for which a condition holds, oldest first.
+func (s *Store) segments(ctx context.Context, where string, args ...any) ([]hourFile, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT file, hour, row_count, bytes, coalesce(archived, false) FROM segments WHERE `+where+` ORDER BY hour, file`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +75,7 @@ func (s *Store) closedSegments(ctx context.Context, t table, cut time.Time) ([]h
 	var out []hourFile
 	for rows.Next() {
 		var g hourFile
-		if err := rows.Scan(&g.file, &g.hour, &g.rows, &g.bytes); err != nil {
+		if err := rows.Scan(&g.file, &g.hour, &g.rows, &g.bytes, &g.archived); err != nil {
 			return nil, err
 		}
 		g.hour = g.hour.UTC()

@@ -39,6 +39,9 @@ type Config struct {
 	Dir string
 	// Retention is how long events are kept after they arrived; zero for ever.
 	Retention time.Duration
+	// MaxBytes is how large the store may become on disk, Parquet files and database
+	// together; zero for no limit. Beyond it the oldest closed hours go.
+	MaxBytes int64
 	// MemoryLimit bounds DuckDB's own memory, in bytes; zero for 1 GiB.
 	MemoryLimit int64
 	Logger      *slog.Logger

@@ -15,7 +15,7 @@ import (
 // Inspect implements eventstore.Inspector.
 func (s *Store) Inspect(ctx context.Context) (eventstore.Inspection, error) {
 	in := eventstore.Inspection{
-		Kind: "DuckDB and Parquet", Location: s.cfg.Dir, RetentionHours: s.cfg.Retention.Hours(),
+		Kind: "DuckDB and Parquet", Location: s.cfg.Dir, RetentionHours: s.cfg.Retention.Hours(), MaxBytes: s.cfg.MaxBytes,
 		Waiting: s.queue.Waiting(), Queue: queueLength, Upkeep: s.upkeep.Upkeep(),
 	}
 	if err := s.db.QueryRowContext(ctx, `SELECT version()`).Scan(&in.Version); err != nil {
@@ -25,16 +25,21 @@ func (s *Store) Inspect(ctx context.Context) (eventstore.Inspection, error) {
 	if err != nil {
 		return in, err
 	}
-	in.Events, in.Files, in.Bytes = st.Hot+st.Archived, st.Segments, st.ArchivedBytes
-	for _, name := range []string{"events.duckdb", "events.duckdb.wal"} {
-		if info, err := os.Stat(filepath.Join(s.cfg.Dir, name)); err == nil { // the log is not always there
-			in.Bytes += info.Size()
-		}
-	}
+	in.Events, in.Files, in.Bytes = st.Hot+st.Archived, st.Segments, st.ArchivedBytes+s.databaseBytes()
 	if in.Oldest, in.Newest, err = s.arrivals(ctx); err != nil {
 		return in, fmt.Errorf("event store: oldest and newest event: %w", err)
 	}
 	return in, nil
+}
+
+// databaseBytes is the size of the database, without the Parquet files.
+func (s *Store) databaseBytes() (n int64) {
+	for _, name := range []string{"events.duckdb", "events.duckdb.wal"} {
+		if info, err := os.Stat(filepath.Join(s.cfg.Dir, name)); err == nil { // the log is not always there
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // arrivals are when the oldest and the newest event arrived; zero for none. Of the

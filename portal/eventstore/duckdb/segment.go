@@ -80,7 +80,7 @@ func (s *Store) sweepFiles(ctx context.Context) error {
 }
 
 // Maintain moves the hours that are closed into Parquet files, removes what is
-// older than the retention, and joins the files of the hours of a day. It is to be
+// older than the retention or more than there is room for, and joins the files of the hours of a day. It is to be
 // called every few minutes, by one goroutine.
 func (s *Store) Maintain(ctx context.Context) error {
 	err := s.maintain(ctx, s.cfg.Now().UTC())
@@ -119,6 +119,9 @@ func (s *Store) maintain(ctx context.Context, now time.Time) error {
 		}); err != nil {
 			return fmt.Errorf("event store: retention: %w", err)
 		}
+	}
+	if err := s.shrink(ctx); err != nil {
+		return fmt.Errorf("event store: limit of size: %w", err)
 	}
 	s.collect(now)
 	for _, t := range s.tables {
@@ -316,6 +319,58 @@ func (s *Store) expire(ctx context.Context, t table, cut time.Time) error {
 	}
 	s.discard(files)
 	s.upkeep.RemovedByAge(s.cfg.Now().UTC(), cut)
+	return nil
+}
+
+// shrink drops the segments of the oldest hours while the store is larger than it
+// may be. What is in the database stays: it is of the last hours.
+func (s *Store) shrink(ctx context.Context) error {
+	if s.cfg.MaxBytes == 0 {
+		return nil
+	}
+	total := s.databaseBytes()
+	list, err := s.segments(ctx, `true`)
+	if err != nil {
+		return err
+	}
+	for _, g := range list {
+		total += g.bytes
+	}
+	// All of an hour goes, so that there is a time from which on everything is left.
+	var files []string
+	var last time.Time
+	over, gone, unarchived := total-s.cfg.MaxBytes, int64(0), 0
+	for _, g := range list {
+		if gone >= over && !g.hour.Equal(last) {
+			break
+		}
+		files, last = append(files, g.file), g.hour
+		gone += g.bytes
+		if !g.archived {
+			unarchived++
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	err = s.change(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM segments WHERE hour <= ?`, last); err != nil {
+			return err
+		}
+		for _, t := range s.tables {
+			if err := s.replaceView(ctx, tx, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Logger.Warn("the event store is larger than it may be: its oldest hours are removed", "bytes", total, "limit", s.cfg.MaxBytes,
+		"arrived_before", last.Add(time.Hour), "removed", gone, "files", len(files), "not_in_the_archive", unarchived)
+	s.discard(files)
+	s.upkeep.RemovedBySize(s.cfg.Now().UTC(), last.Add(time.Hour))
 	return nil
 }
 
