@@ -29,6 +29,7 @@ const maxUncovered = 20
 type covered struct {
 	a       *Agent
 	checker coverage.Checker
+	turn    chan struct{} // held by who checks; of one
 
 	mu    sync.Mutex
 	last  api.Coverage
@@ -36,7 +37,7 @@ type covered struct {
 }
 
 func newCovered(a *Agent) *covered {
-	c := &covered{a: a, checker: coverage.Checker{
+	c := &covered{a: a, turn: make(chan struct{}, 1), checker: coverage.Checker{
 		Command: a.opts.Program, Args: []string{CoverageHelper}, Start: a.starter.Start,
 		Marker: filepath.Join(a.opts.Dirs.State, "coverage", "running"),
 	}}
@@ -74,7 +75,11 @@ func (c *covered) run(ctx context.Context) error {
 	}
 	log := c.a.log.Logger("coverage")
 	if w := c.a.realtime.watcher.Load(); w != nil {
+		if c.wait(ctx) != nil {
+			return nil // the daemon stops
+		}
 		n, err := c.checker.Sweep(ctx, w)
+		<-c.turn
 		if n > 0 {
 			log.Info("probe files of an interrupted coverage check removed", "files", n)
 		}
@@ -138,7 +143,33 @@ func (c *covered) Coverage(context.Context) (api.Coverage, error) {
 	return c.last, nil
 }
 
-// CheckCoverage implements control.Coverage.
+// wait waits until nobody checks; the caller has the turn then.
+func (c *covered) wait(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the end of another coverage check: %w", ctx.Err())
+	}
+}
+
+// take is wait; who finds that a check began after asked has its result instead of
+// the turn (done).
+func (c *covered) take(ctx context.Context, asked time.Time) (result api.Coverage, done bool, err error) {
+	if err := c.wait(ctx); err != nil {
+		return result, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stale && c.last.Checked.After(asked) {
+		<-c.turn
+		return c.last, true, nil
+	}
+	return result, false, nil
+}
+
+// CheckCoverage implements control.Coverage. One check runs at a time; who comes
+// meanwhile waits for one that began after he came.
 func (c *covered) CheckCoverage(ctx context.Context) (api.Coverage, error) {
 	w := c.a.realtime.watcher.Load()
 	if w == nil || !w.Capabilities().Available {
@@ -147,10 +178,11 @@ func (c *covered) CheckCoverage(ctx context.Context) (api.Coverage, error) {
 			Hint: "bulwark health --explain says what to do",
 		}
 	}
-	r, err := c.checker.Run(ctx, w)
-	if errors.Is(err, coverage.ErrRunning) {
-		return api.Coverage{}, &api.Error{Code: api.Conflict, Message: err.Error(), Hint: "wait until it has ended"}
+	if last, done, err := c.take(ctx, time.Now()); err != nil || done {
+		return last, err
 	}
+	defer func() { <-c.turn }()
+	r, err := c.checker.Run(ctx, w)
 	if err != nil {
 		return api.Coverage{}, err
 	}

@@ -40,10 +40,10 @@ func TestReport(t *testing.T) {
 		Packages: func(context.Context) (Packages, error) { return Packages{}, nil },
 		Log:      slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now,
 	})
-	s.patience = 50 * time.Millisecond
+	s.patience = 2 * time.Second // a busy machine must have the others answer
 	for range 2 {
 		r := s.Report(t.Context())
-		late := "does not answer within 50ms"
+		late := "does not answer within 2s"
 		if r.Control.Error != late || r.Control.Kind != "" || r.Events.Error != late || r.Events.Kind != "half" {
 			t.Errorf("what hangs: %+v %+v", r.Control, r.Events)
 		}
