@@ -75,8 +75,8 @@ func (c *covered) run(ctx context.Context) error {
 	}
 	log := c.a.log.Logger("coverage")
 	if w := c.a.realtime.watcher.Load(); w != nil {
-		if c.wait(ctx) != nil {
-			return nil // the daemon stops
+		if err := c.wait(ctx); err != nil {
+			return nil //nolint:nilerr // the daemon stops
 		}
 		n, err := c.checker.Sweep(ctx, w)
 		<-c.turn
