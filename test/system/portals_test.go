@@ -147,30 +147,36 @@ func TestTwoPortals(t *testing.T) {
 	}
 }
 
-// stop is a way to ClickHouse on which an INSERT into a table ends once it is told
-// so: it waits until the portal is gone, and never arrives.
+// stop is a way to ClickHouse. When it is armed, it keeps what the next group delivers
+// from being acknowledged, and an INSERT of that group into the table never arrives: it
+// waits until the portal is gone.
 type stop struct {
 	address string
-	table   atomic.Pointer[string]
+	table   string
+	silence atomic.Pointer[func()] // set when it is armed
 	reached chan struct{}
 }
 
-func newStop(t *testing.T, events *clickhouse.Server) *stop {
-	s := &stop{reached: make(chan struct{})}
-	none := ""
-	s.table.Store(&none)
+func newStop(t *testing.T, events *clickhouse.Server, table string) *stop {
+	s := &stop{table: table, reached: make(chan struct{})}
 	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: events.HTTP})
 	to.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the portal dies
+	var silent atomic.Bool // a portal writes one group after another
 	var once sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		table := *s.table.Load()
 		// The end of the client is seen when all is read, and the proxy breaks off an
 		// answer that begins before.
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
-		if table == "" || !strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO "+table+" ") {
+		into := func(table string) bool {
+			return strings.HasPrefix(r.URL.Query().Get("query"), "INSERT INTO "+table+" ")
+		}
+		if silence := s.silence.Load(); silence != nil && into("deliveries") && silent.CompareAndSwap(false, true) {
+			(*silence)()
+		}
+		if !silent.Load() || !into(s.table) {
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			to.ServeHTTP(w, r)
 			return
@@ -186,7 +192,7 @@ func newStop(t *testing.T, events *clickhouse.Server) *stop {
 // twoPortals kills the first portal when it writes to the table; none for when it
 // has written everything.
 func twoPortals(t *testing.T, database string, events *clickhouse.Server, table string) {
-	way := newStop(t, events)
+	way := newStop(t, events, table)
 	store := fmt.Sprintf("bulwark_%d", time.Now().UnixNano())
 	env := func(at string) []string {
 		return []string{
@@ -250,13 +256,13 @@ func twoPortals(t *testing.T, database string, events *clickhouse.Server, table 
 			return s.Batches + agents
 		})
 	} else {
-		way.table.Store(&table)
+		silence := w.silence
+		way.silence.Store(&silence)
 		select {
 		case <-way.reached:
 		case <-time.After(patience):
 			t.Fatalf("waited %s in vain for a row of %s", patience, table)
 		}
-		w.silence()
 	}
 	last, err := events.Number(t.Context(), "SELECT max(batch_group) FROM "+store+".intents")
 	if err != nil {
