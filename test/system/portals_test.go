@@ -161,7 +161,7 @@ func newStop(t *testing.T, events *clickhouse.Server, table string) *stop {
 	s := &stop{table: table, reached: make(chan struct{})}
 	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: events.HTTP})
 	to.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // the portal dies
-	var silent atomic.Bool // a portal writes one group after another
+	var silent atomic.Bool                                                // a portal writes one group after another
 	var once sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The end of the client is seen when all is read, and the proxy breaks off an
