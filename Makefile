@@ -108,6 +108,10 @@ bench-hunting: ## compare queries in KQL with SQL written by hand, on EVENTS eve
 bench-fleet: build-portal ## measure a portal with AGENTS simulated agents (default 10000): enrolling, running, coming back after a restart (minutes)
 	$(GO) run ./bench/fleet -agents $(or $(AGENTS),10000) $(BENCH_FLAGS)
 
+.PHONY: bench-pages
+bench-pages: build-portal ## measure the portal's pages with AGENTS devices (default 10000) and EVENTS events (default 10000000) (minutes)
+	$(GO) run ./bench/pages -agents $(or $(AGENTS),10000) -events $(or $(EVENTS),10000000) $(BENCH_FLAGS)
+
 .PHONY: bench-onaccess
 bench-onaccess: ## measure real-time protection beside the kernel's limits and its peers (root; a quarter of an hour; SIZE=1)
 	@bench/onaccess/run.sh

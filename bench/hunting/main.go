@@ -14,15 +14,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/bench/events"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
 
-// someHash is one that the maker makes.
-const someHash = "0000000000000000000000000000000000000000000000000000000000000000"
+// until is the end of the time that the events lie in.
+var until = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+
+// devices are those that have events.
+var devices = events.Devices(200)
 
 func main() {
-	events := flag.Int("events", 1_000_000, "how many events")
+	count := flag.Int("events", 1_000_000, "how many events")
 	rounds := flag.Int("rounds", 3, "times that each query runs; the shortest counts")
 	only := flag.Bool("timeline", false, "measure the timeline of a device only")
 	remote := flag.String("event-store", "", "clickhouse://... with a new database: compare it with the embedded store")
@@ -30,19 +34,19 @@ func main() {
 	limited := flag.Int("limited", 0, "with -event-store: who asks may read this many devices, a quarter of those with events among them; 0 for all")
 	flag.Parse()
 	if *remote != "" {
-		if err := compare(*remote, *server, *events, *rounds, *limited); err != nil {
+		if err := compare(*remote, *server, *count, *rounds, *limited); err != nil {
 			fmt.Fprintln(os.Stderr, "hunting:", err)
 			os.Exit(1)
 		}
 		return
 	}
-	if err := measure(*events, *rounds, *only); err != nil {
+	if err := measure(*count, *rounds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "hunting:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(events, rounds int, only bool) error {
+func measure(count, rounds int, only bool) error {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "bulwark-bench-hunting-")
 	if err != nil {
@@ -56,12 +60,12 @@ func measure(events, rounds int, only bool) error {
 	}
 	defer store.Close()
 	begin := time.Now()
-	if err := fill(ctx, store, events); err != nil {
+	if err := events.Fill(ctx, store, count, devices, until); err != nil {
 		return err
 	}
 	took := time.Since(begin)
 	fmt.Printf("%d events of %d devices in %d hours, %d processors: stored in %.1f s (%.0f events/s)\n\n",
-		events, devices, hoursSpan, runtime.NumCPU(), took.Seconds(), float64(events)/took.Seconds())
+		count, len(devices), events.Span/time.Hour, runtime.NumCPU(), took.Seconds(), float64(count)/took.Seconds())
 	if only {
 		return timelines(ctx, store, rounds)
 	}

@@ -1,5 +1,7 @@
 package main
 
+import "github.com/bulwarkhq/bulwark/bench/events"
+
 // query is one that a hunter writes, and what a person who knows the tables
 // would write in SQL.
 type query struct{ name, kql, sql string }
@@ -18,8 +20,8 @@ var queries = []query{
 		`SELECT Timestamp, DeviceName, ProcessCommandLine FROM DeviceProcessEvents WHERE FileName = 'curl' LIMIT 100`,
 	},
 	{
-		"hash", `DeviceFileEvents | where SHA256 == "` + someHash + `" | project Timestamp, DeviceName, FolderPath`,
-		`SELECT Timestamp, DeviceName, FolderPath FROM DeviceFileEvents WHERE SHA256 = '` + someHash + `'`,
+		"hash", `DeviceFileEvents | where SHA256 == "` + events.Hash + `" | project Timestamp, DeviceName, FolderPath`,
+		`SELECT Timestamp, DeviceName, FolderPath FROM DeviceFileEvents WHERE SHA256 = '` + events.Hash + `'`,
 	},
 	{
 		"has", `DeviceProcessEvents | where ProcessCommandLine has "77123" | count`,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/bench/events"
 	process "github.com/bulwarkhq/bulwark/bench/measure"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/clickhouse"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
@@ -26,7 +27,7 @@ func times(server int) (own, other float64, err error) {
 // compare fills an embedded store and a ClickHouse server with the same events and
 // asks both the same. It measures processor time, which other programs on the
 // machine change little.
-func compare(address string, server, events, rounds, limited int) error {
+func compare(address string, server, count, rounds, limited int) error {
 	ctx := context.Background()
 	cfg, err := clickhouse.Parse(address)
 	if err != nil {
@@ -61,7 +62,7 @@ func compare(address string, server, events, rounds, limited int) error {
 		return err
 	}
 	defer scratch.Close()
-	fmt.Printf("%d events, processor time in ms: of this program, of the server\n\n%-16s %10s %10s %10s\n", events, "", "embedded", "portal", "ClickHouse")
+	fmt.Printf("%d events, processor time in ms: of this program, of the server\n\n%-16s %10s %10s %10s\n", count, "", "embedded", "portal", "ClickHouse")
 	spent := func(f func() error) (own, other float64, err error) {
 		a, b, err := times(server)
 		if err != nil {
@@ -89,7 +90,7 @@ func compare(address string, server, events, rounds, limited int) error {
 		fmt.Printf("%-16s %10.1f %10.1f %10.1f\n", name, a/n, b/n, c/n)
 		return nil
 	}
-	if err := row("ingest", func() error { return fill(ctx, local, events) }, func() error { return fill(ctx, remote, events) }); err != nil {
+	if err := row("ingest", func() error { return events.Fill(ctx, local, count, devices, until) }, func() error { return events.Fill(ctx, remote, count, devices, until) }); err != nil {
 		return err
 	}
 	here, there := hunting.New(local, now), hunting.New(scratch, now)

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/bench/events"
 	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 )
@@ -15,8 +16,8 @@ import (
 func timelines(ctx context.Context, s *duckdb.Store, rounds int) error {
 	const limit = 41
 	device, most := "", 0
-	for i := range devices { // with few events, not every device has some
-		device = fmt.Sprintf("%040x", i+1)
+	for _, d := range devices { // with few events, not every device has some
+		device = d.ID
 		newest, err := s.Timeline(ctx, eventstore.TimelineQuery{DeviceID: device, Limit: limit})
 		if err != nil {
 			return err
@@ -28,7 +29,7 @@ func timelines(ctx context.Context, s *duckdb.Store, rounds int) error {
 	if most < limit {
 		return fmt.Errorf("no device has the %d events of a page, at most %d: measure with more events", limit, most)
 	}
-	middle := eventstore.Cursor{Time: until.Add(-hoursSpan / 2 * time.Hour), ReportID: 1 << 40}
+	middle := eventstore.Cursor{Time: until.Add(-events.Span / 2), ReportID: 1 << 40}
 	fmt.Printf("\n%-44s %10s %10s %6s\n", "timeline of a device", "ms", "CPU ms", "rows")
 	for _, q := range []struct {
 		name string

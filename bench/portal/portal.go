@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
@@ -20,13 +21,15 @@ import (
 // Portal is a process of its own, so that what it uses can be told from what
 // everything else uses.
 type Portal struct {
-	// Onboarding is the path of an onboarding package.
-	Onboarding string
+	// Onboarding is the path of an onboarding package, Data the folder of its data, and
+	// Roots are who signed its certificate.
+	Onboarding, Data string
+	Roots            *x509.CertPool
 	*rest.Client
 
-	program, dir, address string
-	cmd                   *exec.Cmd
-	exited                chan error
+	program, address string
+	cmd              *exec.Cmd
+	exited           chan error
 }
 
 // New starts a portal that keeps its data below dir, and waits until it answers.
@@ -35,24 +38,17 @@ func New(ctx context.Context, program, dir string) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Portal{program: program, dir: filepath.Join(dir, "portal"), address: l.Addr().String(), Onboarding: filepath.Join(dir, "onboard.json")}
-	if err := errors.Join(l.Close(), os.Mkdir(p.dir, 0o700)); err != nil {
+	p := &Portal{program: program, Data: filepath.Join(dir, "portal"), address: l.Addr().String(), Onboarding: filepath.Join(dir, "onboard.json")}
+	if err := errors.Join(l.Close(), os.Mkdir(p.Data, 0o700)); err != nil {
 		return nil, err
 	}
-	if err := p.start(); err != nil {
+	if err := p.Start(ctx); err != nil {
 		return nil, err
 	}
-	err = p.Wait(ctx, 2*time.Minute, func() bool {
-		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.address)
-		return err == nil && c.Close() == nil
-	})
-	if err != nil {
+	if _, err := p.Command(ctx, "onboarding", "create", "--out", p.Onboarding); err != nil {
 		return nil, err
 	}
-	if _, err := p.command(ctx, "onboarding", "create", "--out", p.Onboarding); err != nil {
-		return nil, err
-	}
-	token, err := p.command(ctx, "token", "create", "--name", "bench")
+	token, err := p.Command(ctx, "token", "create", "--name", "bench")
 	if err != nil {
 		return nil, err
 	}
@@ -68,17 +64,17 @@ func New(ctx context.Context, program, dir string) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := x509.NewCertPool()
+	p.Roots = x509.NewCertPool()
 	for _, c := range authorities {
-		roots.AddCert(c)
+		p.Roots.AddCert(c)
 	}
-	p.Client, err = rest.New("https://"+p.address, token, roots)
+	p.Client, err = rest.New("https://"+p.address, token, p.Roots)
 	return p, err
 }
 
-// command runs an offline command of the portal's program.
-func (p *Portal) command(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, p.program, append(args, "--data-dir", p.dir)...).Output()
+// Command runs an offline command of the portal's program.
+func (p *Portal) Command(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, p.program, append(args, "--data-dir", p.Data)...).Output()
 	if e, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, e.Stderr)
 	}
@@ -88,15 +84,34 @@ func (p *Portal) command(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// Start starts the process and waits until it takes connections.
+func (p *Portal) Start(ctx context.Context) error {
+	if err := p.start(); err != nil {
+		return err
+	}
+	return p.Wait(ctx, 2*time.Minute, func() bool {
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.address)
+		return err == nil && c.Close() == nil
+	})
+}
+
+// Stop ends the process in order.
+func (p *Portal) Stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return <-p.exited
+}
+
 // start starts the process; Wait says when it answers. With thousands of agents that
 // come back at once that takes until their connections are taken.
 func (p *Portal) start() error {
-	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(p.Data, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(p.program, "serve", "--data-dir", p.dir, "--listen", p.address, "--host-name", "127.0.0.1", "--definitions-interval", "0", "--log-level", "warn") //nolint:noctx // it is killed by hand
+	p.cmd = exec.Command(p.program, "serve", "--data-dir", p.Data, "--listen", p.address, "--host-name", "127.0.0.1", "--definitions-interval", "0", "--log-level", "warn") //nolint:noctx // it is killed by hand
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
 		return err
@@ -115,7 +130,7 @@ func (p *Portal) Wait(ctx context.Context, patience time.Duration, ok func() boo
 		select {
 		case err := <-p.exited:
 			p.exited <- err
-			log, _ := os.ReadFile(filepath.Join(p.dir, "log"))
+			log, _ := os.ReadFile(filepath.Join(p.Data, "log"))
 			return fmt.Errorf("the portal has ended: %w\n%s", err, log[max(0, len(log)-2000):])
 		case <-ctx.Done():
 			return ctx.Err()

@@ -55,7 +55,7 @@ var testArrows = map[string][]string{
 // duckDB may be linked by these packages and their tests only: it is native
 // code of 70 MB, so every further test binary with it costs minutes of linking,
 // and the agent must stay free of cgo.
-var duckDB = []string{"portal/eventstore/duckdb", "bench/hunting", "cmd/bulwark-portal"}
+var duckDB = []string{"portal/eventstore/duckdb", "bench/hunting", "bench/pages", "cmd/bulwark-portal"}
 
 // duckDBTests are packages whose tests, and only those, may: their statements
 // mean nothing without it.

@@ -1,4 +1,6 @@
-package main
+// Package events makes events like those of servers, for benchmarks of what keeps
+// and reads them.
+package events
 
 import (
 	"context"
@@ -14,14 +16,24 @@ import (
 )
 
 const (
-	devices    = 200
-	batchSize  = 5000
-	hoursSpan  = 48 // the events are spread over as many hours
-	deviceName = "host-%03d"
+	batchSize = 5000
+	// Span is the time that the events lie in.
+	Span = 48 * time.Hour
+	// Hash is one that files and programs have.
+	Hash = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 
-// until is the end of the time that the events lie in.
-var until = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+// Device is who has events.
+type Device struct{ ID, Name string }
+
+// Devices are n made-up devices.
+func Devices(n int) []Device {
+	list := make([]Device, n)
+	for i := range list {
+		list[i] = Device{ID: fmt.Sprintf("%040x", i+1), Name: fmt.Sprintf("host-%03d", i)}
+	}
+	return list
+}
 
 var programs = []string{"bash", "sh", "python3", "curl", "sshd", "sudo", "cron", "systemctl", "apt-get", "nginx", "postgres", "node", "java", "git", "rsync", "tar", "find", "grep", "awk", "sed"}
 
@@ -76,27 +88,25 @@ func (m *maker) event(at time.Time) event.Event {
 	return e
 }
 
-// filled is a store that takes events.
-type filled interface {
+// Store takes events.
+type Store interface {
 	eventstore.Store
 	Maintain(ctx context.Context) error
 }
 
-// fill puts n events into the store, the older ones as closed segments.
-func fill(ctx context.Context, s filled, n int) error {
+// Fill puts n events of the devices into the store, of the Span that ends at until,
+// the same ones each time; the older ones as closed segments.
+func Fill(ctx context.Context, s Store, n int, devices []Device, until time.Time) error {
 	m := &maker{Rand: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // the same events each time
 	batches := max(1, n/batchSize)
-	step := hoursSpan * time.Hour / time.Duration(batches)
+	step := Span / time.Duration(batches)
 	// Many devices deliver at the same time.
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := range batches {
 		at := until.Add(step * time.Duration(i-batches))
-		device := m.IntN(devices)
-		b := &eventstore.Batch{
-			DeviceID: fmt.Sprintf("%040x", device+1), DeviceName: fmt.Sprintf(deviceName, device), SpoolID: fmt.Sprint("bench-", i),
-			Sequence: 1, Received: at,
-		}
+		d := devices[m.IntN(len(devices))]
+		b := &eventstore.Batch{DeviceID: d.ID, DeviceName: d.Name, SpoolID: fmt.Sprint("bench-", i), Sequence: 1, Received: at}
 		for j := range batchSize {
 			b.Events = append(b.Events, m.event(at.Add(step*time.Duration(j)/batchSize)))
 		}
