@@ -66,6 +66,7 @@ type costs struct {
 }
 
 type cost struct {
+	born  int64 // fileState.born: the inode number may be another file's by now
 	ended time.Time
 	took  time.Duration
 }
@@ -82,14 +83,14 @@ const (
 	maxRest   = 10 * time.Minute
 )
 
-func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
+func (c *costs) record(s fileState, took time.Duration, now time.Time) {
 	if took < costly && !c.any.Load() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if took < costly {
-		c.drop(k)
+		c.drop(s.key())
 		return
 	}
 	if c.files == nil {
@@ -101,7 +102,7 @@ func (c *costs) record(k fileKey, took time.Duration, now time.Time) {
 		}
 		delete(c.files, victim)
 	}
-	c.files[k] = cost{ended: now, took: took}
+	c.files[s.key()] = cost{born: s.born, ended: now, took: took}
 	c.any.Store(true)
 }
 
@@ -130,18 +131,19 @@ func (c *costs) rested(k fileKey) time.Time {
 
 // resting reports whether a file that took at least atLeast was scanned so
 // recently that it should be left alone.
-func (c *costs) resting(k fileKey, atLeast time.Duration, now time.Time) bool {
+func (c *costs) resting(s fileState, atLeast time.Duration, now time.Time) bool {
 	if !c.any.Load() {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.files[k]
-	return ok && e.took >= atLeast && now.Sub(e.ended) < e.rest()
+	e, ok := c.files[s.key()]
+	return ok && e.born == s.born && e.took >= atLeast && now.Sub(e.ended) < e.rest()
 }
 
 // debts are scans that are owed: of files that were let pass without one, because
-// they are written to all the time. There is one for a file, the first.
+// they are written to all the time. There is one for an inode number, from the first
+// access on and for the last: a removed file's number may be another file's by then.
 type debts struct {
 	mu    sync.Mutex
 	owed  map[fileKey]debt
@@ -160,7 +162,8 @@ func (d *debts) owe(p *pending, due time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k := p.state.key()
-	if _, owed := d.owed[k]; owed {
+	if first, owed := d.owed[k]; owed {
+		d.owed[k] = debt{p, first.due}
 		return true
 	}
 	if len(d.owed) >= maxDebts {
@@ -174,15 +177,16 @@ func (d *debts) owe(p *pending, due time.Time) bool {
 	return true
 }
 
-// has reports whether a scan of the file is owed.
-func (d *debts) has(k fileKey) bool {
-	if d.count.Load() == 0 {
+// has reports whether a scan of this very file is owed. A scan is owed some time after
+// the file was made, so another file with its inode number was born later.
+func (d *debts) has(s fileState) bool {
+	if d.count.Load() == 0 || s.born == 0 {
 		return false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, owed := d.owed[k]
-	return owed
+	first, owed := d.owed[s.key()]
+	return owed && first.p.state.born == s.born
 }
 
 // due returns what is to be scanned now.

@@ -29,7 +29,7 @@ func (w *Watcher) direct(p *pending) (done bool) {
 		return false
 	}
 	prio := urgency(p.kind)
-	if before, _, _ := w.queue.depth(prio); before > 0 || w.costs.resting(p.state.key(), 0, p.arrived) {
+	if before, _, _ := w.queue.depth(prio); before > 0 || w.costs.resting(p.state, 0, p.arrived) {
 		return false
 	}
 	f := w.flights.alone(p, prio)

@@ -65,7 +65,7 @@ func (fs *flights) enter(p *pending, prio priority, known *verdict.Verdict) (*fl
 	k := p.state.key()
 	for f := fs.byFile[k]; f != nil; f = f.sibling {
 		// A scan that has not started will look at the newest content.
-		if p.kind == CloseWrite && !f.started && f.known == nil {
+		if p.kind == CloseWrite && !f.started && f.known == nil && p.sameFile(f.owner) {
 			return f, joinDrop
 		}
 		if prio == prioBackground || f.dirty || f.known != nil || known != nil ||

@@ -264,6 +264,7 @@ type fileState struct {
 	dev, ino uint64
 	ctime    int64 // ns since 1970
 	size     int64
+	born     int64  // ns since 1970; 0: the kernel or the file system does not know
 	mode     uint32 // type and permissions
 	uid      uint32
 	nlink    uint32
@@ -282,7 +283,7 @@ func stat(fd int, haveStatx bool) (fileState, error) {
 	if haveStatx {
 		var x unix.Statx_t
 		const want = unix.STATX_TYPE | unix.STATX_MODE | unix.STATX_UID | unix.STATX_NLINK |
-			unix.STATX_INO | unix.STATX_SIZE | unix.STATX_CTIME
+			unix.STATX_INO | unix.STATX_SIZE | unix.STATX_CTIME | unix.STATX_BTIME
 		err := statxFD(fd, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, want, &x)
 		if err != nil {
 			return fileState{}, err
@@ -290,6 +291,7 @@ func stat(fd int, haveStatx bool) (fileState, error) {
 		return fileState{
 			dev: unix.Mkdev(x.Dev_major, x.Dev_minor), ino: x.Ino,
 			ctime: x.Ctime.Sec*1e9 + int64(x.Ctime.Nsec), size: int64(x.Size),
+			born: x.Btime.Sec*1e9 + int64(x.Btime.Nsec),
 			mode: uint32(x.Mode), uid: x.Uid, nlink: x.Nlink,
 		}, nil
 	}

@@ -196,14 +196,22 @@ func TestDebts(t *testing.T) {
 			t.Fatalf("file %d: owed %v", i, owed)
 		}
 	}
-	if !d.owe(&pending{state: fileState{ino: 3}}, start) {
+	last := &pending{state: fileState{ino: 3, born: 1}}
+	if !d.owe(last, start) {
 		t.Error("a file that has a debt gets no room")
+	}
+	if !d.has(last.state) || d.has(fileState{ino: 3, born: 2}) || d.has(fileState{ino: 4}) {
+		t.Error("a debt is another file's")
 	}
 	if due := d.due(start.Add(-1)); len(due) != 0 {
 		t.Errorf("%d due too early", len(due))
 	}
-	if due := d.due(start.Add(9)); len(due) != 10 {
+	due := d.due(start.Add(9))
+	if len(due) != 10 {
 		t.Errorf("%d due, want 10", len(due))
+	}
+	if !slices.Contains(due, last) {
+		t.Error("what is scanned is not the last that had the number")
 	}
 	if due := d.due(start.Add(maxDebts)); len(due) != maxDebts-10 {
 		t.Errorf("%d due, want the rest", len(due))

@@ -1,6 +1,7 @@
 package onaccess
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -37,6 +38,16 @@ func (w *Watcher) park(p *pending) {
 	p.parked = &parked{handle: handle, mount: mount, path: pathOf(p.fd)}
 	p.close()
 	p.fd = -1
+}
+
+// sameFile reports whether a waiting access is to the file of this one, which has the
+// same inode number. An open file keeps its number; a parked one may have been removed,
+// and the number is another file's then. Its handle tells: it is what a scan of it
+// opens.
+func (p *pending) sameFile(waiting *pending) bool {
+	a, b := p.parked, waiting.parked
+	return b == nil || a != nil && a.mount == b.mount &&
+		a.handle.Type() == b.handle.Type() && bytes.Equal(a.handle.Bytes(), b.handle.Bytes())
 }
 
 // unpark opens a parked file again. Errors mean that it is gone.

@@ -200,7 +200,7 @@ func (w *Watcher) handle(g *group, ev kernelEvent) {
 		if known && class == fsDisk {
 			// Closed by a writer who wrote nothing: any change since the verdict
 			// was kept would show in ctime.
-			if kind == CloseWrite && (until == 0 || w.debts.has(s.key())) {
+			if kind == CloseWrite && (until == 0 || w.debts.has(s)) {
 				w.n.rescansSkipped.Add(1)
 				w.allow(g, ev.fd, held)
 				return
@@ -331,7 +331,7 @@ const minResting = 1 << 20
 // open for writing can have other content a moment later anyway; executions of
 // such files are refused by the kernel.
 func (w *Watcher) rests(p *pending) bool {
-	return p.kind != Exec && w.costs.resting(p.state.key(), costly, p.arrived) &&
+	return p.kind != Exec && w.costs.resting(p.state, costly, p.arrived) &&
 		(p.kind == CloseWrite || p.state.size >= minResting && !p.group.remote && hasWriters(int(p.fd)))
 }
 
@@ -345,7 +345,7 @@ func (w *Watcher) postpone(p *pending, due time.Time) {
 		w.n.rescansSkipped.Add(1)
 	}
 	w.release(p)
-	if w.debts.has(p.state.key()) {
+	if w.debts.has(p.state) {
 		p.close()
 		return
 	}
@@ -372,7 +372,7 @@ func (w *Watcher) admit(p *pending, prio priority, allowed time.Duration) priori
 		} else {
 			w.n.saturated.Add(1)
 		}
-	case p.kind == Open && w.costs.resting(p.state.key(), w.limits.open(), p.arrived):
+	case p.kind == Open && w.costs.resting(p.state, w.limits.open(), p.arrived):
 		w.n.resting.Add(1)
 	default:
 		return prio

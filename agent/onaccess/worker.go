@@ -152,7 +152,7 @@ func (w *Watcher) lookOn(ctx context.Context, f *flight, path string) (outcome, 
 // scanFailed lets go whoever waits for a scan that gave no verdict.
 func (w *Watcher) scanFailed(p *pending, path string, began time.Time, err error) outcome {
 	// The time may be the scanner's doing and not the file's.
-	w.costs.record(p.state.key(), min(time.Since(began), w.limits.open()), time.Now())
+	w.costs.record(p.state, min(time.Since(began), w.limits.open()), time.Now())
 	w.n.scans.Add(1)
 	w.n.scanErrors.Add(1)
 	w.release(p)
@@ -169,7 +169,7 @@ func (w *Watcher) scanned(f *flight, path string, before fileState, began time.T
 	if v.Infected() {
 		w.costs.forget(before.key())
 	} else {
-		w.costs.record(before.key(), took, time.Now())
+		w.costs.record(before, took, time.Now())
 	}
 	w.load.done(took)
 	w.paths.count(path, func(s *PathStats) {
