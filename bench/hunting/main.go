@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/bench/events"
+	"github.com/bulwarkhq/bulwark/portal/eventstore"
 	"github.com/bulwarkhq/bulwark/portal/eventstore/duckdb"
 	"github.com/bulwarkhq/bulwark/portal/hunting"
 )
@@ -66,6 +67,9 @@ func measure(count, rounds int, only bool) error {
 	took := time.Since(begin)
 	fmt.Printf("%d events of %d devices in %d hours, %d processors: stored in %.1f s (%.0f events/s)\n\n",
 		count, len(devices), events.Span/time.Hour, runtime.NumCPU(), took.Seconds(), float64(count)/took.Seconds())
+	if err := size(ctx, "the store", store); err != nil {
+		return err
+	}
 	if only {
 		return timelines(ctx, store, rounds)
 	}
@@ -101,6 +105,17 @@ func measure(count, rounds int, only bool) error {
 		fmt.Printf("%-16s %10.1f %10.1f %7.2f\n", q.name, kql, sql, kql/sql)
 	}
 	return timelines(ctx, store, rounds)
+}
+
+// size prints what the events take on the disk.
+func size(ctx context.Context, name string, s eventstore.Store) error {
+	st, err := s.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s has %d MB on disk for %d events, %.0f bytes each; %d MB of it in %d closed segments of %d events\n\n", name, (st.HotBytes+st.ArchivedBytes)>>20,
+		st.Hot+st.Archived, float64(st.HotBytes+st.ArchivedBytes)/float64(max(1, st.Hot+st.Archived)), st.ArchivedBytes>>20, st.Segments, st.Archived)
+	return nil
 }
 
 // shortest runs f and returns the shortest time in ms.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -91,6 +92,9 @@ func compare(address string, server, count, rounds, limited int) error {
 		return nil
 	}
 	if err := row("ingest", func() error { return events.Fill(ctx, local, count, devices, until) }, func() error { return events.Fill(ctx, remote, count, devices, until) }); err != nil {
+		return err
+	}
+	if err := errors.Join(size(ctx, "embedded", local), size(ctx, "ClickHouse", remote)); err != nil {
 		return err
 	}
 	here, there := hunting.New(local, now), hunting.New(scratch, now)
