@@ -20,7 +20,7 @@ import (
 )
 
 // marker is what the signatures of these tests look for.
-const marker = "a text that only the newest release knows as bad: 6f1c9b"
+func marker() string { return badWords("a text that only the newest release knows as bad: 6f1c9b") }
 
 // sources writes a folder with a rule for text; the portal publishes it with
 // what the product ships.
@@ -58,7 +58,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 		}
 		return nil
 	})
-	bad := p.file("first.txt", marker)
+	bad := p.file("first.txt", marker())
 	if got := open(t, bad); got != allowed {
 		t.Fatalf("before the release: %v", got)
 	}
@@ -77,7 +77,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
-	if out := p.build(marker); !strings.Contains(out, "has been published") {
+	if out := p.build(marker()); !strings.Contains(out, "has been published") {
 		t.Fatal(out)
 	}
 	out := p.must("definitions", "update")
@@ -108,7 +108,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 	if r.status == 0 || !strings.Contains(r.stderr, "which is known to be clean") {
 		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
-	if got := open(t, p.file("second.txt", marker)); got != denied && got != absent { // the writing may have had it quarantined
+	if got := open(t, p.file("second.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
 		t.Errorf("after the refusal: %v", got)
 	}
 	var d control.Definitions
@@ -134,12 +134,12 @@ func TestDefinitionsUpdate(t *testing.T) {
 
 	// Back to the package, and forward again.
 	p.must("definitions", "restore")
-	if got := open(t, p.file("third.txt", marker)); got != allowed {
+	if got := open(t, p.file("third.txt", marker())); got != allowed {
 		t.Errorf("after restore: %v", got)
 	}
-	p.build(marker)
+	p.build(marker())
 	p.must("definitions", "update")
-	if got := open(t, p.file("fourth.txt", marker)); got != denied && got != absent { // the writing may have had it quarantined
+	if got := open(t, p.file("fourth.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
 		t.Errorf("after another update: %v", got)
 	}
 }
@@ -151,7 +151,7 @@ func TestOfflineMirror(t *testing.T) {
 	p := prepare(t)
 	p.startPortal()
 	p.onboard()
-	p.build(marker)
+	p.build(marker())
 	mirror := filepath.Join(p.root, "mirror")
 	out := p.portalCommand("mirror", "sync", "--onboarding", p.dirs.Onboarding(), "--to", mirror)
 	if !strings.Contains(out, "has been fetched") {
@@ -191,7 +191,7 @@ func TestOfflineMirror(t *testing.T) {
 			t.Errorf("status %d (the portal is down)\n%s", r.status, r.stdout)
 		}
 	}
-	if got := open(t, p.file("offline.txt", marker)); got != denied && got != absent { // the writing may have had it quarantined
+	if got := open(t, p.file("offline.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
 		t.Errorf("%v", got)
 	}
 }
