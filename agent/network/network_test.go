@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/bulwarkhq/bulwark/api/onboarding"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 )
 
 func TestNewProxy(t *testing.T) {
@@ -158,12 +159,10 @@ func TestExplain(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	closed, err := loopback.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := l.Addr().String()
-	l.Close()
 	none := func() (*Proxy, error) {
 		return &Proxy{choose: func(*url.URL) (*url.URL, error) { return nil, nil }}, nil
 	}

@@ -11,18 +11,17 @@ import (
 	"time"
 
 	"github.com/bulwarkhq/bulwark/agent/fleetsim"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 )
 
 // TestCtl uses the commands as an administrator on the portal's host would, with a
 // portal that serves and simulated devices that answer.
 func TestCtl(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan int, 1)
 	var log strings.Builder

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/test/loopback"
 	"github.com/bulwarkhq/bulwark/test/need"
 	"github.com/bulwarkhq/bulwark/test/program"
 )
@@ -54,12 +55,11 @@ func ports(t testing.TB, n int) []int {
 	t.Helper()
 	var out []int
 	for range n {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		port, err := loopback.Port()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
+		out = append(out, port)
 	}
 	return out
 }

@@ -5,7 +5,6 @@ package install
 import (
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bulwarkhq/bulwark/test/docpage"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -173,10 +173,8 @@ func portalPage(t *testing.T, p *portal) {
 	must(t, err)
 	h.write("root/"+filepath.Base(debs[0]), string(b), 0o644)
 	p.copyPackages(h, "bulwark*")
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.Address()
 	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
 	url := "https://" + address
 	p.follow(h, page{
 		name: "portal.md", kinds: []string{"deb"}, preamble: "started=" + url + "\n" + systemctl,

@@ -14,11 +14,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bulwarkhq/bulwark/test/loopback"
 	"github.com/bulwarkhq/bulwark/test/program"
 )
 
 // patience is how long a portal may take to start or to end.
-const patience = time.Minute
+const patience = 4 * time.Minute
 
 // Portal is a portal that runs. Its repositories are below URL/repo.
 type Portal struct {
@@ -51,13 +52,11 @@ func Start(top, dir string, hosts ...string) (p *Portal, err error) {
 			return nil, fmt.Errorf("key of the portal: %w", err)
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if p.Address, err = loopback.Address(); err != nil {
 		return nil, fmt.Errorf("portal: %w", err)
 	}
-	p.Address = listener.Addr().String()
 	_, port, err := net.SplitHostPort(p.Address)
-	if err := errors.Join(err, listener.Close()); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("portal: %w", err)
 	}
 	p.URL = "https://" + hosts[0] + ":" + port

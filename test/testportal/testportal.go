@@ -20,6 +20,7 @@ import (
 	"github.com/bulwarkhq/bulwark/portal/ingest"
 	"github.com/bulwarkhq/bulwark/portal/ingest/ingesttest"
 	"github.com/bulwarkhq/bulwark/portal/pki"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 )
 
 // Portal is a running portal. The stores survive Stop and Start.
@@ -48,12 +49,8 @@ type Portal struct {
 // New prepares a portal; Start starts it. The port is fixed from now on.
 func New(t testing.TB) *Portal {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := loopback.Address()
 	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
