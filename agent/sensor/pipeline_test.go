@@ -253,7 +253,7 @@ func TestFilesBetweenOthers(t *testing.T) {
 			<-begin
 			r.event(ev)
 			if seen = seen || ev.Class == event.ClassFile; !seen {
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond)
 			}
 		},
 		Sensors: []sensor.Sensor{&fake{"batch", []event.Category{event.CategoryProcess, event.CategoryFile}, func(ctx context.Context, _ []event.Category, s sensor.Sink) error {

@@ -143,7 +143,7 @@ func doCalls(dir string) error {
 	try("exec", exec.Command("/proc/"+strconv.Itoa(os.Getpid())+"/fd/"+strconv.Itoa(fd)).Run())
 	child := exec.Command("sleep", "60")
 	try("child", child.Start())
-	time.Sleep(300 * time.Millisecond) // its execution is recorded when the call returns to it
+	try("child", sleeps(child.Process.Pid)) // its execution is recorded when the call returns to it
 	buf := make([]byte, 8)
 	local := unix.Iovec{Base: &buf[0], Len: 8}
 	remote := unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&buf[0])), Len: 8}
@@ -166,6 +166,19 @@ func doCalls(dir string) error {
 		return fmt.Errorf("%s", strings.Join(errs, "\n"))
 	}
 	return nil
+}
+
+// sleeps waits until a process of sleep(1) does so.
+func sleeps(pid int) error {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		call, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid)) // proc_pid_syscall(5)
+		if err != nil || strings.HasPrefix(string(call), strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP)+" ") {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("it does not sleep: %s", call)
+		}
+	}
 }
 
 // TestKernel takes everything from the real kernel: the sensor switches audit

@@ -45,16 +45,14 @@ func TestLongArguments(t *testing.T) {
 	buffers(t, func(t *testing.T, opts ...Option) {
 		sink := sensortest.Start(t, New(sensortest.Table(t), sensortest.Log(t), opts...), event.CategoryProcess)
 		lengths := []int{15000, 16384, 30000}
-		var living []*exec.Cmd
 		for _, n := range lengths {
-			cmd := exec.Command("/bin/sleep", "0.3", "0"+strings.Repeat("0", n))
+			cmd := exec.Command("/bin/sleep", "600", "0"+strings.Repeat("0", n))
 			must(t, cmd.Start())
-			living = append(living, cmd)
+			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 		}
-		for i, n := range lengths {
-			must(t, living[i].Wait())
+		for _, n := range lengths {
 			// A living process gives even what exceeds the kernel side's copy.
-			want := "/bin/sleep 0.3 0" + strings.Repeat("0", n)
+			want := "/bin/sleep 600 0" + strings.Repeat("0", n)
 			sink.Wait(t, 1, fmt.Sprintf("%d bytes", n), func(e *event.Event) bool {
 				return e.Action == event.ProcessCreated && e.Process.CommandLine == want && e.Additional["CommandLineLength"] == ""
 			})

@@ -137,7 +137,8 @@ func TestChanges(t *testing.T) {
 		t.Run(fmt.Sprintf("inotify=%v", inotify), func(t *testing.T) {
 			root := host(t)
 			s := New(sensortest.Table(t), sensortest.Log(t), Options{Root: root, Inotify: inotify})
-			s.settle = 300 * time.Millisecond
+			// Longer than a busy machine takes between two commands of a script.
+			s.settle = time.Second
 			sink := sensortest.Start(t, s)
 			seen := 0
 			steps := steps
