@@ -73,11 +73,11 @@ test: ## the whole test suite; as root it covers the kernel interfaces too
 
 .PHONY: test-vm
 test-vm: setup-system setup-tools build-portal ## test file systems and the package in a virtual machine (root; part of `make test`)
-	$(GO) test -tags vm -count=1 -timeout 40m ./test/vm/ $(VM_FLAGS)
+	$(GO) test -tags vm -count=1 -timeout 70m ./test/vm/ $(VM_FLAGS)
 
 .PHONY: test-install
 test-install: setup-system build ## test the installation by every package manager and tool that is here (root; part of `make test`)
-	$(GO) test -tags install -count=1 -parallel 4 -timeout 40m ./test/install/ $(INSTALL_FLAGS)
+	$(GO) test -tags install -count=1 -parallel 4 -timeout 60m ./test/install/ $(INSTALL_FLAGS)
 
 .PHONY: fuzz-short
 fuzz-short: ## run every fuzz target for FUZZTIME (default 10s)

@@ -7,7 +7,7 @@
 #
 #   BULWARK_PORTAL_LISTEN=127.0.0.1:8443   where the portal listens
 #   BULWARK_WATCH=/mnt/a,/mnt/b            protect these mounts only
-#   BULWARK_PATIENCE=90                    seconds to wait for health
+#   BULWARK_PATIENCE=90                    seconds to wait for the portal, and for health
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 readonly action=up
@@ -92,12 +92,12 @@ start_portal() {
 			"$programs/bulwark-portal" serve --listen "$listen" --data-dir "$portal_data" --host-name "localhost,$host" \
 			</dev/null >/dev/null 2>&1 &
 	fi
-	for ((i = 0; i < 300; i++)); do
+	for ((i = 0; i < patience * 10; i++)); do
 		listening && return
 		sleep 0.1
 	done
 	diagnose
-	die "the portal does not listen on $listen after 30 s; see its log above"
+	die "the portal does not listen on $listen after ${patience} s; see its log above"
 }
 
 credentials=

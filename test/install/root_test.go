@@ -180,7 +180,7 @@ func (h *host) startAgent() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := h.command(ctx, "/opt/bulwark/bin/bulwarkd", "run", "-only-mounts", "/var/tmp", "-sensors", "proc-connector")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 20 * time.Second
+	cmd.WaitDelay = 2 * time.Minute
 	if err := cmd.Start(); err != nil {
 		cancel()
 		h.t.Fatal(err)
@@ -198,7 +198,7 @@ func (h *host) startAgent() (stop func()) {
 		deadman.Stop()
 	}
 	h.t.Cleanup(stop)
-	end := time.Now().Add(time.Minute)
+	end := time.Now().Add(patience / 3)
 	for !h.exists("run/bulwark/bulwark.sock") {
 		if time.Now().After(end) {
 			h.t.Fatalf("the daemon does not start:\n%s", h.read("var/log/bulwark/bulwark.log"))

@@ -25,7 +25,7 @@ import (
 const (
 	// lifetime is how long a machine may run. It is far above what a run takes:
 	// only one that hangs reaches it.
-	lifetime = 30 * time.Minute
+	lifetime = 45 * time.Minute
 	// silence is how much CPU time a machine may use without saying anything: on
 	// a busy machine time says nothing.
 	silence = 4 * time.Minute

@@ -32,7 +32,7 @@ func newPayload(t *testing.T) *payload {
 // command runs a program in the repository. The machine is an amd64.
 func (p *payload) command(env []string, name string, args ...string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = top

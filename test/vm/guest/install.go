@@ -219,9 +219,14 @@ func (a *agent) selfTest() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// controlGroups checks that the scanner is in a group with limits that the
-// kernel applies, below the unit's, and that the daemon is not in it.
+// controlGroups waits until the scanner is in a group with limits that the kernel
+// applies, below the unit's, and the daemon is not in it: a scanner may be about to
+// be replaced by one with newer definitions.
 func (a *agent) controlGroups() error {
+	return until("the scanner is in its control group", a.inControlGroups)
+}
+
+func (a *agent) inControlGroups() error {
 	detail, err := a.detail("scanner_limits")
 	if err != nil {
 		return err

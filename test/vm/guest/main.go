@@ -20,7 +20,7 @@ import (
 )
 
 // lifetime ends a machine that hangs, from the inside.
-const lifetime = 29 * time.Minute
+const lifetime = 44 * time.Minute
 
 // scenarios are what a machine can be started for. They return nil when
 // done, errReboot to be called again after a reboot.

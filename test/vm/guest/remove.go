@@ -26,9 +26,15 @@ func (g *guest) removed() error {
 			return fmt.Errorf("%s still runs", target)
 		}
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/system.slice/bulwark*")
-	if err != nil || len(groups) != 0 {
-		return fmt.Errorf("control groups are left: %v, %w", groups, err)
+	// systemd removes groups when it hears that they are empty.
+	if err := until("no control groups are left", func() error {
+		groups, err := filepath.Glob("/sys/fs/cgroup/system.slice/bulwark*")
+		if err == nil && len(groups) != 0 {
+			err = fmt.Errorf("%v", groups)
+		}
+		return err
+	}); err != nil {
+		return err
 	}
 	for path, there := range map[string]bool{
 		"/opt/bulwark/bin/bulwarkd": false, "/usr/bin/bulwark": false, "/run/bulwark": false,
