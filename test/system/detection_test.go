@@ -93,15 +93,18 @@ func TestKnownBadFileIsDenied(t *testing.T) {
 				p.onboard()
 				p.startAgent()
 				p.untilHealthy()
+				before := p.letThrough()
 				got := tc.try(t, bad)
 				if got == denied {
 					break
 				}
 				// The agents of tests beside this one see the file being made and
-				// hash it; it is taken from them then, before it is tried here.
-				if got != absent || n == 3 {
+				// hash it; it is taken from them then, before it is tried here. And on
+				// a busy machine its verdict may be late, which the agent says.
+				if got != absent && p.letThrough() == before || n == 3 {
 					t.Fatalf("%s of a bad file: %v", tc.name, got)
 				}
+				t.Logf("%s of a bad file: %v; again", tc.name, got)
 				p.threat(bad, "quarantined")
 			}
 			p.threat(bad, "quarantined")
@@ -132,9 +135,7 @@ func TestWrittenFileIsQuarantined(t *testing.T) {
 	if out, err := write.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got := open(t, bad); got != denied && got != absent {
-		t.Errorf("open of a bad file: %v", got)
-	}
+	p.refuses("after the writing", bad)
 	th := p.threat(bad, "quarantined")
 	if th.SHA256 != sha256Hex(eicar()) {
 		t.Errorf("sha256 %s", th.SHA256)

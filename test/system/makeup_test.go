@@ -5,6 +5,7 @@ package system
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,11 +97,11 @@ func TestMakeUpAndDown(t *testing.T) {
 	}
 	t.Cleanup(killInstalled)
 	// It builds everything three times, on a host that may be busy.
-	ctx, cancel := context.WithTimeout(context.Background(), deadman)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*deadman)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation", "private", "bash", "-c", makeUpScript, "make-up", t.TempDir())
 	cmd.Dir = top
-	cmd.Env = append(os.Environ(), "BULWARK_PORTAL_LISTEN="+freeAddress(t))
+	cmd.Env = append(os.Environ(), "BULWARK_PORTAL_LISTEN="+freeAddress(t), fmt.Sprintf("BULWARK_PATIENCE=%.0f", patience.Seconds()))
 	cmd.WaitDelay = 10 * time.Second // its daemons may hold the output open
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- all well") {

@@ -142,8 +142,9 @@ func (n *isolated) end(p *program.Process) {
 	_ = p.Process.Signal(syscall.SIGTERM) // timeout(1) passes it on; an error says that it has ended
 	select {
 	case <-p.Ended:
-	case <-time.After(20 * time.Second):
-		p.Kill()
+	case <-time.After(patience):
+		n.t.Logf("%v does not stop", p.Args)
+		p.Kill() // timeout(1) alone: what it started may live on
 	}
 }
 

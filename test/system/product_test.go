@@ -22,6 +22,7 @@ import (
 
 	"github.com/bulwarkhq/bulwark/agent/layout"
 	"github.com/bulwarkhq/bulwark/api/control"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 	"github.com/bulwarkhq/bulwark/test/need"
 	"github.com/bulwarkhq/bulwark/test/program"
 )
@@ -136,12 +137,11 @@ func withAccount(run func() int) int {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := loopback.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 func (p *product) write(path, content string) {
@@ -236,9 +236,10 @@ func (p *product) onboard() {
 	p.portalCommand("onboarding", "create", "--portal-url", "https://"+p.portalAddr, "--out", p.dirs.Onboarding())
 }
 
-func (p *product) startAgent() {
+// startAgent starts the agent; flags are of its supervisor.
+func (p *product) startAgent(flags ...string) {
 	p.t.Helper()
-	p.agent = p.supervise("bulwarkd", nil, "bulwarkd", "run", "--root", p.root, "--only-mounts", p.watch)
+	p.agent = p.supervise("bulwarkd", flags, "bulwarkd", "run", "--root", p.root, "--only-mounts", p.watch)
 }
 
 // result is what a command printed and how it ended.
@@ -317,6 +318,46 @@ func (p *product) threat(path, status string) control.Threat {
 		return fmt.Errorf("it shows %+v", list)
 	})
 	return found
+}
+
+// letThrough counts the accesses that the agent allowed without a verdict, which it
+// does, and says, when one takes longer than an access may be held.
+func (p *product) letThrough() (n int64) {
+	p.t.Helper()
+	var details control.HealthDetails
+	p.query(&details, "health", "--details", "antivirus")
+	for _, f := range details.Fields {
+		switch f.Name {
+		case "deadlines_missed", "released_by_guard", "allowed_queue_full", "allowed_saturated", "allowed_scanner_stalled":
+			v, ok := f.Value.(float64)
+			if !ok {
+				p.t.Fatalf("%s is %v", f.Name, f.Value)
+			}
+			n += int64(v)
+		}
+	}
+	return n
+}
+
+// refuses opens a bad file, which has to be refused or gone. On a busy machine its
+// verdict may be late: the agent says then that it allowed an access, and refuses
+// soon after.
+func (p *product) refuses(when, path string) {
+	p.t.Helper()
+	before := p.letThrough()
+	got := open(p.t, path)
+	if got == allowed && p.letThrough() > before {
+		p.t.Logf("%s: an access was allowed since its verdict was late", when)
+		p.until(path+" is refused", func() error {
+			if got = open(p.t, path); got == allowed {
+				return errors.New("it is read")
+			}
+			return nil
+		})
+	}
+	if got != denied && got != absent { // the writing may have had it quarantined
+		p.t.Errorf("%s: open of a bad file: %v", when, got)
+	}
 }
 
 func (p *product) untilHealthy() {

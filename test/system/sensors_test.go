@@ -84,20 +84,26 @@ func TestSensorEvents(t *testing.T) {
 			return fmt.Errorf("%d events, none of %s by %s", len(all), want.file, want.by)
 		})
 	}
-	var tree control.ProcessTree
-	p.query(&tree, "edr", "tree", strconv.Itoa(shell.Process.Pid))
-	own, cat := -1, -1
-	for i, n := range tree.Processes {
-		switch {
-		case n.PID == int64(shell.Process.Pid) && n.Ended:
-			own = i
-		case own >= 0 && n.FileName == "cat" && n.Depth == tree.Processes[own].Depth+1 && n.Ended:
-			cat = i
+	p.until("the tree of the shell shows it and cat as ended", func() error {
+		r := p.run("edr", "tree", strconv.Itoa(shell.Process.Pid), "--output", "json")
+		var tree control.ProcessTree
+		if err := json.Unmarshal([]byte(r.stdout), &tree); err != nil {
+			return fmt.Errorf("%s: %w", r.stderr, err)
 		}
-	}
-	if own < 1 || cat < 0 {
-		t.Errorf("the tree of the shell: %+v", tree.Processes)
-	}
+		own, cat := -1, -1
+		for i, n := range tree.Processes {
+			switch {
+			case n.PID == int64(shell.Process.Pid) && n.Ended:
+				own = i
+			case own >= 0 && n.FileName == "cat" && n.Depth == tree.Processes[own].Depth+1 && n.Ended:
+				cat = i
+			}
+		}
+		if own < 1 || cat < 0 {
+			return fmt.Errorf("%+v", tree.Processes)
+		}
+		return nil
+	})
 	if r := p.run("edr", "tree", "999999999"); r.status == 0 || !strings.Contains(r.stderr, "not known") {
 		t.Errorf("status %d: %s", r.status, r.stderr)
 	}
@@ -111,7 +117,7 @@ func TestSensorEvents(t *testing.T) {
 		}
 		for _, c := range []event.Category{event.CategoryProcess, event.CategoryFile, event.CategoryNetwork, event.CategoryDNS} {
 			if details["sensor_"+string(c)] != "ebpf" {
-				t.Fatalf("%s comes from %v", c, details["sensor_"+string(c)])
+				return fmt.Errorf("%s comes from %v", c, details["sensor_"+string(c)])
 			}
 		}
 		for _, name := range []string{"behaviours_recorded", "behaviours_repeated", "behaviours_limited"} {

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bulwarkhq/bulwark/test/doctable"
+	"github.com/bulwarkhq/bulwark/test/loopback"
 	"github.com/bulwarkhq/bulwark/test/need"
 	"github.com/bulwarkhq/bulwark/test/program"
 )
@@ -158,7 +159,7 @@ func TestTelemetry(t *testing.T) {
 	look := func(without ...string) {
 		if *updateTelemetry { // what there is after a while is the table
 			for range 6 {
-				s.again()
+				s.again(nil)
 				time.Sleep(4 * time.Second)
 			}
 		}
@@ -178,7 +179,7 @@ func TestTelemetry(t *testing.T) {
 					}
 				}
 				if len(late) > 0 && !*updateTelemetry {
-					s.again()
+					s.again(late)
 					time.Sleep(time.Second)
 					return fmt.Errorf("not yet: %s (sensors %q)", strings.Join(late, ", "), sensors[i])
 				}
@@ -398,10 +399,11 @@ func (h *hunt) find(s *stimuli, p *product, rows []observed) map[string]bool {
 
 // stimuli make the events.
 type stimuli struct {
-	t    *testing.T
-	mark string
-	dir  string
-	port int
+	t     *testing.T
+	mark  string
+	dir   string
+	port  int
+	pause time.Duration // between a change and the next one of the same thing
 }
 
 func newStimuli(t *testing.T) *stimuli {
@@ -410,18 +412,17 @@ func newStimuli(t *testing.T) *stimuli {
 	if _, err := rand.Read(b); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return &stimuli{t: t, mark: "tl" + hex.EncodeToString(b), dir: dir, port: l.Addr().(*net.TCPAddr).Port}
+	return &stimuli{t: t, mark: "tl" + hex.EncodeToString(b), dir: dir, port: port, pause: time.Second}
 }
 
 func (s *stimuli) replace(query string) string {
@@ -461,9 +462,30 @@ func (s *stimuli) process() {
 }
 
 // again makes what is told without hashes when the agent is busy, which does
-// not hold up an event for them for ever.
-func (s *stimuli) again() {
+// not hold up an event for them for ever. What was not found is made once more, with
+// longer pauses: an agent that is busy may take a change and its undoing for none, or
+// look at a process that has ended.
+func (s *stimuli) again(late []string) {
 	s.t.Helper()
+	s.pause = min(2*s.pause, 8*time.Second)
+	for _, m := range []struct {
+		categories []string // prefixes
+		make       func()
+	}{
+		{[]string{"File", "Script", "Driver", "Image"}, s.files},
+		{[]string{"Network", "DNS"}, s.network},
+		{[]string{"Memory"}, s.memory},
+		{[]string{"eBPF", "Raw", "Process Access", "Process Tampering"}, s.others},
+		{[]string{"Scheduled", "Service"}, s.host},
+		{[]string{"User", "Logon"}, s.accountsAndLogons},
+	} {
+		isLate := func(prefix string) bool {
+			return slices.ContainsFunc(late, func(name string) bool { return strings.HasPrefix(name, prefix) })
+		}
+		if slices.ContainsFunc(m.categories, isLate) {
+			m.make()
+		}
+	}
 	s.process()
 	for range 10 {
 		s.must("write", os.WriteFile(s.in("-"+rand.Text()+".bin"), []byte(rand.Text()), 0o644))
@@ -551,7 +573,7 @@ func (s *stimuli) others() {
 	// Another process.
 	victim := exec.Command("sleep", "60")
 	s.must("sleep", victim.Start())
-	time.Sleep(300 * time.Millisecond) // until its execution has been reported
+	time.Sleep(s.pause) // until its execution has been reported
 	runtime.LockOSThread()
 	s.must("ptrace", unix.PtraceSeize(victim.Process.Pid))
 	_ = unix.PtraceDetach(victim.Process.Pid) // it has not stopped
@@ -571,6 +593,7 @@ func (s *stimuli) others() {
 	s.must("bpf", prog.Close())
 	// A disk below its file system. Nobody has this loop device.
 	disk := s.in("-disk")
+	_ = os.Remove(disk) // of the last time, or none
 	s.must("mknod", unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(7, 201))))
 	if f, err := os.Open(disk); err == nil {
 		f.Close()
@@ -589,7 +612,7 @@ func (s *stimuli) host() {
 	for _, dir := range []string{filepath.Dir(task), filepath.Dir(unit)} {
 		s.must("folder", os.MkdirAll(dir, 0o755))
 	}
-	pause := func() { time.Sleep(time.Second) } // a change and its undoing at once are none
+	pause := func() { time.Sleep(s.pause) } // a change and its undoing at once are none
 	pause()
 	s.must("task", os.WriteFile(task, []byte("# "+s.mark+"\n0 0 31 2 * root true\n"), 0o644))
 	s.must("service", os.WriteFile(unit, []byte("[Service]\nExecStart=/bin/true\n"), 0o644))
@@ -606,17 +629,19 @@ func (s *stimuli) accountsAndLogons() {
 	s.t.Helper()
 	s.command("useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/sh", s.mark)
 	s.t.Cleanup(func() { _ = exec.Command("userdel", s.mark).Run() })
-	time.Sleep(time.Second)
+	time.Sleep(s.pause)
 	s.command("usermod", "--comment", "changed", s.mark)
-	time.Sleep(time.Second)
+	time.Sleep(s.pause)
 
 	key, hostKey, config := s.in("-key"), s.in("-host"), s.in("-sshd")
+	for _, old := range []string{key, hostKey} {
+		_ = os.Remove(old) // of the last time, or none
+	}
 	s.command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
 	s.command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	number, err := loopback.Port()
 	s.must("port", err)
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	l.Close()
+	port := strconv.Itoa(number)
 	s.must("sshd", os.MkdirAll("/run/sshd", 0o755))
 	s.must("sshd", os.WriteFile(config, []byte(fmt.Sprintf(
 		"Port %s\nListenAddress 127.0.0.1\nHostKey %s\nPidFile none\nUsePAM yes\nStrictModes no\nAuthorizedKeysFile %s.pub\nPasswordAuthentication yes\nPrintMotd no\n", port, hostKey, key)), 0o600))
@@ -651,5 +676,5 @@ func (s *stimuli) accountsAndLogons() {
 		s.t.Fatalf("a wrong password is right\n%s", out)
 	}
 	s.command("userdel", s.mark)
-	time.Sleep(time.Second)
+	time.Sleep(s.pause)
 }

@@ -58,12 +58,23 @@ func TestDefinitionsUpdate(t *testing.T) {
 		}
 		return nil
 	})
+	// The first update that the agent makes by itself could be the one with what is
+	// published below.
+	p.until("the agent's own next update is far away", func() error {
+		var d control.Definitions
+		p.query(&d, "definitions", "status")
+		if time.Until(d.Update.Next) < patience {
+			return fmt.Errorf("it is at %v", d.Update.Next)
+		}
+		return nil
+	})
 	bad := p.file("first.txt", marker())
 	if got := open(t, bad); got != allowed {
 		t.Fatalf("before the release: %v", got)
 	}
 	// EICAR is in every set: whoever gets to read it found a gap.
 	ctx, stop := context.WithCancel(t.Context())
+	late := p.letThrough()
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
@@ -72,7 +83,11 @@ func TestDefinitionsUpdate(t *testing.T) {
 				continue // the directory is being cleaned
 			}
 			if got := open(t, path); got == allowed {
-				t.Errorf("during the update %s was open for reading", path)
+				if now := p.letThrough(); now > late {
+					late = now // a verdict that took too long on a busy machine, and the agent says so
+				} else {
+					t.Errorf("during the update %s was open for reading", path)
+				}
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -91,9 +106,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 	if !strings.Contains(out, " kept, ") || strings.Contains(out, " 0 kept, ") {
 		t.Errorf("unchanged files were fetched again:\n%s", out)
 	}
-	if got := open(t, bad); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("after the release: %v", got)
-	}
+	p.refuses("after the release", bad)
 	if th := p.threat(bad, "quarantined"); !strings.Contains(th.Name, "Newest_Threat") {
 		t.Errorf("%+v", th)
 	}
@@ -108,9 +121,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 	if r.status == 0 || !strings.Contains(r.stderr, "which is known to be clean") {
 		t.Errorf("status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
-	if got := open(t, p.file("second.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("after the refusal: %v", got)
-	}
+	p.refuses("after the refusal", p.file("second.txt", marker()))
 	var d control.Definitions
 	p.query(&d, "definitions", "status")
 	if len(d.Update.Held) != 1 || d.Update.Failure == "" || !strings.HasSuffix(d.Update.Source, "/definitions") || d.Status != "up_to_date" {
@@ -139,9 +150,7 @@ func TestDefinitionsUpdate(t *testing.T) {
 	}
 	p.build(marker())
 	p.must("definitions", "update")
-	if got := open(t, p.file("fourth.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("after another update: %v", got)
-	}
+	p.refuses("after another update", p.file("fourth.txt", marker()))
 }
 
 // TestOfflineMirror: a host that does not reach the portal takes definitions
@@ -191,9 +200,7 @@ func TestOfflineMirror(t *testing.T) {
 			t.Errorf("status %d (the portal is down)\n%s", r.status, r.stdout)
 		}
 	}
-	if got := open(t, p.file("offline.txt", marker())); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("%v", got)
-	}
+	p.refuses("offline", p.file("offline.txt", marker()))
 }
 
 // TestClamAVMirror: a host without a portal is protected with ClamAV's databases
@@ -233,9 +240,7 @@ func TestClamAVMirror(t *testing.T) {
 		}
 		return nil
 	})
-	if got := open(t, p.file("one.bin", one)); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("a known file: %v", got)
-	}
+	p.refuses("a known file", p.file("one.bin", one))
 	if got := open(t, p.file("two.bin", two)); got != allowed {
 		t.Errorf("one that is not known yet: %v", got)
 	}
@@ -248,9 +253,7 @@ func TestClamAVMirror(t *testing.T) {
 	if !strings.Contains(out, "ClamAV database daily 101 fetched by 1 .cdiff file(s)") {
 		t.Errorf("%s", out)
 	}
-	if got := open(t, p.file("three.bin", two)); got != denied && got != absent { // the writing may have had it quarantined
-		t.Errorf("after the update: %v", got)
-	}
+	p.refuses("after the update", p.file("three.bin", two))
 	if !strings.Contains(p.must("connectivity", "test"), "[OK] ClamAV mirror") {
 		t.Error("the connectivity test leaves the mirror out")
 	}
