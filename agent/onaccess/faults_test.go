@@ -117,15 +117,23 @@ func TestSlowFilesDoNotHideExecution(t *testing.T) {
 // kept open by a writer does not cost everybody the deadline again and again.
 func TestBusyBigFileIsHeldOnce(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Deadline = 100 * time.Millisecond })
-	r.scanner.setBefore(func(context.Context, Access) error { time.Sleep(200 * time.Millisecond); return nil })
+	// So slow that the file rests for longer than a busy machine takes for the opens below.
+	r.scanner.setBefore(func(context.Context, Access) error { time.Sleep(2 * time.Second); return nil })
 	p := r.put(t, "database", "harmless")
 	r.accessor.must(request{Op: "map", Path: p, N: 8})
 	wait(t, "the first scan ends", func() bool { return r.Stats(0).Scans > 0 })
 	for range 10 {
 		r.accessor.must(request{Op: "open", Path: p})
 	}
-	if s := r.Stats(0); s.DeadlinesMissed > 2 || s.AllowedResting < 8 {
-		t.Errorf("%d deadlines missed, %d allowed at once", s.DeadlinesMissed, s.AllowedResting)
+	s := r.Stats(0)
+	missed := uint64(0) // by our own process: others may look at new files, too
+	for _, p := range s.Processes {
+		if int(p.PID) == r.accessor.cmd.Process.Pid {
+			missed += p.DeadlinesMissed
+		}
+	}
+	if missed > 2 || s.AllowedResting < 8 {
+		t.Errorf("%d deadlines missed, %d allowed at once", missed, s.AllowedResting)
 	}
 	r.accessor.must(request{Op: "unmap", Path: p})
 }
@@ -435,7 +443,7 @@ func openDescriptors(t testing.TB) int {
 // TestSaturatedHoldsOnlyExecutions: when those who wait already need longer
 // than an open may be held, opens pass at once and executions are still held.
 func TestSaturatedHoldsOnlyExecutions(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Workers = 1 }) // an open may be held for 20 s
+	r := newRig(t, func(c *Config) { c.Workers, c.Deadline = 1, 20*time.Second })
 	if !r.Capabilities().ExecEvents {
 		need.Missing(t, "the kernel has no FAN_OPEN_EXEC_PERM (5.0 has it)")
 	}

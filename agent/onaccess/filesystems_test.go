@@ -69,11 +69,10 @@ func loopFS(t testing.TB, fsType string, options ...string) string {
 	t.Cleanup(func() {
 		// Scans that end later still have files open.
 		var err error
-		for range 100 {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 			if err = unix.Unmount(point, 0); err == nil {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
 		unix.Unmount(point, unix.MNT_DETACH)
 		t.Errorf("unmount %s (a descriptor was left open?): %v", point, err)
@@ -256,7 +255,7 @@ func fuseFS(t testing.TB, source string) string {
 		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount %s: %v", point, err)
 		}
-		timer := time.AfterFunc(20*time.Second, func() { server.Process.Kill() })
+		timer := time.AfterFunc(patience, func() { server.Process.Kill() })
 		defer timer.Stop()
 		server.Wait()
 	})

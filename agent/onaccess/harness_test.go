@@ -297,7 +297,7 @@ func median(d []time.Duration) time.Duration {
 }
 
 // startDaemon runs a watcher over dir in a process of its own and returns when
-// it is ready. It is killed with the test, or after a minute.
+// it is ready. It is killed with the test, or after helperLife.
 func startDaemon(t testing.TB, dir string, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd, _ := startTalkingDaemon(t, dir, env...)
@@ -318,7 +318,7 @@ func startTalkingDaemon(t testing.TB, dirs string, env ...string) (*exec.Cmd, *b
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	deadman := time.AfterFunc(helperLife, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -357,7 +357,7 @@ func startAccessor(t testing.TB) *process {
 	}
 	t.Cleanup(func() {
 		in.Close()
-		timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 		defer timer.Stop()
 		cmd.Wait()
 	})
@@ -546,7 +546,7 @@ func newRigOn(t testing.TB, dir string, change func(*Config)) *rig {
 		ScanNow:    r.scanner.now,
 		OnlyMounts: []string{dir},
 		// Long, so that a busy machine does not change what a test sees.
-		Deadline: 20 * time.Second, ExecDeadline: 20 * time.Second,
+		Deadline: MaxDeadline, ExecDeadline: MaxDeadline,
 		OnDetection: func(d Detection) {
 			d.File.Close()
 			select {
@@ -576,7 +576,7 @@ func run(t testing.TB, w *Watcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	deadman := time.AfterFunc(4*time.Minute+10*faultTime, func() {
+	deadman := time.AfterFunc(8*time.Minute+10*faultTime, func() {
 		for _, g := range w.groups {
 			g.close()
 		}
@@ -634,10 +634,12 @@ func (r *rig) events(t testing.TB) uint64 {
 // settle waits until new files' verdicts may be kept.
 func settle() { time.Sleep(40 * time.Millisecond) }
 
+// patience is for what must happen; it is no statement about speed.
+const patience = 2 * time.Minute
+
 // wait polls until f is true.
 func wait(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	const patience = time.Minute
 	end := time.Now().Add(patience)
 	for !f() {
 		if time.Now().After(end) {
@@ -653,8 +655,8 @@ func (r *rig) detection(t testing.TB) Detection {
 	select {
 	case d := <-r.detections:
 		return d
-	case <-time.After(time.Minute):
-		t.Fatal("no detection within a minute")
+	case <-time.After(patience):
+		t.Fatalf("no detection within %v", patience)
 		return Detection{}
 	}
 }

@@ -16,15 +16,19 @@ import (
 	"github.com/bulwarkhq/bulwark/engine/verdict"
 )
 
+// helperLife is how long a daemon of startDaemon may live, and hold those who open
+// files of the test.
+const helperLife = 4 * time.Minute
+
 func itoa(n int) string { return strconv.Itoa(n) }
 
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // helperDaemon is a daemon whose scanner never answers and whose deadline is
 // far away. With BULWARK_ONACCESS_SCANNING it scans, and prints a line for what it
-// finds. It ends by itself after 30 seconds, killed or not.
+// finds. It ends by itself after helperLife, killed or not.
 func helperDaemon() {
-	time.AfterFunc(30*time.Second, func() { os.Exit(3) })
+	time.AfterFunc(helperLife, func() { os.Exit(3) })
 	deadline := 10 * time.Minute
 	if limit, err := strconv.ParseUint(os.Getenv("BULWARK_ONACCESS_NOFILE"), 10, 32); err == nil {
 		deadline = 300 * time.Millisecond

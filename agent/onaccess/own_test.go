@@ -25,7 +25,7 @@ func TestStartsWhileCollecting(t *testing.T) {
 	copyExecutable(t, program)
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), helperEnv+"=starter", "BULWARK_ONACCESS_DIR="+dir)
-	deadman := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	deadman := time.AfterFunc(helperLife, func() { cmd.Process.Kill() })
 	defer deadman.Stop()
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "all started") {

@@ -75,7 +75,7 @@ func TestSwitchingMissesNothing(t *testing.T) {
 // TestDeadlinesChangeLive: accesses get the deadline in force, also behind
 // others that got more time.
 func TestDeadlinesChangeLive(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Guard = testGuard }) // 20 s
+	r := newRig(t, func(c *Config) { c.Guard = testGuard }) // a minute
 	hang := make(chan struct{})
 	r.scanner.setBefore(func(context.Context, Access) error { <-hang; return nil })
 	long, short := r.put(t, "long", "harmless"), r.put(t, "short", "harmless too")

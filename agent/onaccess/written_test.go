@@ -10,7 +10,7 @@ import (
 // and what is gone by then is none.
 func TestWrittenFileIsScannedOnce(t *testing.T) {
 	// Long enough for what is written here on a busy machine.
-	r := newRigOn(t, loopFS(t, "ext4"), func(c *Config) { c.writtenRest = 4 * time.Second })
+	r := newRigOn(t, loopFS(t, "ext4"), func(c *Config) { c.writtenRest = 10 * time.Second })
 	for range 5 {
 		r.accessor.must(request{Op: "write", Path: r.path("gone"), Data: "harmless"})
 		r.accessor.must(request{Op: "patch", Path: r.path("gone"), Data: "HARM"})
