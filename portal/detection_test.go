@@ -127,7 +127,7 @@ func (w *world) runDue(t *testing.T) {
 // runNow runs a rule as soon as the portal's own loop runs none.
 func (w *world) runNow(t *testing.T, r detection.Rule) (detection.Run, error) {
 	t.Helper()
-	for range 600 {
+	for range 1800 {
 		run, err := w.detection.Run(t.Context(), r)
 		if !errors.Is(err, hunting.ErrBusy) {
 			return run, err
@@ -386,7 +386,7 @@ func TestCustomDetectionPages(t *testing.T) {
 			break
 		}
 		// The portal's own loop may run it.
-		if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "The portal is busy") || n > 600 {
+		if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "The portal is busy") || n > 1800 {
 			t.Fatalf("run now: %s\n%s", resp.Status, text)
 		}
 		time.Sleep(100 * time.Millisecond)

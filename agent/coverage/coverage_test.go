@@ -86,7 +86,7 @@ func watch(t *testing.T, change func(*onaccess.Config), mounts ...string) (w *on
 	if c := w.Capabilities(); !c.Permission {
 		need.Missing(t, "needs fanotify permission events: %s", c.Reason)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
 	t.Cleanup(func() {

@@ -98,7 +98,7 @@ func (s space) echo(t *testing.T, address string) {
 }
 
 // patience is for what must work; short for what must not.
-const patience, short = time.Minute, 300 * time.Millisecond
+const patience, short = 2 * time.Minute, 300 * time.Millisecond
 
 func (s space) dial(from, to string, timeout time.Duration) (c net.Conn, err error) {
 	err = s.do(func() error {

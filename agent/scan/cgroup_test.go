@@ -56,9 +56,9 @@ func TestCPULimit(t *testing.T) {
 	if d := g.detail(); !strings.Contains(d, "CPU to 10 %") {
 		t.Errorf("detail %q", d)
 	}
-	for end := time.Now().Add(time.Minute); throttled(t, g) < 3; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); throttled(t, g) < 3; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("a program that uses all it can get was stopped %d times in a minute with a limit of 10 %%", throttled(t, g))
+			t.Fatalf("a program that uses all it can get was stopped %d times in %v with a limit of 10 %%", throttled(t, g), patience)
 		}
 	}
 	if err := g.limitCPU(0); err != nil {

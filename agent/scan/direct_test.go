@@ -27,7 +27,6 @@ func TestDirect(t *testing.T) {
 	need.Root(t)
 	p, sources := newTestPool(t, func(c *Config) { c.CancelGrace = 100 * time.Millisecond })
 	wantMatch(t, p, "a clean file", "") // the process is there
-	const patience = time.Minute
 	for _, c := range []struct {
 		content  string
 		infected bool

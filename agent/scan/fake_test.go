@@ -133,6 +133,9 @@ func (e *fakeEngine) Scan(ctx context.Context, r io.ReaderAt, size int64, opt sc
 	return v, nil
 }
 
+// patience is for what must happen; it is no statement about speed.
+const patience = 2 * time.Minute
+
 // newTestPool runs a pool over a definitions folder with one word.
 func newTestPool(t *testing.T, change func(*Config)) (*Pool, string) {
 	t.Helper()
@@ -150,7 +153,7 @@ func newTestPool(t *testing.T, change func(*Config)) (*Pool, string) {
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Dir: filepath.Join(base, "state"), Sources: []string{sources},
 		Program: exe, Env: []string{scannerVariable + "=1"}, User: "nobody",
-		CancelGrace: 5 * time.Second,
+		CancelGrace: 10 * time.Second,
 	}
 	if need.RaceDetector { // it reserves more memory than any limit of ours
 		cfg.MemoryLimit = 1 << 50
@@ -182,7 +185,7 @@ func runPool(t *testing.T, p *Pool) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Error("Run does not return")
 		}
 	})
@@ -218,7 +221,7 @@ func open(t *testing.T, content string) *os.File {
 func scan(t *testing.T, p *Pool, content string) (verdict.Verdict, error) {
 	t.Helper()
 	f := open(t, content)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return p.Scan(ctx, Request{File: f, Path: f.Name(), Priority: PriorityOpen})
 }

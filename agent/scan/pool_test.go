@@ -173,11 +173,10 @@ func TestKilledScanner(t *testing.T) {
 // waitRunning waits until the main process has n scans and returns its id.
 func waitRunning(t *testing.T, p *Pool, n int) int {
 	t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if s := p.Status(); len(s.Processes) > 0 && s.Processes[0].Running == n {
 			return s.Processes[0].PID
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("never %d scans at once: %+v", n, p.Status())
 	return 0
@@ -369,11 +368,10 @@ func TestRestart(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 3000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("waited too long for %s", what)
 }

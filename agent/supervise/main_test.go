@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 // dir/starts first, so that it and the test know how often it ran.
 func program(behaviour, dir string) error {
 	// Whatever goes wrong, nothing outlives the test for long.
-	time.AfterFunc(time.Minute, func() { os.Exit(77) })
+	time.AfterFunc(5*time.Minute, func() { os.Exit(77) })
 
 	run, err := countStart(dir)
 	if err != nil {
@@ -96,7 +96,7 @@ func program(behaviour, dir string) error {
 			return err
 		}
 		// The deadman: without the watchdog everybody is free again by now.
-		time.Sleep(20 * time.Second)
+		time.Sleep(time.Minute)
 		os.Exit(78)
 	case "ignore-term":
 		signal.Ignore(syscall.SIGTERM)

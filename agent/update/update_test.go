@@ -348,13 +348,13 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- u.Run(ctx) }()
-	for deadline := time.Now().Add(time.Minute); u.Status().Release.Version == ""; {
+	for deadline := time.Now().Add(2 * time.Minute); u.Status().Release.Version == ""; {
 		if time.Now().After(deadline) {
 			t.Fatalf("%+v", u.Status())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		next := u.Status().Next.Sub(b.now)
 		if next >= 53*time.Minute && next <= 67*time.Minute {
 			break

@@ -121,22 +121,20 @@ func (a *agent) device() string {
 // eventually waits for something to become true.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for range 1500 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if cond() {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Fatalf("did not happen: %s", what)
 }
 
 func (a *agent) wantState(want State) Status {
 	a.t.Helper()
-	for range 1000 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if a.Status().State == want {
 			return a.Status()
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	a.t.Fatalf("state %+v, want %s", a.Status(), want)
 	return Status{}

@@ -113,7 +113,7 @@ func (h *harness) scan(t *testing.T, s Spec) Record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := h.Follow(ctx, started.ID, time.Millisecond, func(control.ScanProgress) error { return nil }); err != nil {
 		t.Fatal(err)

@@ -109,16 +109,16 @@ func TestTogether(t *testing.T) {
 func TestTogetherGivenUp(t *testing.T) {
 	s := openGroup(t)
 	release := s.holdWriter(t)
+	waits := s.write.db.Stats().WaitCount
 	first := make(chan error, 1)
 	go func() {
 		_, err := s.exec(t.Context(), `INSERT INTO numbers VALUES (1)`)
 		first <- err
 	}()
 	// The writer has taken the first and waits; the others stay in the queue.
-	for s.group.Waiting() > 0 {
+	for s.write.db.Stats().WaitCount == waits {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(20 * time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	second := make(chan error, 1)
 	go func() {
