@@ -157,19 +157,20 @@ func TestServe(t *testing.T) {
 		}
 	}()
 	var at served
-	for range 300 {
+	eventually(t, "the portal does not serve", func() error {
 		text, err := os.ReadFile(servedPath(dir))
-		if err == nil && json.Unmarshal(text, &at) == nil {
-			if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(at.URL, "https://")); err == nil {
-				c.Close()
-				break
-			}
+		if err == nil {
+			err = json.Unmarshal(text, &at)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if at.URL == "" {
-		t.Fatal("the portal does not serve")
-	}
+		if err != nil {
+			return err
+		}
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(at.URL, "https://"))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
 	code, out, errOut := portalCommand(t, "admin", "create", "--data-dir", dir)
 	if code != 0 || !strings.Contains(out, at.URL) || !regexp.MustCompile(`One-time password: \S{23}\n`).MatchString(out) {
 		t.Errorf("admin create: %d\n%s%s", code, out, errOut)

@@ -57,7 +57,7 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 			t.Errorf("the portal did not stop in 2 minutes")
 		}
 	})
-	for range 300 {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); {
 		text, err := os.ReadFile(filepath.Join(data, "portal.json"))
 		var served struct{ URL string }
 		if err == nil && json.Unmarshal(text, &served) == nil && answers(served.URL) {
@@ -72,15 +72,15 @@ func portal(t *testing.T) (url, password string, pkg []byte) {
 		}
 	}
 	if url == "" {
-		t.Fatalf("the portal does not answer after 30 s\n%s", &log)
+		t.Fatalf("the portal does not answer after two minutes\n%s", &log)
 	}
-	out := run(time.Minute, bin, "admin", "create", "--data-dir", data)
+	out := run(3*time.Minute, bin, "admin", "create", "--data-dir", data)
 	m := regexp.MustCompile(`One-time password: (\S+)`).FindStringSubmatch(out)
 	if m == nil {
 		t.Fatalf("admin create printed:\n%s", out)
 	}
 	file := filepath.Join(dir, "onboard.json")
-	run(time.Minute, bin, "onboarding", "create", "--data-dir", data, "--out", file, "--expires", "1d", "--name", "Browser test")
+	run(3*time.Minute, bin, "onboarding", "create", "--data-dir", data, "--out", file, "--expires", "1d", "--name", "Browser test")
 	pkg, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestPages(t *testing.T) {
 	url, password, pkg := portal(t)
 	what := seed(t, pkg)
 	shots := os.Getenv("BULWARK_SCREENSHOTS") // a directory; none are made without it
-	ctx, cancel := context.WithTimeout(t.Context(), 14*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "flow.mjs")
 	cmd.Env = append(os.Environ(), "PORTAL_URL="+url, "PORTAL_PASSWORD="+password, "SCREENSHOT_DIR="+shots, "PROFILE_DIR="+t.TempDir(), "CHROMIUM="+chromium,

@@ -36,7 +36,7 @@ const browser = await chromium.launchPersistentContext(process.env.PROFILE_DIR, 
 // Everything that a browser reports as wrong fails the test: script errors,
 // blocked resources (Content Security Policy), requests to other hosts.
 function watch(page) {
-  page.setDefaultTimeout(60000);
+  page.setDefaultTimeout(120000);
   page.on("pageerror", (e) => problems.push("script error: " + e.message));
   page.on("console", (m) => { if (m.type() === "error" && !/status of 4\d\d/.test(m.text())) problems.push("console: " + m.text()); });
   page.on("request", (r) => { if (!r.url().startsWith(base) && !r.url().startsWith("data:")) problems.push("request to " + r.url()); });

@@ -185,4 +185,4 @@ const (
 	boxScript = "/bin/bash /run/script"
 )
 
-const settleTime = 60 * time.Second
+const settleTime = 3 * time.Minute
