@@ -45,7 +45,8 @@ type child struct {
 
 	pending                      map[uint64]*job
 	realTime, onDemand, suspects int
-	direct                       int // scans on the direct line
+	direct                       int  // scans on the direct line
+	dead                         bool // the direct line has seen its end; died comes soon
 	answers                      uint64
 	runaway                      bool // it was ended because of a job
 }

@@ -52,6 +52,7 @@ type Unfinished struct {
 	pool *Pool
 	line *line
 	id   uint64
+	key  fileKey
 	path string
 }
 
@@ -73,13 +74,12 @@ func (p *Pool) Direct(fd int, size int64, path string) (verdict.Verdict, *Unfini
 	if l.closed {
 		return verdict.Verdict{}, nil, ErrNoLine
 	}
-	id, usable := p.beginDirect(l, fd)
-	if !usable {
+	u := &Unfinished{pool: p, line: l, path: path}
+	if !u.begin(fd) {
 		return verdict.Verdict{}, nil, ErrNoLine
 	}
-	u := &Unfinished{pool: p, line: l, id: id, path: path}
 	var err error
-	l.out, err = wire.Append(l.out[:0], &wire.Scan{ID: id, Size: size, Timeout: p.cfg.ScanTimeout, Name: path})
+	l.out, err = wire.Append(l.out[:0], &wire.Scan{ID: u.id, Size: size, Timeout: p.cfg.ScanTimeout, Name: path})
 	if err == nil {
 		err = unix.Sendmsg(l.fd, l.out, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
@@ -101,26 +101,42 @@ func (p *Pool) Direct(fd int, size int64, path string) (verdict.Verdict, *Unfini
 	return v, nil, err
 }
 
-// beginDirect counts a scan of the line's process, unless that ends or the file
-// is known to end such processes.
-func (p *Pool) beginDirect(l *line, fd int) (id uint64, ok bool) {
+// begin counts a scan of the line's process, unless that ends or the file is known
+// to end such processes, or to have been there when one ended.
+func (u *Unfinished) begin(fd int) bool {
+	p, c := u.pool, u.line.child
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false
+	}
+	u.key = keyOf(&st)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || l.child.lane.retired {
-		return 0, false
+	if p.closed || c.lane.retired || c.dead {
+		return false
 	}
-	if len(p.poison) > 0 {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return 0, false
-		}
-		if _, poison := p.poison[keyOf(&st)]; poison {
-			return 0, false
-		}
+	if _, deaths := p.deaths[u.key]; deaths {
+		return false
 	}
 	p.lastID++
-	l.child.direct++
-	return p.lastID, true
+	u.id = p.lastID
+	c.direct++
+	return true
+}
+
+// diedOver has the next scan of the file be the second try: its process ended, and
+// what it has as scans of the usual way is tried again likewise (see died). One end is
+// no proof against the file: the process may have been broken by the scans before, or
+// killed from outside.
+func (u *Unfinished) diedOver() {
+	p, c := u.pool, u.line.child
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// The scan that follows now must not be given to it.
+	c.dead = true
+	if !p.endExpectedLocked(c) {
+		p.setDeathsLocked(u.key, 1)
+	}
 }
 
 // endDirect counts the end of such a scan, and its result if there is one.
@@ -153,6 +169,7 @@ func (u *Unfinished) answer() (verdict.Verdict, error) {
 	n, err := unix.Read(l.fd, l.in[:])
 	if err != nil || n == 0 {
 		l.child.kill() // it closed the line, if it is not gone already
+		u.diedOver()
 		p.endDirect(l, nil)
 		return verdict.Verdict{}, fmt.Errorf("scanning %q: %w", u.path, ErrCrashed)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bulwarkhq/bulwark/test/need"
 )
 
@@ -67,6 +69,67 @@ func TestDirect(t *testing.T) {
 		t.Error("a scan that hangs gives a verdict")
 	}
 	again("a scan that hangs")
+	// What a process died over, whichever way it came, is tried once more and no more.
+	before := p.Status().Crashes
+	f := open(t, "crash 2")
+	if _, rest, err := p.Direct(int(f.Fd()), int64(len("crash 2")), f.Name()); err == nil {
+		if _, err = rest.Wait(context.Background()); !errors.Is(err, ErrCrashed) {
+			t.Errorf("a scanner that dies: %v", err)
+		}
+	} else if !errors.Is(err, ErrCrashed) {
+		t.Errorf("a scanner that dies: %v", err)
+	}
+	for range 2 {
+		if _, err := p.Scan(context.Background(), Request{File: f, Path: f.Name()}); !errors.Is(err, ErrCrashed) {
+			t.Errorf("the second try: %v", err)
+		}
+		if _, _, err := p.Direct(int(f.Fd()), int64(len("crash 2")), f.Name()); !errors.Is(err, ErrNoLine) {
+			t.Errorf("the third try: %v", err)
+		}
+	}
+	again("two crashes")
+	if n := p.Status().Crashes - before; n != 2 {
+		t.Errorf("%d processes died over a file, want 2", n)
+	}
+	// One that was only there is scanned again, and is not suspected from then on.
+	for try := 0; ; try++ {
+		f := open(t, "slow EICAR")
+		_, rest, err := p.Direct(int(f.Fd()), int64(len("slow EICAR")), f.Name())
+		if err != nil || rest == nil {
+			t.Fatalf("a slow scan: %v, %v", rest, err)
+		}
+		killer, killed := open(t, "crash 3"), make(chan error, 1)
+		go func() {
+			_, err := p.Scan(context.Background(), Request{File: killer, Path: killer.Name()})
+			killed <- err
+		}()
+		_, err = rest.Wait(context.Background())
+		if err := <-killed; !errors.Is(err, ErrCrashed) {
+			t.Errorf("a scanner that dies: %v", err)
+		}
+		if err == nil && try < 20 { // it ended before the other one came
+			again("a crash too late")
+			continue
+		}
+		if !errors.Is(err, ErrCrashed) {
+			t.Errorf("beside a scan that ends the scanner: %v", err)
+		}
+		v, err := p.Scan(context.Background(), Request{File: f, Path: f.Name()})
+		if err != nil || !v.Infected() {
+			t.Errorf("the innocent's second try: infected %v, %v", v.Infected(), err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		if n := p.deaths[keyOf(&st)]; n != 0 {
+			t.Errorf("%d deaths of an innocent file", n)
+		}
+		p.mu.Unlock()
+		break
+	}
+	again("another file's crashes")
 	// New definitions are in force at once, and a scan under the old ones ends.
 	slow := make(chan error, 1)
 	go func() {

@@ -74,7 +74,7 @@ func (p *Pool) submit(j *job) error {
 		}
 		return ErrNoDefinitions
 	}
-	if _, ok := p.poison[j.key]; ok {
+	if j.deaths = p.deaths[j.key]; j.deaths >= maxDeaths {
 		return fmt.Errorf("scanning %q: %w before", j.req.Path, ErrCrashed)
 	}
 	if p.waitingLocked() >= p.cfg.MaxQueue {
@@ -82,7 +82,11 @@ func (p *Pool) submit(j *job) error {
 	}
 	p.lastID++
 	j.id = p.lastID
-	p.enqueueLocked(j, &p.queues[j.req.Priority])
+	if j.deaths > 0 {
+		p.enqueueLocked(j, &p.suspects)
+	} else {
+		p.enqueueLocked(j, &p.queues[j.req.Priority])
+	}
 	p.ensureLanesLocked()
 	p.dispatchLocked()
 	return nil
@@ -136,7 +140,7 @@ func (p *Pool) dispatchLocked() {
 		return
 	}
 	for _, l := range []*lane{p.gen.main, p.gen.background} {
-		if l == nil || l.child == nil || l.retired {
+		if l == nil || l.child == nil || l.child.dead || l.retired {
 			continue
 		}
 		for {
@@ -261,6 +265,9 @@ func (p *Pool) answered(c *child, a *wire.Answer) bool {
 	c.answers++
 	j.timer.Stop()
 	j.child = nil
+	if j.deaths > 0 {
+		delete(p.deaths, j.key) // it was not its doing
+	}
 	r := result{verdict: a.Verdict}
 	if a.Error != "" {
 		r = result{err: &EngineError{Path: j.req.Path, Reason: a.Error}}
@@ -290,12 +297,11 @@ func (p *Pool) died(c *child) {
 	if c.lane.child == c {
 		c.lane.child = nil
 	}
-	expected := c.lane.retired || c.runaway || p.closed
+	expected := p.endExpectedLocked(c)
 	if !expected {
 		p.counts.crashes++
 	}
 	for _, j := range c.pending {
-		wasSuspect := j.deaths > 0
 		c.take(j, -1)
 		j.timer.Stop()
 		j.child = nil
@@ -307,8 +313,8 @@ func (p *Pool) died(c *child) {
 			p.enqueueLocked(j, &p.queues[j.req.Priority]) // not its doing
 		default:
 			j.deaths++
-			if wasSuspect {
-				p.markPoisonLocked(j.key)
+			if j.deaths >= maxDeaths {
+				p.setDeathsLocked(j.key, j.deaths)
 				p.settleLocked(j, result{err: fmt.Errorf("scanning %q: %w", j.req.Path, ErrCrashed)})
 				continue
 			}
@@ -319,12 +325,18 @@ func (p *Pool) died(c *child) {
 	p.dispatchLocked()
 }
 
-func (p *Pool) markPoisonLocked(k fileKey) {
+// endExpectedLocked reports whether a process that ended was meant to.
+func (p *Pool) endExpectedLocked(c *child) bool { return c.lane.retired || c.runaway || p.closed }
+
+// maxDeaths is how many processes may die over a file before it is not scanned any more.
+const maxDeaths = 2
+
+func (p *Pool) setDeathsLocked(k fileKey, deaths int) {
 	const most = 10000
-	if len(p.poison) >= most {
-		clear(p.poison)
+	if len(p.deaths) >= most {
+		clear(p.deaths)
 	}
-	p.poison[k] = struct{}{}
+	p.deaths[k] = deaths
 }
 
 func (p *Pool) failWaitingLocked(err error) {

@@ -242,7 +242,7 @@ func (p *Pool) switchTo(file *os.File, first *child) error {
 	p.number.Store(p.lastGen)
 	p.gen.main = p.startLaneLocked(first.lane, first)
 	p.starting, p.unloaded, p.loadErr = false, false, nil
-	clear(p.poison)
+	clear(p.deaths)
 	if old != nil {
 		p.retireLocked(old.main)
 		p.retireLocked(old.background)

@@ -192,7 +192,7 @@ type Pool struct {
 	lastID     uint64
 	queues     [priorities]list.List // of *job
 	suspects   list.List             // of *job whose process died; tried one at a time
-	poison     map[fileKey]struct{}  // files that killed two processes
+	deaths     map[fileKey]int       // processes that died over a file whose scan has not ended since
 	counts     counts
 	loadErr    error
 	report     Report // of the last compilation
@@ -212,7 +212,7 @@ func NewPool(cfg Config) (*Pool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder for compiled definitions: %w", err)
 	}
-	p := &Pool{cfg: cfg, log: cfg.Log, starting: true, reload: make(chan struct{}, 1), poison: map[fileKey]struct{}{}}
+	p := &Pool{cfg: cfg, log: cfg.Log, starting: true, reload: make(chan struct{}, 1), deaths: map[fileKey]int{}}
 	p.uid, p.gid = unprivilegedUser(cfg.User, cfg.Log)
 	dir, err := os.MkdirTemp(cfg.Dir, ".root-")
 	if err != nil {
