@@ -96,7 +96,7 @@ type Watcher interface {
 	ExpectProbe(token [onaccess.ProbeSize]byte) (wait func(stop <-chan struct{}) onaccess.ProbeResult)
 }
 
-// Checker runs the check. One check runs at a time.
+// Checker runs the check. Its callers take turns: one Run or Sweep at a time.
 type Checker struct {
 	// Command and Args start the helper process (see Helper).
 	Command string
@@ -107,8 +107,6 @@ type Checker struct {
 	// Marker is a file that exists while probes may lie about: a run that was
 	// killed is cleaned up after by the next Sweep.
 	Marker string
-
-	running sync.Mutex
 }
 
 const (
@@ -121,15 +119,8 @@ const (
 	observed = 3 * time.Second
 )
 
-// ErrRunning means that a check is in progress.
-var ErrRunning = errors.New("a coverage check is running")
-
 // Run checks every mount.
 func (c *Checker) Run(ctx context.Context, w Watcher) (Result, error) {
-	if !c.running.TryLock() {
-		return Result{}, ErrRunning
-	}
-	defer c.running.Unlock()
 	started := time.Now()
 	spaces, err := w.MountNamespaces()
 	if err != nil && len(spaces) == 0 {
@@ -308,10 +299,6 @@ func (c *Checker) Sweep(ctx context.Context, w Watcher) (int, error) {
 	if _, err := os.Stat(c.Marker); errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
-	if !c.running.TryLock() {
-		return 0, ErrRunning
-	}
-	defer c.running.Unlock()
 	spaces, err := w.MountNamespaces()
 	if err != nil && len(spaces) == 0 {
 		return 0, fmt.Errorf("coverage: %w", err)

@@ -284,14 +284,6 @@ func TestHang(t *testing.T) {
 	}
 }
 
-func TestOneRunAtATime(t *testing.T) {
-	c := checker(t, "helper")
-	c.running.Lock()
-	if _, err := c.Run(t.Context(), nil); !errors.Is(err, ErrRunning) {
-		t.Errorf("%v, want %v", err, ErrRunning)
-	}
-}
-
 func FuzzHelper(f *testing.F) {
 	f.Add([]byte(`{"Op":"probe","Dir":"/nonexistent","Mount":1,"Token":"x"}` + "\n"))
 	f.Add([]byte(`{"Op":"sweep"}` + "\n" + `{`))
