@@ -58,8 +58,8 @@ func (w *Watcher) scanNow(f *flight) bool {
 	p := f.owner
 	path := p.name()
 	a := w.access(p, path)
-	f.asked, f.excluded = true, w.cfg.Excluded != nil && w.cfg.Excluded(a)
-	if f.excluded {
+	w.ask(p, path, a)
+	if p.excluded {
 		return false
 	}
 	// The state is that of the event, which was read a moment ago.

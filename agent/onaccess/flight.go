@@ -20,8 +20,6 @@ type flight struct {
 	began time.Time
 	under stamp
 	given *outcome
-	// asked: whether policy excludes the access is known.
-	asked, excluded bool
 
 	// The rest is guarded by flights.mu.
 	prio    priority

@@ -23,6 +23,10 @@ type pending struct {
 	owned    *atomic.Int64 // descriptors that pendings own
 	parked   *parked       // set: fd is -1 until the scan starts
 	tries    int           // scans that failed
+	// asked is the path by which policy was asked, under stamp, whether it excludes
+	// the access; "": it was not. Only one goroutine has the access then.
+	asked    string
+	excluded bool
 
 	// mu makes the answer happen once, and makes whoever wants to close the
 	// descriptor wait until an answer in progress is written: the number names

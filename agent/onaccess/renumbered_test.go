@@ -57,43 +57,53 @@ func (r *rig) scannedUnopened(t *testing.T, path string) {
 	}
 }
 
-// TestRenumberedWhileQueued: the scan that waits for a removed file is none of the
-// file that has its inode number now.
-func TestRenumberedWhileQueued(t *testing.T) {
-	r := newRigOn(t, loopFS(t, "ext4"), func(c *Config) { c.Workers, c.writtenRest = 1, time.Millisecond })
-	blocked, goOn := make(chan struct{}), make(chan struct{})
+// blockWorker has the only worker wait with a scan until the returned function is
+// called.
+func (r *rig) blockWorker(t *testing.T) (goOn func()) {
+	t.Helper()
+	blocked, end := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	r.scanner.setBefore(func(_ context.Context, a Access) error {
 		if a.Path == r.path("slow") {
 			once.Do(func() { close(blocked) })
-			<-goOn
+			<-end
 		}
 		return nil
 	})
-	release := sync.OnceFunc(func() { close(goOn) })
-	defer release()
+	goOn = sync.OnceFunc(func() { close(end) })
+	t.Cleanup(goOn)
 	r.accessor.must(request{Op: "write", Path: r.path("slow"), Data: "harmless"})
 	<-blocked
+	return goOn
+}
+
+// queued is how many scans of an inode number wait or run.
+func (r *rig) queued(ino uint64) (n int) {
+	r.flights.mu.Lock()
+	defer r.flights.mu.Unlock()
+	for k, f := range r.flights.byFile {
+		for ; k.ino == ino && f != nil; f = f.sibling {
+			n++
+		}
+	}
+	return n
+}
+
+// TestRenumberedWhileQueued: the scan that waits for a removed file is none of the
+// file that has its inode number now.
+func TestRenumberedWhileQueued(t *testing.T) {
+	r := newRigOn(t, loopFS(t, "ext4"), func(c *Config) { c.Workers, c.writtenRest = 1, time.Millisecond })
+	goOn := r.blockWorker(t)
 	old := r.path("old")
 	r.accessor.must(request{Op: "write", Path: old, Data: "harmless"})
-	waiting := func(ino uint64) (n int) {
-		r.flights.mu.Lock()
-		defer r.flights.mu.Unlock()
-		for k, f := range r.flights.byFile {
-			for ; k.ino == ino && f != nil; f = f.sibling {
-				n++
-			}
-		}
-		return n
-	}
 	number := inode(t, old)
-	wait(t, "the scan of the old file is queued", func() bool { return waiting(number) == 1 })
+	wait(t, "the scan of the old file is queued", func() bool { return r.queued(number) == 1 })
 	skipped := r.Stats(NoTop).RescansSkipped
 	p := r.renumber(t, old)
 	wait(t, "the new file's close is dealt with", func() bool {
-		return waiting(number) == 2 || r.Stats(NoTop).RescansSkipped > skipped
+		return r.queued(number) == 2 || r.Stats(NoTop).RescansSkipped > skipped
 	})
-	release()
+	goOn()
 	r.scannedUnopened(t, p)
 }
 

@@ -107,10 +107,10 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 		}
 		// The scanner ended, perhaps because of another file.
 	}
-	if !f.asked {
-		f.excluded = w.cfg.Excluded != nil && w.cfg.Excluded(a)
+	if p.asked == "" || p.asked != path || p.stamp != w.stamp() {
+		w.ask(p, path, a)
 	}
-	if f.excluded {
+	if p.excluded {
 		w.n.excluded.Add(1)
 		w.ignoreExcluded(p, a, p.stamp)
 		w.release(p)
@@ -130,6 +130,12 @@ func (w *Watcher) look(ctx context.Context, f *flight, path string, a Access) ou
 		return w.scanFailed(p, path, began, err)
 	}
 	return w.scanned(f, path, before, began, under, v)
+}
+
+// ask asks policy whether it excludes an access.
+func (w *Watcher) ask(p *pending, path string, a Access) {
+	p.excluded = w.cfg.Excluded != nil && w.cfg.Excluded(a)
+	p.asked = path
 }
 
 // lookOn waits for a scan that the reader began. False: it gave no verdict, and

@@ -86,7 +86,7 @@ func (r *written) rested(before time.Time, n int) (files []*pending, left bool) 
 // excluded, perhaps by a process that ends soon.
 func (w *Watcher) rest(p *pending) bool {
 	w.park(p)
-	if p.parked == nil || w.excludes(w.access(p, p.parked.path)) {
+	if p.parked == nil || !w.askedNow(p) || p.excluded {
 		return false
 	}
 	added, known := w.written.add(p)
@@ -96,18 +96,12 @@ func (w *Watcher) rest(p *pending) bool {
 	return added || known
 }
 
-// excludes reports whether policy excludes an access, on the reader: a callback that
-// panics is asked again by a worker.
-func (w *Watcher) excludes(a Access) (excluded bool) {
-	if w.cfg.Excluded == nil {
-		return false
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			excluded = true
-		}
-	}()
-	return w.cfg.Excluded(a)
+// askedNow asks whether policy excludes a parked access, on the reader. False: the
+// callback panicked; a worker asks it again.
+func (w *Watcher) askedNow(p *pending) (asked bool) {
+	defer func() { _ = recover() }()
+	w.ask(p, p.parked.path, w.access(p, p.parked.path))
+	return true
 }
 
 // writtenLoop has files scanned that have rested, as fast as there is room for them.

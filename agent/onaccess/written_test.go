@@ -1,6 +1,7 @@
 package onaccess
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -55,6 +56,61 @@ func TestWrittenExclusion(t *testing.T) {
 	wait(t, "the writer's exclusion counts", func() bool { return r.Stats(NoTop).Excluded == 1 })
 	if s := r.Stats(NoTop); s.Detections != 0 {
 		t.Errorf("%d detections", s.Detections)
+	}
+}
+
+// TestWrittenExclusionsChange: policy is asked about a written file once, and again
+// when it or the file's name changed before the scan.
+func TestWrittenExclusionsChange(t *testing.T) {
+	for name, c := range map[string]struct {
+		excluded, change, rename bool
+		asked                    int64
+	}{
+		"nothing changes":       {asked: 1},
+		"policy changes":        {change: true, asked: 2},
+		"policy excludes it":    {change: true, excluded: true, asked: 2},
+		"an excluded name":      {rename: true, excluded: true, asked: 2},
+		"a name like any other": {rename: true, asked: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked, generation atomic.Int64
+			var excluded atomic.Bool
+			var p atomic.Pointer[string]
+			r := newRigOn(t, loopFS(t, "ext4"), func(cfg *Config) {
+				cfg.Workers, cfg.writtenRest = 1, time.Millisecond
+				cfg.Generation = func() uint64 { return uint64(generation.Load()) }
+				cfg.Excluded = func(a Access) bool {
+					p := p.Load()
+					if p == nil || a.Kind != CloseWrite || a.Path != *p && a.Path != *p+".renamed" {
+						return false
+					}
+					asked.Add(1)
+					return excluded.Load()
+				}
+			})
+			path := r.path("evil")
+			p.Store(&path)
+			goOn := r.blockWorker(t)
+			r.accessor.must(request{Op: "write", Path: path, Data: bad})
+			wait(t, "the scan is queued", func() bool { return r.queued(inode(t, path)) == 1 })
+			excluded.Store(c.excluded)
+			if c.change {
+				generation.Add(1)
+			}
+			if c.rename {
+				r.accessor.must(request{Op: "rename", Path: path, To: path + ".renamed"})
+			}
+			goOn()
+			if c.excluded {
+				wait(t, "the exclusion counts", func() bool { return r.Stats(NoTop).Excluded == 1 })
+			} else {
+				for r.detection(t).Access.Kind != CloseWrite { // not another agent's open
+				}
+			}
+			if n := asked.Load(); n != c.asked {
+				t.Errorf("policy was asked %d times, want %d", n, c.asked)
+			}
+		})
 	}
 }
 
