@@ -43,7 +43,7 @@ func TestRuleResponses(t *testing.T) {
 		if len(strings.Fields(string(data))) == 2 {
 			break
 		}
-		if time.Since(start) > time.Minute {
+		if time.Since(start) > 2*time.Minute {
 			t.Fatal("the children did not start")
 		}
 	}
@@ -60,13 +60,13 @@ func TestRuleResponses(t *testing.T) {
 	a.respondToRule(event.Alert{ID: strings.Repeat("1", 32), Time: time.Now(), Title: "Sleeper", Severity: event.SeverityHigh, Category: "Execution", Source: event.SourceEDR, DetectorID: "sleeper", Process: p})
 	select {
 	case <-ended:
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the process was not ended")
 	}
 	for range cap(a.responding) { // the response is complete when its place is free
 		select {
 		case a.responding <- struct{}{}:
-		case <-time.After(time.Minute):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("the response did not end")
 		}
 	}
