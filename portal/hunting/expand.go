@@ -47,7 +47,7 @@ func (t *translator) mvExpand(items []kql.MvItem, index string, limit kql.Expr, 
 			}
 		}
 		val := t.convert(value{sql: "list_extract(" + lists[i] + ", n)", typ: Dynamic}, typ, it.X)
-		made = append(made, item{names[i], val})
+		made = append(made, item{name: names[i], val: val})
 	}
 	var longest []string
 	for _, l := range lists {
@@ -66,12 +66,12 @@ func (t *translator) mvExpand(items []kql.MvItem, index string, limit kql.Expr, 
 			}
 		}
 		if !replaced {
-			all = append(all, item{c.name, columnValue(c)})
+			all = append(all, item{name: c.name, val: columnValue(c)})
 		}
 	}
 	all = append(all, made...)
 	if index != "" {
-		all = append(all, item{index, value{sql: "n - 1", typ: Long}})
+		all = append(all, item{name: index, val: value{sql: "n - 1", typ: Long}})
 	}
 	return t.selectItems(at, all, from, "")
 }
@@ -114,14 +114,14 @@ func (t *translator) mvApply(op *kql.MvApply, r relation, s *scope) relation {
 	var items []item
 	for _, c := range r.cols {
 		if _, kept := rows.find(c.name); !kept {
-			items = append(items, item{c.name, columnValue(c)})
+			items = append(items, item{name: c.name, val: columnValue(c)})
 		}
 	}
 	for _, c := range rows.cols {
 		if c.name == " row" {
 			continue
 		}
-		items = append(items, item{c.name, value{sql: "a." + c.id, typ: c.typ, nullable: c.nullable}})
+		items = append(items, item{name: c.name, val: value{sql: "a." + c.id, typ: c.typ, nullable: c.nullable}})
 	}
 	return t.selectItems(op, items, fmt.Sprintf("%s b JOIN %s a ON b.%s = a.%s", numbered.sql, rows.sql, row.id, id.id), "")
 }
@@ -212,7 +212,7 @@ func (t *translator) parse(op *kql.ParseText, r relation, s *scope) relation {
 	for i, g := range groups {
 		typ, _ := typeOf(g.Type)
 		raw := value{sql: fmt.Sprintf("CASE WHEN %s THEN regexp_extract(%s, %s, %d) ELSE '' END", matched, source, quoteText(pattern.String()), i+1), typ: String}
-		items = append(items, item{g.Name, t.convert(raw, typ, op.X)})
+		items = append(items, item{name: g.Name, val: t.convert(raw, typ, op.X)})
 	}
 	tail := ""
 	if op.Where {
@@ -230,7 +230,7 @@ func (t *translator) parse(op *kql.ParseText, r relation, s *scope) relation {
 			}
 		}
 		if !replaced {
-			all = append(all, item{c.name, columnValue(c)})
+			all = append(all, item{name: c.name, val: columnValue(c)})
 		}
 	}
 	return t.selectItems(op, append(all, items...), from, tail)
@@ -289,11 +289,11 @@ func (t *translator) bagUnpack(op *kql.Evaluate, r relation, s *scope) relation 
 	var items []item
 	for _, c := range r.cols {
 		if c.name != bag.name {
-			items = append(items, item{c.name, columnValue(c)})
+			items = append(items, item{name: c.name, val: columnValue(c)})
 		}
 	}
 	for _, k := range keys {
-		items = append(items, item{prefix + k, value{sql: propertySQL(bag.id, k), typ: Dynamic}})
+		items = append(items, item{name: prefix + k, val: value{sql: propertySQL(bag.id, k), typ: Dynamic}})
 	}
 	return t.selectItems(op, items, r.sql, "")
 }
@@ -338,7 +338,7 @@ func (t *translator) pivot(op *kql.Evaluate, r relation, s *scope) relation {
 	var list []string
 	for _, g := range groups {
 		v := columnValue(g)
-		items = append(items, item{g.name, value{sql: v.get(), typ: g.typ}})
+		items = append(items, item{name: g.name, val: value{sql: v.get(), typ: g.typ}})
 		list = append(list, v.get())
 	}
 	for _, k := range keys {
@@ -346,7 +346,7 @@ func (t *translator) pivot(op *kql.Evaluate, r relation, s *scope) relation {
 		if k == "" {
 			k = "Column"
 		}
-		items = append(items, item{k, v})
+		items = append(items, item{name: k, val: v})
 	}
 	tail := ""
 	if len(list) > 0 {

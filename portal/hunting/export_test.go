@@ -36,7 +36,11 @@ func (r *Random) NewTable() [][]any {
 func (r *Random) Query(t *testing.T) (query string, want []string) {
 	t.Helper()
 	g := &generator{Rand: r.Rand, cols: slices.Clone(base)}
-	query = "T" + g.ops(5)
+	write := func() string { return g.ops(5) }
+	if r.IntN(2) == 0 {
+		write = g.grouped
+	}
+	query = "T" + write()
 	q, err := kql.Parse(query)
 	if err != nil {
 		t.Fatalf("%s\n%v", query, err)

@@ -228,7 +228,34 @@ func (t *translator) unite(at interface{ Position() kql.Pos }, rels []relation, 
 		}
 		selects = append(selects, "SELECT "+strings.Join(list, ", ")+" FROM "+r.sql)
 	}
-	return t.rel(at, "("+strings.Join(selects, " UNION ALL ")+")", cols)
+	out := t.rel(at, "("+strings.Join(selects, " UNION ALL ")+")", cols)
+	push := &pushable{exact: true}
+	for i, r := range rels {
+		if r.push == nil {
+			push.exact, push.others = false, true
+			continue
+		}
+		push.exact = push.exact && r.push.exact
+		push.others = push.others || r.push.others
+		for _, b := range r.push.branches {
+			origin := map[string]stored{}
+			if withSource != "" {
+				origin[cols[0].id] = stored{Key: Key{Column: Column{withSource, String}}, constant: quoteText(names[i])}
+			}
+			for k, want := range keys {
+				if c, ok := r.find(want.name); !ok || c.typ != want.typ {
+					origin[cols[offset+k].id] = stored{Key: Key{Column: Column{want.name, want.typ}}, constant: nothing(want.typ)}
+				} else if v, ok := b.origin[c.id]; ok {
+					origin[cols[offset+k].id] = v
+				}
+			}
+			push.branches = append(push.branches, branch{b.scan, origin})
+		}
+	}
+	if len(push.branches) > 0 {
+		out.push = push
+	}
+	return out
 }
 
 // search looks for a text in every column of the tables.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,12 @@ func (n naive) op(r rowset, op kql.Op) rowset {
 	case *kql.Extend:
 		return r.extend(o.Columns, r.cols)
 	case *kql.Project:
+		if o.Kind == "rename" {
+			out := rowset{cols: slices.Clone(r.cols), rows: r.rows}
+			name, x := named(o.Columns[0])
+			out.cols[out.index(x.(*kql.Name).Text)].Name = name
+			return out
+		}
 		return r.extend(o.Columns, nil)
 	case *kql.Summarize:
 		return r.summarize(o)
@@ -171,8 +178,9 @@ func (r rowset) summarize(o *kql.Summarize) rowset {
 	}
 	out := rowset{cols: by.cols}
 	for _, c := range o.Columns {
-		name, _ := named(c)
-		out.cols = append(out.cols, Column{Name: name})
+		for _, n := range c.(*kql.Named).Names {
+			out.cols = append(out.cols, Column{Name: n.Text})
+		}
 	}
 	for _, k := range order {
 		var row []any
@@ -185,11 +193,30 @@ func (r rowset) summarize(o *kql.Summarize) rowset {
 		}
 		for _, c := range o.Columns {
 			_, x := named(c)
+			if call := x.(*kql.Call); call.Func == "arg_max" || call.Func == "arg_min" {
+				row = append(row, argAggregate(call, rows)...)
+				continue
+			}
 			row = append(row, aggregate(x.(*kql.Call), rows))
 		}
 		out.rows = append(out.rows, row)
 	}
 	return out
+}
+
+// argAggregate is arg_max or arg_min of a value and a text.
+func argAggregate(c *kql.Call, rows []record) []any {
+	by, also := any(nil), any("")
+	for _, s := range rows {
+		v := eval(c.Args[0], s)
+		if v == nil {
+			continue
+		}
+		if by == nil || c.Func == "arg_max" && order(v, by) > 0 || c.Func == "arg_min" && order(v, by) < 0 {
+			by, also = v, eval(c.Args[1], s)
+		}
+	}
+	return []any{by, also}
 }
 
 func aggregate(c *kql.Call, rows []record) any {
@@ -218,6 +245,15 @@ func aggregate(c *kql.Call, rows []record) any {
 			sum = arithmetic("+", sum, v)
 		}
 		return sum
+	case "avg":
+		if len(vals) == 0 {
+			return nil
+		}
+		sum := 0.0
+		for _, v := range vals {
+			sum += sameKind(v).(float64)
+		}
+		return sum / float64(len(vals))
 	case "min", "max":
 		if len(vals) == 0 {
 			return nil
@@ -497,6 +533,9 @@ func textual(op, a, b string) bool {
 			rest = "=~"
 		}
 		return !textual(rest, a, b)
+	}
+	if op == "matches regex" {
+		return regexp.MustCompile(b).MatchString(a)
 	}
 	op, exact := strings.CutSuffix(op, "_cs")
 	if !exact {

@@ -76,15 +76,28 @@ func (t *translator) op(op kql.Op, r relation, s *scope) relation {
 }
 
 func (t *translator) top(op *kql.Top, r relation, s *scope) relation {
-	n := t.count(op.N, s)
-	out := t.rel(op, "(SELECT * FROM "+r.sql+" ORDER BY "+t.order([]kql.SortKey{op.By}, r, s)+" LIMIT "+n+")", r.cols)
-	if r.push != nil && !op.By.Asc {
-		// Its time is never null.
-		if c, ok := t.origin(op.By.X, r, s); ok && c.Name == event.ColumnTimestamp {
-			number, _ := strconv.ParseInt(n, 10, 64)
-			r.limited(number, c.Name)
+	return t.first(op, []kql.SortKey{op.By}, op.N, r, s)
+}
+
+// first is the first rows in an order.
+func (t *translator) first(at interface{ Position() kql.Pos }, keys []kql.SortKey, n kql.Expr, r relation, s *scope) relation {
+	count := t.count(n, s)
+	out := t.rel(at, "(SELECT * FROM "+r.sql+" ORDER BY "+t.order(keys, r, s)+" LIMIT "+count+")", r.cols)
+	if len(keys) != 1 {
+		return out
+	}
+	by := t.apart(keys[0].X, r, s)
+	if len(by) == 0 {
+		return out
+	}
+	for _, c := range by {
+		// Its time is never null, so that nulls have no place in the order.
+		if c.constant != "" || c.Width != 0 || c.Column.Name != event.ColumnTimestamp {
+			return out
 		}
 	}
+	number, _ := strconv.ParseInt(count, 10, 64)
+	r.limited(number, &Order{by[0].Column, !keys[0].Asc})
 	return out
 }
 
@@ -94,7 +107,7 @@ func (t *translator) take(op *kql.Take, r relation, s *scope) relation {
 		order = " ORDER BY random()"
 	} else {
 		number, _ := strconv.ParseInt(n, 10, 64)
-		r.limited(number, "")
+		r.limited(number, nil)
 	}
 	return t.rel(op, "(SELECT * FROM "+r.sql+order+" LIMIT "+n+")", r.cols)
 }
@@ -132,6 +145,7 @@ func (t *translator) order(keys []kql.SortKey, r relation, s *scope) string {
 type item struct {
 	name string
 	val  value
+	of   []stored // what it is in each scan of its relation; nil where that is not known
 }
 
 // selectItems makes a relation of the columns.
@@ -159,18 +173,18 @@ func (t *translator) items(list []kql.Expr, r relation, s *scope, prefix string)
 		if n, ok := x.(*kql.Named); ok {
 			v := t.scalar(n.X, r, s)
 			if len(n.Names) == 1 {
-				out = append(out, item{n.Names[0].Text, v})
+				out = append(out, item{n.Names[0].Text, v, t.apart(n.X, r, s)})
 				continue
 			}
 			if v.typ != Dynamic {
 				fail(n, "several names need a dynamic array")
 			}
 			for k, name := range n.Names {
-				out = append(out, item{name.Text, value{sql: fmt.Sprintf("json_extract(%s, '$[%d]')", v.sql, k), typ: Dynamic}})
+				out = append(out, item{name: name.Text, val: value{sql: fmt.Sprintf("json_extract(%s, '$[%d]')", v.sql, k), typ: Dynamic}})
 			}
 			continue
 		}
-		out = append(out, item{columnName(x, prefix, i), t.scalar(x, r, s)})
+		out = append(out, item{columnName(x, prefix, i), t.scalar(x, r, s), t.apart(x, r, s)})
 	}
 	return out
 }
@@ -227,7 +241,7 @@ func (t *translator) extend(list []kql.Expr, r relation, s *scope, at interface{
 		var all []item
 		for _, c := range r.cols {
 			if !slices.ContainsFunc(added, func(i item) bool { return i.name == c.name }) {
-				all = append(all, item{c.name, value{sql: c.id, typ: c.typ, nullable: c.nullable}})
+				all = append(all, item{name: c.name, val: value{sql: c.id, typ: c.typ, nullable: c.nullable}})
 			} else if i := slices.IndexFunc(added, func(i item) bool { return i.name == c.name }); true {
 				// A column that is computed anew stays where it was.
 				all = append(all, added[i])
@@ -366,7 +380,7 @@ func globMatch(pattern, name string) bool {
 func plain(cols []column) []item {
 	out := make([]item, len(cols))
 	for i, c := range cols {
-		out[i] = item{c.name, value{sql: c.id, typ: c.typ, nullable: c.nullable}}
+		out[i] = item{name: c.name, val: value{sql: c.id, typ: c.typ, nullable: c.nullable}}
 	}
 	return out
 }
@@ -457,6 +471,7 @@ func (t *translator) distinct(op *kql.Distinct, r relation, s *scope) relation {
 	for i := range items {
 		items[i].val = value{sql: items[i].val.get(), typ: items[i].val.typ}
 	}
+	r.once()
 	out := t.selectItems(op, items, r.sql, "")
 	return t.rel(op, "(SELECT DISTINCT * FROM "+out.sql+")", out.cols)
 }

@@ -19,8 +19,9 @@ import (
 // their type: long, real, string, bool and datetime.
 type generator struct {
 	*rand.Rand
-	cols  []string
-	fresh int
+	cols   []string
+	fresh  int
+	simple bool // conditions and values are such that stores can check and group by
 }
 
 func (g *generator) pick(of ...string) string { return of[g.IntN(len(of))] }
@@ -135,7 +136,7 @@ func (g *generator) ops(n int) string {
 }
 
 func (g *generator) op() string {
-	switch g.IntN(9) {
+	switch g.IntN(11) {
 	case 0, 1:
 		return "where " + g.expr('b', 3)
 	case 2:
@@ -180,6 +181,14 @@ func (g *generator) op() string {
 		return "sort by " + strings.Join(keys, ", ") + fmt.Sprintf(" | take %d", g.IntN(12))
 	case 7:
 		return g.join()
+	case 8:
+		return g.summarize()
+	case 9:
+		// One column, which says what the first rows are.
+		c := g.pick(g.cols...)
+		g.cols = []string{c}
+		n := g.IntN(12)
+		return "project " + c + " | " + g.pick(fmt.Sprintf("top %d by %s%s", n, c, g.pick("", " asc", " desc")), fmt.Sprintf("sort by %s%s | take %d", c, g.pick("", " asc"), n))
 	}
 	all := strings.Join(g.cols, ", ")
 	for _, c := range g.cols {
@@ -190,27 +199,104 @@ func (g *generator) op() string {
 	return "union (T | where " + (&generator{Rand: g.Rand, cols: base}).expr('b', 2) + " | project " + all + ")"
 }
 
+// plain is a column or the bin of one, half of the times or always, which stores can
+// group by.
+func (g *generator) plain(kind byte, depth int) string {
+	c := g.col(kind)
+	switch {
+	case c == "" || !g.simple && g.IntN(2) == 0:
+		return g.expr(kind, depth)
+	case kind == 'b' && g.simple:
+		return g.condition()
+	case kind == 'l' && g.IntN(3) == 0:
+		return "bin(" + c + ", " + g.number() + ")"
+	case kind == 'd' && g.IntN(3) > 0:
+		return "bin(" + c + ", " + g.pick("1d", "7d", "1h", "90m", "1s") + ")"
+	}
+	return c
+}
+
+// condition is one that stores check.
+func (g *generator) condition() string {
+	if g.IntN(4) == 0 {
+		return "(" + g.condition() + " " + g.pick("and", "or") + " " + g.condition() + ")"
+	}
+	kind := "lsd"[g.IntN(3)]
+	c := g.col(kind)
+	switch {
+	case c == "":
+		return g.expr('b', 1)
+	case kind == 's' && g.IntN(4) == 0:
+		return "(" + c + " matches regex @'" + g.pick("a.c", "^.b", "(?i)AB.?C?D", "^..?.?.?$", `\bab\b`, "[^a]b", `n.\s`, "ï", "^$", "(?:ab|q)$", `[[:punct:]]`) + "')"
+	case kind == 's':
+		return "(" + c + " " + g.pick("==", "!=", "contains_cs", "startswith_cs", "endswith_cs") + " " + g.text() + ")"
+	case kind == 'd':
+		return fmt.Sprintf("(%s %s datetime(2026-11-%02d %02d:30:00))", c, g.pick("<", ">="), g.IntN(6)+1, g.IntN(24))
+	}
+	return g.pick("("+c+" "+g.pick("==", "!=", "<", ">")+" "+g.number()+")", "("+c+" in ("+g.number()+", "+g.number()+"))")
+}
+
+// grouped writes operators that stores do, and a few behind them.
+func (g *generator) grouped() string {
+	g.simple = true
+	var b strings.Builder
+	for range g.IntN(3) {
+		switch g.IntN(3) {
+		case 0:
+			b.WriteString(" | where " + g.condition())
+		case 1:
+			name, of := g.name('d'), g.col('d')
+			if of == "" {
+				continue
+			}
+			b.WriteString(" | extend " + name + " = bin(" + of + ", " + g.pick("1d", "1h", "90m") + ")")
+			g.cols = append(g.cols, name)
+		default:
+			name, of := g.name('l'), g.col('l')
+			if of == "lKey" {
+				continue // joins name it
+			}
+			b.WriteString(" | project-rename " + name + " = " + of)
+			g.cols[slices.Index(g.cols, of)] = name
+		}
+	}
+	b.WriteString(" | " + g.summarize())
+	g.simple = false
+	return b.String() + g.ops(1)
+}
+
 func (g *generator) summarize() string {
 	var aggs, by, cols []string
 	for range g.IntN(3) {
 		k := "lsbd"[g.IntN(4)]
 		name := g.name(k)
-		by, cols = append(by, name+" = "+g.expr(k, 1)), append(cols, name)
+		by, cols = append(by, name+" = "+g.plain(k, 1)), append(cols, name)
 	}
-	for range 1 + g.IntN(3) {
+	if k := "ld"[g.IntN(2)]; g.IntN(map[bool]int{true: 3, false: 8}[g.simple]) == 0 && g.col(k) != "" {
+		// What the others of its columns are is not known where several rows have the
+		// highest value, unless they follow from it.
+		a, b, of := g.name(k), g.name('s'), g.plain(k, 1)
+		also := map[byte]string{'l': "strcat(tostring(" + of + "), \"x\")", 'd': "iff(" + of + " > datetime(2026-11-03), \"late\", \"\")"}[k]
+		cols = append(cols, a, b)
+		aggs = []string{fmt.Sprintf("(%s, %s) = %s(%s, %s)", a, b, g.pick("arg_max", "arg_min"), of, also)}
+	}
+	for len(aggs) == 0 || len(cols) < 4 && g.IntN(2) == 0 {
 		k := "lrsd"[g.IntN(4)]
-		switch g.IntN(6) {
+		switch g.IntN(7) {
 		case 0:
 			k = 'l'
 			aggs = append(aggs, "count()")
 		case 1:
 			k = 'l'
-			aggs = append(aggs, "countif("+g.expr('b', 2)+")")
+			aggs = append(aggs, "countif("+g.plain('b', 2)+")")
 		case 2:
 			k = 'l'
-			aggs = append(aggs, "sum("+g.expr('l', 2)+")")
+			aggs = append(aggs, "sum("+g.plain('l', 2)+")")
+		case 6:
+			aggs = append(aggs, "avg("+g.plain("lr"[g.IntN(2)], 1)+")")
+			k = 'r'
 		case 3:
-			aggs = append(aggs, "dcount("+g.expr(k, 1)+")")
+			aggs = append(aggs, "dcount("+g.plain(k, 1)+")")
 			k = 'l'
 		case 4:
 			aggs = append(aggs, "tostring(array_sort_asc("+g.pick("make_list", "make_set")+"("+g.expr('l', 1)+")))")
@@ -219,7 +305,7 @@ func (g *generator) summarize() string {
 			if k == 's' {
 				k = 'l'
 			}
-			aggs = append(aggs, g.pick("min", "max")+"("+g.expr(k, 2)+")")
+			aggs = append(aggs, g.pick("min", "max")+"("+g.plain(k, 2)+")")
 		}
 		name := g.name(k)
 		aggs[len(aggs)-1] = name + " = " + aggs[len(aggs)-1]
@@ -336,7 +422,11 @@ func TestRandomQueries(t *testing.T) {
 			fillT(t, db, h, table)
 		}
 		g := &generator{Rand: rnd, cols: slices.Clone(base)}
-		query := "T" + g.ops(5)
+		write := func() string { return g.ops(5) }
+		if i%3 == 2 {
+			write = g.grouped
+		}
+		query := "T" + write()
 		q, err := kql.Parse(query)
 		if err != nil {
 			t.Fatalf("%s\n%v", query, err)

@@ -3,11 +3,13 @@ package hunting_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,8 +100,20 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 			}
 			h.MostDevices(map[bool]int{true: 1000, false: 2000}[i/25%8 == 7])
 			h.Limit(func(context.Context) ([]string, bool, error) { return devices, limited, nil })
-			let = fmt.Sprintf("let T = DeviceLogonEvents %s| project lKey = ReportId, lVal = InitiatingProcessId, "+
-				"rVal = todouble(InitiatingProcessFileSize) / 4.0, sName = AccountName, bFlag = IsLocalAdmin, dWhen = InitiatingProcessCreationTime; ", only)
+			columns := "project lKey = ReportId, lVal = InitiatingProcessId, " +
+				"rVal = todouble(InitiatingProcessFileSize) / 4.0, sName = AccountName, bFlag = IsLocalAdmin, dWhen = InitiatingProcessCreationTime"
+			let = fmt.Sprintf("let T = DeviceLogonEvents %s| %s; ", only, columns)
+			switch i / 25 % 3 {
+			case 1:
+				let = fmt.Sprintf("let T = union (DeviceLogonEvents %[1]s| where ReportId < 4), (DeviceLogonEvents %[1]s| where ReportId >= 4) | %[2]s; ", only, columns)
+			case 2:
+				// No process is in it; its columns are others.
+				let = fmt.Sprintf("let T = union DeviceLogonEvents, (DeviceFileEvents | where ActionType == 'none' | project-away InitiatingProcessId), "+
+					"(datatable(DeviceId: string)[]) %s| %s; ", only, columns)
+				if i/25%2 == 0 {
+					let = strings.Replace(let, ", (datatable(DeviceId: string)[])", "", 1)
+				}
+			}
 		}
 		query, want := random.Query(t)
 		got, err := h.Run(t.Context(), "tester", let+query, hunting.Limits{})
@@ -115,8 +129,16 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 		}
 	}
 	// The test is about conditions that the store checks.
-	pushed, many := 0, 0
+	pushed, many, kinds := 0, 0, map[string]int{}
 	for _, s := range source.scans {
+		switch {
+		case s.Groups != nil:
+			kinds["groups"]++
+		case s.First != nil:
+			kinds["first"]++
+		case s.Distinct:
+			kinds["distinct"]++
+		}
 		for _, p := range s.Where {
 			if p.Column.Name != "DeviceId" {
 				pushed++
@@ -125,6 +147,10 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 				many++
 			}
 		}
+	}
+	t.Logf("%d scans, of those %v", len(source.scans), kinds)
+	if len(kinds) < 3 && number >= 600 {
+		t.Errorf("%d scans, of those %v: something is never left to the store", len(source.scans), kinds)
 	}
 	if many == 0 && number > 75 {
 		t.Errorf("%d scans: none of many devices", len(source.scans))
@@ -153,3 +179,109 @@ func logon(row []any) event.Event {
 	}
 	return e
 }
+
+// TestBothStores asks the same of the same events in an embedded store and in a
+// ClickHouse server. What the server groups and sorts must come out as if all rows
+// had been looked at, also where numbers overflow and times are far away.
+func TestBothStores(t *testing.T) {
+	store, there, source := remote(t)
+	embedded, err := duckdb.Open(t.Context(), duckdb.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	here := hunting.New(embedded, func() time.Time { return time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC) })
+
+	b := &eventstore.Batch{DeviceID: "d", DeviceName: "host", SpoolID: "s", Sequence: 1, Received: time.Now()}
+	at := time.Date(2026, 11, 27, 22, 15, 0, 123000, time.UTC)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for i := range 300 {
+		at = at.Add(time.Duration(1+rnd.IntN(100_000)) * time.Millisecond)
+		e := event.Event{ReportID: uint64(i + 1), Time: at, Class: event.ClassFile, Action: event.FileCreated}
+		e.File = event.File{FileName: []string{"", "a", "b.log", "B.LOG", "ä.log", "a\nb", "a\x00b.log"}[rnd.IntN(7)], FolderPath: fmt.Sprint("/p/", rnd.IntN(5)), Size: rnd.Int64() - 1<<62}
+		switch i % 5 {
+		case 0:
+			e.File.Size = int64(rnd.IntN(3)) // 0 is none
+		case 1:
+			e.File.Size = -int64(rnd.IntN(5000))
+		case 2:
+			e.Class, e.Action = event.ClassProcess, event.ProcessCreated
+			e.Process = event.Process{PID: int64(rnd.IntN(9)), FileName: e.File.FileName, CommandLine: strings.Repeat("x", rnd.IntN(3)), FileSize: e.File.Size}
+		}
+		b.Events = append(b.Events, e)
+	}
+	for i, far := range []time.Time{
+		time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1969, 12, 31, 23, 59, 59, 999999000, time.UTC),
+		time.Date(1812, 2, 29, 1, 0, 0, 1000, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	} {
+		e := event.Event{ReportID: uint64(1000 + i), Time: far, Class: event.ClassFile, Action: event.FileDeleted}
+		e.File = event.File{FileName: "far", Size: []int64{math.MaxInt64, math.MinInt64, 1 << 53, -1<<53 - 1}[i]}
+		b.Events = append(b.Events, e)
+	}
+	for _, s := range []eventstore.Store{store, embedded} {
+		if err := s.Append(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const both = "union DeviceFileEvents, DeviceProcessEvents"
+	for _, q := range []struct {
+		query string
+		left  func(s hunting.Scan) bool // that to the server
+	}{
+		{"DeviceFileEvents | summarize count() by bin(Timestamp, 1h)", grouped},
+		{"DeviceFileEvents | summarize n = count(), dcount(FileName) by bin(Timestamp, 7d), FolderPath", grouped},
+		{"DeviceFileEvents | extend h = bin(Timestamp, 90m) | where FileName != 'a' | summarize c = count() * 2, avg(FileSize) by h, ActionType", grouped},
+		{"DeviceFileEvents | summarize count() by bin(FileSize, 1000)", grouped},
+		{"DeviceFileEvents | summarize count(), max(FileName), min(FileName), max(Timestamp), min(FileSize), max(FileSize), avg(FileSize)", grouped},
+		{"DeviceFileEvents | summarize sum(FileSize)", grouped},
+		{"DeviceFileEvents | summarize sum(FileSize) by FolderPath", grouped},
+		{"DeviceFileEvents | where FileSize between (-10000 .. 10000) | summarize sum(FileSize), avg(FileSize), round(avg(FileSize), 3) by FileName", grouped},
+		{"DeviceFileEvents | summarize countif(FileName startswith_cs 'a'), countif(FileSize > 0), countif(FileSize != 1) by ActionType", grouped},
+		{"DeviceFileEvents | where FileName == 'none' | summarize count(), sum(FileSize), min(FileSize), max(Timestamp), min(FileName), avg(FileSize), dcount(FileName)", grouped},
+		{"DeviceFileEvents | where FileName == 'none' | summarize count() by ActionType", grouped},
+		{"DeviceFileEvents | summarize by FileName", grouped},
+		{"DeviceFileEvents | summarize count() by ThreatName = tostring(FileName)", nil},
+		{both + " | summarize count() by ActionType", grouped},
+		{both + " | where DeviceName == 'host' | summarize count(), max(FileSize), dcount(ProcessCommandLine), max(ProcessCommandLine) by FileName, ProcessId", grouped},
+		{"union withsource=From DeviceFileEvents, DeviceProcessEvents | summarize count(), dcount(From) by From, bin(Timestamp, 1d)", grouped},
+		{"union (DeviceFileEvents | extend h = bin(Timestamp, 1h)), (DeviceProcessEvents | extend h = bin(Timestamp, 1d)) | summarize count() by h", nil},
+		{both + " | where FileName == 'a' | sort by Timestamp desc | take 7", limited},
+		{both + " | top 5 by Timestamp asc | project Timestamp, FileName", limited},
+		{both + " | where FileName == 'b.log' and FileSize > 1 | count", nil},
+		{"DeviceFileEvents | summarize arg_max(Timestamp, *) by FileName", first},
+		{"DeviceFileEvents | summarize arg_min(Timestamp, FileName, FileSize) by bin(Timestamp, 1h)", first},
+		{"DeviceFileEvents | summarize arg_max(FileSize, ReportId, FileName) by FolderPath", first},
+		{"DeviceFileEvents | summarize arg_min(FileSize, ReportId, FileName)", first},
+		{"DeviceFileEvents | where FileName == 'none' | summarize arg_max(Timestamp, FileName)", first},
+		{both + " | summarize arg_max(ReportId, Timestamp, FileName, ProcessCommandLine) by ActionType, FolderPath", first},
+		{both + " | distinct FileName, ProcessCommandLine", distinct},
+		{"DeviceFileEvents | distinct bin(Timestamp, 1h), InitiatingProcessSHA256", distinct},
+		{"DeviceFileEvents | where FileName matches regex @'^.\\.LOG' | count", nil},
+		{"DeviceFileEvents | where FileName matches regex @'(?i)b.?\\.l[^a]g$' | project ReportId", nil},
+		{"DeviceFileEvents | where FileName matches regex @'a.b' | project ReportId", nil},
+		{"DeviceFileEvents | where FileName matches regex @'b' | project ReportId", nil},
+	} {
+		source.scans = nil
+		got, err := there.Run(t.Context(), "t", q.query, hunting.Limits{})
+		want, wrong := here.Run(t.Context(), "t", q.query, hunting.Limits{})
+		switch {
+		case (err == nil) != (wrong == nil), err != nil && err.Error() != wrong.Error():
+			t.Errorf("%s\nClickHouse %v\nembedded   %v", q.query, err, wrong)
+		case err == nil && !slices.Equal(hunting.Lines(got.Rows), hunting.Lines(want.Rows)):
+			t.Errorf("%s\nClickHouse %q\nembedded   %q", q.query, hunting.Lines(got.Rows), hunting.Lines(want.Rows))
+		}
+		for _, s := range source.scans {
+			if q.left != nil && !q.left(s) {
+				t.Errorf("%s\nwas not left to the server: %+v", q.query, s)
+			}
+			if q.left == nil && s.Groups != nil {
+				t.Errorf("%s\nwas left to the server: %+v", q.query, s)
+			}
+		}
+	}
+}
+
+func grouped(s hunting.Scan) bool  { return s.Groups != nil }
+func limited(s hunting.Scan) bool  { return s.Limit > 0 && s.Order != nil }
+func first(s hunting.Scan) bool    { return s.First != nil }
+func distinct(s hunting.Scan) bool { return s.Distinct }

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,10 +31,78 @@ type Scan struct {
 	Where []Predicate
 	// Since bounds when the rows arrived, zero for ever.
 	Since time.Time
-	// Limit is how many rows are enough, whichever; with Newest those with the
-	// highest values of that column. Zero for all.
-	Limit  int
-	Newest string
+	// Limit is how many rows are enough: those with the first values in the Order, or
+	// whichever. Zero for all.
+	Limit int
+	Order *Order
+	// First, where it is not nil: of the rows with the same values of these one is
+	// enough, the first in the Order. There is no Limit then.
+	First []Key
+	// Distinct: rows with the same columns may come once.
+	Distinct bool
+	// Groups, where it is not nil, is what comes in place of rows.
+	Groups *Groups
+}
+
+// Order is that of a column, nulls last.
+type Order struct {
+	Column     Column
+	Descending bool
+}
+
+// Key is a column by whose values rows are told apart.
+type Key struct {
+	Column Column
+	// Width, where it is not 0: values of one bin of that width are the same, and any
+	// of them may stand for all. Bins of a Long begin at 0, those of a DateTime, in
+	// microseconds, at BinStart. Values that are not within BinRange are each their
+	// own.
+	Width int64
+}
+
+// BinStart is 0001-01-01 in microseconds since 1970.
+const BinStart = -62135596800000000
+
+// BinRange are the values that a Key of a type with a Width puts into bins: of others
+// the computation may overflow, or the query's own may be rounded.
+func BinRange(t Type) (from, to int64) {
+	if t == DateTime {
+		return BinStart, 1 << 62
+	}
+	return -1 << 52, 1 << 52
+}
+
+// Groups are the rows of a scan with the same values of keys, a row for each: its
+// columns are the keys, then those of the aggregates, with the names of KeyName and
+// PartName. There is none of no rows.
+type Groups struct {
+	Keys  []Key
+	Parts []Part
+}
+
+// KeyName is the name of the column of a key of Groups.
+func KeyName(i int) string { return "k" + strconv.Itoa(i) }
+
+// PartName is the name of the column of a part of Groups.
+func PartName(i int) string { return "p" + strconv.Itoa(i) }
+
+// Part is what is known of the rows of a group.
+type Part struct {
+	// Func is count, of the rows; countif, of those with the condition If; present, of
+	// those where Column is not null; min and max of the column; high and low, the sums
+	// of its upper bits, without the lower 32, and of its lower 32. Where there is
+	// nothing to sum or to compare it is null.
+	Func   string
+	Column Column
+	If     Predicate
+}
+
+// Type is that of the column that has it.
+func (p Part) Type() Type {
+	if p.Func == "min" || p.Func == "max" {
+		return p.Column.Type
+	}
+	return Long
 }
 
 // Predicate is a condition of a row. A comparison with a null is false, only != and
@@ -41,7 +111,8 @@ type Predicate struct {
 	// Op is "and" or "or", of Of; or it compares Column: ==, !=, <, <=, >, >= with
 	// the one of Values, in and !in with any, contains_cs, startswith_cs and
 	// endswith_cs with a text. With contains, without regard to the case of the
-	// letters A to Z, and an ASCII text, more rows may come: the query looks again.
+	// letters A to Z, and an ASCII text, more rows may come: the query looks again. So
+	// with matches, a regular expression of simpleRegexp.
 	Op     string
 	Of     []Predicate
 	Column Column
@@ -70,14 +141,29 @@ type pending struct {
 	ids map[string]Column // of the relation that reads it, by their names in SQL
 }
 
-// pushable is a relation that has the rows of a scan, one for one, but for what was
+// pushable is a relation that has the rows of scans, one for one, but for what was
 // asked of them already.
 type pushable struct {
-	scan *pending
-	// origin are the columns that are as in the scan.
-	origin map[string]Column
-	// exact: the scan's rows are those of the relation.
+	branches []branch
+	// exact: the scans' rows are those of the relation.
 	exact bool
+	// others: the relation has rows of no scan too; it is not exact.
+	others bool
+}
+
+// branch is one of the scans of a relation.
+type branch struct {
+	scan *pending
+	// origin are the columns whose values the scan has, by their names in SQL.
+	origin map[string]stored
+}
+
+// stored is a value that a scan has or can tell apart.
+type stored struct {
+	Key
+	// constant is SQL for a value that is the same in all rows of the scan; Key means
+	// nothing then.
+	constant string
 }
 
 // newName makes the name of a table for one query.
@@ -94,7 +180,7 @@ func (t *translator) remote(table Table) (from string, p *pushable) {
 		s.Table, s.All = table.Of, true
 	}
 	t.scans = append(t.scans, s)
-	p = &pushable{scan: s, origin: map[string]Column{}, exact: true}
+	p = &pushable{branches: []branch{{s, map[string]stored{}}}, exact: true}
 	if t.limited {
 		p.exact = t.only(s)
 	}
@@ -132,20 +218,27 @@ func (t *translator) computed(at interface{ Position() kql.Pos }, items []item, 
 	if !t.remotely {
 		return out
 	}
-	origin, alone := map[string]Column{}, true
+	alone := true
 	for i, it := range items {
 		t.define(out.cols[i].id, it.val.sql)
 		if strings.Contains(it.val.sql, " OVER ") {
 			alone = false // it depends on the other rows
 		}
-		if r.push != nil {
-			if c, ok := r.push.origin[it.val.sql]; ok {
+	}
+	if r.push == nil || !alone {
+		return out
+	}
+	out.push = &pushable{exact: r.push.exact, others: r.push.others}
+	for k, b := range r.push.branches {
+		origin := map[string]stored{}
+		for i, it := range items {
+			if c, ok := b.origin[it.val.sql]; ok {
 				origin[out.cols[i].id] = c
+			} else if it.of != nil {
+				origin[out.cols[i].id] = it.of[k]
 			}
 		}
-	}
-	if r.push != nil && alone {
-		out.push = &pushable{scan: r.push.scan, origin: origin, exact: r.push.exact}
+		out.push.branches = append(out.push.branches, branch{b.scan, origin})
 	}
 	return out
 }
@@ -165,32 +258,49 @@ func (t *translator) where(op *kql.Where, r relation, s *scope) relation {
 	if r.push == nil {
 		return t.rel(op, "(SELECT * FROM "+r.sql+" WHERE "+condition+")", r.cols)
 	}
-	// The condition is translated a second time: its scans are there already.
-	n := len(t.scans)
-	p, exact, ok := t.predicate(op.Cond, r, s)
-	t.scans = t.scans[:n]
-	push := *r.push
-	push.exact = push.exact && ok && exact
-	if ok {
-		push.scan.Where = append(push.scan.Where, p)
+	push := &pushable{branches: r.push.branches, exact: r.push.exact, others: r.push.others}
+	all := true
+	for _, b := range r.push.branches {
+		p, exact, ok := t.checked(op.Cond, r, b, s)
+		if ok {
+			b.scan.Where = append(b.scan.Where, p)
+		}
+		all = all && ok && exact
 	}
+	push.exact = push.exact && all
 	out := r
-	if !ok || !exact {
+	if !all || push.others {
 		out = t.rel(op, "(SELECT * FROM "+r.sql+" WHERE "+condition+")", r.cols)
 	}
-	out.push = &push
+	out.push = push
 	return out
 }
 
-// limited notes that n rows of a relation are enough.
-func (r relation) limited(n int64, newest string) {
+// checked is predicate for a scan of r. The condition has been translated already,
+// and so have the scans within it.
+func (t *translator) checked(x kql.Expr, r relation, b branch, s *scope) (p Predicate, exact, ok bool) {
+	n := len(t.scans)
+	defer func() { t.scans = t.scans[:n] }()
+	r.push = &pushable{branches: []branch{b}}
+	return t.predicate(x, r, s)
+}
+
+// limited notes that n rows of a relation are enough, the first ones in the order.
+func (r relation) limited(n int64, order *Order) {
 	const most = 1 << 30
 	if r.push == nil || !r.push.exact || n <= 0 || n > most {
 		return
 	}
-	if s := r.push.scan; s.Limit == 0 {
-		s.Limit, s.Newest = int(n), newest
+	for _, b := range r.push.branches {
+		if s := b.scan; s.whole() {
+			s.Limit, s.Order = int(n), order
+		}
 	}
+}
+
+// whole reports whether all rows of the scan come, as they are.
+func (s *Scan) whole() bool {
+	return s.Limit == 0 && s.First == nil && s.Groups == nil && !s.Distinct
 }
 
 // predicate makes what a scan can check of a condition. It is true of every row of
@@ -247,13 +357,13 @@ func (t *translator) predicate(x kql.Expr, r relation, s *scope) (p Predicate, e
 	return p, false, false
 }
 
-// origin is the column of the scan that an expression is.
+// origin is the column that an expression is of the scan, the only one of r.
 func (t *translator) origin(x kql.Expr, r relation, s *scope) (Column, bool) {
 	if _, ok := x.(*kql.Name); !ok {
 		return Column{}, false
 	}
-	c, ok := r.push.origin[t.scalar(x, r, s).sql]
-	return c, ok
+	c, ok := r.push.branches[0].origin[t.scalar(x, r, s).sql]
+	return c.Column, ok && c.constant == "" && c.Width == 0
 }
 
 // comparand is the value with which a scan compares a column.
@@ -308,6 +418,12 @@ func (t *translator) comparison(x *kql.Binary, r relation, s *scope) (p Predicat
 	case "has_cs", "hasprefix_cs", "hassuffix_cs":
 		p.Op = "contains_cs"
 		return p, false, true
+	case "matches regex":
+		if simpleRegexp(text) {
+			p.Op = "matches"
+			return p, false, true
+		}
+		return p, false, false
 	case "=~", "contains", "startswith", "endswith", "has", "hasprefix", "hassuffix":
 		return containing(c, text)
 	}
@@ -320,6 +436,31 @@ func containing(c Column, text string) (p Predicate, exact, ok bool) {
 		return p, false, false
 	}
 	return Predicate{Op: "contains", Column: c, Values: []any{text}}, false, true
+}
+
+// simpleRegexp reports whether all versions of RE2 find a regular expression in the
+// same texts of ASCII, be letters bytes to them or not.
+func simpleRegexp(pattern string) bool {
+	const most = 1000 // bytes
+	if len(pattern) > most || strings.ContainsFunc(pattern, func(r rune) bool { return r < ' ' || r > 126 }) {
+		return false
+	}
+	for _, s := range []string{"(?<", "(?P", `\p`, `\P`, `\Q`, `\C`, `\x`, `\0`} {
+		if strings.Contains(pattern, s) {
+			return false
+		}
+	}
+	re, err := syntax.Parse(pattern, syntax.Perl)
+	return err == nil && repeatsLittle(re)
+}
+
+// repeatsLittle: large counts take memory, of which versions allow different amounts.
+func repeatsLittle(re *syntax.Regexp) bool {
+	const most = 50
+	if re.Op == syntax.OpRepeat && max(re.Min, re.Max) > most {
+		return false
+	}
+	return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !repeatsLittle(sub) })
 }
 
 // membership is comparison for lists.
@@ -400,6 +541,11 @@ func needed(scans []*pending, definitions map[string][]string, sql string) []Sca
 			continue
 		}
 		s := p.Scan
+		if s.Groups != nil {
+			s.Columns = nil
+			out = append(out, s)
+			continue
+		}
 		s.Columns = slices.Clone(s.Columns)
 		var ids []string
 		for id := range p.ids {

@@ -9,6 +9,10 @@ import (
 )
 
 func (t *translator) summarize(op *kql.Summarize, r relation, s *scope) relation {
+	if out, ok := t.grouped(op, r, s); ok {
+		return out
+	}
+	t.firsts(op, r, s)
 	var items []item
 	var groups []string
 	for i, x := range op.By {
@@ -26,7 +30,7 @@ func (t *translator) summarize(op *kql.Summarize, r relation, s *scope) relation
 			} else {
 				groups = append(groups, v.sql)
 			}
-			items = append(items, item{it.name, v})
+			items = append(items, item{name: it.name, val: v})
 		}
 	}
 	taken := map[string]bool{}
@@ -74,7 +78,7 @@ func (t *translator) aggregateItems(x kql.Expr, r relation, s *scope, taken map[
 	if len(names) == 1 {
 		name = names[0]
 	}
-	return []item{{name, t.aggregate(inner, r, s, "")}}
+	return []item{{name: name, val: t.aggregate(inner, r, s, "")}}
 }
 
 // aggregateName is the name that KQL gives an aggregate without one.
@@ -116,18 +120,18 @@ func (t *translator) severalColumns(c *kql.Call, r relation, s *scope, taken map
 			fail(c, "write %s(Column, *) or %s(Column, Other)", c.Func, c.Func)
 		}
 		by := t.scalar(c.Args[0], r, s)
-		first := item{columnName(c.Args[0], "Column", 1), by}
+		first := item{name: columnName(c.Args[0], "Column", 1), val: by}
 		chosen := []item{first}
 		for i, a := range c.Args[1:] {
 			switch a := a.(type) {
 			case *kql.Star:
 				for _, col := range r.cols {
 					if col.name != first.name && !taken[col.name] {
-						chosen = append(chosen, item{col.name, columnValue(col)})
+						chosen = append(chosen, item{name: col.name, val: columnValue(col)})
 					}
 				}
 			default:
-				chosen = append(chosen, item{columnName(a, "Column", i+2), t.scalar(a, r, s)})
+				chosen = append(chosen, item{name: columnName(a, "Column", i+2), val: t.scalar(a, r, s)})
 			}
 		}
 		fn := map[bool]string{true: "arg_max", false: "arg_min"}[strings.HasSuffix(fn, "max")]
@@ -139,7 +143,7 @@ func (t *translator) severalColumns(c *kql.Call, r relation, s *scope, taken map
 			case *kql.Star:
 				for _, col := range r.cols {
 					if !taken[col.name] {
-						chosen = append(chosen, item{col.name, columnValue(col)})
+						chosen = append(chosen, item{name: col.name, val: columnValue(col)})
 					}
 				}
 			default:
@@ -147,7 +151,7 @@ func (t *translator) severalColumns(c *kql.Call, r relation, s *scope, taken map
 				if fn == "any" {
 					name = "any_" + name
 				}
-				chosen = append(chosen, item{name, t.scalar(a, r, s)})
+				chosen = append(chosen, item{name: name, val: t.scalar(a, r, s)})
 			}
 		}
 		if len(chosen) == 0 {
@@ -163,8 +167,8 @@ func (t *translator) severalColumns(c *kql.Call, r relation, s *scope, taken map
 		for _, a := range c.Args[1:] {
 			p := t.percent(a)
 			out = append(out, item{
-				fmt.Sprintf("percentile_%s_%v", columnName(c.Args[0], "Column", 1), a.(*kql.Literal).Value),
-				percentile(v, p, "", c),
+				name: fmt.Sprintf("percentile_%s_%v", columnName(c.Args[0], "Column", 1), a.(*kql.Literal).Value),
+				val:  percentile(v, p, "", c),
 			})
 		}
 		return out
@@ -231,6 +235,9 @@ const maxList = 1_048_576
 func (t *translator) aggregateCall(c *kql.Call, r relation, s *scope) (out value, ok bool) {
 	t.aggregating = false
 	defer func() { t.aggregating = true }()
+	if t.groups != nil && slices.Contains(aggregateNames, strings.ToLower(c.Func)) {
+		return t.aggregateGroups(t.groups, c, r, s), true
+	}
 	filter := t.aggregateFilter
 	arg := func(i int) value {
 		if i >= len(c.Args) {

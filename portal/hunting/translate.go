@@ -83,6 +83,8 @@ type translator struct {
 	// aggregating: functions such as count() are to be had, with a FILTER clause.
 	aggregating     bool
 	aggregateFilter string
+	// groups is what aggregates are made of while it is not nil.
+	groups *grouping
 
 	ids       int
 	operators int
@@ -182,7 +184,7 @@ func (t *translator) translate(q *kql.Query) (out statement, err *kql.Error) {
 	}
 	out.sql = "SELECT " + strings.Join(list, ", ") + " FROM " + r.sql
 	out.used = t.used
-	r.limited(t.limit, "")
+	r.limited(t.limit, nil)
 	out.scans = needed(t.scans, t.definitions, out.sql)
 	return out, nil
 }
@@ -232,13 +234,24 @@ func (t *translator) pipe(p *kql.Pipe, s *scope) relation {
 }
 
 func (t *translator) ops(ops []kql.Op, r relation, s *scope) relation {
-	for _, op := range ops {
+	for i, op := range ops {
 		if as, ok := op.(*kql.As); ok {
 			r.push = nil // its rows are read twice
 			named := r
 			s = s.child()
 			s.vars[as.Name] = variable{rel: func() relation { return t.renew(as, named) }}
 			continue
+		}
+		if _, ok := op.(*kql.Sort); ok && i+1 < len(ops) {
+			if take, ok := ops[i+1].(*kql.Take); ok && !take.Random {
+				continue // both at once
+			}
+		}
+		if take, ok := op.(*kql.Take); ok && i > 0 {
+			if sort, ok := ops[i-1].(*kql.Sort); ok && !take.Random {
+				r = t.first(take, sort.Keys, take.N, r, s)
+				continue
+			}
 		}
 		r = t.op(op, r, s)
 	}
@@ -382,10 +395,11 @@ func (t *translator) scan(at interface{ Position() kql.Pos }, table Table) relat
 	}
 	out := t.rel(at, "(SELECT "+strings.Join(list, ", ")+" FROM "+from+")", cols)
 	if push != nil {
+		b := push.branches[0]
 		for i, c := range cols {
-			push.origin[c.id] = table.Columns[i]
+			b.origin[c.id] = stored{Key: Key{Column: table.Columns[i]}}
+			b.scan.ids[c.id] = table.Columns[i]
 		}
-		push.scan.ids = push.origin
 	}
 	out.push = push
 	return out

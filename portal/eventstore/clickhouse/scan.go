@@ -33,17 +33,48 @@ func (s *Store) Scan(ctx context.Context, scan hunting.Scan, counted bool, each 
 // scanSQL is the statement of a scan. Columns that are not stored are null, as are
 // those of no table.
 func (t *eventTable) scanSQL(scan hunting.Scan, counted bool, void voids, beside *sets) (string, error) {
-	var list []string
+	var list, group []string
 	for _, c := range scan.Columns {
 		list = append(list, t.expression(c))
 	}
-	group := ""
-	if counted {
+	tail := ""
+	switch g := scan.Groups; {
+	case g != nil:
+		list = nil
+		for _, k := range g.Keys {
+			list, group = append(list, t.key(k)), append(group, t.differing(k)...)
+		}
+		for _, p := range g.Parts {
+			part, err := t.part(p, beside)
+			if err != nil {
+				return "", err
+			}
+			list = append(list, part)
+		}
+		tail = grouped(group)
+	case counted:
 		if len(list) > 0 {
-			group = " GROUP BY " + strings.Join(list, ", ")
+			tail = " GROUP BY " + strings.Join(list, ", ") + spill
 		}
 		list = append(list, "toInt64(count())")
-	} else if len(list) == 0 {
+	case scan.First != nil:
+		for _, k := range scan.First {
+			group = append(group, t.differing(k)...)
+		}
+		tail = t.order(scan.Order) + " LIMIT 1"
+		if len(group) > 0 {
+			tail += " BY " + strings.Join(group, ", ")
+		}
+		tail += spill
+	case scan.Limit > 0:
+		tail = fmt.Sprintf("%s LIMIT %d", t.order(scan.Order), scan.Limit)
+	case scan.Distinct:
+		for _, c := range scan.Columns {
+			group = append(group, t.differing(hunting.Key{Column: c})...)
+		}
+		tail = grouped(group)
+	}
+	if len(list) == 0 {
 		list = []string{"toUInt8(1)"}
 	}
 	var b strings.Builder
@@ -59,17 +90,80 @@ func (t *eventTable) scanSQL(scan hunting.Scan, counted bool, void voids, beside
 		b.WriteString(" AND " + condition)
 	}
 	b.WriteString(void.condition(columnGroup))
-	b.WriteString(group)
-	if scan.Limit > 0 && !counted {
-		if scan.Newest != "" {
-			if !t.stores(scan.Newest) {
-				return "", fmt.Errorf("there is no column %.64q to sort by", scan.Newest)
-			}
-			fmt.Fprintf(&b, " ORDER BY %s DESC", scan.Newest)
-		}
-		fmt.Fprintf(&b, " LIMIT %d", scan.Limit)
-	}
+	b.WriteString(tail)
 	return b.String(), nil
+}
+
+// spill bounds the memory of groups and of sorting; the rest goes to the server's
+// disk.
+const spill = " SETTINGS max_bytes_before_external_group_by = 1000000000, max_bytes_before_external_sort = 1000000000"
+
+// grouped ends a statement that groups its rows. One without a value that differs has
+// one group, or none where there are no rows.
+func grouped(by []string) string {
+	if len(by) == 0 {
+		return " HAVING count() > 0"
+	}
+	return " GROUP BY " + strings.Join(by, ", ") + spill
+}
+
+// differing is key, or nothing where it is the same in all rows.
+func (t *eventTable) differing(k hunting.Key) []string {
+	if !t.stores(k.Column.Name) && k.Column.Name != columnIngestion {
+		return nil
+	}
+	return []string{t.key(k)}
+}
+
+// key is the value that stands for those of its bin.
+func (t *eventTable) key(k hunting.Key) string {
+	x := t.expression(k.Column)
+	if k.Width == 0 {
+		return x
+	}
+	from, to := hunting.BinRange(k.Column.Type)
+	within := fmt.Sprintf("%[1]s >= toInt64(%[2]d) AND %[1]s < toInt64(%[3]d)", x, from, to)
+	if k.Column.Type == hunting.DateTime {
+		// Nothing is before the first bin.
+		return fmt.Sprintf("if(%s, intDiv(%s - toInt64(%d), toInt64(%d)) * toInt64(%[4]d) + toInt64(%[3]d), %[2]s)", within, x, hunting.BinStart, k.Width)
+	}
+	return fmt.Sprintf("if(%s, %s - (%[2]s %% toInt64(%[3]d) + toInt64(%[3]d)) %% toInt64(%[3]d), %[2]s)", within, x, k.Width)
+}
+
+// order is the clause for an order; empty for none.
+func (t *eventTable) order(o *hunting.Order) string {
+	if o == nil || !t.stores(o.Column.Name) { // in one that is not stored all are null
+		return ""
+	}
+	direction := "ASC"
+	if o.Descending {
+		direction = "DESC"
+	}
+	return fmt.Sprintf(" ORDER BY %s %s NULLS LAST", o.Column.Name, direction)
+}
+
+// part is what is computed of a group.
+func (t *eventTable) part(p hunting.Part, beside *sets) (string, error) {
+	x := t.expression(p.Column)
+	switch p.Func {
+	case "count":
+		return "toInt64(count())", nil
+	case "countif":
+		condition, err := t.predicate(p.If, beside)
+		if err != nil {
+			return "", err
+		}
+		return "toInt64(countIf(" + condition + "))", nil
+	case "present":
+		return "toInt64(count(" + x + "))", nil
+	case "min", "max":
+		return p.Func + "(" + x + ")", nil
+	case "high":
+		return "sum(bitShiftRight(toInt64(" + x + "), 32))", nil
+	case "low":
+		return "sum(bitAnd(toInt64(" + x + "), toInt64(4294967295)))", nil
+	}
+	return "", fmt.Errorf("there is no aggregate %.20q", p.Func)
 }
 
 // expression is the value of a column.
@@ -159,6 +253,11 @@ func (t *eventTable) predicate(p hunting.Predicate, beside *sets) (string, error
 		// Some letters beyond ASCII are those of ASCII in another case: what has
 		// letters of several bytes is looked at by the query itself.
 		return fmt.Sprintf("(positionCaseInsensitive(%[1]s, %[2]s) > 0 OR length(%[1]s) != lengthUTF8(%[1]s))", column, values[0]), nil
+	}
+	if p.Op == "matches" {
+		// The server takes bytes for letters, and ends at a zero byte: what has letters
+		// of several bytes, or such, is looked at by the query itself.
+		return fmt.Sprintf(`(match(%[1]s, %[2]s) OR length(%[1]s) != lengthUTF8(%[1]s) OR position(%[1]s, '\0') > 0)`, column, literal("(?-s)"+text)), nil
 	}
 	return "", fmt.Errorf("there is no comparison %.20q", p.Op)
 }

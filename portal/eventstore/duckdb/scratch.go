@@ -163,7 +163,10 @@ func (s *scratchSession) Fill(ctx context.Context, scan hunting.Scan) error {
 	if !ok {
 		return fmt.Errorf("there is no table %.64q", scan.Table)
 	}
-	counted := scan.Limit == 0 && !scan.All && len(scan.Columns) <= mostCounted &&
+	if scan.Groups != nil {
+		return s.fillGroups(ctx, scan, t)
+	}
+	counted := scan.Limit == 0 && scan.First == nil && !scan.Distinct && !scan.All && len(scan.Columns) <= mostCounted &&
 		!slices.ContainsFunc(scan.Columns, func(c hunting.Column) bool { return !slices.Contains(fewValues, c.Name) })
 	types := map[string]event.Type{ingestionTime: event.DateTime}
 	for _, c := range t.Columns {
@@ -175,37 +178,80 @@ func (s *scratchSession) Fill(ctx context.Context, scan hunting.Scan) error {
 			scan.Columns = append(scan.Columns, hunting.Column{Name: c.Name, Type: hunting.FromEvent(c.Type)})
 		}
 	}
-	name := scan.As
-	if counted {
-		name += "_counted"
-	}
-	// What the query does not read is null, and costs nothing.
+	// What the query does not read is null in the view, and not in the table: rows of
+	// many columns cost more.
+	name := scan.As + "_rows"
 	var define, read, names []string
 	var of []event.Type
-	for _, c := range t.Columns {
-		define = append(define, quote(c.Name)+" "+sqlType(c.Type))
-		read = append(read, quote(c.Name))
-	}
 	for _, c := range scan.Columns {
 		typ, ok := types[c.Name]
 		if !ok {
 			return fmt.Errorf("there is no column %.64q", c.Name)
 		}
 		names, of = append(names, c.Name), append(of, typ)
+		define = append(define, quote(c.Name)+" "+sqlType(typ))
 	}
-	define = append(define, quote(ingestionTime)+" TIMESTAMP", "times BIGINT")
-	// A table of only such columns would have nothing to append.
-	names, of = append(names, "times"), append(of, event.Long)
+	for _, c := range append(slices.Clone(t.Columns), event.Column{Name: ingestionTime, Type: event.DateTime}) {
+		if slices.Contains(names, c.Name) {
+			read = append(read, quote(c.Name))
+		} else {
+			read = append(read, "CAST(NULL AS "+sqlType(c.Type)+") AS "+quote(c.Name))
+		}
+	}
+	// A table of no columns would have nothing to append.
+	define, names, of = append(define, "times BIGINT"), append(names, "times"), append(of, event.Long)
 	if err := s.make("TABLE", name, "("+strings.Join(define, ", ")+")"); err != nil {
 		return err
 	}
+	as := " AS SELECT " + strings.Join(read, ", ") + " FROM " + quote(name) + " AS t"
 	if counted {
-		read = append(read, quote(ingestionTime))
-		as := fmt.Sprintf(" AS SELECT %s FROM %s AS t, range(t.times) AS r(i)", strings.Join(read, ", "), quote(name))
-		if err := s.make("VIEW", scan.As, as); err != nil {
-			return err
-		}
+		as += ", range(t.times) AS r(i)"
 	}
+	if err := s.make("VIEW", scan.As, as); err != nil {
+		return err
+	}
+	return s.bring(ctx, scan, name, names, of, counted)
+}
+
+// fillGroups is Fill for groups of rows.
+func (s *scratchSession) fillGroups(ctx context.Context, scan hunting.Scan, t event.Table) error {
+	types := map[string]event.Type{ingestionTime: event.DateTime}
+	for _, c := range t.Columns {
+		types[c.Name] = c.Type
+	}
+	var define, names []string
+	var of []event.Type
+	add := func(name string, typ event.Type) {
+		define = append(define, quote(name)+" "+sqlType(typ))
+		names, of = append(names, name), append(of, typ)
+	}
+	for i, k := range scan.Groups.Keys {
+		typ, ok := types[k.Column.Name]
+		if !ok {
+			return fmt.Errorf("there is no column %.64q", k.Column.Name)
+		}
+		add(hunting.KeyName(i), typ)
+	}
+	for i, p := range scan.Groups.Parts {
+		typ := event.Long
+		if p.Func == "min" || p.Func == "max" {
+			var ok bool
+			if typ, ok = types[p.Column.Name]; !ok {
+				return fmt.Errorf("there is no column %.64q", p.Column.Name)
+			}
+		}
+		add(hunting.PartName(i), typ)
+	}
+	add("times", event.Long) // how often the group came: once
+	if err := s.make("TABLE", scan.As, "("+strings.Join(define, ", ")+")"); err != nil {
+		return err
+	}
+	return s.bring(ctx, scan, scan.As, names, of, false)
+}
+
+// bring appends the rows of a scan to a table: the columns, the last of which is how
+// often a row comes.
+func (s *scratchSession) bring(ctx context.Context, scan hunting.Scan, table string, names []string, of []event.Type, counted bool) error {
 	c := newChunk(of)
 	defer c.close()
 	return s.scratch.source.Scan(ctx, scan, counted, func(b *hunting.Block) error {
@@ -215,7 +261,7 @@ func (s *scratchSession) Fill(ctx context.Context, scan hunting.Scan) error {
 		if err := s.account(b); err != nil {
 			return err
 		}
-		return s.add(name, names, of, c, b, len(scan.Columns), counted)
+		return s.add(table, names, of, c, b, len(of)-1, counted)
 	})
 }
 

@@ -22,6 +22,13 @@ type given struct {
 func (g *given) Scan(_ context.Context, s hunting.Scan, counted bool, each func(*hunting.Block) error) error {
 	g.scans = append(g.scans, s)
 	b := &hunting.Block{Rows: g.rows}
+	if s.Groups != nil {
+		// Each row is a group, of so many rows.
+		for _, k := range s.Groups.Keys {
+			s.Columns = append(s.Columns, k.Column)
+		}
+		counted = len(s.Groups.Parts) == 1 && s.Groups.Parts[0].Func == "count"
+	}
 	for _, c := range s.Columns {
 		var v hunting.Vector
 		for i := range g.rows {
@@ -82,6 +89,11 @@ func TestScratch(t *testing.T) {
 		var columns []string
 		for _, c := range g.scans[0].Columns {
 			columns = append(columns, c.Name)
+		}
+		if groups := g.scans[0].Groups; groups != nil {
+			for _, k := range groups.Keys {
+				columns = append(columns, k.Column.Name)
+			}
 		}
 		slices.Sort(columns)
 		if got := strings.Join(columns, " "); got != tc.columns && tc.columns != "all" {
