@@ -93,6 +93,7 @@ Exit status: 0 done, 1 it failed, 2 the command line or a setting is wrong.`,
 		group("repo", "Publish packages", repoPublishCommand(), repoListCommand(), repoWithdrawCommand(), repoExportCommand(), repoKeyCommand()),
 		group("token", "Manage API tokens", tokenCommand()),
 		group("database", "Manage the control database", databaseCopyCommand()),
+		group("events", "Manage the events of devices", eventsCopyCommand()),
 		ctlCommand(),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.OutOrStdout(), "bulwark-portal", version)

@@ -37,11 +37,19 @@ func (s *seen) Scan(ctx context.Context, scan hunting.Scan, counted bool, each f
 	return s.Source.Scan(ctx, scan, counted, each)
 }
 
-// remote is a hunter over a ClickHouse server.
-func remote(t *testing.T) (*clickhouse.Store, *hunting.Hunter, *seen) {
+// remote is a hunter over a ClickHouse server, or over a cluster.
+func remote(t *testing.T, cluster bool) (*clickhouse.Store, *hunting.Hunter, *seen) {
 	t.Helper()
-	one := server.Start(t)
-	cfg, err := clickhouse.Parse(fmt.Sprintf("clickhouse://%s:%s@%s/hunting", server.User, url.PathEscape(server.Password), one.HTTP))
+	hosts, options := "", ""
+	if cluster {
+		for _, s := range server.StartCluster(t) {
+			hosts += "," + s.HTTP
+		}
+		options = "?cluster=" + server.Cluster
+	} else {
+		hosts = "," + server.Start(t).HTTP
+	}
+	cfg, err := clickhouse.Parse(fmt.Sprintf("clickhouse://%s:%s@%s/hunting%s", server.User, url.PathEscape(server.Password), hosts[1:], options))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +82,7 @@ func TestRandomQueriesOverClickHouse(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("BULWARK_RANDOM_SEED=%d", seed)
-	store, h, source := remote(t)
+	store, h, source := remote(t, false)
 	random := &hunting.Random{Rand: rand.New(rand.NewPCG(seed, 2))}
 	let, wrong := "", 0
 	for i := range number {
@@ -184,7 +192,12 @@ func logon(row []any) event.Event {
 // ClickHouse server. What the server groups and sorts must come out as if all rows
 // had been looked at, also where numbers overflow and times are far away.
 func TestBothStores(t *testing.T) {
-	store, there, source := remote(t)
+	t.Run("server", func(t *testing.T) { bothStores(t, false) })
+	t.Run("cluster", func(t *testing.T) { bothStores(t, true) })
+}
+
+func bothStores(t *testing.T, cluster bool) {
+	store, there, source := remote(t, cluster)
 	embedded, err := duckdb.Open(t.Context(), duckdb.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -218,10 +231,16 @@ func TestBothStores(t *testing.T) {
 		e.File = event.File{FileName: "far", Size: []int64{math.MaxInt64, math.MinInt64, 1 << 53, -1<<53 - 1}[i]}
 		b.Events = append(b.Events, e)
 	}
-	for _, s := range []eventstore.Store{store, embedded} {
-		if err := s.Append(t.Context(), b); err != nil {
-			t.Fatal(err)
+	// Several groups, which go to the shards in turn.
+	for events := range slices.Chunk(b.Events, 50) {
+		for _, s := range []eventstore.Store{store, embedded} {
+			part := *b
+			part.Events = events
+			if err := s.Append(t.Context(), &part); err != nil {
+				t.Fatal(err)
+			}
 		}
+		b.Sequence++
 	}
 	const both = "union DeviceFileEvents, DeviceProcessEvents"
 	for _, q := range []struct {
