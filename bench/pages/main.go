@@ -134,20 +134,20 @@ func pages(ctx context.Context, o options, p *portal.Portal, devices []events.De
 	if err != nil {
 		return fmt.Errorf("signing in: %w", err)
 	}
-	// The device that is shown is one with events.
+	// The device that is shown is one of those that the store was filled with events of.
 	device := ""
 	for _, d := range devices {
 		text, err := b.get(ctx, "/devices/"+d.ID+"/timeline")
 		if err != nil {
 			return err
 		}
-		if strings.Contains(text, "/process?") {
+		if strings.Count(text, "/process?") > 10 {
 			device = d.ID
 			break
 		}
 	}
 	if device == "" {
-		return errors.New("no device's timeline has a process: measure with more events")
+		return errors.New("no device has a page of events: measure with more")
 	}
 	first := func(list, pattern string) (string, error) {
 		text, err := b.get(ctx, list)
