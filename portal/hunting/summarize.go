@@ -163,12 +163,18 @@ func (t *translator) severalColumns(c *kql.Call, r relation, s *scope, taken map
 			fail(c, "write percentiles(Column, 50, 95)")
 		}
 		v := t.scalar(c.Args[0], r, s)
-		var out []item
+		checkPercentile(v, c)
+		var shares []string
 		for _, a := range c.Args[1:] {
-			p := t.percent(a)
+			shares = append(shares, fmt.Sprintf("%g", t.percent(a)))
+		}
+		// One aggregate for all: the values are put in order once.
+		all := "quantile_disc(" + v.sql + ", [" + strings.Join(shares, ", ") + "])"
+		var out []item
+		for i, a := range c.Args[1:] {
 			out = append(out, item{
 				name: fmt.Sprintf("percentile_%s_%v", columnName(c.Args[0], "Column", 1), a.(*kql.Literal).Value),
-				val:  percentile(v, p, "", c),
+				val:  value{sql: fmt.Sprintf("%s[%d]", all, i+1), typ: v.typ},
 			})
 		}
 		return out
@@ -211,10 +217,14 @@ func (t *translator) percent(x kql.Expr) float64 {
 	return 0
 }
 
-func percentile(v value, p float64, filter string, at interface{ Position() kql.Pos }) value {
+func checkPercentile(v value, at interface{ Position() kql.Pos }) {
 	if !v.typ.numeric() && v.typ != DateTime && v.typ != Timespan {
 		fail(at, "a percentile of a %s is not possible", v.typ)
 	}
+}
+
+func percentile(v value, p float64, filter string, at interface{ Position() kql.Pos }) value {
+	checkPercentile(v, at)
 	return value{sql: fmt.Sprintf("quantile_disc(%s, %g) %s", v.sql, p, filter), typ: v.typ}
 }
 
