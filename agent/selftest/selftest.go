@@ -32,12 +32,12 @@ const AlertFlag = "--behaviour-alert="
 // Bounds of single steps. The whole test takes well under a second on an idle
 // host; the bounds are for busy ones.
 const (
-	blockTimeout   = time.Minute
+	blockTimeout   = 15 * time.Second
 	sensingTimeout = 2 * time.Minute // loading programs into a slow kernel takes long
-	alertTimeout   = time.Minute
-	arrivalTimeout = time.Minute
+	alertTimeout   = 30 * time.Second
+	arrivalTimeout = 20 * time.Second
 	arrivalPoll    = 50 * time.Millisecond
-	cleanupTimeout = 30 * time.Second
+	cleanupTimeout = 10 * time.Second
 )
 
 // ErrNoPortal is what Arrivals returns when there is no portal to ask and waiting
