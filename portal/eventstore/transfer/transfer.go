@@ -119,6 +119,9 @@ func (j *journal) read(in io.Reader, destination string) (end int64, err error) 
 	for n := 0; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			if end+int64(len(line)) >= maxJournal { // there may be more, and what is done must not be done again
+				return end, fmt.Errorf("it has more than %d bytes", maxJournal-1)
+			}
 			return end, nil
 		}
 		if err != nil {
