@@ -5,13 +5,11 @@ package system
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -348,38 +346,4 @@ func (h *hunt) run(query string, results any) {
 	if err := json.Unmarshal(out, &answer); err != nil || status != http.StatusOK {
 		h.p.t.Fatalf("%d %s", status, out)
 	}
-}
-
-// do makes a call and returns status and body. It waits as long as the portal
-// takes no more requests in this minute.
-func (h *hunt) do(method, path, body string) (status int, out []byte) {
-	h.p.t.Helper()
-	h.p.until("the portal takes a request", func() error {
-		if status, out = h.once(method, path, body); status == http.StatusTooManyRequests {
-			time.Sleep(2 * time.Second)
-			return fmt.Errorf("%d %s", status, out)
-		}
-		return nil
-	})
-	return status, out
-}
-
-func (h *hunt) once(method, path, body string) (int, []byte) {
-	h.p.t.Helper()
-	req, err := http.NewRequest(method, "https://"+h.p.portalAddr+path, strings.NewReader(body))
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+h.token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := h.client.Do(req)
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	out, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		h.p.t.Fatal(err)
-	}
-	return resp.StatusCode, out
 }

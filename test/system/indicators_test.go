@@ -3,8 +3,6 @@
 package system
 
 import (
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,10 +149,7 @@ func TestIndicators(t *testing.T) {
 		}
 		return nil
 	})
-	o := &orders{n: n, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the agent's business, tested elsewhere
-		DialContext:     func(_ context.Context, _, address string) (net.Conn, error) { return dial(n.world, address) },
-	}}}
+	o := &orders{rest: n.rest()}
 	o.token = strings.TrimSpace(n.portalCommand("token", "create", "--name", "feed", "--scope", "Ti.ReadWrite.All,Alert.Read.All"))
 
 	// A harmless program with content of its own.

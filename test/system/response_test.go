@@ -6,8 +6,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,58 +26,20 @@ import (
 
 // orders is a client of the portal's REST API in the portal's namespace.
 type orders struct {
-	n      *isolated
-	client *http.Client
-	token  string
+	rest
 	device string
-}
-
-// do makes a call and returns status and body. It waits as long as the portal takes
-// no more requests in this minute.
-func (o *orders) do(method, path, body string) (status int, out []byte) {
-	o.n.t.Helper()
-	o.n.until("the portal takes a request", func() error {
-		if status, out = o.once(method, path, body); status == http.StatusTooManyRequests {
-			time.Sleep(2 * time.Second)
-			return fmt.Errorf("%d %s", status, out)
-		}
-		return nil
-	})
-	return status, out
-}
-
-func (o *orders) once(method, path, body string) (int, []byte) {
-	o.n.t.Helper()
-	req, err := http.NewRequest(method, "https://"+portalHost+":"+portalPort+path, strings.NewReader(body))
-	if err != nil {
-		o.n.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+o.token)
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := o.client.Do(req)
-	if err != nil {
-		o.n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	out, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		o.n.t.Fatal(err)
-	}
-	return resp.StatusCode, out
 }
 
 // order gives an order and waits for its end.
 func (o *orders) order(verb, members string) map[string]any {
-	o.n.t.Helper()
+	o.p.t.Helper()
 	status, out := o.do("POST", "/api/machines/"+o.device+"/"+verb, `{"Comment":"a test"`+members+`}`)
 	var a map[string]any
 	if err := json.Unmarshal(out, &a); err != nil || status != http.StatusCreated {
-		o.n.t.Fatalf("%s: %d %s", verb, status, out)
+		o.p.t.Fatalf("%s: %d %s", verb, status, out)
 	}
 	id := a["id"].(string)
-	o.n.until(verb+" ends", func() error {
+	o.p.until(verb+" ends", func() error {
 		_, out := o.do("GET", "/api/machineactions/"+id, "")
 		a = nil
 		if err := json.Unmarshal(out, &a); err != nil {
@@ -95,19 +55,19 @@ func (o *orders) order(verb, members string) map[string]any {
 }
 
 func (o *orders) succeeds(verb, members, says string) map[string]any {
-	o.n.t.Helper()
+	o.p.t.Helper()
 	a := o.order(verb, members)
 	if message, _ := a["message"].(string); a["status"] != "Succeeded" || !strings.Contains(message, says) {
-		o.n.t.Errorf("%s%s: %v: %v; want %q", verb, members, a["status"], a["message"], says)
+		o.p.t.Errorf("%s%s: %v: %v; want %q", verb, members, a["status"], a["message"], says)
 	}
 	return a
 }
 
 func (o *orders) fails(verb, members, says string) {
-	o.n.t.Helper()
+	o.p.t.Helper()
 	a := o.order(verb, members)
 	if message, _ := a["message"].(string); a["status"] != "Failed" || !strings.Contains(message, says) {
-		o.n.t.Errorf("%s%s: %v: %v; want a failure with %q", verb, members, a["status"], a["message"], says)
+		o.p.t.Errorf("%s%s: %v: %v; want a failure with %q", verb, members, a["status"], a["message"], says)
 	}
 }
 
@@ -131,13 +91,9 @@ func TestResponseActions(t *testing.T) {
 		return p
 	}
 	agent := run()
-	o := &orders{n: n, device: strings.Trim(strings.TrimSpace(n.must("health", "--field", "edr_machine_id")), `"`)}
+	o := &orders{rest: n.rest(), device: strings.Trim(strings.TrimSpace(n.must("health", "--field", "edr_machine_id")), `"`)}
 	o.token = strings.TrimSpace(n.portalCommand("token", "create", "--name", "test", "--scope",
 		"Machine.Read.All,Machine.Scan,Machine.Isolate,Machine.StopAndQuarantine,Machine.CollectForensics,Machine.LiveResponse,Machine.Offboard"))
-	o.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the agent's business, tested elsewhere
-		DialContext:     func(_ context.Context, _, address string) (net.Conn, error) { return dial(n.world, address) },
-	}}
 
 	// Processes. The program is a copy, so that its hash is of nobody else.
 	program := filepath.Join(n.watch, "sleeper")

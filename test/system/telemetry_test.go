@@ -5,12 +5,10 @@ package system
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"flag"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -366,18 +364,15 @@ func (h *hunt) device(p *product) string {
 
 // hunt asks the portal.
 type hunt struct {
-	p       *product
+	rest
 	devices map[*product]string
-	client  *http.Client
-	token   string
 }
 
 // newHunt makes a token, which may also do what the scopes say.
 func newHunt(p *product, scopes ...string) *hunt {
-	return &hunt{
-		p: p, devices: map[*product]string{}, token: strings.TrimSpace(p.portalCommand("token", "create", "--name", "hunt", "--scope", strings.Join(append(scopes, "AdvancedQuery.Read.All"), ","))),
-		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}},
-	}
+	h := &hunt{rest: newRest(p, p.portalAddr, nil), devices: map[*product]string{}}
+	h.token = strings.TrimSpace(p.portalCommand("token", "create", "--name", "hunt", "--scope", strings.Join(append(scopes, "AdvancedQuery.Read.All"), ",")))
+	return h
 }
 
 // find gives the categories with an event of this agent.
